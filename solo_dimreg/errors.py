@@ -1,0 +1,34 @@
+"""The errors that a user can mend, and how they name the nearest valid spelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DimregError(Exception):
+    """Base of every error that solo-dimreg raises on purpose."""
+
+
+class ConfigError(DimregError, ValueError):
+    """A setting is wrong: the message names the key, the value and what would be right."""
+
+
+class PluginError(DimregError):
+    """A plugin failed to import or claims a name that another one has: the message names the package."""
+
+
+class HostError(DimregError):
+    """No usable solo-learn was found, or the one found lacks what was asked for."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Returns ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or an empty string."""
+    matches = difflib.get_close_matches(name, list(valid), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+    """The message for a name that is not among ``valid``."""
+    names = sorted(valid)
+    return f"Unknown {kind} {name!r}.{nearest(name, names)} Valid: {', '.join(names) or 'none'}."
