@@ -1,0 +1,103 @@
+"""Loads the plugins and tells which of them, from which package, brings what."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from solo_dimreg.errors import PluginError
+from solo_dimreg.plugins import hookspecs
+
+GROUP = "solo_dimreg"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One thing that a plugin brings."""
+
+    name: str
+    kind: str
+    value: Any
+    plugin: str
+    distribution: str
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "an unknown package"
+
+
+def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
+    """Imports and registers the plugins that ``entries`` name.
+
+    Raises:
+        PluginError: a plugin fails to import, has an unknown hook or takes another's name; the message
+            names its package.
+    """
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    packages: dict[str, str] = {}
+    for entry in entries:
+        package = _distribution(entry)
+        if entry.name in packages:
+            raise PluginError(
+                f"Two plugins are named {entry.name!r}: one of {packages[entry.name]}, one of {package}. "
+                "Uninstall one of the two packages."
+            )
+        packages[entry.name] = package
+        try:
+            manager.register(entry.load(), name=entry.name)
+            manager.check_pending()
+        except Exception as error:
+            raise PluginError(
+                f"The plugin {entry.name!r} of the package {package} cannot be loaded "
+                f"({type(error).__name__}: {error}). Mend or uninstall {package}."
+            ) from error
+    manager.packages = packages  # type: ignore[attr-defined]
+    return manager
+
+
+@functools.cache
+def get_manager() -> pluggy.PluginManager:
+    """The manager with every installed plugin, the built-in ones included, loaded once."""
+    # One package can be found twice on the path, say beside its own editable install.
+    unique = {(e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP)}
+    return load_plugins(sorted(unique.values(), key=lambda e: (_distribution(e) != "solo-dimreg", e.name)))
+
+
+def registered(kind: str, manager: pluggy.PluginManager | None = None, **arguments: Any) -> dict[str, Registration]:
+    """Everything of one kind that the plugins bring, by name.
+
+    Args:
+        kind: ``"methods"``, ``"regularizers"``, ``"backbones"`` or ``"metrics"``.
+        manager: The manager to ask; the installed plugins by default.
+        arguments: Handed to the hook; ``register_methods`` takes the host.
+
+    Raises:
+        PluginError: two plugins bring the same name, or a hook fails; the message names the packages.
+    """
+    manager = manager or get_manager()
+    found: dict[str, Registration] = {}
+    for implementation in getattr(manager.hook, f"register_{kind}").get_hookimpls():
+        plugin = implementation.plugin_name
+        package = manager.packages[plugin]  # type: ignore[attr-defined]
+        try:
+            brought = implementation.function(*(arguments[name] for name in implementation.argnames))
+            items = list(brought.items())
+        except Exception as error:
+            raise PluginError(
+                f"register_{kind} of the plugin {plugin!r} of the package {package} failed "
+                f"({type(error).__name__}: {error}). Mend or uninstall {package}."
+            ) from error
+        for name, value in items:
+            if name in found:
+                other = found[name]
+                raise PluginError(
+                    f"Both {other.distribution} (plugin {other.plugin!r}) and {package} (plugin {plugin!r}) "
+                    f"register {name!r} among the {kind}. Uninstall one of the two packages."
+                )
+            found[name] = Registration(name, kind, value, plugin, package)
+    return found
