@@ -1,0 +1,103 @@
+"""Writes an image folder in one step: it is either there and complete, or not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from solo_dimreg.errors import ConfigError
+
+MANIFEST = "dataset.json"
+
+
+def write_image_folder(
+    out: Path,
+    manifest: Mapping[str, Any],
+    images: Iterable[tuple[str, Image.Image]],
+    *,
+    force: bool = False,
+) -> Path:
+    """Writes images and their manifest as ``out/<split>/<class>/<name>.png`` and ``out/dataset.json``.
+
+    The images go to a temporary sibling folder that is renamed at the end. A complete folder with the same
+    manifest is left alone, and ``images`` is then not read.
+
+    Args:
+        out: folder to write.
+        manifest: description of the data set; ``manifest["splits"]`` maps each split to its number of images.
+        images: pairs of a path below ``out`` and the image.
+        force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write afresh.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: ``out`` exists and is neither empty nor complete.
+    """
+    target = out.expanduser().resolve()
+    vacant = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not vacant and not force:
+        fault = _fault(target, manifest)
+        if not fault:
+            return out
+        raise ConfigError(
+            f"{out} {fault}. Give another folder, or use --force, "
+            f"which moves this one to {_aside(target).name}."
+        )
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        _write(partial, manifest, images)
+        if not vacant:
+            target.rename(_aside(target))
+        elif target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return out
+
+
+def _fault(target: Path, manifest: Mapping[str, Any]) -> str:
+    """What keeps the existing ``target`` from being used as it is; empty when it is complete."""
+    if not target.is_dir():
+        return "is a file"
+    try:
+        found = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"is not empty and has no readable {MANIFEST}"
+    if found != manifest:
+        return f"holds another data set, or another version of {manifest['name']!r}"
+    for split, expected in manifest["splits"].items():
+        count = sum(1 for _ in target.glob(f"{split}/*/*.png"))
+        if count != expected:
+            return f"has {count} images in {split!r} instead of {expected}"
+    return ""
+
+
+def _aside(target: Path) -> Path:
+    """The first free name of ``<target>.bak``, ``<target>.bak2``, ..."""
+    number = 1
+    while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
+        number += 1
+    return path
+
+
+def _write(folder: Path, manifest: Mapping[str, Any], images: Iterable[tuple[str, Image.Image]]) -> None:
+    folder.mkdir()
+    total = sum(manifest["splits"].values())
+    # disable=None: no bar where standard error is not a terminal
+    for name, image in tqdm(images, desc=manifest["name"], total=total, unit="image", disable=None):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, format="PNG")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
