@@ -1,0 +1,60 @@
+"""Argument checks: a wrong option is a `ConfigError`, a wrong tensor a `ValueError`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+from solo_dimreg.errors import ConfigError, unknown
+
+
+def check_features(name: str, x: Tensor) -> None:
+    """Refuses anything but a floating-point tensor of shape (B, D) with B and D at least 1."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must be a floating-point tensor of shape (B, D), got {found}.")
+    if x.dim() != 2 or 0 in x.shape:
+        raise ValueError(f"{name} must have shape (B, D) with B, D >= 1, got {tuple(x.shape)}.")
+
+
+def check_pair(name1: str, x1: Tensor, name2: str, x2: Tensor) -> None:
+    """Refuses two feature tensors whose shapes differ."""
+    check_features(name1, x1)
+    check_features(name2, x2)
+    if x1.shape != x2.shape:
+        raise ValueError(
+            f"{name1} and {name2} must have one shape, got {tuple(x1.shape)} and {tuple(x2.shape)}."
+        )
+
+
+def check_int(name: str, value: Any, minimum: int) -> None:
+    """Refuses anything but an integer of at least ``minimum``; ``True`` and ``2.0`` are not integers here."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuses anything but a finite number above 0."""
+    if not _is_number(value) or value <= 0:
+        raise ConfigError(f"{name} must be a finite number > 0, got {value!r}.")
+
+
+def check_between(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Refuses anything but a finite number in [low, high]."""
+    if not _is_number(value) or not low <= value <= high:
+        allowed = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f">= {low:g}"
+        raise ConfigError(f"{name} must be a finite number {allowed}, got {value!r}.")
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Refuses a name that is not among ``allowed``."""
+    if value not in set(allowed):
+        raise ConfigError(unknown(name, str(value), allowed))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
