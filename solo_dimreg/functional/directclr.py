@@ -1,0 +1,76 @@
+"""DirectCLR: InfoNCE straight on the first entries of the representation, without a projector."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._checks import check_int, check_pair, check_positive
+from solo_dimreg.functional._precision import full_precision
+
+
+@full_precision
+def directclr_loss(r1: Tensor, r2: Tensor, dim: int = 360, temperature: float = 0.1) -> Tensor:
+    """InfoNCE between the first ``dim`` entries of the representations of two views [1, sec. 6].
+
+    The encoder's last residual block carries the gradient from those entries to all others, so no projector
+    is needed to keep the representation from collapsing.
+
+    References:
+        [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
+            2022.
+
+    Args:
+        r1: representations of the first view, shape (B, D).
+        r2: representations of the second view, shape (B, D).
+        dim: number of leading entries used, from 1 to D.
+        temperature: temperature of the softmax, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: ``dim`` exceeds the width, an option is out of range, or the shapes do not fit.
+    """
+    check_pair("r1", r1, "r2", r2)
+    check_int("dim", dim, minimum=1)
+    if dim > r1.shape[1]:
+        raise ConfigError(f"dim must be an integer from 1 to the width of r1, {r1.shape[1]}, got {dim}.")
+    return info_nce_loss(r1[:, :dim], r2[:, :dim], temperature)
+
+
+@full_precision
+def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE on normalized rows, averaged over both directions [1, ``infoNCE`` of its released ``main.py``].
+
+    Row i of one view has row i of the other as its positive and all other rows of the other view as
+    negatives; rows of its own view are not used.
+
+    References:
+        [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
+            2022.
+
+    Args:
+        z1: embeddings of the first view, shape (B, d).
+        z2: embeddings of the second view, shape (B, d).
+        temperature: temperature of the softmax, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: the temperature is not above 0, or the shapes do not fit.
+    """
+    check_pair("z1", z1, "z2", z2)
+    check_positive("temperature", temperature)
+    logits = normalize_rows(z1) @ normalize_rows(z2).T / temperature
+    positives = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
+
+
+def normalize_rows(x: Tensor) -> Tensor:
+    """Scales each row to length 1; unlike ``F.normalize``, a row of zeros gets no gradient of 1e12."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(length > 1e-12, length, 1)
