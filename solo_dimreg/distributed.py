@@ -1,0 +1,76 @@
+"""Gathering over processes with exact gradients.
+
+A loss that each of W processes computes on the gathered batch equals the loss of one process on the
+concatenated batch; so does its gradient, once DistributedDataParallel has averaged the gradients of the
+parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """The number of processes, 1 without an initialized process group."""
+    return dist.get_world_size() if _initialized() else 1
+
+
+def rank() -> int:
+    """The rank of this process, 0 without an initialized process group."""
+    return dist.get_rank() if _initialized() else 0
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """Concatenates the ``x`` of all processes along the first axis, in the order of their ranks.
+
+    The gradient that reaches ``x`` is the sum, over all processes, of their gradients of its rows. Without an
+    initialized process group, or with a group of one, ``x`` is returned as it is.
+
+    Args:
+        x: shape (B, ...), the same on every process.
+
+    Returns:
+        Shape (W * B, ...).
+
+    Raises:
+        ValueError: the processes do not hold equally many rows.
+    """
+    if world_size() == 1:
+        return x
+    _check_equal_rows(x)
+    return _AllGather.apply(x)
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        gathered = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
+def _check_equal_rows(x: Tensor) -> None:
+    rows = [torch.empty(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+    dist.all_gather(rows, torch.tensor([len(x)], device=x.device))
+    counts = torch.cat(rows).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"all processes must hold equally many samples, but by rank they hold {counts}: "
+            "drop the last, incomplete batch."
+        )
+
+
+def _initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
