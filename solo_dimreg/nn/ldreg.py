@@ -1,0 +1,87 @@
+"""LDReg as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_gather, rank
+from solo_dimreg.functional._checks import check_choice
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
+from solo_dimreg.functional.lid import check_lid_options, local_intrinsic_dimensionality
+from solo_dimreg.nn._views import as_views
+
+
+class LDReg(nn.Module):
+    """Local dimensionality regularization of the features of a training step [1, section on LDReg].
+
+    Every feature of every view is a query. The reference set is all of these features, of all processes and
+    without gradient, and the momentum encoder's where there is one. Add the loss to that of any method, with
+    the paper's
+    weights: 0.01 for SimCLR, 0.005 for BYOL and MoCo v3, 5e-6 for MAE.
+
+    Without momentum features the loss is a mean over the queries of all views. With them the views' losses
+    are summed, as in the authors' released code.
+
+    References:
+        [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
+
+    Args:
+        k: number of neighbours, capped at the number there are.
+        estimator: "mom" or "mle", see :func:`solo_dimreg.functional.local_intrinsic_dimensionality`.
+        norm: "l1" or "l2", see :func:`solo_dimreg.functional.ldreg_penalty`.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+
+    Example:
+        >>> regularizer = LDReg(k=8)
+        >>> features1, features2 = torch.randn(2, 32, 64).unbind()
+        >>> loss = 0.01 * regularizer([features1, features2])
+    """
+
+    def __init__(self, k: int = 64, estimator: str = "mom", norm: str = "l1") -> None:
+        super().__init__()
+        check_lid_options(k, estimator)
+        check_choice("norm", norm, NORMS)
+        self.k = k
+        self.estimator = estimator
+        self.norm = norm
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The loss over the views of all processes.
+
+        Args:
+            views: features of V views, each of shape (B, D), or those of a single view.
+            momentum_views: features of the momentum encoder, each of shape (M, D).
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        online, momentum = as_views("views", views), as_views("momentum_views", momentum_views)
+        if not online:
+            raise ValueError("views must hold at least one tensor of shape (B, D), got none.")
+        queries = torch.cat(online)
+        reference = [all_gather(torch.cat(group).detach()) for group in (online, momentum) if group]
+        own_rows = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
+        lids = local_intrinsic_dimensionality(
+            queries, torch.cat(reference), self.k, self.estimator, self_indices=own_rows
+        )
+        lids = all_gather(lids)
+        if not momentum:
+            return ldreg_penalty(lids, self.norm)
+        by_view = lids.view(-1, len(online), len(online[0])).unbind(dim=1)
+        return torch.stack([ldreg_penalty(view, self.norm) for view in by_view]).sum()
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"k={self.k}, estimator={self.estimator!r}, norm={self.norm!r}"
