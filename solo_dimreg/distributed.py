@@ -46,6 +46,13 @@ def all_gather(x: Tensor) -> Tensor:
     return _AllGather.apply(x)
 
 
+def broadcast(x: Tensor) -> Tensor:
+    """The ``x`` of rank 0 on every process: for random choices that all processes must share."""
+    if world_size() > 1:
+        dist.broadcast(x, src=0)
+    return x
+
+
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
