@@ -148,11 +148,13 @@ class _NeighbourDistances(torch.autograd.Function):
         x, reference, distances, neighbours = ctx.saved_tensors
         grad_x = torch.empty_like(x)
         grad_reference = torch.zeros_like(reference) if ctx.needs_input_grad[1] else None
-        pull = torch.where(distances > 0, grad / distances, 0).unsqueeze(2)
+        pull = torch.where(distances > 0, grad, 0).unsqueeze(2)
+        lengths = torch.where(distances > 0, distances, 1).unsqueeze(2)
         rows = max(1, _BLOCK // (neighbours.shape[1] * x.shape[1]))
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
-            forces = (x[part].unsqueeze(1) - reference[neighbours[part]]) * pull[part]
+            # The direction first: the quotient of pull and length overflows for nearly coinciding points.
+            forces = (x[part].unsqueeze(1) - reference[neighbours[part]]) / lengths[part] * pull[part]
             grad_x[part] = forces.sum(dim=1)
             if grad_reference is not None:
                 grad_reference.index_add_(0, neighbours[part].flatten(), forces.flatten(0, 1), alpha=-1)
