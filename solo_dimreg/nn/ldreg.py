@@ -70,6 +70,11 @@ class LDReg(nn.Module):
         online, momentum = as_views("views", views), as_views("momentum_views", momentum_views)
         if not online:
             raise ValueError("views must hold at least one tensor of shape (B, D), got none.")
+        if momentum and momentum[0].shape[1] != online[0].shape[1]:
+            raise ValueError(
+                "momentum_views must be as wide as views, got widths "
+                f"{momentum[0].shape[1]} and {online[0].shape[1]}."
+            )
         queries = torch.cat(online)
         reference = [all_gather(torch.cat(group).detach()) for group in (online, momentum) if group]
         own_rows = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
