@@ -1,0 +1,103 @@
+"""The LDReg module against LDReg's functions."""
+
+import pytest
+import torch
+
+from solo_dimreg import LDReg
+from solo_dimreg.functional import ldreg_loss, ldreg_penalty, local_intrinsic_dimensionality
+
+
+def views(count=2, b=10, d=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return list(torch.randn(count, b, d, generator=generator, dtype=torch.float64).requires_grad_().unbind())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_one_view_is_the_function(norm):
+    (x,) = views(1)
+    expected = ldreg_loss(x, k=5, norm=norm)
+    for given in (x, [x]):
+        torch.testing.assert_close(LDReg(k=5, norm=norm)(given), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_views_share_one_mean_and_one_detached_reference(norm):
+    x1, x2 = views()
+    loss = LDReg(k=5, norm=norm)([x1, x2])
+    expected = ldreg_loss(torch.cat([x1, x2]), k=5, norm=norm)
+    torch.testing.assert_close(loss, expected)
+    gradients = (torch.autograd.grad(value, (x1, x2)) for value in (loss, expected))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("estimator", ["mom", "mle"])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_momentum_views_join_the_reference_and_sum_the_terms(norm, estimator):
+    x1, x2 = views()
+    m1, m2 = views(seed=1)
+    loss = LDReg(k=5, estimator=estimator, norm=norm)([x1, x2], [m1, m2])
+    reference = torch.cat([x1, x2, m1, m2]).detach()
+    own = torch.arange(10)
+    terms = [
+        ldreg_penalty(local_intrinsic_dimensionality(x, reference, 5, estimator, self_indices=rows), norm)
+        for x, rows in ((x1, own), (x2, 10 + own))
+    ]
+    torch.testing.assert_close(loss, terms[0] + terms[1])
+    loss.backward()
+    assert m1.grad_fn is not None and torch.autograd.grad(loss, m1, allow_unused=True)[0] is None
+
+
+def test_half_precision_under_autocast():
+    x = [view.detach().half().requires_grad_() for view in views()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = LDReg(k=5)(x)
+    loss.backward()
+    expected = LDReg(k=5)([view.detach().float() for view in x])
+    torch.testing.assert_close(loss.detach(), expected, rtol=0, atol=0)
+    assert x[0].grad.dtype == torch.float16 and torch.isfinite(x[0].grad).all()
+
+
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("momentum", [False, True])
+def test_small_batches_are_finite(b, momentum):
+    x = [torch.ones(b, 3, requires_grad=True), torch.zeros(b, 3, requires_grad=True)]
+    loss = LDReg()(x, [torch.ones(b, 3)] if momentum else ())
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(view.grad).all() for view in x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k must be an integer >= 2, got 0"),
+        ({"k": True}, "got True"),
+        ({"k": 64.0}, "got 64.0"),
+        ({"k": "64"}, "got '64'"),
+        ({"estimator": "moments"}, "Unknown estimator 'moments'.*Valid: mle, mom"),
+        ({"norm": "L1"}, "Unknown norm 'L1'. Valid: l1, l2"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LDReg(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "at least one"),
+        (
+            ([torch.zeros(4, 3), torch.zeros(5, 3)],),
+            r"views must all have one shape, got \[\(4, 3\), \(5, 3\)\]",
+        ),
+        ((torch.zeros(2, 4, 3),), r"views must have shape \(B, D\)"),
+        ((torch.zeros(4, 3), torch.zeros(4, 2)), "widths 2 and 3"),
+    ],
+)
+def test_wrong_views_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LDReg()(*arguments)
+
+
+def test_options_are_printed():
+    assert repr(LDReg(k=8)) == "LDReg(k=8, estimator='mom', norm='l1')"
