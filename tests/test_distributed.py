@@ -1,0 +1,162 @@
+"""W processes against one on the concatenated batch: the same loss, the same gradient after DDP's averaging.
+
+Run as a script, this file is the W processes; it then imports no pytest.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import solo_dimreg
+from solo_dimreg import DirectCLR, LDReg
+from solo_dimreg.distributed import all_gather, rank, world_size
+
+GROUPS = (2, 3)
+BATCH = 12
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+class Net(nn.Module):
+    """An encoder and a projector, wide enough for every loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 8), nn.Tanh())
+        self.projector = nn.Linear(8, 4)
+
+    def forward(self, views):
+        features = [self.encoder(view) for view in views]
+        return features, [self.projector(r) for r in features]
+
+
+def weighted_rows(z):
+    """A loss that treats every row and every column differently, averaged over the local rows."""
+    return (z * torch.arange(1.0, z.shape[1] + 1, dtype=z.dtype)).sin().sum(dim=1).mean()
+
+
+def momentum_of(views):
+    return [(1.1 * view + 0.2).detach() for view in views]
+
+
+# From features, embeddings and inputs of the views to a loss. Each is called in every process.
+CASES = {
+    "ldreg": lambda r, z, x: LDReg(k=5)(r),
+    "ldreg of one view": lambda r, z, x: LDReg(k=5)(r[0]),
+    "ldreg mle l2": lambda r, z, x: LDReg(k=5, estimator="mle", norm="l2")(r),
+    "ldreg momentum": lambda r, z, x: LDReg(k=5)(r, momentum_of(r)),
+    "ldreg momentum l2": lambda r, z, x: LDReg(k=5, norm="l2")(r, momentum_of(r)),
+    "ldreg half": lambda r, z, x: LDReg(k=5)([view.bfloat16() for view in r]),
+    "directclr": lambda r, z, x: DirectCLR(dim=5)(*r),
+}
+# These are means over the rows of a process: only their average over the processes is the loss.
+LOCAL: set[str] = set()
+
+
+def views_of(dtype, part=slice(None)):
+    x = torch.randn(2, BATCH, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return list(x[:, part].to(dtype).unbind())
+
+
+def compute(case, dtype, parallel):
+    """Loss, and gradient of all parameters, of this process's part of the batch."""
+    torch.manual_seed(0)
+    net = Net().to(dtype)
+    model = nn.parallel.DistributedDataParallel(net, find_unused_parameters=True) if parallel else net
+    rows = BATCH // world_size()
+    x = views_of(dtype, slice(rank() * rows, (rank() + 1) * rows))
+    r, z = model(x)
+    loss = CASES[case](r, z, x)
+    loss.backward()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    return loss.detach(), torch.cat([g.flatten() for g in gradients])
+
+
+def gather_unequal_rows():
+    try:
+        all_gather(torch.zeros(2 + rank(), 3))
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def gather_integers():
+    return all_gather(torch.tensor([[rank()], [10 + rank()]]))
+
+
+def worker(rank_, size, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init{size}", rank=rank_, world_size=size)
+    results = {(case, name): compute(case, dtype, True) for case in CASES for name, dtype in DTYPES.items()}
+    results["unequal"] = gather_unequal_rows()
+    results["integers"] = gather_integers()
+    torch.save(results, f"{folder}/{size}-{rank_}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for size in GROUPS:
+        # Forked, so that torch is imported once for all processes of all groups.
+        torch.multiprocessing.start_processes(worker, (size, sys.argv[1]), size, start_method="fork")
+    sys.exit()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def all_results(tmp_path_factory):
+    """What each process found, by size of the group; every group computes all cases once."""
+    folder = tmp_path_factory.mktemp("gloo")
+    root = Path(solo_dimreg.__file__).parent.parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, __file__, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return {
+        size: [torch.load(folder / f"{size}-{i}.pt", weights_only=True) for i in range(size)]
+        for size in GROUPS
+    }
+
+
+@pytest.fixture(params=GROUPS)
+def results(request, all_results):
+    return all_results[request.param]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_processes_equal_one(results, case, dtype):
+    loss, gradient = compute(case, DTYPES[dtype], parallel=False)
+    losses = torch.stack([result[case, dtype][0] for result in results])
+    assert torch.isfinite(loss) and gradient.abs().max() > 0
+    # bfloat16 features are rounded the same, but their gradients are summed after another rounding.
+    tolerance = 1e-2 if "half" in case else TOLERANCE[dtype]
+    if case not in LOCAL:
+        torch.testing.assert_close(losses, loss.expand_as(losses), rtol=tolerance, atol=0)
+    torch.testing.assert_close(losses.mean(), loss, rtol=tolerance, atol=0)
+    for result in results:
+        difference = (result[case, dtype][1] - gradient).norm() / gradient.norm()
+        assert difference < tolerance
+
+
+def test_unequal_batches_are_refused(results):
+    counts = list(range(2, 2 + len(results)))
+    for result in results:
+        assert f"by rank they hold {counts}" in result["unequal"]
+
+
+def test_rows_come_in_the_order_of_ranks(results):
+    expected = [row for i in range(len(results)) for row in ([i], [10 + i])]
+    for result in results:
+        assert result["integers"].tolist() == expected
+
+
+def test_one_process_gathers_nothing():
+    x = torch.zeros(3, 2)
+    assert all_gather(x) is x
+    assert (world_size(), rank()) == (1, 0)
