@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Sets up a pinned environment and runs the benchmarks or the tests in it.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+  cat <<'EOF'
+Usage: ./reproduce.sh [COMMAND] [OPTIONS]
+
+  quick        the embedded digits, minutes on a CPU (the default); SEEDS=3 repeats it with three seeds
+  cifar10, cifar100, imagenet100, imagenet
+               the full benchmarks; each says which data it expects where
+  setup        only make the environment (.venv); the other commands do this as needed
+  test         lint, type-check and test
+  help         this text
+
+OPTIONS are handed on to `solo-dimreg benchmark`, or to pytest. Results go to results/COMMAND.
+
+With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
+published solo-learn. Needs Python 3.11 on Linux (x86-64).
+EOF
+}
+
+die() {
+  echo "reproduce.sh: $1" >&2
+  exit "${2:-1}"
+}
+
+if [ -n "${SOLO_LEARN:-}" ]; then
+  [ -d "$SOLO_LEARN/solo/data" ] || die "SOLO_LEARN=$SOLO_LEARN is not a clone of the current solo-learn (no solo/data)."
+  SOLO_LEARN=$(cd "$SOLO_LEARN" && pwd)
+  export SOLO_LEARN PYTHONPATH="$SOLO_LEARN${PYTHONPATH:+:$PYTHONPATH}"
+  venv=.venv-current pins=requirements/current.txt
+else
+  venv=.venv pins=requirements/published.txt
+fi
+
+find_python() {
+  local candidate
+  for candidate in python3.11 python3; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  die "Python 3.11 was not found (looked for python3.11 and python3)."
+}
+
+# What the environment depends on; the Hydra plugin because an editable install copies it.
+fingerprint() {
+  { pwd && cat "$pins" pyproject.toml solo_dimreg/hydra_plugin.py; } | cksum
+}
+
+setup() {
+  local stamp="$venv/.solo-dimreg" python index
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+    return
+  fi
+  echo "Setting up $venv from $pins ..." >&2
+  python=$(find_python)
+  "$python" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' "$pins")"
+  # uv does not read pip's configuration: hand its index on, unless uv has one of its own.
+  index=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+  if [ -n "$index" ] && [ -z "${UV_INDEX_URL:-}" ]; then
+    export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
+  fi
+  export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
+  install() { "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "$@"; }
+  install --build-constraints "$pins" --requirements "$pins"
+  install --no-build-isolation --editable .
+  fingerprint >"$stamp"
+}
+
+run_tests() {
+  local cores
+  cores=$(getconf _NPROCESSORS_ONLN)
+  unset HYDRA_FULL_ERROR
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}" WANDB_MODE=offline MPLBACKEND=Agg
+  "$venv/bin/ruff" check .
+  "$venv/bin/ruff" format --check .
+  "$venv/bin/mypy"
+  "$venv/bin/python" -m pytest "$@"
+}
+
+command=${1:-quick}
+[ $# -eq 0 ] || shift
+case "$command" in
+  help | -h | --help) usage ;;
+  setup) setup ;;
+  quick)
+    setup
+    "$venv/bin/python" -m solo_dimreg benchmark quick --out results/quick --seeds "${SEEDS:-1}" "$@"
+    ;;
+  cifar10 | cifar100 | imagenet100 | imagenet)
+    setup
+    "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" "$@"
+    ;;
+  test)
+    setup
+    run_tests "$@"
+    ;;
+  *)
+    usage >&2
+    die "unknown command '$command'." 2
+    ;;
+esac
