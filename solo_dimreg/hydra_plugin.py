@@ -25,7 +25,7 @@ def config_root() -> Path:
 
 
 def counterpart(folder: Path) -> Path | None:
-    """Our config folder for the same stage and data set as the user's, e.g. for ``scripts/pretrain/cifar``."""
+    """Our config folder for the same stage and data set as the user's, say ``scripts/pretrain/cifar``."""
     ours = config_root() / folder.parent.name / folder.name.replace("-", "")
     return ours if ours.is_dir() else None
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from solo_dimreg.nn import LDReg
 from solo_dimreg.plugins.hookspecs import hookimpl
+
+
+class LDRegRegularizer(LDReg):
+    """LDReg with the settings that the paper trains SimCLR with, where a config leaves them out."""
+
+    defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}
 
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
     """LDReg itself."""
-    return {"ldreg": LDReg}
+    return {"ldreg": LDRegRegularizer}

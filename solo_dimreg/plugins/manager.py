@@ -68,7 +68,9 @@ def get_manager() -> pluggy.PluginManager:
     return load_plugins(sorted(unique.values(), key=lambda e: (_distribution(e) != "solo-dimreg", e.name)))
 
 
-def registered(kind: str, manager: pluggy.PluginManager | None = None, **arguments: Any) -> dict[str, Registration]:
+def registered(
+    kind: str, manager: pluggy.PluginManager | None = None, **arguments: Any
+) -> dict[str, Registration]:
     """Everything of one kind that the plugins bring, by name.
 
     Args:

@@ -1,0 +1,69 @@
+"""The command ``solo-dimreg``: one module per sub-command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from solo_dimreg.errors import DimregError
+
+COMMANDS = {
+    "pretrain": "Pretrain a method on images.",
+    "linear": "Evaluate a checkpoint with solo-learn's linear probe.",
+    "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",
+    "benchmark": "Pretrain and evaluate several methods and compare them.",
+    "data": "Write a data set as image folders.",
+    "methods": "List methods, regularizers, backbones and metrics, and where each comes from.",
+    "doctor": "Check this environment and say what is missing.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a sub-command only when it is asked for, so that --help needs no torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The sub-command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"solo_dimreg.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the sub-commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="solo-dimreg")
+def cli() -> None:
+    """Methods, regularizers and figures against dimensional collapse, on top of solo-learn.
+
+    \b
+    A first run, on data that needs no download:
+      solo-dimreg data digits --out datasets/digits
+      solo-dimreg pretrain --config-path digits --config-name ldreg_simclr
+      solo-dimreg linear trained_models/ldreg_simclr
+      solo-dimreg knn trained_models/ldreg_simclr
+    """
+
+
+def main() -> None:
+    """Runs the command line; exit status 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except DimregError as error:
+        click.echo(f"error: {error}", err=True)
+        status = 2
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was finished is kept.", err=True)
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,147 @@
+"""``solo-dimreg doctor``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "lightning", "pytorch-lightning", "wandb")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """Say which solo-learn is here, what else there is, what is missing and the command that mends it.
+
+    Exit status 1 if training is impossible.
+    """
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps(findings, indent=2))
+    else:
+        _print(findings)
+    if findings["problems"]:
+        click.get_current_context().exit(1)
+
+
+def examine() -> dict[str, Any]:
+    """What is here, as plain data; ``problems`` make training impossible, ``hints`` do not."""
+    from solo_dimreg.hydra_plugin import config_root
+
+    problems: list[dict[str, str]] = []
+    hints: list[dict[str, str]] = []
+    findings: dict[str, Any] = {
+        "solo_dimreg": _version("solo-dimreg"),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "configs": str(config_root()),
+        "solo_learn": _solo_learn(problems),
+        "gpu": _gpu(),
+        "dali": _importable("nvidia.dali"),
+        "hydra_plugin": _importable("hydra_plugins.solo_dimreg"),
+        "plugins": _plugins(problems),
+        "problems": problems,
+        "hints": hints,
+    }
+    if not findings["hydra_plugin"]:
+        hints.append(
+            _finding("solo-learn's own scripts will not find our methods", "pip install solo-dimreg")
+        )
+    if findings["gpu"] and not findings["dali"]:
+        hints.append(_finding("no NVIDIA DALI, so no data.format: dali", "pip install 'solo-dimreg[dali]'"))
+    if not _importable("wandb"):
+        hints.append(_finding("no Weights & Biases, so no wandb.enabled: True", "pip install wandb"))
+    return findings
+
+
+def _finding(what: str, mend: str) -> dict[str, str]:
+    return {"what": what, "mend": mend}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
+    from solo_dimreg.errors import DimregError
+    from solo_dimreg.hosts import find_host
+    from solo_dimreg.hosts.registration import MISSING, generation
+
+    kind: str | None = None
+    try:
+        kind = generation()
+        if kind is None:
+            problems.append(_finding("no solo-learn is importable", MISSING.partition(". ")[2]))
+            return None
+        host = find_host()
+    except DimregError as error:
+        cause = error.__cause__
+        missing = getattr(cause, "name", None)
+        mend = (
+            f"pip install {missing.partition('.')[0]}" if missing else "reinstall solo-learn's requirements"
+        )
+        problems.append(_finding(str(error), mend))
+        return {"generation": kind}
+    location = Path(str(sys.modules["solo"].__file__)).parent
+    lightning = host.pl.__name__.replace(".pytorch", "")
+    return {
+        "generation": kind,
+        "version": _version("solo-learn") if kind == "published" else None,
+        "location": str(location),
+        "methods": len(host.methods),
+        "lightning": f"{lightning} {getattr(host.pl, '__version__', '?')}",
+    }
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def _plugins(problems: list[dict[str, str]]) -> dict[str, str]:
+    from solo_dimreg.errors import PluginError
+    from solo_dimreg.plugins import get_manager
+
+    try:
+        return dict(get_manager().packages)  # type: ignore[attr-defined]
+    except PluginError as error:
+        problems.append(_finding(str(error), "mend or uninstall that package"))
+        return {}
+
+
+def _print(findings: dict[str, Any]) -> None:
+    solo = findings["solo_learn"]
+    click.echo(f"solo-dimreg  {findings['solo_dimreg']}, Python {findings['python']}")
+    if solo and "location" in solo:
+        version = f" {solo['version']}" if solo["version"] else ""
+        click.echo(f"solo-learn   {solo['generation']}{version} at {solo['location']}, {solo['lightning']}")
+    else:
+        click.echo("solo-learn   not usable")
+    click.echo("packages     " + ", ".join(f"{name} {v}" for name, v in findings["packages"].items()))
+    click.echo(f"GPU          {findings['gpu'] or 'none: training runs on the CPU'}")
+    click.echo(f"DALI         {'yes' if findings['dali'] else 'no'}")
+    click.echo(f"configs      {findings['configs']}")
+    click.echo("plugins      " + ", ".join(f"{name} ({dist})" for name, dist in findings["plugins"].items()))
+    for kind, found in (("problem", findings["problems"]), ("hint", findings["hints"])):
+        for each in found:
+            click.echo(f"{kind + ':':<12} {each['what']}. To mend: {each['mend']}")
+    click.echo("Training is impossible." if findings["problems"] else "Ready to train.")

@@ -1,0 +1,89 @@
+"""``solo-dimreg knn``."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import click
+
+
+@click.command("knn")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--k", "ks", multiple=True, type=int, default=(20,), show_default=True, help="Neighbours.")
+@click.option(
+    "--temperature",
+    "temperatures",
+    multiple=True,
+    type=float,
+    default=(0.07,),
+    show_default=True,
+    help="Temperature of the cosine distance.",
+)
+@click.option(
+    "--distance",
+    "distances",
+    multiple=True,
+    type=click.Choice(["cosine", "euclidean"]),
+    default=("cosine",),
+    show_default=True,
+    help="Distance.",
+)
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    type=click.Choice(["backbone", "projector"]),
+    default=("backbone",),
+    show_default=True,
+    help="What to compare: features of the backbone, or embeddings of the projector.",
+)
+@click.option("--train-path", help="Folder of the labelled images. Default: that of the pretraining.")
+@click.option("--val-path", help="Folder of the test images. Default: that of the pretraining.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
+def command(
+    checkpoint: Path,
+    ks: tuple[int, ...],
+    temperatures: tuple[float, ...],
+    distances: tuple[str, ...],
+    features: tuple[str, ...],
+    train_path: str | None,
+    val_path: str | None,
+    out: Path | None,
+) -> None:
+    """Classify test images by solo-learn's weighted k nearest neighbours.
+
+    CHECKPOINT is a .ckpt file of solo-learn's or its folder. The images have the resolution of the
+    pretraining. Options that may be repeated are tried in every combination.
+
+    \b
+    Example:
+      solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
+    """
+    from solo_dimreg.cli.output import print_table, write_json
+    from solo_dimreg.evaluation import extract_splits, knn_accuracy
+    from solo_dimreg.hosts import register
+
+    host = register()
+    run = host.read_run(checkpoint.expanduser())
+    settings = run.settings
+    if train_path:
+        settings.data.train_path = train_path
+    if val_path:
+        settings.data.val_path = val_path
+    train, val = extract_splits(host, run, settings)
+    results = []
+    for feature, k, distance in itertools.product(features, ks, distances):
+        for temperature in temperatures if distance == "cosine" else (None,):
+            accuracy = knn_accuracy(host, train, val, feature, k, temperature or 0.07, distance)
+            chosen = {"feature": feature, "k": k, "distance": distance, "temperature": temperature}
+            results.append({**chosen, **accuracy})
+    print_table(
+        ["feature", "k", "distance", "temperature", "top-1 %", "top-5 %"],
+        [
+            [*list(r.values())[:3], r["temperature"] or "-", f"{r['acc1']:.2f}", f"{r['acc5']:.2f}"]
+            for r in results
+        ],
+    )
+    if out:
+        write_json(out, {"checkpoint": str(run.checkpoint), "knn": results})

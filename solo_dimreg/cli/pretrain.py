@@ -1,0 +1,41 @@
+"""``solo-dimreg pretrain``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("pretrain", short_help="Pretrain a method on images.")
+@click.option(
+    "--config-path",
+    "-cp",
+    required=True,
+    help="Folder of the config: your own, one of solo-learn's scripts/pretrain/*, or one that we ship: "
+    "digits, cifar, imagenet100, imagenet.",
+)
+@click.option("--config-name", "-cn", required=True, help="Name of the config, without .yaml.")
+@click.argument("overrides", nargs=-1)
+def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> None:
+    """Pretrain a method on images, with solo-learn's data pipeline and trainer.
+
+    Takes the configs of solo-learn, whichever solo-learn is installed; OVERRIDES are Hydra's: key=value
+    changes a setting, +key=value adds one. Without a GPU the CPU is used.
+
+    \b
+    Examples:
+      solo-dimreg pretrain -cp digits -cn ldreg_simclr max_epochs=20
+      solo-dimreg pretrain -cp solo-learn/scripts/pretrain/cifar -cn byol \\
+          +regularizers.ldreg.weight=0.005 +regularizers.ldreg.k=64
+    """
+    from solo_dimreg.hosts import register
+    from solo_dimreg.settings import compose, fit_to_machine
+
+    register()
+    settings = compose("pretrain", config_path, config_name, overrides)
+    fit_to_machine(settings)
+    from solo_dimreg.training import pretrain
+
+    folder = pretrain(settings)
+    click.echo(
+        f"Checkpoint: {folder}" if folder else "Trained; checkpoint.enabled is False, nothing was saved."
+    )

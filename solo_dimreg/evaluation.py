@@ -1,0 +1,161 @@
+"""Evaluates a pretrained run with solo-learn's linear probe and k-NN, at the resolution of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torchvision import transforms
+from tqdm import tqdm
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts import Host, Run, plain
+from solo_dimreg.settings import check_data, check_full_batch
+
+# The resolution of solo-learn's own evaluation transforms; "custom" has 224 whatever was trained.
+NATIVE_SIZES = {
+    "cifar10": 32,
+    "cifar100": 32,
+    "stl10": 96,
+    "imagenet": 224,
+    "imagenet100": 224,
+    "custom": 224,
+}
+
+
+def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, Callable]:
+    """Transforms for training a probe and for testing, at the resolution of the pretraining crops.
+
+    solo-learn's own where they have that resolution. Otherwise the whole image, resized, for testing; for
+    training a probe random crops and flips as strong as those of the pretraining, so that a data set that
+    must not be flipped (digits) is not.
+
+    Args:
+        host: The solo-learn in use.
+        settings: The config of the pretraining.
+    """
+    view = settings.augmentations[0]
+    size = view.crop_size
+    if NATIVE_SIZES.get(settings.data.dataset) == size:
+        return host.evaluation_transforms(settings.data.dataset)
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    to_tensor = [
+        transforms.ToTensor(),
+        transforms.Normalize(
+            plain(view.get("mean", IMAGENET_DEFAULT_MEAN)), plain(view.get("std", IMAGENET_DEFAULT_STD))
+        ),
+    ]
+    crop = transforms.RandomResizedCrop(size, scale=(view.rrc.get("crop_min_scale", 0.08), 1.0))
+    flip = transforms.RandomHorizontalFlip(view.get("horizontal_flip", {}).get("prob", 0.5))
+    whole = [transforms.Resize(size), transforms.CenterCrop(size)]
+    return transforms.Compose([crop, flip, *to_tensor]), transforms.Compose([*whole, *to_tensor])
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a method makes of a data set: features (N, D), embeddings (N, d) or None, labels (N,)."""
+
+    features: Tensor
+    embeddings: Tensor | None
+    labels: Tensor
+
+
+@torch.no_grad()
+def extract(method: Any, loader: Any, description: str) -> Features:
+    """Runs a method in evaluation mode over a loader of (images, labels), on a GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    method = method.to(device).eval()
+    features, embeddings, labels = [], [], []
+    for images, targets in tqdm(loader, desc=description, leave=False):
+        out = method(images.to(device))
+        features.append(out["feats"].cpu())
+        if "z" in out:
+            embeddings.append(out["z"].cpu())
+        labels.append(targets)
+    return Features(torch.cat(features), torch.cat(embeddings) if embeddings else None, torch.cat(labels))
+
+
+def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> tuple[Features, Features]:
+    """Features of the training and of the validation images, without augmentation.
+
+    Args:
+        host: The solo-learn in use.
+        run: The pretrained run.
+        settings: A config whose ``data`` is used; the run's own by default.
+    """
+    settings = run.settings if settings is None else settings
+    check_data(settings, need_val=True)
+    _, transform = evaluation_transforms(host, run.settings)
+    datasets = host.evaluation_datasets(settings, transform, transform)
+    _, val_loader = host.evaluation_loaders(*datasets, batch_size=256, num_workers=settings.data.num_workers)
+    # The training loader of solo-learn shuffles and drops the last batch; the other one does neither.
+    _, train_loader = host.evaluation_loaders(
+        datasets[1], datasets[0], batch_size=256, num_workers=settings.data.num_workers
+    )
+    return extract(run.method, train_loader, "train features"), extract(
+        run.method, val_loader, "val features"
+    )
+
+
+def knn_accuracy(
+    host: Host, train: Features, val: Features, feature: str, k: int, temperature: float, distance: str
+) -> dict[str, float]:
+    """Top-1 and top-5 accuracy in percent of solo-learn's weighted k-NN on one kind of feature.
+
+    Raises:
+        ConfigError: the method has no such features, or k exceeds the number of training images.
+    """
+    banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
+    if any(bank is None for bank in banks):
+        raise ConfigError("--feature: this method has no projector; use backbone.")
+    if not 1 <= k <= len(train.labels):
+        raise ConfigError(
+            f"--k: {k} is not allowed; it must be from 1 to {len(train.labels)}, the training images."
+        )
+    classifier = host.knn(k, temperature, distance)
+    classifier(
+        train_features=banks[0], train_targets=train.labels, test_features=banks[1], test_targets=val.labels
+    )
+    top1, top5 = classifier.compute()
+    return {"acc1": float(top1), "acc5": float(top5)}
+
+
+def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, float]:
+    """Trains solo-learn's linear probe on the run's frozen backbone.
+
+    Args:
+        host: The solo-learn in use.
+        run: The pretrained run.
+        settings: A config from :func:`solo_dimreg.settings.evaluation_settings`, fitted to the machine.
+
+    Returns:
+        Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.
+
+    Raises:
+        ConfigError: the config cannot work, or asks for what only ``main_linear.py`` does.
+        KeyboardInterrupt: the user stopped the training.
+    """
+    for key in ("mixup", "cutmix", "auto_augment", "finetune"):
+        if settings.get(key):
+            raise ConfigError(
+                f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
+            )
+    check_data(settings, need_val=True)
+    datasets = host.evaluation_datasets(settings, *evaluation_transforms(host, run.settings))
+    loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
+    check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
+    host.pl.seed_everything(settings.get("seed", 5))
+    classes = max(len(getattr(datasets[0], "classes", ())), 1)
+    probe = host.build_probe(host.backbone(run.method), settings, classes)
+    chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
+    chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
+    trainer = host.pl.Trainer(**chosen)
+    trainer.fit(probe, *loaders)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return {name: float(trainer.callback_metrics[f"val_{name}"]) for name in ("acc1", "acc5", "loss")}

@@ -1,0 +1,202 @@
+"""What the two solo-learns have in common, seen from outside: the interface that the CLI works with.
+
+Settings are always a config in the format of the current solo-learn (an OmegaConf ``DictConfig``); what a
+host makes of them, its *arguments*, is its own affair.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts.method import make_method_base
+
+
+def plain(block: Any) -> Any:
+    """An OmegaConf node as plain containers; anything else as it is."""
+    return OmegaConf.to_container(block, resolve=True) if OmegaConf.is_config(block) else block
+
+
+def device_count(devices: Any) -> int:
+    """How many devices ``devices:`` of a config stands for: a list, a number, or either as a string."""
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if isinstance(devices, str | int):
+        count = 1 if devices == "auto" else int(devices)
+        return max(1, torch.cuda.device_count()) if count == -1 else count
+    return len(devices)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pretraining run read back from its folder."""
+
+    folder: Path
+    checkpoint: Path
+    settings: DictConfig
+    method: Any
+
+
+class Host(ABC):
+    """One solo-learn: its classes, and how to build a method, its data, its trainer and a probe.
+
+    Attributes:
+        generation: ``"current"`` or ``"published"``.
+        methods: solo-learn's own table ``METHODS``, changed in place by the registration.
+        pl: The Lightning that this solo-learn uses.
+        base_method, momentum_method: solo-learn's base classes.
+        Method: The base class for methods that are written once for both solo-learns.
+        wrong_crops: Methods that solo-learn's script allows with other than two large crops.
+    """
+
+    generation: str
+
+    def __init__(self, methods: dict[str, type], base_method: type, momentum_method: type, pl: Any) -> None:
+        self.methods = methods
+        self.base_method = base_method
+        self.momentum_method = momentum_method
+        self.pl = pl
+        self.Method = make_method_base(base_method, self.read_block)
+
+    @staticmethod
+    @abstractmethod
+    def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
+        """A block of settings from the arguments of a method's constructor, as plain containers."""
+
+    @staticmethod
+    @abstractmethod
+    def write_block(
+        args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The keyword arguments of a method's constructor with a block of settings put in."""
+
+    @abstractmethod
+    def pretraining_arguments(self, settings: DictConfig) -> Any:
+        """solo-learn's own defaults, checks and scaling applied to a config."""
+
+    @abstractmethod
+    def build_method(self, arguments: Any) -> Any:
+        """The method, ready to train."""
+
+    @abstractmethod
+    def training_data(self, arguments: Any) -> dict[str, Any]:
+        """What ``Trainer.fit`` gets to train on, by the name of its parameter."""
+
+    @abstractmethod
+    def evaluation_datasets(
+        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
+    ) -> tuple[Dataset, Dataset]:
+        """Labelled training and validation sets, through solo-learn's ``prepare_datasets``."""
+
+    @abstractmethod
+    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
+        """solo-learn's own transforms for the linear evaluation of a data set."""
+
+    @abstractmethod
+    def evaluation_loaders(
+        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
+    ) -> tuple[DataLoader, DataLoader]:
+        """solo-learn's loaders around the two sets."""
+
+    @abstractmethod
+    def checkpointer(self, arguments: Any, folder: Path) -> Any:
+        """solo-learn's callback that writes the checkpoints and ``args.json``."""
+
+    @abstractmethod
+    def resumable(self, arguments: Any) -> Path | None:
+        """The checkpoint that solo-learn's auto-resume finds for these arguments."""
+
+    @abstractmethod
+    def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
+        """The config's settings of the trainer in the spelling of this Lightning."""
+
+    @abstractmethod
+    def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
+        """solo-learn's linear evaluation on a frozen backbone."""
+
+    @abstractmethod
+    def backbone(self, method: Any) -> nn.Module:
+        """The encoder inside a method."""
+
+    @abstractmethod
+    def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
+        """The config behind the ``args.json`` of a run."""
+
+    @abstractmethod
+    def rebuild(self, arguments: dict[str, Any]) -> Any:
+        """The method behind the ``args.json`` of a run, with fresh weights."""
+
+    def knn(self, k: int, temperature: float, distance: str) -> Any:
+        """solo-learn's weighted k-NN classifier."""
+        from solo.utils.knn import WeightedKNNClassifier
+
+        return WeightedKNNClassifier(k=k, T=temperature, distance_fx=distance)
+
+    def read_run(self, path: Path) -> Run:
+        """Reads a pretraining run back.
+
+        Args:
+            path: A checkpoint folder of solo-learn's, or a ``.ckpt`` file in it.
+
+        Raises:
+            ConfigError: there is no such run, or its weights do not fit its ``args.json``.
+        """
+        folder, checkpoint = find_checkpoint(path)
+        arguments = json.loads((folder / "args.json").read_text())
+        name = arguments.get("method")
+        if name not in self.methods:
+            from solo_dimreg.errors import unknown
+
+            raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.methods)}")
+        method = self.rebuild(arguments)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        try:
+            method.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[1:2]
+            raise ConfigError(
+                f"{checkpoint}: the weights do not fit the {name} of args.json beside it "
+                f"({first[0].strip() if first else error})."
+            ) from error
+        return Run(folder, checkpoint, self.settings_of(arguments), method.eval())
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path]:
+    """The run's folder and its latest checkpoint.
+
+    Args:
+        path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
+
+    Raises:
+        ConfigError: nothing there, or more than one run.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint; give a .ckpt file or the folder that holds it.")
+    if path.is_file():
+        folder, checkpoints = path.parent, [path]
+    else:
+        folders = sorted({file.parent for file in path.rglob("*.ckpt")})
+        if len(folders) != 1:
+            listed = ", ".join(str(f) for f in folders) or "none"
+            raise ConfigError(f"{path}: must hold one run with checkpoints; found {listed}.")
+        folder = folders[0]
+        checkpoints = sorted(folder.glob("*.ckpt"), key=lambda file: (_epoch(file), file.stat().st_mtime))
+    if not (folder / "args.json").is_file():
+        raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
+    return folder, checkpoints[-1]
+
+
+def _epoch(checkpoint: Path) -> int:
+    match = re.search(r"ep=(\d+)", checkpoint.stem)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,330 @@
+"""The published solo-learn 1.0.2, as on the package index: argparse, ``METHODS[name](**kwargs)``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.regularization import check_keys
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
+PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true": 32}
+
+
+def count_classes(dataset: str, train_path: str | None) -> int:
+    """The number of classes of a named data set, or of the folders of a custom one (1 without labels)."""
+    if dataset in CLASSES:
+        return CLASSES[dataset]
+    return max(1, sum(entry.is_dir() for entry in Path(str(train_path)).iterdir()))
+
+
+def _transform_settings(dataset: str, augmentation: DictConfig) -> dict[str, Any]:
+    """One entry of ``augmentations:`` in the words of solo-learn 1.0.2."""
+    if not augmentation.rrc.enabled:
+        raise ConfigError(
+            "augmentations.rrc.enabled: false needs the current solo-learn; 1.0.2 always crops."
+        )
+    if augmentation.get("equalization", {}).get("prob", 0):
+        raise ConfigError("augmentations.equalization.prob: only 0 is allowed; 1.0.2 has no equalization.")
+    jitter = augmentation.color_jitter
+    settings = {
+        "crop_size": augmentation.crop_size,
+        "min_scale": augmentation.rrc.crop_min_scale,
+        "max_scale": augmentation.rrc.crop_max_scale,
+        "color_jitter_prob": jitter.prob,
+        **{name: jitter.get(name, 0.0) for name in ("brightness", "contrast", "saturation", "hue")},
+        "gray_scale_prob": augmentation.grayscale.prob,
+        "gaussian_prob": augmentation.gaussian_blur.prob,
+        "solarization_prob": augmentation.solarization.prob,
+        "horizontal_flip_prob": augmentation.horizontal_flip.prob,
+    }
+    if dataset == "custom":
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        settings["mean"] = plain(augmentation.get("mean", IMAGENET_DEFAULT_MEAN))
+        settings["std"] = plain(augmentation.get("std", IMAGENET_DEFAULT_STD))
+    return settings
+
+
+def _optimizer_settings(optimizer: DictConfig, scale: float) -> dict[str, Any]:
+    extra = dict(plain(optimizer.get("kwargs", {})) or {})
+    name = optimizer.name
+    lars = name == "lars"
+    settings = {
+        "optimizer": "sgd" if lars else name,
+        "lars": lars,
+        "batch_size": optimizer.batch_size,
+        "lr": optimizer.lr * scale,
+        "classifier_lr": optimizer.get("classifier_lr", 0.1) * scale,
+        "weight_decay": optimizer.weight_decay,
+        "eta_lars": extra.pop("eta", 1e-3),
+        "grad_clip_lars": extra.pop("clip_lr", False),
+        "exclude_bias_n_norm": extra.pop(
+            "exclude_bias_n_norm", optimizer.get("exclude_bias_n_norm_wd", False)
+        ),
+    }
+    if settings["optimizer"] == "sgd":
+        extra.setdefault("momentum", 0.9)
+    return {**settings, "extra_optimizer_args": extra}
+
+
+def _scheduler_settings(scheduler: DictConfig) -> dict[str, Any]:
+    return {
+        "scheduler": scheduler.name,
+        "min_lr": scheduler.get("min_lr", 0.0),
+        "warmup_start_lr": scheduler.get("warmup_start_lr", 3e-5),
+        "warmup_epochs": scheduler.get("warmup_epochs", 10),
+        "lr_decay_steps": plain(scheduler.get("lr_decay_steps", None)),
+    }
+
+
+def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
+    name = settings.backbone.name
+    kwargs = dict(plain(settings.backbone.get("kwargs", {})) or {})
+    cifar = settings.data.dataset in ("cifar10", "cifar100")
+    if "resnet" not in name:
+        kwargs.setdefault("img_size", settings.augmentations[0].crop_size)
+    if "vit" in name:
+        kwargs.setdefault("patch_size", 16)
+    return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
+
+
+class PublishedHost(Host):
+    """solo-learn 1.0.2 of the package index."""
+
+    generation = "published"
+
+    def __init__(self) -> None:
+        from solo.methods import METHODS
+        from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
+
+        super().__init__(METHODS, BaseMethod, BaseMomentumMethod, pl)
+
+    @staticmethod
+    def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
+        return plain(kwargs.get(name))
+
+    @staticmethod
+    def write_block(
+        args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {**kwargs, name: block}
+
+    def _method_settings(self, method: type, settings: DictConfig) -> dict[str, Any]:
+        """The defaults of a method's parser under the config's ``method_kwargs`` and ``momentum``."""
+        parser = argparse.ArgumentParser()
+        method.add_model_specific_args(parser)  # type: ignore[attr-defined]
+        defaults = vars(parser.parse_known_args(["--optimizer", "sgd"])[0])
+        block = plain(settings.get("method_kwargs", {})) or {}
+        if issubclass(method, self.Method):
+            return {**defaults, "method_kwargs": block}
+        base_parser = argparse.ArgumentParser()
+        self.momentum_method.add_model_specific_args(base_parser)  # type: ignore[attr-defined]
+        shared = {action.dest for action in base_parser._actions}
+        check_keys("method_kwargs", block, set(defaults) - shared)
+        momentum = plain(settings.get("momentum", {})) or {}
+        if issubclass(method, self.momentum_method):
+            names = {
+                "base_tau": "base_tau_momentum",
+                "final_tau": "final_tau_momentum",
+                "classifier": "momentum_classifier",
+            }
+            check_keys("momentum", momentum, set(names))
+            defaults.update({names[key]: value for key, value in momentum.items()})
+        return {**defaults, **block}
+
+    def pretraining_arguments(self, settings: DictConfig) -> dict[str, Any]:
+        if settings.method not in self.methods:
+            raise ConfigError(f"method: {unknown('method', settings.method, self.methods)}")
+        if settings.data.get("fraction", -1) > 0:
+            raise ConfigError(f"data.fraction: {settings.data.fraction} needs the current solo-learn.")
+        data, augmentations = settings.data, settings.augmentations
+        scale = (
+            settings.optimizer.batch_size
+            * device_count(settings.devices)
+            * settings.get("num_nodes", 1)
+            / 256
+        )
+        transforms = [_transform_settings(data.dataset, augmentation) for augmentation in augmentations]
+        large = [a.num_crops for a in augmentations if a.crop_size == augmentations[0].crop_size]
+        arguments = {
+            **self._method_settings(self.methods[settings.method], settings),
+            **_backbone_settings(settings),
+            **_optimizer_settings(settings.optimizer, scale),
+            **_scheduler_settings(settings.scheduler),
+            "method": settings.method,
+            "name": settings.name,
+            "dataset": data.dataset,
+            "num_classes": count_classes(data.dataset, data.train_path),
+            "data_dir": ".",
+            "train_dir": data.train_path,
+            "val_dir": data.get("val_path"),
+            "no_labels": data.get("no_labels", False),
+            "num_workers": data.num_workers,
+            "dali": data.get("format") == "dali",
+            "dali_device": settings.get("dali", {}).get("device", "gpu"),
+            "encode_indexes_into_labels": settings.get("dali", {}).get("encode_indexes_into_labels", False),
+            "unique_augs": len(transforms),
+            "transform_kwargs": transforms if len(transforms) > 1 else transforms[0],
+            "num_crops_per_aug": [augmentation.num_crops for augmentation in augmentations],
+            "crop_size": [augmentation.crop_size for augmentation in augmentations],
+            "num_large_crops": sum(large),
+            "num_small_crops": sum(a.num_crops for a in augmentations) - sum(large),
+            "max_epochs": settings.max_epochs,
+            "accumulate_grad_batches": settings.get("accumulate_grad_batches") or 1,
+            "knn_eval": settings.get("knn_eval", {}).get("enabled", False),
+            "knn_k": settings.get("knn_eval", {}).get("k", 20),
+            "project": settings.get("wandb", {}).get("project"),
+            "entity": settings.get("wandb", {}).get("entity"),
+            "config": plain(settings),
+        }
+        for block in ("regularizers", "monitor"):
+            if settings.get(block):
+                arguments[block] = plain(settings[block])
+        return arguments
+
+    def build_method(self, arguments: dict[str, Any]) -> Any:
+        method = self.methods[arguments["method"]]
+        if arguments["dali"]:
+            from solo.methods.dali import PretrainABC
+
+            method = type(method.__name__, (PretrainABC, method), {})
+        return method(**arguments)
+
+    def training_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        from solo.utils import pretrain_dataloader as data
+
+        if arguments["dali"]:
+            return {}
+        kwargs = arguments["transform_kwargs"]
+        kwargs = kwargs if isinstance(kwargs, list) else [kwargs]
+        transforms = [data.prepare_transform(arguments["dataset"], **each) for each in kwargs]
+        dataset = data.prepare_datasets(
+            arguments["dataset"],
+            data.prepare_n_crop_transform(transforms, arguments["num_crops_per_aug"]),
+            data_dir=Path(arguments["data_dir"]),
+            train_dir=arguments["train_dir"],
+            no_labels=arguments["no_labels"],
+        )
+        loader = data.prepare_dataloader(
+            dataset, batch_size=arguments["batch_size"], num_workers=arguments["num_workers"]
+        )
+        return {"train_dataloaders": loader}
+
+    def evaluation_datasets(
+        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
+    ) -> tuple[Dataset, Dataset]:
+        from solo.utils.classification_dataloader import prepare_datasets
+
+        data = settings.data
+        return prepare_datasets(
+            data.dataset,
+            train_transform,
+            val_transform,
+            data_dir=Path("."),
+            train_dir=data.train_path,
+            val_dir=data.val_path,
+        )
+
+    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
+        from solo.utils.classification_dataloader import prepare_transforms
+
+        return prepare_transforms(dataset)
+
+    def evaluation_loaders(
+        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
+    ) -> tuple[DataLoader, DataLoader]:
+        from solo.utils.classification_dataloader import prepare_dataloaders
+
+        return prepare_dataloaders(train, val, batch_size=batch_size, num_workers=num_workers)
+
+    def checkpointer(self, arguments: dict[str, Any], folder: Path) -> Any:
+        from solo.utils.checkpointer import Checkpointer
+
+        settings = arguments["config"]["checkpoint"]
+        return Checkpointer(
+            argparse.Namespace(**arguments),
+            logdir=folder,
+            frequency=settings.get("frequency", 1),
+            keep_previous_checkpoints=settings.get("keep_prev", False),
+        )
+
+    def resumable(self, arguments: dict[str, Any]) -> Path | None:
+        from solo.utils.auto_resumer import AutoResumer
+
+        config = arguments["config"]
+        folder = Path(config["checkpoint"].get("dir", "trained_models")) / arguments["method"]
+        resumer = AutoResumer(folder, max_hours=config["auto_resume"].get("max_hours", 36))
+        return resumer.find_checkpoint(argparse.Namespace(**arguments))
+
+    def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
+        valid = inspect.signature(self.pl.Trainer.__init__).parameters
+        chosen = {name: value for name, value in plain(settings).items() if name in valid}
+        devices = chosen.get("devices")
+        if not isinstance(devices, list) or chosen.get("accelerator") == "cpu":
+            chosen["devices"] = device_count(devices)
+        chosen["precision"] = PRECISIONS.get(str(chosen.get("precision", 32)), chosen.get("precision", 32))
+        if chosen.get("strategy") == "auto":
+            chosen["strategy"] = None
+        elif chosen.get("strategy") == "ddp":
+            chosen["strategy"] = "ddp_find_unused_parameters_false"
+        return chosen
+
+    def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
+        from solo.methods.linear import LinearModel
+
+        scale = settings.optimizer.batch_size * device_count(settings.devices) / 256
+        return LinearModel(
+            backbone,
+            num_classes=num_classes,
+            max_epochs=settings.max_epochs,
+            **_optimizer_settings(settings.optimizer, scale),
+            **_scheduler_settings(settings.scheduler),
+        )
+
+    def backbone(self, method: Any) -> nn.Module:
+        return method.encoder
+
+    def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
+        if "config" in arguments:
+            return OmegaConf.create(arguments["config"])
+        return OmegaConf.create(_settings_of_script(arguments))
+
+    def rebuild(self, arguments: dict[str, Any]) -> Any:
+        return self.methods[arguments["method"]](**arguments)
+
+
+def _settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that evaluation needs, from the ``args.json`` of an argparse script of 1.0.2."""
+    folder = Path(arguments["data_dir"])
+    transforms = arguments["transform_kwargs"]
+    first = transforms[0] if isinstance(transforms, list) else transforms
+    return {
+        "name": arguments.get("name"),
+        "method": arguments["method"],
+        "backbone": {"name": arguments["encoder"]},
+        "data": {
+            "dataset": arguments["dataset"],
+            "train_path": str(folder / (arguments.get("train_dir") or f"{arguments['dataset']}/train")),
+            "val_path": str(folder / (arguments.get("val_dir") or f"{arguments['dataset']}/val")),
+            "num_workers": arguments.get("num_workers", 4),
+        },
+        "augmentations": [
+            {
+                "crop_size": first["crop_size"],
+                "rrc": {"enabled": True, "crop_min_scale": first.get("min_scale", 0.08)},
+                "horizontal_flip": {"prob": first.get("horizontal_flip_prob", 0.5)},
+                "mean": list(first.get("mean", (0.485, 0.456, 0.406))),
+                "std": list(first.get("std", (0.228, 0.224, 0.225))),
+            }
+        ],
+    }

@@ -1,0 +1,127 @@
+"""Finds solo-learn and puts our methods into its table of methods."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from solo_dimreg.errors import HostError, PluginError
+from solo_dimreg.hosts.base import Host
+from solo_dimreg.hosts.tap import make_tap
+from solo_dimreg.plugins import registered
+
+NOT_METHODS = ("base", "linear")
+
+# Weights of the released configurations (methods.md): 0.01 with the paper's k of 64 for SimCLR, which the
+# methods without a momentum encoder share; half of it for BYOL and MoCo v3; far less on MAE's reconstruction.
+LDREG_WEIGHTS = {"momentum": 0.005, "mae": 5e-6, "other": 0.01}
+
+MISSING = (
+    "No solo-learn is importable. Clone the current one (github.com/vturrisi/solo-learn) and put its folder "
+    "on PYTHONPATH, or install the published one: pip install --no-deps solo-learn==1.0.2"
+)
+
+
+def generation() -> str | None:
+    """``"current"``, ``"published"``, or None without a solo-learn; told by what can be imported."""
+    spec = importlib.util.find_spec("solo")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        # Looked up as files: to import a sub-package would import all of solo-learn.
+        for kind, module in (("current", "data"), ("published", "utils")):
+            if Path(folder, module, "pretrain_dataloader.py").is_file():
+                return kind
+    return None
+
+
+@functools.cache
+def find_host() -> Host:
+    """The importable solo-learn.
+
+    Raises:
+        HostError: there is none, or it does not import; the message says what to install.
+    """
+    kind = generation()
+    try:
+        # What solo-learn's imports warn of (its own and its Lightning's age) is nothing that a user can mend.
+        with warnings.catch_warnings(record=True):
+            if kind == "current":
+                from solo_dimreg.hosts.current import CurrentHost
+
+                return CurrentHost()
+            if kind == "published":
+                from solo_dimreg.hosts.published import PublishedHost
+
+                return PublishedHost()
+    except ImportError as error:
+        raise HostError(f"solo-learn ({kind}) does not import: {error}.") from error
+    raise HostError(MISSING)
+
+
+def _tapped(host: Host, method: type) -> type:
+    base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
+    tap = make_tap(base, host.read_block)
+    return type(method.__name__, (method, tap), {"__doc__": method.__doc__, "__module__": method.__module__})
+
+
+def _ldreg_weight(host: Host, name: str, method: type) -> float:
+    kind = "momentum" if issubclass(method, host.momentum_method) else "other"
+    return LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
+
+
+def _with_ldreg(host: Host, name: str, method: type) -> type:
+    """The method with the paper's LDReg settings, under those that the config gives."""
+    defaults = {"weight": _ldreg_weight(host, name, method), "k": 64, "warmup_epochs": 10}
+
+    class WithLDReg(method):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            block = host.read_block(args, kwargs, "regularizers") or {}
+            own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
+            if isinstance(block, Mapping) and isinstance(own, Mapping | None):
+                block = {**block, "ldreg": {**defaults, **(own or {})}}
+            super().__init__(*args, **host.write_block(args, kwargs, "regularizers", block))
+
+    WithLDReg.__name__ = WithLDReg.__qualname__ = f"LDReg{method.__name__}"
+    return WithLDReg
+
+
+@functools.cache
+def register() -> Host:
+    """Puts our methods into solo-learn's ``METHODS``, in place, once.
+
+    Every method takes a ``regularizers:`` block from then on; without one it trains as before, to the bit.
+
+    Raises:
+        HostError: no solo-learn.
+        PluginError: a plugin is broken, or registers a name that solo-learn or another plugin has.
+    """
+    host = find_host()
+    own = {name: method for name, method in host.methods.items() if name not in NOT_METHODS}
+    brought = registered("methods", host=host)
+    for name, registration in brought.items():
+        if name in host.methods or name.removeprefix("ldreg_") in own:
+            raise PluginError(
+                f"{registration.distribution} (plugin {registration.plugin!r}) registers the method {name!r}, a "
+                "name that solo-learn or LDReg has. Uninstall or mend that package."
+            )
+    for name, method in {**own, **{n: r.value for n, r in brought.items()}}.items():
+        host.methods[name] = _tapped(host, method)
+    for name in own:
+        host.methods[f"ldreg_{name}"] = _with_ldreg(host, name, host.methods[name])
+    host.methods["ldreg"] = host.methods["ldreg_simclr"]
+    _read_through_names(host)
+    return host
+
+
+def _read_through_names(host: Host) -> None:
+    """Lets the backbones see ``ldreg_mae`` as ``mae``: the current ViTs choose their variant by that name."""
+    backbones = getattr(host.base_method, "_BACKBONES", {})
+    for name, build in list(backbones.items()):
+        backbones[name] = functools.partial(_build_backbone, build)
+
+
+def _build_backbone(build: Any, method: str | None, *args: Any, **kwargs: Any) -> Any:
+    return build(method.removeprefix("ldreg_") if method else method, *args, **kwargs)

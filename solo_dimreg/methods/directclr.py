@@ -1,0 +1,97 @@
+"""DirectCLR and the comparison points of its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_gather, broadcast
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.functional import info_nce_loss
+
+MODES = ("directclr", "baseline", "single", "simclr", "group")
+
+
+def make_directclr(base: type) -> type:
+    """DirectCLR on ``base``, the ``Method`` of the host."""
+
+    class DirectCLR(base):  # type: ignore[misc, valid-type]
+        """Implements DirectCLR (Jing et al., ICLR 2022, https://arxiv.org/abs/2110.09348).
+
+        Extra cfg settings:
+            method_kwargs:
+                mode (str): what InfoNCE sees (section 6 and Table 1 of the paper). ``directclr``: the first
+                    ``dim`` entries of the representation. ``baseline``: all of it. ``single``: a linear
+                    projector. ``simclr``: a two-layer nonlinear projector. ``group``: random groups of
+                    entries, drawn anew every step, their losses summed. Defaults to ``directclr``.
+                dim (int): entries of the representation that ``directclr`` trains. Defaults to 360.
+                temperature (float): temperature of the softmax. Defaults to 0.1.
+                proj_output_dim (int): width of the output of ``single`` and ``simclr``. Defaults to 128.
+                num_groups (int): groups of ``group``. Defaults to 8.
+        """
+
+        def setup(
+            self,
+            mode: str = "directclr",
+            dim: int = 360,
+            temperature: float = 0.1,
+            proj_output_dim: int = 128,
+            num_groups: int = 8,
+        ) -> None:
+            width = self.features_dim
+            if mode not in MODES:
+                raise ConfigError(f"method_kwargs.mode: {unknown('mode', str(mode), MODES)}")
+            if self.num_large_crops != 2:
+                raise ConfigError(
+                    f"DirectCLR trains on 2 large crops; augmentations give {self.num_large_crops}."
+                )
+            if not temperature > 0:
+                raise ConfigError(
+                    f"method_kwargs.temperature: {temperature!r} is not allowed; it must be > 0."
+                )
+            if mode == "directclr" and not (isinstance(dim, int) and 1 <= dim <= width):
+                raise ConfigError(
+                    f"method_kwargs.dim: {dim!r} is not allowed; it must be a whole number from 1 to "
+                    f"{width}, the width of the backbone's features."
+                )
+            if mode == "group" and (num_groups < 1 or width % num_groups):
+                raise ConfigError(
+                    f"method_kwargs.num_groups: {num_groups!r} is not allowed; it must divide {width}, "
+                    "the width of the backbone's features."
+                )
+            self.mode, self.dim, self.temperature, self.num_groups = mode, dim, temperature, num_groups
+            if mode == "single":
+                self.projector: nn.Module = nn.Linear(width, proj_output_dim, bias=False)
+            elif mode == "simclr":
+                self.projector = nn.Sequential(
+                    nn.Linear(width, width, bias=False),
+                    nn.BatchNorm1d(width),
+                    nn.ReLU(),
+                    nn.Linear(width, proj_output_dim, bias=False),
+                    nn.BatchNorm1d(proj_output_dim),
+                )
+
+        def setup_parameters(self) -> list[dict[str, Any]]:
+            if self.mode in ("single", "simclr"):
+                return [{"name": "projector", "params": self.projector.parameters()}]
+            return []
+
+        def embed(self, features: Tensor) -> Tensor:
+            if self.mode == "directclr":
+                return features[:, : self.dim]
+            return self.projector(features) if self.mode in ("single", "simclr") else features
+
+        def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
+            z1, z2 = (all_gather(view) for view in embeddings)
+            groups = [torch.arange(z1.size(1), device=z1.device)]
+            if self.mode == "group":
+                order = broadcast(torch.randperm(z1.size(1), device=z1.device))
+                groups = list(order.chunk(self.num_groups))
+            losses = [info_nce_loss(z1[:, group], z2[:, group], self.temperature) for group in groups]
+            loss = torch.stack(losses).sum()
+            return {"loss": loss, "nce_loss": loss}
+
+    return DirectCLR

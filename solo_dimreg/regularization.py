@@ -1,0 +1,118 @@
+"""Reads a ``regularizers:`` block and turns it into weighted terms of a loss.
+
+A block maps names of regularizers to their settings::
+
+    regularizers:
+      ldreg: {weight: 0.005, k: 64, warmup_epochs: 10}
+
+``weight`` (>= 0) and ``warmup_epochs`` (the first epochs train without the term) are common to all; the other
+keys are the parameters of the regularizer's constructor.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.errors import ConfigError, nearest, unknown
+from solo_dimreg.plugins import registered
+
+
+class Term(nn.Module):
+    """One regularizer with its weight and the epochs it waits."""
+
+    def __init__(self, regularizer: nn.Module, weight: float, warmup_epochs: int) -> None:
+        super().__init__()
+        self.regularizer = regularizer
+        self.weight = weight
+        self.warmup_epochs = warmup_epochs
+
+    def active(self, epoch: int) -> bool:
+        """Whether the term takes part in the epoch, counted from 0."""
+        return self.weight > 0 and epoch >= self.warmup_epochs
+
+    def forward(self, views: Sequence[Tensor], momentum_views: Sequence[Tensor] = ()) -> Tensor:
+        """The unweighted value of the regularizer, a scalar."""
+        return self.regularizer(views, momentum_views)
+
+
+def parameter_names(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """The names of a callable's parameters, and whether it takes any others (``**kwargs``)."""
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def check_keys(key: str, given: Mapping[str, Any], valid: set[str]) -> None:
+    """Refuses a key that nobody reads.
+
+    Raises:
+        ConfigError: names the key, the value, the valid keys and the nearest of them.
+    """
+    for name, value in given.items():
+        if name not in valid:
+            raise ConfigError(
+                f"{key}.{name}: unknown key (value {value!r}).{nearest(str(name), valid)} "
+                f"Valid: {', '.join(sorted(valid))}."
+            )
+
+
+def _number(key: str, value: Any, integer: bool = False) -> Any:
+    kinds = int if integer else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:
+        wanted = "a whole number" if integer else "a number"
+        raise ConfigError(f"{key}: {value!r} is not allowed; it must be {wanted} >= 0.")
+    return value
+
+
+def _build_term(name: str, regularizer: type[nn.Module], options: Mapping[str, Any]) -> Term:
+    key = f"regularizers.{name}"
+    named, open_ended = parameter_names(regularizer)
+    if not open_ended:
+        check_keys(key, options, named | {"weight", "warmup_epochs"})
+    merged = {"warmup_epochs": 0, **getattr(regularizer, "defaults", {}), **options}
+    if "weight" not in merged:
+        raise ConfigError(f"{key}.weight: is missing; it must be a number >= 0.")
+    weight = float(_number(f"{key}.weight", merged.pop("weight")))
+    warmup_epochs = _number(f"{key}.warmup_epochs", merged.pop("warmup_epochs"), integer=True)
+    try:
+        module = regularizer(**merged)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key}: {error}") from error
+    return Term(module, weight, warmup_epochs)
+
+
+def build_terms(block: Mapping[str, Any] | None) -> dict[str, Term]:
+    """The terms that a ``regularizers:`` block asks for, by name.
+
+    The random state is left as it was, so that a method starts from the same weights with and without them.
+
+    Args:
+        block: The block as plain containers; None or empty for no regularizers.
+
+    Raises:
+        ConfigError: an unknown regularizer or key, or a value out of range.
+    """
+    if not block:
+        return {}
+    if not isinstance(block, Mapping):
+        raise ConfigError(
+            f"regularizers: {block!r} is not a mapping of names to settings, {{name: {{weight: …}}}}."
+        )
+    known = registered("regularizers")
+    terms = {}
+    with torch.random.fork_rng(devices=[]):
+        for name, options in block.items():
+            if name not in known:
+                raise ConfigError(f"regularizers.{name}: {unknown('regularizer', str(name), known)}")
+            if not isinstance(options, Mapping | None):
+                raise ConfigError(
+                    f"regularizers.{name}: {options!r} is not a mapping of settings, {{weight: …}}."
+                )
+            terms[name] = _build_term(name, known[name].value, options or {})
+    return terms
