@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Sets up a pinned environment and runs the benchmarks or the tests in it.
 set -euo pipefail
-cd "$(dirname "$0")"
 
 usage() {
   cat <<'EOF'
@@ -34,6 +33,7 @@ if [ -n "${SOLO_LEARN:-}" ]; then
 else
   venv=.venv pins=requirements/published.txt
 fi
+cd "$(dirname "$0")"
 
 find_python() {
   local candidate
