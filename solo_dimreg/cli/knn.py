@@ -60,8 +60,9 @@ def command(
     Example:
       solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
     """
-    from solo_dimreg.cli.output import print_table, write_json
+    from solo_dimreg.cli.output import print_table
     from solo_dimreg.evaluation import extract_splits, knn_accuracy
+    from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
 
     host = register()

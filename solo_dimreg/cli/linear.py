@@ -30,8 +30,9 @@ def command(
     Example:
       solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
     """
-    from solo_dimreg.cli.output import print_table, write_json
+    from solo_dimreg.cli.output import print_table
     from solo_dimreg.evaluation import linear_accuracy
+    from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
     from solo_dimreg.settings import compose, evaluation_settings, fit_to_machine
 

@@ -191,12 +191,15 @@ def find_checkpoint(path: Path) -> tuple[Path, Path]:
             listed = ", ".join(str(f) for f in folders) or "none"
             raise ConfigError(f"{path}: must hold one run with checkpoints; found {listed}.")
         folder = folders[0]
-        checkpoints = sorted(folder.glob("*.ckpt"), key=lambda file: (_epoch(file), file.stat().st_mtime))
+        checkpoints = sorted(
+            folder.glob("*.ckpt"), key=lambda file: (checkpoint_epoch(file), file.stat().st_mtime)
+        )
     if not (folder / "args.json").is_file():
         raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
     return folder, checkpoints[-1]
 
 
-def _epoch(checkpoint: Path) -> int:
+def checkpoint_epoch(checkpoint: Path) -> int:
+    """The epoch in the name of a checkpoint of solo-learn's, counted from 0; -1 without one."""
     match = re.search(r"ep=(\d+)", checkpoint.stem)
     return int(match.group(1)) if match else -1

@@ -104,8 +104,8 @@ def register() -> Host:
     for name, registration in brought.items():
         if name in host.methods or name.removeprefix("ldreg_") in own:
             raise PluginError(
-                f"{registration.distribution} (plugin {registration.plugin!r}) registers the method {name!r}, a "
-                "name that solo-learn or LDReg has. Uninstall or mend that package."
+                f"{registration.distribution} (plugin {registration.plugin!r}) registers the method "
+                f"{name!r}, a name that solo-learn or LDReg has. Uninstall or mend that package."
             )
     for name, method in {**own, **{n: r.value for n, r in brought.items()}}.items():
         host.methods[name] = _tapped(host, method)

@@ -1,0 +1,288 @@
+"""Pretrains several methods under the same conditions, evaluates them and compares them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.files import write_json, write_text
+from solo_dimreg.hosts import Run, plain, register
+
+FIRST_SEED = 5
+KNN = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: a config and what is changed in it."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A comparison: where its configs are, its rows, and the data that the user has to provide."""
+
+    folder: str
+    rows: tuple[Row, ...]
+    overrides: tuple[str, ...] = ()
+    data: dict[str, str] = field(default_factory=dict)
+
+
+QUICK = tuple(
+    Row(name, name) for name in ("simclr", "ldreg_simclr", "byol", "ldreg_byol", "infonce", "directclr")
+)
+
+
+def _rows_beside_solo_learn() -> tuple[Row, ...]:
+    """Rows of the data sets for which solo-learn has the baselines: ours, without what makes them ours."""
+
+    def baseline(method: str) -> Row:
+        return Row(method, f"ldreg_{method}", (f"method={method}", f"name={method}", "~regularizers"))
+
+    infonce = Row("infonce", "directclr", ("name=infonce", "method_kwargs.mode=baseline"))
+    ours = [Row(name, name) for name in ("ldreg_simclr", "ldreg_byol", "directclr")]
+    return (baseline("simclr"), ours[0], baseline("byol"), ours[1], infonce, ours[2])
+
+
+def _cifar(name: str, folder: str) -> Suite:
+    paths = (f"data.dataset={name}", "data.train_path=datasets", "data.val_path=datasets")
+    where = f"{name.upper()}: the folder {folder} of its Python version"
+    return Suite("cifar", _rows_beside_solo_learn(), paths, {f"datasets/{folder}": where})
+
+
+def _imagenet(name: str) -> Suite:
+    data = {
+        f"datasets/{name}/{split}": f"{name}: its {split} images, a folder per class"
+        for split in ("train", "val")
+    }
+    paths = (f"data.train_path=datasets/{name}/train", f"data.val_path=datasets/{name}/val")
+    return Suite(name, _rows_beside_solo_learn(), paths, data)
+
+
+SUITES = {
+    "quick": Suite("digits", QUICK),
+    "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
+    "cifar100": _cifar("cifar100", "cifar-100-python"),
+    "imagenet100": _imagenet("imagenet100"),
+    "imagenet": _imagenet("imagenet"),
+}
+
+
+def run_suite(
+    name: str,
+    out: Path,
+    seeds: int = 1,
+    rows: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    linear_overrides: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs a comparison, or what is left of it, and writes its results after every run.
+
+    Args:
+        name: A name in ``SUITES``.
+        out: Folder of the results: ``results.json``, ``results.md``, two PNG plots, and the runs.
+        seeds: Number of seeds, from 5 on.
+        rows: Names of the rows to run; all by default.
+        overrides: Changes to every pretraining config, as in Hydra.
+        linear_overrides: Changes to the config of the linear probe.
+        say: Told of the progress.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ConfigError: an unknown suite or row, data that is not there, or a config that cannot work.
+    """
+    if name not in SUITES:
+        raise ConfigError(unknown("benchmark", name, SUITES))
+    suite = SUITES[name]
+    known = {row.name for row in suite.rows}
+    for row in rows:
+        if row not in known:
+            raise ConfigError(f"--row: {unknown('row', row, known)}")
+    if seeds < 1:
+        raise ConfigError(f"--seeds: {seeds} is not allowed; it must be a whole number >= 1.")
+    _check_data(suite, overrides)
+    chosen = [row for row in suite.rows if not rows or row.name in rows]
+    plan = [(row, FIRST_SEED + i) for row in chosen for i in range(seeds)]
+    results: list[dict[str, Any]] = []
+    for number, (row, seed) in enumerate(plan, 1):
+        say(f"[{number}/{len(plan)}] {row.name}, seed {seed}")
+        folder = out / "runs" / row.name / f"seed{seed}"
+        results.append(_run(suite, row, seed, folder, overrides, linear_overrides, say))
+        summary = write_results(name, out, results)
+    return summary
+
+
+def _check_data(suite: Suite, overrides: Sequence[str]) -> None:
+    if any(override.startswith("data.train_path=") for override in overrides):
+        return
+    missing = {path: what for path, what in suite.data.items() if not Path(path).exists()}
+    if missing:
+        wanted = "; ".join(f"{what}, into {path}/" for path, what in missing.items())
+        raise ConfigError(f"This benchmark needs data that is not here. Put {wanted} (below {Path.cwd()}).")
+
+
+def _run(
+    suite: Suite,
+    row: Row,
+    seed: int,
+    folder: Path,
+    overrides: Sequence[str],
+    linear_overrides: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from solo_dimreg.settings import compose, fit_to_machine
+
+    fixed = ("checkpoint.enabled=True", f"++seed={seed}")
+    settings = compose(
+        "pretrain", suite.folder, row.config, (*suite.overrides, *row.overrides, *fixed, *overrides)
+    )
+    linear = compose("linear", suite.folder, "linear", linear_overrides)
+    for each in (settings, linear):
+        fit_to_machine(each)
+    wanted = json.dumps([plain(settings), plain(linear)], sort_keys=True)
+    fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]
+    result_file = folder / fingerprint / "result.json"
+    if result_file.is_file():
+        say("  finished before: skipped")
+        return json.loads(result_file.read_text())
+    settings.checkpoint.dir = str(result_file.parent)
+    run, seconds = _pretrain(settings, result_file.parent, say)
+    result = {
+        "method": row.name,
+        "seed": seed,
+        "checkpoint": str(run.checkpoint),
+        "epochs": settings.max_epochs,
+        "pretrain_seconds": seconds,
+        **_evaluate(run, linear, linear_overrides, say),
+    }
+    write_json(result_file, result)
+    return result
+
+
+def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
+    """The pretrained run, and the seconds that it took, None where a part of it was done before."""
+    from solo_dimreg.hosts.base import checkpoint_epoch
+    from solo_dimreg.training import pretrain
+
+    before = sorted(folder.rglob("*.ckpt"), key=checkpoint_epoch)
+    done = checkpoint_epoch(before[-1]) + 1 if before else 0
+    if done < settings.max_epochs:
+        if before:
+            say(f"  resuming after epoch {done} of {settings.max_epochs}")
+            settings.resume_from_checkpoint = str(before[-1])
+        start = time.perf_counter()
+        pretrain(settings)
+        seconds = None if before else round(time.perf_counter() - start, 1)
+    else:
+        seconds = None
+    last = max(folder.rglob("*.ckpt"), key=checkpoint_epoch)
+    return register().read_run(last), seconds
+
+
+def _evaluate(
+    run: Run, linear: DictConfig, linear_overrides: Sequence[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    from solo_dimreg.diagnostics.figures import representation_figures
+    from solo_dimreg.evaluation import extract_splits, knn_accuracy, linear_accuracy
+    from solo_dimreg.settings import evaluation_settings
+
+    say("  evaluating")
+    host = register()
+    train, val = extract_splits(host, run)
+    knn = knn_accuracy(host, train, val, **KNN)
+    probe = linear_accuracy(host, run, evaluation_settings(linear, run, linear_overrides))
+    return {
+        "linear_acc1": probe["acc1"],
+        "linear_acc5": probe["acc5"],
+        "knn_acc1": knn["acc1"],
+        **representation_figures(train.features),
+    }
+
+
+FIGURES = {
+    "linear_acc1": "linear top-1 %",
+    "knn_acc1": "k-NN top-1 %",
+    "effective_rank": "effective rank",
+    "lid": "LID",
+}
+
+
+def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation (None for one seed) of every figure, method by method."""
+    summary = []
+    for method in dict.fromkeys(result["method"] for result in results):
+        runs = [result for result in results if result["method"] == method]
+        line: dict[str, Any] = {"method": method, "seeds": len(runs)}
+        for figure in FIGURES:
+            values = [run[figure] for run in runs]
+            line[figure] = statistics.fmean(values)
+            line[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        summary.append(line)
+    return summary
+
+
+def write_results(name: str, out: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Writes ``results.json``, ``results.md``, ``accuracy.png`` and ``spectra.png``."""
+    from solo_dimreg.diagnostics.plots import plot_accuracies, plot_spectra
+
+    summary = summarize(results)
+    content = {
+        "benchmark": name,
+        "solo_learn": register().generation,
+        "summary": summary,
+        "runs": list(results),
+    }
+    write_json(out / "results.json", content)
+    write_text(out / "results.md", results_page(name, summary, results[0]["epochs"]))
+    names = [line["method"] for line in summary]
+    evaluations = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
+    accuracies = {
+        label: [(line[figure], line[f"{figure}_std"]) for line in summary]
+        for label, figure in evaluations.items()
+    }
+    plot_accuracies(names, accuracies, out / "accuracy.png")
+    first = {result["method"]: result["spectrum"] for result in reversed(results)}
+    plot_spectra({method: first[method] for method in names}, out / "spectra.png")
+    return content
+
+
+def results_table(summary: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the comparison, as text."""
+
+    def cell(line: dict[str, Any], figure: str) -> str:
+        std = line[f"{figure}_std"]
+        return f"{line[figure]:.2f}" + (f" ± {std:.2f}" if std is not None else "")
+
+    header = ["method", "seeds", *FIGURES.values()]
+    rows = [[line["method"], str(line["seeds"]), *(cell(line, f) for f in FIGURES)] for line in summary]
+    return header, rows
+
+
+def results_page(name: str, summary: Sequence[dict[str, Any]], epochs: int) -> str:
+    """The comparison as a Markdown page."""
+    header, rows = results_table(summary)
+    lines = [header, ["---"] * len(header), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        f"# {name}\n\n{table}\n\n"
+        f"{epochs} epochs of pretraining. Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on "
+        "the validation images. Effective rank (of the centred features) and LID (geometric mean, k = 32) are "
+        "those of the backbone's features of the training images, without augmentation. ± is the standard "
+        "deviation over the seeds.\n\n"
+        "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)\n"
+    )

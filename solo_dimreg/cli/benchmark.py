@@ -1,0 +1,48 @@
+"""``solo-dimreg benchmark``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("benchmark")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/NAME]"
+)
+@click.option(
+    "--seeds", default=1, show_default=True, help="Number of seeds; more give a standard deviation."
+)
+@click.option("--row", "rows", multiple=True, help="Run this row only; may be repeated.")
+@click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+@click.argument("overrides", nargs=-1)
+def command(
+    name: str,
+    out: Path | None,
+    seeds: int,
+    rows: tuple[str, ...],
+    linear_overrides: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Pretrain and evaluate several methods under the same conditions and compare them.
+
+    NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet; OVERRIDES change
+    every pretraining config. Finished runs are skipped, an interrupted one resumes.
+
+    \b
+    Example:
+      solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
+    """
+    from solo_dimreg.benchmark import results_table, run_suite
+    from solo_dimreg.cli.output import print_table
+
+    out = out or Path("results") / name
+    if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):
+        from solo_dimreg.datasets.digits import write_digits
+
+        write_digits(Path("datasets/digits"))
+    results = run_suite(name, out, seeds, rows, overrides, linear_overrides, say=click.echo)
+    print_table(*results_table(results["summary"]))
+    click.echo(f"Tables and plots: {out}")

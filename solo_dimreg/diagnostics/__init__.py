@@ -1,0 +1,1 @@
+"""Figures that show whether a representation has collapsed, and their plots."""
