@@ -46,9 +46,9 @@ find_python() {
   die "Python 3.11 was not found (looked for python3.11 and python3)."
 }
 
-# What the environment depends on; the Hydra plugin because an editable install copies it.
+# What the environment depends on.
 fingerprint() {
-  { pwd && cat "$pins" pyproject.toml solo_dimreg/hydra_plugin.py; } | cksum
+  { pwd && cat "$pins" pyproject.toml; } | cksum
 }
 
 setup() {
@@ -66,7 +66,7 @@ setup() {
     export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
   fi
   export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
-  install() { "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "$@"; }
+  install() { "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps "$@"; }
   install --build-constraints "$pins" --requirements "$pins"
   install --no-build-isolation --editable .
   fingerprint >"$stamp"

@@ -1,0 +1,1 @@
+../solo_dimreg/hydra_plugin.py
