@@ -18,7 +18,7 @@ from solo_dimreg.files import write_json, write_text
 from solo_dimreg.hosts import Run, plain, register
 
 FIRST_SEED = 5
-KNN = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
+KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def run_suite(
         raise ConfigError(unknown("benchmark", name, SUITES))
     suite = SUITES[name]
     known = {row.name for row in suite.rows}
-    for row in rows:
-        if row not in known:
-            raise ConfigError(f"--row: {unknown('row', row, known)}")
+    for wanted in rows:
+        if wanted not in known:
+            raise ConfigError(f"--row: {unknown('row', wanted, known)}")
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} is not allowed; it must be a whole number >= 1.")
     _check_data(suite, overrides)
@@ -280,9 +280,9 @@ def results_page(name: str, summary: Sequence[dict[str, Any]], epochs: int) -> s
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
         f"# {name}\n\n{table}\n\n"
-        f"{epochs} epochs of pretraining. Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on "
-        "the validation images. Effective rank (of the centred features) and LID (geometric mean, k = 32) are "
-        "those of the backbone's features of the training images, without augmentation. ± is the standard "
-        "deviation over the seeds.\n\n"
+        f"{epochs} epochs of pretraining. Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, "
+        "on the validation images. Effective rank (of the centred features) and LID (geometric mean, k = 32) "
+        "are those of the backbone's features of the training images, without augmentation. ± is the "
+        "standard deviation over the seeds.\n\n"
         "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)\n"
     )

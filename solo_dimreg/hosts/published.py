@@ -98,6 +98,13 @@ def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
     return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
 
 
+class _TorchSchedulers:
+    """Lets a module of Lightning 1.6 use torch's own schedulers, which it takes for foreign from torch 2 on."""
+
+    def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
+        scheduler.step() if metric is None else scheduler.step(metric)
+
+
 class PublishedHost(Host):
     """solo-learn 1.0.2 of the package index."""
 
@@ -194,11 +201,12 @@ class PublishedHost(Host):
 
     def build_method(self, arguments: dict[str, Any]) -> Any:
         method = self.methods[arguments["method"]]
+        parents: tuple[type, ...] = (_TorchSchedulers, method)
         if arguments["dali"]:
             from solo.methods.dali import PretrainABC
 
-            method = type(method.__name__, (PretrainABC, method), {})
-        return method(**arguments)
+            parents = (PretrainABC, *parents)
+        return type(method.__name__, parents, {})(**arguments)
 
     def training_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
         from solo.utils import pretrain_dataloader as data
@@ -283,7 +291,8 @@ class PublishedHost(Host):
         from solo.methods.linear import LinearModel
 
         scale = settings.optimizer.batch_size * device_count(settings.devices) / 256
-        return LinearModel(
+        probe = type("LinearModel", (_TorchSchedulers, LinearModel), {})
+        return probe(
             backbone,
             num_classes=num_classes,
             max_epochs=settings.max_epochs,
