@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from solo_dimreg.functional._checks import check_features
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._checks import check_features, check_int
+from solo_dimreg.functional._precision import full_precision, no_autocast
 
 
 @full_precision
@@ -60,6 +63,149 @@ def singular_spectrum(x: Tensor) -> Tensor:
     return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
 
 
+@full_precision
+def rankme(x: Tensor) -> Tensor:
+    """RankMe: the effective rank of the features as they are, smoothed [1, eq. 1].
+
+    With the singular values ``s`` of ``x``, not centred: ``p = s / sum(s) + 1e-7`` and ``exp(-sum p ln p)``.
+
+    References:
+        [1] Garrido et al., RankMe: Assessing the downstream performance of pretrained self-supervised
+            representations by their rank, ICML 2023.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        RankMe, a scalar from 1 to min(B, D).
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    return _smoothed_rank(singular_values(x))
+
+
+@full_precision
+def alpha_req(x: Tensor) -> Tensor:
+    """alpha-ReQ: the exponent of the power law that the covariance spectrum decays with [1].
+
+    The eigenvalues of the covariance are taken to follow ``lambda_i ~ i^-alpha``; alpha is the slope of the
+    least squares line through all points ``(ln i, -ln lambda_i)`` of the nonzero eigenvalues, the leading one
+    included. [1] finds the best representations near 1.
+
+    References:
+        [1] Agrawal et al., alpha-ReQ: Assessing Representation Quality in Self-Supervised Learning by
+            measuring eigenspectrum decay, NeurIPS 2022.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        alpha, a scalar; NaN where fewer than two nonzero eigenvalues leave it undefined.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    spectrum = singular_spectrum(x)
+    # What is below is the rounding error of x, whose spectrum would be fitted too.
+    floor = (8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x)) ** 2 / max(len(x) - 1, 1)
+    logs = spectrum[spectrum > floor].log()
+    positions = torch.arange(1, len(logs) + 1, device=x.device, dtype=x.dtype).log()
+    centred = positions - positions.mean()
+    return -(centred * logs).sum() / (centred**2).sum()
+
+
+@full_precision
+def lidar(x: Tensor, samples_per_class: int) -> Tensor:
+    """LiDAR: the effective rank of the linear discriminant matrix of views against samples [1].
+
+    Each clean sample is a class, and its q views are the members. With the covariance ``S_b`` of the class
+    means and the average covariance within a class ``S_w + 1e-4 I``, the eigenvalues ``lambda`` of ``S_w^-1/2
+    S_b S_w^-1/2`` give ``p = lambda / sum(lambda) + 1e-7`` and ``exp(-sum p ln p)``. Covariances divide by
+    the number of terms.
+
+    References:
+        [1] Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures,
+            ICLR 2024.
+
+    Args:
+        x: features of n samples with q views each, shape (n * q, D), the views of a sample in consecutive
+            rows.
+        samples_per_class: q, the number of views of each sample, at least 2.
+
+    Returns:
+        LiDAR, a scalar from 1 to min(n - 1, D).
+
+    Raises:
+        ValueError: q is below 2 or does not divide the number of rows, or there are fewer than two samples.
+    """
+    check_features("x", x)
+    check_int("samples_per_class", samples_per_class, minimum=2)
+    if len(x) % samples_per_class or len(x) < 2 * samples_per_class:
+        raise ValueError(
+            f"x must hold samples_per_class = {samples_per_class} consecutive rows for each of at least two "
+            f"samples, got {len(x)} rows."
+        )
+    classes = x.view(-1, samples_per_class, x.shape[1])
+    means = classes.mean(dim=1)
+    deviations = (classes - means.unsqueeze(1)).flatten(0, 1)
+    within = inverse_square_root(deviations.T @ deviations / len(deviations), eps=1e-4)
+    values = singular_values((means - means.mean(dim=0)) @ within) ** 2
+    return _smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))]))
+
+
+@full_precision
+def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
+    """``(A + eps I)^-1/2`` of symmetric positive semi-definite matrices A, with an exact gradient.
+
+    The gradient of ``U f(lambda) U^T`` is, in the eigenbasis, that of the matrix times the divided
+    differences ``(f(a) - f(b)) / (a - b)`` [1, theorem V.3.3, after Daleckii and Krein]. For ``f(a) =
+    a^-1/2`` these are ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))``: nothing is subtracted, so that equal
+    eigenvalues, on which the gradient of the eigenvectors divides by 0, are no special case.
+
+    References:
+        [1] Bhatia, Matrix Analysis, Springer 1997.
+
+    Args:
+        matrix: shape (..., g, g).
+        eps: added to each eigenvalue, above 0.
+
+    Returns:
+        Shape (..., g, g).
+    """
+    return _InverseSquareRoot.apply(matrix, eps)
+
+
+class _InverseSquareRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, eps: float) -> Tensor:
+        if torch.isfinite(matrix).all():
+            values, vectors = torch.linalg.eigh(matrix)
+        else:  # as for singular_values: NaN instead of an error
+            values, vectors = torch.full_like(matrix[..., 0], torch.nan), torch.full_like(matrix, torch.nan)
+        # Rounding leaves eigenvalues of 0 slightly negative.
+        roots = (values.clamp_min(0) + eps).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return vectors / roots.unsqueeze(-2) @ vectors.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        roots, vectors = ctx.saved_tensors
+        a, b = roots.unsqueeze(-1), roots.unsqueeze(-2)
+        with no_autocast(grad.device.type):
+            inner = vectors.mT @ (grad + grad.mT) @ vectors / 2
+            return vectors @ (-inner / (a * b * (a + b))) @ vectors.mT, None
+
+
+def _smoothed_rank(weights: Tensor) -> Tensor:
+    total = weights.sum()
+    p = weights / torch.where(total > 0, total, 1) + 1e-7
+    return (-(p * p.log()).sum()).exp()
+
+
 def entropy(weights: Tensor) -> Tensor:
     """Shannon entropy of non-negative ``weights`` once scaled to sum 1; 0 if all are 0.
 
@@ -80,3 +226,10 @@ def singular_values(x: Tensor) -> Tensor:
     if torch.isfinite(x).all():
         return torch.linalg.svdvals(x)
     return (x.sum() * torch.nan).expand(min(x.shape))
+
+
+def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
+    """``torch.linalg.eigvalsh``, with NaN instead of an error as :func:`singular_values` has it."""
+    if torch.isfinite(matrix).all():
+        return torch.linalg.eigvalsh(matrix)
+    return (matrix.sum() * torch.nan).expand(len(matrix))

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solo_dimreg.functional import effective_rank, singular_spectrum
+from solo_dimreg.functional import alpha_req, effective_rank, lidar, rankme, singular_spectrum
+from solo_dimreg.functional.spectrum import inverse_square_root
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -68,7 +69,7 @@ DEGENERATE = [
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("x", DEGENERATE)
 def test_effective_rank_is_finite(x, dtype, center):
-    x = x.to(dtype).requires_grad_()
+    x = x.detach().to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rank = effective_rank(x, center)
     rank.backward()
@@ -98,7 +99,109 @@ def test_singular_spectrum_resolves_small_values_in_float32():
     np.testing.assert_allclose(singular_spectrum(x.float()).numpy(), expected, rtol=0.02)
 
 
-@pytest.mark.parametrize("function", [effective_rank, singular_spectrum])
+@pytest.mark.parametrize("x", [normal(40, 6), normal(5, 9), with_singular_values([3.0, 1.0, 0.1])])
+def test_rankme_against_numpy(x):
+    s = np.linalg.svd(x.numpy(), compute_uv=False)
+    p = s / s.sum() + 1e-7
+    assert rankme(x).item() == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 12])
+def test_rankme_of_equal_singular_values_is_the_rank(rank):
+    assert rankme(with_singular_values([2.5] * rank)).item() == pytest.approx(rank, rel=1e-4)
+
+
+def with_covariance_eigenvalues(values, b=60, d=20):
+    """A (b, d) matrix whose covariance, over b - 1, has exactly these eigenvalues and zeros."""
+    left, _ = torch.linalg.qr(torch.cat([torch.ones(b, 1).double(), normal(b, len(values))], dim=1))
+    right, _ = torch.linalg.qr(normal(d, len(values), seed=1))
+    scales = (torch.as_tensor(values, dtype=torch.float64) * (b - 1)).sqrt()
+    return 5 + left[:, 1:] * scales @ right.T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [2, 10, 20])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.3])
+def test_alpha_req_of_a_power_law_is_its_exponent(alpha, count, dtype):
+    x = with_covariance_eigenvalues([i**-alpha for i in range(1, count + 1)]).to(dtype)
+    tolerance = 1e-8 if dtype == torch.float64 else 1e-3
+    assert alpha_req(x).item() == pytest.approx(alpha, abs=tolerance)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(6, 4), torch.full((6, 4), 7.3), normal(1, 4), torch.ones(6, 1)])
+def test_alpha_req_without_a_spectrum_is_nan(x):
+    assert torch.isnan(alpha_req(x))
+
+
+def naive_lidar(x, q):
+    n, d = len(x) // q, x.shape[1]
+    classes = [x[i * q : (i + 1) * q] for i in range(n)]
+    means = np.stack([c.mean(axis=0) for c in classes])
+    between = sum(np.outer(m - means.mean(axis=0), m - means.mean(axis=0)) for m in means) / n
+    within = sum(np.outer(v - m, v - m) for c, m in zip(classes, means, strict=True) for v in c) / (n * q)
+    # S_w^-1 S_b has the eigenvalues of S_w^-1/2 S_b S_w^-1/2.
+    values = np.linalg.eigvals(np.linalg.solve(within + 1e-4 * np.eye(d), between)).real.clip(0)
+    p = values / values.sum() + 1e-7
+    return np.exp(-np.sum(p * np.log(p)))
+
+
+@pytest.mark.parametrize(("n", "q", "d"), [(20, 4, 6), (5, 10, 8), (2, 2, 3), (30, 2, 4)])
+def test_lidar_against_numpy(n, q, d):
+    x = normal(n, 1, d).expand(n, q, d).reshape(n * q, d) + 0.3 * normal(n * q, d, seed=1)
+    assert lidar(x, q).item() == pytest.approx(naive_lidar(x.numpy(), q), rel=1e-7)
+
+
+def test_lidar_counts_the_directions_that_tell_samples_apart():
+    # Class means on both ends of 3 axes, isotropic views: 3 equal discriminants among 8 dimensions.
+    means = torch.cat([torch.eye(3, 8), -torch.eye(3, 8)]).double()
+    noise = 0.1 * torch.cat([torch.eye(8), -torch.eye(8)]).double()
+    x = (means[:, None] + noise).flatten(0, 1)
+    assert lidar(x, 16).item() == pytest.approx(3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "q"), [(7, 2), (4, 4), (6, 1)])
+def test_lidar_refuses_rows_that_are_no_views(rows, q):
+    with pytest.raises(ValueError, match="samples_per_class"):
+        lidar(normal(rows, 3), q)
+
+
+@pytest.mark.parametrize("function", [rankme, lambda x: lidar(x, 2)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("x", [torch.zeros(6, 4), torch.ones(6, 4), normal(2, 4).repeat(3, 1)])
+def test_ranks_of_degenerate_features_are_finite(x, dtype, function):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rank = function(x.to(dtype))
+    assert rank.dtype == torch.float32 and 1 - 1e-4 <= rank.item() <= 4
+
+
+EIGENVALUES = {
+    "distinct": [4.0, 2.0, 1.0, 0.5],
+    "repeated": [2.0, 2.0, 2.0, 0.5],
+    "nearly equal": [2.0, 2.0 + 1e-12, 2.0 + 2e-12, 0.5],
+    "zero": [2.0, 1.0, 0.0, 0.0],
+    "all equal": [3.0, 3.0, 3.0, 3.0],
+}
+
+
+@pytest.mark.parametrize("name", EIGENVALUES)
+def test_inverse_square_root(name):
+    rotation, _ = torch.linalg.qr(normal(4, 4))
+    values = torch.tensor(EIGENVALUES[name], dtype=torch.float64)
+    matrix = rotation * values @ rotation.T
+    root = inverse_square_root(matrix, 1e-2)
+    shifted = matrix + 1e-2 * torch.eye(4).double()
+    torch.testing.assert_close(root @ shifted @ root, torch.eye(4).double(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", EIGENVALUES)
+def test_gradient_of_the_inverse_square_root(name):
+    # Of a positive semi-definite matrix, as covariances are: A = F F^T.
+    rotation, _ = torch.linalg.qr(normal(4, 4))
+    factor = (rotation * torch.tensor(EIGENVALUES[name], dtype=torch.float64).sqrt()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: inverse_square_root(f @ f.T, 1e-2), (factor,))
+
+
+@pytest.mark.parametrize("function", [effective_rank, singular_spectrum, rankme, alpha_req])
 def test_wrong_shapes_are_refused(function):
     with pytest.raises(ValueError, match=r"x must have shape \(B, D\)"):
         function(torch.zeros(3))

@@ -1,0 +1,211 @@
+"""Decorrelating the axes of an embedding: whitening in groups, and penalties."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.spectrum import inverse_square_root
+
+
+@full_precision
+def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
+    """Centres the batch and makes the covariance of each group of axes the identity, by ZCA [1; 2].
+
+    Consecutive axes form a group, and ``x -> (x - mean) U diag(lambda + eps)^-1/2 U^T`` with the eigenvalues
+    and eigenvectors
+    of its covariance, which divides by B as batch normalization does: as many groups as axes *are* batch
+    normalization. The gradient is exact for equal eigenvalues too, see
+    :func:`solo_dimreg.functional.spectrum.inverse_square_root`.
+
+    References:
+        [1] Huang et al., Decorrelated Batch Normalization, CVPR 2018.
+        [2] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
+
+    Args:
+        x: embeddings, shape (B, D).
+        num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
+        eps: added to the eigenvalues, above 0; small against them, or the covariance stays below the
+            identity.
+
+    Returns:
+        The whitened embeddings, shape (B, D).
+
+    Raises:
+        ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is not above 0.
+    """
+    mean, covariance = whitening_statistics(x, num_groups)
+    return apply_whitening(x, mean, covariance, eps)
+
+
+@full_precision
+def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """What :func:`zca_whiten` needs to know of a batch.
+
+    Args:
+        x: embeddings, shape (B, D).
+        num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
+
+    Returns:
+        The mean, shape (D,), and the covariance within each group, shape (num_groups, D / num_groups,
+        D / num_groups), divided by B.
+
+    Raises:
+        ValueError: the groups do not divide D, or the batch is too small for them.
+    """
+    check_features("x", x)
+    b, d = x.shape
+    check_groups(d, num_groups)
+    if b <= d // num_groups:
+        raise ValueError(
+            f"whitening groups of {d // num_groups} axes needs more than {d // num_groups} samples, got {b}: "
+            f"raise the batch size, or num_groups from {num_groups} to a larger divisor of {d}."
+        )
+    mean = x.mean(dim=0)
+    groups = (x - mean).view(b, num_groups, -1).transpose(0, 1)
+    return mean, groups.mT @ groups / b
+
+
+@full_precision
+def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e-5) -> Tensor:
+    """Whitens ``x`` with given statistics, those of another batch or running ones.
+
+    Args:
+        x: embeddings, shape (B, D).
+        mean: shape (D,).
+        covariance: shape (G, D / G, D / G).
+        eps: added to the eigenvalues, above 0.
+
+    Returns:
+        Shape (B, D).
+
+    Raises:
+        ValueError: ``eps`` is not above 0.
+    """
+    check_positive("eps", eps)
+    groups = (x - mean).view(len(x), len(covariance), -1).transpose(0, 1)
+    return (groups @ inverse_square_root(covariance, eps)).transpose(0, 1).reshape(x.shape)
+
+
+@full_precision
+def off_diagonal_correlation(x: Tensor) -> Tensor:
+    """The mean absolute correlation between two different axes: the measure of collapse of [1].
+
+    An axis that is constant over the batch counts as uncorrelated with all others.
+
+    References:
+        [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The mean, a scalar from 0 to 1; 0 if D is 1.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    d = x.shape[1]
+    return _off_diagonal(_correlation(x)).abs().sum() / max(d * (d - 1), 1)
+
+
+@full_precision
+def decorrelation_loss(
+    x: Tensor, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0
+) -> Tensor:
+    """A penalty on correlated axes, and one on axes that spread less than ``target_std``.
+
+    The sum of the squared off-diagonal correlations over D, in the manner of [1, eq. 1] but of one view with
+    itself, and :func:`variance_hinge`. Correlations do not see the scale of an axis; the hinge keeps it from
+    vanishing.
+
+    References:
+        [1] Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021.
+
+    Args:
+        x: features, shape (B, D).
+        correlation_weight: weight of the first penalty, at least 0.
+        variance_weight: weight of the second penalty, at least 0.
+        target_std: standard deviation from which an axis is not penalized, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: an option is out of range, or ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    check_decorrelation_options(correlation_weight, variance_weight, target_std)
+    correlation = (_off_diagonal(_correlation(x)) ** 2).sum() / x.shape[1]
+    return correlation_weight * correlation + variance_weight * variance_hinge(x, target_std)
+
+
+@full_precision
+def variance_hinge(x: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Tensor:
+    """Mean over the axes of ``max(0, target_std - sqrt(var + eps))`` [1, eq. 1 and 2].
+
+    References:
+        [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
+
+    Args:
+        x: embeddings, shape (B, D).
+        target_std: standard deviation from which an axis is not penalized.
+        eps: added to the variance, which divides by B - 1.
+
+    Returns:
+        The penalty, a scalar.
+    """
+    variance = ((x - x.mean(dim=0)) ** 2).sum(dim=0) / max(len(x) - 1, 1)
+    return F.relu(target_std - (variance + eps).sqrt()).mean()
+
+
+@full_precision
+def covariance_penalty(x: Tensor) -> Tensor:
+    """The sum of the squared off-diagonal covariances over D [1, eq. 3 and 4].
+
+    References:
+        [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
+
+    Args:
+        x: embeddings, shape (B, D); the covariance divides by B - 1.
+
+    Returns:
+        The penalty, a scalar.
+    """
+    centred = x - x.mean(dim=0)
+    covariance = centred.T @ centred / max(len(x) - 1, 1)
+    return (_off_diagonal(covariance) ** 2).sum() / x.shape[1]
+
+
+def check_groups(num_features: int, num_groups: int) -> None:
+    """Refuses a number of groups that does not divide the number of axes."""
+    check_int("num_groups", num_groups, minimum=1)
+    if num_features % num_groups:
+        raise ConfigError(f"num_groups must divide the {num_features} axes, got {num_groups}.")
+
+
+def check_decorrelation_options(correlation_weight: float, variance_weight: float, target_std: float) -> None:
+    """Refuses options that :func:`decorrelation_loss` cannot use, before there is any data."""
+    check_between("correlation_weight", correlation_weight, 0)
+    check_between("variance_weight", variance_weight, 0)
+    check_positive("target_std", target_std)
+
+
+def _correlation(x: Tensor) -> Tensor:
+    """The correlation matrix, (D, D), with zeros for constant axes."""
+    centred = x - x.mean(dim=0)
+    length = torch.linalg.vector_norm(centred, dim=0)
+    # What a constant axis keeps after centring is the rounding error of its mean.
+    rounding = 16 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x.detach(), dim=0)
+    varies = length > rounding
+    unit = torch.where(varies, centred, 0) / torch.where(varies, length, 1)
+    return unit.T @ unit
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    return matrix - torch.diag_embed(matrix.diagonal())
