@@ -1,0 +1,167 @@
+"""Matrix-based entropy and mutual information, uniformity and alignment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._checks import check_features, check_pair
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.directclr import normalize_rows
+from solo_dimreg.functional.spectrum import entropy, symmetric_eigenvalues
+
+
+@full_precision
+def matrix_entropy(x: Tensor, order: int = 2) -> Tensor:
+    """Matrix-based Renyi entropy of a batch, in nats [1].
+
+    With K the Gram matrix of the normalized rows, scaled to trace 1: ``S_2 = -ln tr(K^2)``, which needs no
+    eigenvalues, or ``S_1 = -sum lambda ln lambda``. 0 if all rows are parallel, ln B if all are orthogonal.
+
+    References:
+        [1] Sanchez Giraldo et al., Measures of Entropy from Data Using Infinitely Divisible Kernels, IEEE
+            Transactions on Information Theory 2015.
+
+    Args:
+        x: features, shape (B, D).
+        order: 1 or 2.
+
+    Returns:
+        The entropy, a scalar; 0 if all rows are 0.
+
+    Raises:
+        ValueError: the order is neither 1 nor 2, or ``x`` is not of shape (B, D).
+    """
+    check_order(order)
+    check_features("x", x)
+    return ORDERS[order](_gram(x))
+
+
+@full_precision
+def matrix_mutual_information(x: Tensor, y: Tensor, order: int = 2) -> Tensor:
+    """Matrix-based mutual information of two sets of features of one batch, in nats [1].
+
+    ``I = S(K_x) + S(K_y) - S(K_x * K_y / tr)`` with the elementwise product of the Gram matrices as the joint
+    one, see :func:`matrix_entropy`.
+
+    References:
+        [1] Sanchez Giraldo et al., Measures of Entropy from Data Using Infinitely Divisible Kernels, IEEE
+            Transactions on Information Theory 2015.
+
+    Args:
+        x: features, shape (B, D).
+        y: features of the same samples, shape (B, d).
+        order: 1 or 2.
+
+    Returns:
+        The mutual information, a scalar.
+
+    Raises:
+        ValueError: the order is neither 1 nor 2, or the shapes do not fit.
+    """
+    return matrix_entropies(x, y, order)[2]
+
+
+@full_precision
+def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy of ``x``, entropy of ``y`` and their mutual information, of which each Gram matrix is built
+    once.
+
+    Arguments and errors are those of :func:`matrix_mutual_information`.
+    """
+    check_order(order)
+    check_features("x", x)
+    check_features("y", y)
+    if len(x) != len(y):
+        raise ValueError(f"x and y must hold the same samples, got {len(x)} and {len(y)} rows.")
+    gram_x, gram_y = _gram(x), _gram(y)
+    h_x, h_y, h_xy = (ORDERS[order](gram) for gram in (gram_x, gram_y, _trace_one(gram_x * gram_y)))
+    return h_x, h_y, h_x + h_y - h_xy
+
+
+@full_precision
+def uniformity(x: Tensor) -> Tensor:
+    """How unevenly the normalized rows cover the sphere [1, sec. 4.1]: lower is more uniform.
+
+    ``ln mean_{i < j} exp(-2 ||x_i - x_j||^2)``, 0 for identical rows and for a single one.
+
+    References:
+        [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
+            on the Hypersphere, ICML 2020.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The uniformity, a scalar of at most 0.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    b = len(x)
+    if b == 1:
+        return x[:, :0].sum()
+    unit = normalize_rows(x)
+    squares = (unit**2).sum(dim=1)
+    distances = (squares[:, None] + squares - 2 * unit @ unit.T).clamp_min(0)
+    itself = torch.eye(b, dtype=torch.bool, device=x.device)
+    return torch.logsumexp((-2 * distances).masked_fill(itself, -torch.inf).flatten(), 0) - math.log(
+        b * (b - 1)
+    )
+
+
+@full_precision
+def alignment(x1: Tensor, x2: Tensor) -> Tensor:
+    """The mean squared distance between the normalized rows of two views [1, sec. 4.1]: lower is more
+    aligned.
+
+    References:
+        [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
+            on the Hypersphere, ICML 2020.
+
+    Args:
+        x1: features of the first view, shape (B, D).
+        x2: features of the second view, shape (B, D).
+
+    Returns:
+        The alignment, a scalar from 0 to 4.
+
+    Raises:
+        ValueError: the shapes differ, or are not (B, D).
+    """
+    check_pair("x1", x1, "x2", x2)
+    return ((normalize_rows(x1) - normalize_rows(x2)) ** 2).sum(dim=1).mean()
+
+
+def check_order(order: int) -> None:
+    """Refuses an order of entropy that is not implemented."""
+    if isinstance(order, bool) or order not in ORDERS:
+        raise ConfigError(f"order must be 1 or 2, got {order!r}.")
+
+
+def _shannon(gram: Tensor) -> Tensor:
+    return entropy(symmetric_eigenvalues(gram).clamp_min(0))
+
+
+def _quadratic(gram: Tensor) -> Tensor:
+    purity = (gram**2).sum()
+    return -torch.where(purity == 0, 1, purity).log()
+
+
+# From a Gram matrix of trace 1 to its entropy.
+ORDERS: dict[int, Callable[[Tensor], Tensor]] = {1: _shannon, 2: _quadratic}
+
+
+def _gram(x: Tensor) -> Tensor:
+    unit = normalize_rows(x)
+    return _trace_one(unit @ unit.T)
+
+
+def _trace_one(gram: Tensor) -> Tensor:
+    trace = gram.trace()
+    return gram / torch.where(trace == 0, 1, trace)

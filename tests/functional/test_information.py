@@ -1,0 +1,140 @@
+"""Matrix-based information, uniformity and alignment against closed forms and NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
+from torch.autograd import gradcheck
+
+from solo_dimreg.functional import alignment, matrix_entropy, matrix_mutual_information, uniformity
+
+ORDERS = [1, 2]
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def naive_gram(x):
+    x = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
+    return x @ x.T / len(x)
+
+
+def naive_entropy(gram, order):
+    values = np.linalg.eigvalsh(gram)
+    values = values[values > 1e-14]
+    return -np.log(np.sum(values**2)) if order == 2 else -np.sum(values * np.log(values))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("b", [1, 2, 9])
+def test_entropy_of_orthogonal_and_of_parallel_rows(b, order):
+    assert matrix_entropy(3 * torch.eye(b), order).item() == pytest.approx(np.log(b), abs=1e-6)
+    parallel = torch.arange(1.0, b + 1)[:, None] * torch.ones(1, 5)
+    assert matrix_entropy(parallel, order).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("b", "d"), [(12, 5), (5, 12)])
+def test_entropy_and_information_against_eigenvalues(b, d, order):
+    x, y = normal(b, d), normal(b, 3, seed=1)
+    k_x, k_y = naive_gram(x), naive_gram(y)
+    joint = k_x * k_y / np.trace(k_x * k_y)
+    h_x, h_y, h_xy = (naive_entropy(k, order) for k in (k_x, k_y, joint))
+    assert matrix_entropy(x, order).item() == pytest.approx(h_x, rel=1e-9)
+    assert matrix_mutual_information(x, y, order).item() == pytest.approx(h_x + h_y - h_xy, rel=1e-9)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_information_at_its_ends(order):
+    assert matrix_mutual_information(normal(8, 5), torch.ones(8, 2), order).item() == pytest.approx(
+        0, abs=1e-9
+    )
+    identity = torch.eye(8)
+    assert matrix_mutual_information(identity, identity, order).item() == pytest.approx(np.log(8), abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), b=st.integers(1, 15), d=st.integers(1, 8), order=st.sampled_from(ORDERS))
+def test_entropy_is_bounded_and_sees_directions_only(seed, b, d, order):
+    x = normal(b, d, seed=seed)
+    lengths = 0.1 + torch.rand(b, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(normal(d, d, seed=seed + 1))
+    h = matrix_entropy(x, order)
+    assert -1e-9 <= h.item() <= np.log(min(b, d)) + 1e-9
+    torch.testing.assert_close(matrix_entropy(lengths * x @ rotation, order), h, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradients(order):
+    x, y = normal(4, 6).requires_grad_(), normal(4, 5, seed=1).requires_grad_()
+    assert gradcheck(lambda a: matrix_entropy(a, order), (x,))
+    assert gradcheck(lambda a, b: matrix_mutual_information(a, b, order), (x, y))
+    repeated = torch.eye(4, dtype=torch.float64).requires_grad_()
+    assert gradcheck(lambda a: matrix_entropy(a, order), (repeated,))
+    assert gradcheck(uniformity, (normal(5, 3).requires_grad_(),))
+    assert gradcheck(alignment, (x[:, :5].detach().requires_grad_(), y))
+
+
+def test_uniformity_against_scipy():
+    x = normal(20, 6)
+    unit = x / x.norm(dim=1, keepdim=True)
+    expected = np.log(np.exp(-2 * pdist(unit.numpy(), "sqeuclidean")).mean())
+    assert uniformity(x).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_uniformity_of_identical_and_of_opposite_rows():
+    assert uniformity(torch.ones(7, 3)).item() == pytest.approx(0, abs=1e-6)
+    assert uniformity(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).item() == pytest.approx(-8)
+
+
+def test_alignment_is_twice_one_minus_the_cosine():
+    x1, x2 = normal(10, 4), normal(10, 4, seed=1)
+    expected = 2 - 2 * torch.nn.functional.cosine_similarity(x1, x2).mean()
+    torch.testing.assert_close(alignment(x1, x2), expected)
+    assert alignment(x1, 5 * x1).item() == pytest.approx(0, abs=1e-12)
+
+
+FUNCTIONS = {
+    "entropy 1": lambda x: matrix_entropy(x, 1),
+    "entropy 2": matrix_entropy,
+    "information 1": lambda x: matrix_mutual_information(x, x[:, :2], 1),
+    "information 2": lambda x: matrix_mutual_information(x, x[:, :2]),
+    "uniformity": uniformity,
+    "alignment": lambda x: alignment(x, x.flip(1)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(6, 4),
+        torch.ones(6, 4),
+        torch.eye(4),
+        normal(2, 4).repeat(3, 1),
+        normal(2, 4),
+        normal(1, 4),
+    ],
+)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_degenerate_batches_are_finite(name, x, dtype):
+    x = x.detach().to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = FUNCTIONS[name](x)
+    value.backward()
+    assert value.dtype == torch.float32 and torch.isfinite(value)
+    assert torch.isfinite(x.grad).all() and x.grad.abs().max() < 1e3
+
+
+@pytest.mark.parametrize("order", [0, 3, 1.5, "2", True])
+def test_other_orders_are_refused(order):
+    with pytest.raises(ValueError, match="order must be 1 or 2, got"):
+        matrix_entropy(normal(4, 3), order)
+
+
+def test_other_samples_are_refused():
+    with pytest.raises(ValueError, match="got 4 and 5 rows"):
+        matrix_mutual_information(normal(4, 3), normal(5, 3))
