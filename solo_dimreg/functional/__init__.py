@@ -1,17 +1,46 @@
 """Pure functions on ``(B, D)`` tensors: the mathematics, with neither state nor options of its own."""
 
+from solo_dimreg.functional.adadim import adadim_loss, ntxent_loss, vicreg_loss
+from solo_dimreg.functional.decorrelation import (
+    covariance_penalty,
+    decorrelation_loss,
+    off_diagonal_correlation,
+    variance_hinge,
+    zca_whiten,
+)
 from solo_dimreg.functional.directclr import directclr_loss, info_nce_loss
+from solo_dimreg.functional.information import (
+    alignment,
+    matrix_entropy,
+    matrix_mutual_information,
+    uniformity,
+)
 from solo_dimreg.functional.ldreg import ldreg_loss, ldreg_penalty
 from solo_dimreg.functional.lid import geometric_mean_lid, local_intrinsic_dimensionality
-from solo_dimreg.functional.spectrum import effective_rank, singular_spectrum
+from solo_dimreg.functional.spectrum import alpha_req, effective_rank, lidar, rankme, singular_spectrum
 
 __all__ = [
+    "adadim_loss",
+    "alignment",
+    "alpha_req",
+    "covariance_penalty",
+    "decorrelation_loss",
     "directclr_loss",
     "effective_rank",
     "geometric_mean_lid",
     "info_nce_loss",
     "ldreg_loss",
     "ldreg_penalty",
+    "lidar",
     "local_intrinsic_dimensionality",
+    "matrix_entropy",
+    "matrix_mutual_information",
+    "ntxent_loss",
+    "off_diagonal_correlation",
+    "rankme",
     "singular_spectrum",
+    "uniformity",
+    "variance_hinge",
+    "vicreg_loss",
+    "zca_whiten",
 ]
