@@ -6,11 +6,28 @@ for.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from solo_dimreg.nn import DirectCLR, LDReg
+from solo_dimreg.nn import (
+    AdaDim,
+    DecorrelatedBatchNorm,
+    Decorrelation,
+    DirectCLR,
+    EffectiveRank,
+    LDReg,
+    ShuffledDBN,
+)
 
 try:
     __version__ = version("solo-dimreg")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0+unknown"
 
-__all__ = ["DirectCLR", "LDReg", "__version__"]
+__all__ = [
+    "AdaDim",
+    "DecorrelatedBatchNorm",
+    "Decorrelation",
+    "DirectCLR",
+    "EffectiveRank",
+    "LDReg",
+    "ShuffledDBN",
+    "__version__",
+]

@@ -9,13 +9,15 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_features
 
 
-def as_views(name: str, views: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The views as a list of tensors of one shape (B, D).
+def as_views(name: str, views: Tensor | Sequence[Tensor], minimum: int = 0) -> list[Tensor]:
+    """The views as a list of at least ``minimum`` tensors of one shape (B, D).
 
     Raises:
-        ValueError: a view is not of shape (B, D), or their shapes differ.
+        ValueError: there are too few views, one is not of shape (B, D), or their shapes differ.
     """
     listed = [views] if isinstance(views, Tensor) else list(views)
+    if len(listed) < minimum:
+        raise ValueError(f"{name} must hold at least {minimum} of shape (B, D), got {len(listed)}.")
     for view in listed:
         check_features(name, view)
     if len({view.shape for view in listed}) > 1:

@@ -67,9 +67,7 @@ class LDReg(nn.Module):
         Raises:
             ValueError: there are no views, or the shapes do not fit.
         """
-        online, momentum = as_views("views", views), as_views("momentum_views", momentum_views)
-        if not online:
-            raise ValueError("views must hold at least one tensor of shape (B, D), got none.")
+        online, momentum = as_views("views", views, minimum=1), as_views("momentum_views", momentum_views)
         if momentum and momentum[0].shape[1] != online[0].shape[1]:
             raise ValueError(
                 "momentum_views must be as wide as views, got widths "

@@ -85,7 +85,7 @@ def test_wrong_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([],), "at least one"),
+        (([],), "views must hold at least 1"),
         (
             ([torch.zeros(4, 3), torch.zeros(5, 3)],),
             r"views must all have one shape, got \[\(4, 3\), \(5, 3\)\]",

@@ -1,0 +1,191 @@
+"""Whitening layers with running statistics, and decorrelation as a regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_gather, broadcast
+from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.decorrelation import (
+    apply_whitening,
+    check_decorrelation_options,
+    check_groups,
+    decorrelation_loss,
+    whitening_statistics,
+)
+from solo_dimreg.nn._views import as_views
+
+
+class DecorrelatedBatchNorm(nn.Module):
+    """Batch normalization that also decorrelates the axes of each group, by ZCA [1; 2].
+
+    In training it whitens with the statistics of the batch, that of all processes, and keeps running ones,
+    which it whitens with in evaluation. Like ``nn.BatchNorm1d``, and equal to it with as many groups as axes,
+    it divides by the batch size in training and by one less in the running covariance.
+
+    References:
+        [1] Huang et al., Decorrelated Batch Normalization, CVPR 2018.
+        [2] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
+
+    Args:
+        num_features: number of axes D.
+        num_groups: number of groups of consecutive axes, a divisor of D. A group must have fewer axes than
+            the batch has samples.
+        eps: added to the eigenvalues of the covariance, above 0.
+        momentum: weight of the batch in the running statistics, from 0 to 1.
+        affine: learn a scale and a shift of each axis.
+
+    Raises:
+        ValueError: an option is out of range; in training, the batch is too small for the groups.
+
+    Example:
+        >>> whitened = DecorrelatedBatchNorm(16, num_groups=2)(torch.randn(32, 16))
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor
+    running_covariance: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+    ) -> None:
+        super().__init__()
+        check_int("num_features", num_features, minimum=1)
+        check_groups(num_features, num_groups)
+        check_positive("eps", eps)
+        check_between("momentum", momentum, 0, 1)
+        self.num_features = num_features
+        self.num_groups = num_groups
+        self.eps = eps
+        self.momentum = momentum
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        identity = torch.eye(num_features // num_groups).repeat(num_groups, 1, 1)
+        self.register_buffer("running_covariance", identity)
+
+    @full_precision
+    def forward(self, x: Tensor) -> Tensor:
+        """Whitens embeddings, (B, D) to (B, D), float32 at least.
+
+        Raises:
+            ValueError: the shape is another, or in training the batch is too small for the groups.
+        """
+        check_features("x", x)
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"x must have {self.num_features} axes, got shape {tuple(x.shape)}.")
+        if self.training:
+            x = self._whiten_batch(x)
+        else:
+            x = apply_whitening(x, self.running_mean, self.running_covariance, self.eps)
+        return x if self.weight is None or self.bias is None else x * self.weight + self.bias
+
+    def _whiten_batch(self, x: Tensor) -> Tensor:
+        batch = all_gather(x)
+        mean, covariance = whitening_statistics(batch, self.num_groups)
+        self._track(mean, covariance, len(batch))
+        return apply_whitening(x, mean, covariance, self.eps)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, covariance: Tensor, samples: int) -> None:
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        unbiased = covariance * (samples / (samples - 1))
+        self.running_covariance.lerp_(unbiased.to(self.running_covariance), self.momentum)
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return (
+            f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.weight is not None}"
+        )
+
+
+class ShuffledDBN(DecorrelatedBatchNorm):
+    """Decorrelated batch normalization with groups drawn anew at every training step [1].
+
+    The axes are permuted at random before the grouping and put back after it, so that in time every pair of
+    axes is decorrelated. All processes use the permutation of rank 0. The running statistics are those of
+    consecutive axes, and evaluation does not shuffle.
+
+    References:
+        [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
+
+    Arguments and errors are those of :class:`DecorrelatedBatchNorm`; with one group, a shuffle changes
+    nothing.
+    """
+
+    def _whiten_batch(self, x: Tensor) -> Tensor:
+        batch = all_gather(x)
+        self._track(*whitening_statistics(batch.detach(), self.num_groups), len(batch))
+        order = broadcast(torch.randperm(self.num_features, device=x.device))
+        mean, covariance = whitening_statistics(batch[:, order], self.num_groups)
+        return apply_whitening(x[:, order], mean, covariance, self.eps)[:, order.argsort()]
+
+
+class Decorrelation(nn.Module):
+    """Penalty on the correlation of the axes and on axes that vanish, averaged over the views.
+
+    See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are those of all
+    processes.
+
+    Args:
+        correlation_weight: weight of the squared correlations, at least 0.
+        variance_weight: weight of the hinge on the standard deviation, at least 0.
+        target_std: standard deviation from which an axis is not penalized, above 0.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Example:
+        >>> loss = Decorrelation()(torch.randn(32, 16))
+    """
+
+    def __init__(
+        self, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0
+    ) -> None:
+        super().__init__()
+        check_decorrelation_options(correlation_weight, variance_weight, target_std)
+        self.correlation_weight = correlation_weight
+        self.variance_weight = variance_weight
+        self.target_std = target_std
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The loss over the views of all processes.
+
+        Args:
+            views: features of V views, each of shape (B, D), or those of a single view.
+            momentum_views: not used; regularizers are all called with both.
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        losses = [
+            decorrelation_loss(
+                all_gather(view), self.correlation_weight, self.variance_weight, self.target_std
+            )
+            for view in as_views("views", views, minimum=1)
+        ]
+        return torch.stack(losses).mean()
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return (
+            f"correlation_weight={self.correlation_weight}, variance_weight={self.variance_weight}, "
+            f"target_std={self.target_std}"
+        )

@@ -1,0 +1,63 @@
+"""The effective rank as a regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_gather
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.spectrum import effective_rank
+from solo_dimreg.nn._views import as_views
+
+
+class EffectiveRank(nn.Module):
+    """Raises the effective rank of the features: the loss is its negative logarithm.
+
+    That is minus the entropy of the normalized singular values [1, def. 1] of all views of all processes
+    together, between ``-ln min(N, D)`` and 0.
+
+    References:
+        [1] Roy & Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
+
+    Args:
+        center: subtract the mean of the features first, whose direction would otherwise count as one more.
+
+    Raises:
+        ValueError: ``center`` is not a truth value.
+
+    Example:
+        >>> loss = EffectiveRank()(torch.randn(32, 16))
+    """
+
+    def __init__(self, center: bool = True) -> None:
+        super().__init__()
+        if not isinstance(center, bool):
+            raise ConfigError(f"center must be true or false, got {center!r}.")
+        self.center = center
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The loss over the views of all processes.
+
+        Args:
+            views: features of V views, each of shape (B, D), or those of a single view.
+            momentum_views: not used; regularizers are all called with both.
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        features = all_gather(torch.cat(as_views("views", views, minimum=1)))
+        return -effective_rank(features, self.center).log()
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"center={self.center}"

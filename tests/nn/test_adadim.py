@@ -1,0 +1,214 @@
+"""The AdaDim module: its weights, its average and its state."""
+
+import math
+
+import pytest
+import torch
+
+from solo_dimreg import AdaDim
+from solo_dimreg.functional import (
+    effective_rank,
+    matrix_entropy,
+    matrix_mutual_information,
+    ntxent_loss,
+    vicreg_loss,
+)
+
+
+def batch(seed=0, b=12, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    r = torch.randn(2, b, 9, generator=generator, dtype=dtype)
+    z = torch.randn(2, b, 5, generator=generator, dtype=dtype) * torch.logspace(0, -seed, 5)
+    return list(r.unbind()), list(z.unbind())
+
+
+def fill(z):
+    return (effective_rank(torch.cat(z)) / 5).item()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_loss_is_the_weighted_sum_of_its_parts(order):
+    r, z = batch()
+    adadim = AdaDim(
+        alpha=0.3, beta=0.5, beta_schedule="constant", order=order, sample_weight=2.0, dimension_weight=0.1,
+        temperature=0.2, sim=10.0, var=5.0, cov=2.0,
+    )  # fmt: skip
+    information = matrix_mutual_information(torch.cat(r), torch.cat(z), order)
+    expected = 0.3 * 2.0 * ntxent_loss(*z, 0.2) + 0.7 * 0.1 * vicreg_loss(*z, 10, 5, 2) + 0.5 * information
+    torch.testing.assert_close(adadim(r, z), expected)
+
+
+def test_metrics_are_those_of_the_last_call():
+    r, z = (([view.requires_grad_() for view in views]) for views in batch())
+    adadim = AdaDim()
+    adadim(r, z)
+    expected = {
+        "alpha": fill(z),
+        "beta": 0.01 * fill(z),
+        "erank": 5 * fill(z),
+        "H_R": matrix_entropy(torch.cat(r)).item(),
+        "H_Z": matrix_entropy(torch.cat(z)).item(),
+        "I_RZ": matrix_mutual_information(torch.cat(r), torch.cat(z)).item(),
+        "loss_sample": ntxent_loss(*z).item(),
+        "loss_dimension": vicreg_loss(*z).item(),
+    }
+    assert adadim.metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert adadim.metrics[name].item() == pytest.approx(value, rel=1e-5)
+        assert not adadim.metrics[name].requires_grad
+
+
+def test_alpha_averages_the_filling_of_the_embedding():
+    adadim = AdaDim(ema=0.9).double()
+    fills = []
+    for step in range(4):
+        r, z = batch(step)
+        fills.append(fill(z))
+        adadim(r, z)
+        weights = [0.9 ** (step - i) for i in range(step + 1)]
+        expected = sum(w * f for w, f in zip(weights, fills, strict=True)) / sum(weights)
+        assert adadim.metrics["alpha"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_alpha_of_a_small_batch_counts_the_rank_it_can_have():
+    r, z = batch(b=2)
+    adadim = AdaDim()
+    adadim([view[:1] for view in r], [view[:1] for view in z])
+    expected = effective_rank(torch.stack([z[0][0], z[1][0]])) / 2
+    assert adadim.metrics["alpha"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "progress", "expected"),
+    [(0.3, 0.9, 0.3), (0, 0.9, 0), (1, 0.1, 1), ("linear", 0.2, 0.2), ("cosine", 0, 0), ("cosine", 1, 1),
+     ("cosine", 1 / 3, 0.25)],
+)  # fmt: skip
+def test_alpha_without_the_effective_rank(alpha, progress, expected):
+    adadim = AdaDim(alpha=alpha)
+    adadim(*batch(), progress=progress)
+    assert adadim.metrics["alpha"].item() == pytest.approx(expected, abs=1e-7)
+    assert adadim.rank_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("gradual", 2 * 0.3), ("constant", 2.0), ("linear", 2 * 0.4)]
+)
+def test_schedules_of_beta(schedule, expected):
+    adadim = AdaDim(alpha=0.3, beta=2.0, beta_schedule=schedule)
+    adadim(*batch(), progress=0.4)
+    assert adadim.metrics["beta"].item() == pytest.approx(expected)
+
+
+def test_no_beta_is_the_first_version():
+    r, z = (([view.requires_grad_() for view in views]) for views in batch())
+    adadim = AdaDim(beta=0)
+    adadim(r, z).backward()
+    assert r[0].grad is None and z[0].grad is not None
+    assert torch.isfinite(adadim.metrics["I_RZ"])
+
+
+def test_alpha_gets_no_gradient():
+    r, z = batch()
+    z = [view.requires_grad_() for view in z]
+    adadim = AdaDim(beta=0)
+    loss = adadim(r, z)
+    alpha = adadim.metrics["alpha"]
+    expected = alpha * ntxent_loss(*z) + (1 - alpha) * vicreg_loss(*z)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in (loss, expected)))
+
+
+def test_a_resumed_run_goes_on_exactly():
+    first, second = AdaDim(), AdaDim()
+    first(*batch(1))
+    second.load_state_dict(first.state_dict())
+    assert second(*batch(2)) == first(*batch(2))
+    assert second.metrics == first.metrics
+
+
+def test_evaluation_leaves_the_average_alone():
+    adadim = AdaDim()
+    adadim(*batch(1))
+    alpha, state = adadim.metrics["alpha"], {k: v.clone() for k, v in adadim.state_dict().items()}
+    adadim.eval()(*batch(3))
+    assert adadim.metrics["alpha"] == alpha
+    assert all(torch.equal(adadim.state_dict()[name], value) for name, value in state.items())
+
+
+def test_evaluation_before_training_uses_the_batch():
+    _, z = batch(1)
+    adadim = AdaDim().eval()
+    adadim(*batch(1))
+    assert adadim.metrics["alpha"].item() == pytest.approx(fill(z), rel=1e-5)
+
+
+def test_a_step_that_overflowed_leaves_the_average_alone():
+    adadim = AdaDim()
+    adadim(*batch(1))
+    alpha = adadim.metrics["alpha"]
+    r, z = batch(2)
+    z[0][0, 0] = torch.inf
+    assert not torch.isfinite(adadim(r, z))
+    assert adadim.metrics["alpha"] == alpha
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("kind", ["zeros", "ones", "pairs", "one"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_degenerate_batches_are_finite(kind, dtype, order):
+    make = {
+        "zeros": lambda d: torch.zeros(4, d),
+        "ones": lambda d: torch.ones(4, d),
+        "pairs": lambda d: torch.eye(2, d).repeat(2, 1),
+        "one": lambda d: torch.ones(1, d),
+    }[kind]
+    r, z = ([make(d).to(dtype).requires_grad_() for _ in range(2)] for d in (6, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = AdaDim(order=order)(r, z)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    assert all(torch.isfinite(view.grad).all() for view in (*r, *z))
+    assert 0 <= AdaDim().state_dict()["rank_sum"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": "rank"}, "Unknown alpha 'rank'. Did you mean 'erank'\\? Valid: cosine, erank, linear"),
+        ({"alpha": 1.5}, r"alpha must be a finite number in \[0, 1\], got 1.5"),
+        ({"alpha": None}, "got None"),
+        ({"ema": 1.0}, "ema must be below 1"),
+        ({"ema": -0.1}, r"ema must be a finite number in \[0, 1\]"),
+        ({"beta": -1}, "beta must be a finite number >= 0, got -1"),
+        ({"beta": math.inf}, "got inf"),
+        ({"beta_schedule": "gradually"}, "Unknown beta_schedule 'gradually'. Did you mean 'gradual'"),
+        ({"order": 3}, "order must be 1 or 2, got 3"),
+        ({"sample_weight": -1}, "sample_weight"),
+        ({"dimension_weight": "1"}, "dimension_weight"),
+        ({"temperature": 0}, "temperature"),
+        ({"sim": -1}, "sim must be"),
+        ({"var": -1}, "var must be"),
+        ({"cov": -1}, "cov must be"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        AdaDim(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, z: ((r[:1], z), {}), "r_views must hold two tensors of shape \\(B, D\\), got 1"),
+        (lambda r, z: ((r, z * 2), {}), "z_views must hold two tensors of shape \\(B, D\\), got 4"),
+        (lambda r, z: ((r, [v[:-1] for v in z]), {}), "got 24 and 22 rows"),
+        (lambda r, z: ((r, z), {"progress": 1.1}), r"progress must be a finite number in \[0, 1\], got 1.1"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, message):
+    arguments, options = change(*batch())
+    with pytest.raises(ValueError, match=message):
+        AdaDim()(*arguments, **options)
+
+
+def test_options_are_printed():
+    assert repr(AdaDim()).startswith("AdaDim(alpha='erank', ema=0.99, beta=0.01")

@@ -1,0 +1,157 @@
+"""Whitening layers against batch normalization and the functions; the regularizer against its function."""
+
+import pytest
+import torch
+from torch import nn
+
+from solo_dimreg import DecorrelatedBatchNorm, Decorrelation, ShuffledDBN
+from solo_dimreg.functional import decorrelation_loss, zca_whiten
+
+
+def embeddings(b=40, d=6, seed=0, dtype=torch.float64):
+    mixing = torch.eye(d) + torch.randn(d, d, generator=torch.Generator().manual_seed(9))
+    x = torch.randn(b, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return x @ mixing.to(dtype) + 1
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_groups_of_one_axis_are_batch_normalization(affine):
+    ours = DecorrelatedBatchNorm(6, num_groups=6, affine=affine, momentum=0.3).double()
+    theirs = nn.BatchNorm1d(6, affine=affine, momentum=0.3).double()
+    for seed in range(3):
+        torch.testing.assert_close(ours(embeddings(seed=seed)), theirs(embeddings(seed=seed)))
+    torch.testing.assert_close(ours.running_covariance.flatten(), theirs.running_var)
+    torch.testing.assert_close(ours.eval()(embeddings()), theirs.eval()(embeddings()))
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 3])
+def test_training_is_the_function(num_groups):
+    x = embeddings()
+    layer = DecorrelatedBatchNorm(6, num_groups, eps=1e-3).double()
+    torch.testing.assert_close(layer(x), zca_whiten(x, num_groups, 1e-3))
+
+
+@pytest.mark.parametrize("layer_type", [DecorrelatedBatchNorm, ShuffledDBN])
+def test_evaluation_whitens_with_the_running_statistics(layer_type):
+    x = embeddings(b=400)
+    layer = layer_type(6, num_groups=2, momentum=1.0, eps=1e-9).double()
+    layer(x)
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    whitened = layer.eval()(x)
+    for part in whitened.split(3, dim=1):
+        torch.testing.assert_close(part.T.cov(), torch.eye(3).double(), rtol=1e-6, atol=1e-6)
+    # Rows do not see each other, a single one included, and nothing moves.
+    torch.testing.assert_close(layer(x[:1]), whitened[:1])
+    assert all(torch.equal(value, layer.state_dict()[name]) for name, value in state.items())
+
+
+def test_a_saved_layer_goes_on_exactly():
+    first, second = ShuffledDBN(6, 2), ShuffledDBN(6, 2)
+    first(embeddings(dtype=torch.float32))
+    second.load_state_dict(first.state_dict())
+    x = embeddings(seed=1, dtype=torch.float32)
+    torch.manual_seed(1)
+    expected = first(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(second(x), expected, rtol=0, atol=0)
+    torch.testing.assert_close(second.eval()(x), first.eval()(x), rtol=0, atol=0)
+
+
+def test_the_shuffle_is_undone():
+    x = embeddings()
+    layer = ShuffledDBN(6, num_groups=2).double()
+    torch.manual_seed(3)
+    whitened = layer(x)
+    torch.manual_seed(3)
+    order = torch.randperm(6)
+    expected = torch.empty_like(x)
+    expected[:, order] = zca_whiten(x[:, order], 2)
+    torch.testing.assert_close(whitened, expected)
+
+
+def test_the_shuffle_is_fresh_at_every_forward():
+    x = embeddings()
+    layer = ShuffledDBN(6, num_groups=3).double()
+    first = layer(x)
+    assert any(not torch.allclose(layer(x), first) for _ in range(20))
+
+
+def test_shuffling_one_group_changes_nothing():
+    x = embeddings()
+    torch.testing.assert_close(ShuffledDBN(6, 1).double()(x), zca_whiten(x))
+
+
+def test_gradient_of_the_shuffled_layer():
+    layer = ShuffledDBN(4, num_groups=2, eps=1e-2).double()
+
+    def shuffled(x):
+        torch.manual_seed(0)
+        return layer(x)
+
+    assert torch.autograd.gradcheck(shuffled, (embeddings(8, 4).requires_grad_(),))
+
+
+@pytest.mark.parametrize("layer_type", [DecorrelatedBatchNorm, ShuffledDBN])
+def test_half_precision_under_autocast(layer_type):
+    layer = layer_type(6, num_groups=2, affine=True)
+    x = embeddings(dtype=torch.float32).bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whitened = layer(x)
+    whitened.sin().sum().backward()
+    assert whitened.dtype == torch.float32 and torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_features": 0}, "num_features must be an integer >= 1, got 0"),
+        ({"num_groups": 4}, "num_groups must divide the 6 axes, got 4"),
+        ({"num_groups": True}, "got True"),
+        ({"eps": -1e-5}, "eps must be a finite number > 0"),
+        ({"momentum": 1.5}, r"momentum must be a finite number in \[0, 1\], got 1.5"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ShuffledDBN(**{"num_features": 6, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((4, 6), "needs more than 6 samples, got 4"), ((9, 5), "must have 6 axes"), ((9, 6, 1), "shape")],
+)
+def test_wrong_batches_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        DecorrelatedBatchNorm(6)(torch.zeros(shape))
+
+
+def test_the_regularizer_averages_its_function_over_the_views():
+    x1, x2 = embeddings(), embeddings(seed=1)
+    loss = Decorrelation(2.0, 3.0, 0.5)([x1, x2], momentum_views=[x2])
+    expected = (decorrelation_loss(x1, 2.0, 3.0, 0.5) + decorrelation_loss(x2, 2.0, 3.0, 0.5)) / 2
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(Decorrelation()(x1), decorrelation_loss(x1))
+
+
+def test_minimizing_the_regularizer_decorrelates():
+    x = embeddings(60, 4).requires_grad_()
+    regularizer = Decorrelation()
+    before = regularizer(x).item()
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        regularizer(x).backward()
+        optimizer.step()
+    assert regularizer(x).item() < 0.1 * before
+
+
+def test_a_regularizer_without_views_is_refused():
+    with pytest.raises(ValueError, match="views must hold at least 1"):
+        Decorrelation()([])
+
+
+def test_options_are_printed():
+    expected = "ShuffledDBN(6, num_groups=2, eps=1e-05, momentum=0.1, affine=False)"
+    assert repr(ShuffledDBN(6, 2)) == expected
+    assert repr(Decorrelation()).startswith("Decorrelation(correlation_weight=1.0")
