@@ -13,8 +13,17 @@ import torch.distributed as dist
 from torch import nn
 
 import solo_dimreg
-from solo_dimreg import DirectCLR, LDReg
+from solo_dimreg import (
+    AdaDim,
+    DecorrelatedBatchNorm,
+    Decorrelation,
+    DirectCLR,
+    EffectiveRank,
+    LDReg,
+    ShuffledDBN,
+)
 from solo_dimreg.distributed import all_gather, rank, world_size
+from solo_dimreg.functional import matrix_entropy, uniformity
 
 GROUPS = (2, 3)
 BATCH = 12
@@ -40,6 +49,12 @@ def weighted_rows(z):
     return (z * torch.arange(1.0, z.shape[1] + 1, dtype=z.dtype)).sin().sum(dim=1).mean()
 
 
+def shuffled(layer, x):
+    """Draws the axes from a random state that is another one in every process."""
+    torch.manual_seed(100 + rank())
+    return layer(x)
+
+
 def momentum_of(views):
     return [(1.1 * view + 0.2).detach() for view in views]
 
@@ -53,9 +68,17 @@ CASES = {
     "ldreg momentum l2": lambda r, z, x: LDReg(k=5, norm="l2")(r, momentum_of(r)),
     "ldreg half": lambda r, z, x: LDReg(k=5)([view.bfloat16() for view in r]),
     "directclr": lambda r, z, x: DirectCLR(dim=5)(*r),
+    "adadim": lambda r, z, x: AdaDim()(r, z),
+    "adadim order 1": lambda r, z, x: AdaDim(beta=1.0, beta_schedule="constant", order=1)(r, z),
+    "decorrelation": lambda r, z, x: Decorrelation()(r),
+    "effective rank": lambda r, z, x: EffectiveRank()(r),
+    "entropy": lambda r, z, x: matrix_entropy(all_gather(z[0]), order=1),
+    "uniformity": lambda r, z, x: uniformity(all_gather(z[0])),
+    "dbn": lambda r, z, x: weighted_rows(DecorrelatedBatchNorm(8, 2, eps=1e-3)(r[0])),
+    "shuffled dbn": lambda r, z, x: weighted_rows(shuffled(ShuffledDBN(8, 4, eps=1e-3), r[0])),
 }
 # These are means over the rows of a process: only their average over the processes is the loss.
-LOCAL: set[str] = set()
+LOCAL = {"dbn", "shuffled dbn"}
 
 
 def views_of(dtype, part=slice(None)):
@@ -85,6 +108,23 @@ def gather_unequal_rows():
     return "no error"
 
 
+def running_statistics():
+    layer = ShuffledDBN(6, 2).double()
+    rows = BATCH // world_size()
+    for view in views_of(torch.float64, slice(rank() * rows, (rank() + 1) * rows)):
+        layer(view)
+    return layer.state_dict()
+
+
+def averaged_rank():
+    adadim = AdaDim().double()
+    rows = BATCH // world_size()
+    x = views_of(torch.float64, slice(rank() * rows, (rank() + 1) * rows))
+    for scale in (1, 2):
+        adadim(x, [view**scale for view in x])
+    return adadim.metrics["alpha"]
+
+
 def gather_integers():
     return all_gather(torch.tensor([[rank()], [10 + rank()]]))
 
@@ -94,6 +134,8 @@ def worker(rank_, size, folder):
     results = {(case, name): compute(case, dtype, True) for case in CASES for name, dtype in DTYPES.items()}
     results["unequal"] = gather_unequal_rows()
     results["integers"] = gather_integers()
+    results["statistics"] = running_statistics()
+    results["alpha"] = averaged_rank()
     torch.save(results, f"{folder}/{size}-{rank_}.pt")
     dist.destroy_process_group()
 
@@ -154,6 +196,12 @@ def test_rows_come_in_the_order_of_ranks(results):
     expected = [row for i in range(len(results)) for row in ([i], [10 + i])]
     for result in results:
         assert result["integers"].tolist() == expected
+
+
+def test_state_is_that_of_one_process(results):
+    for result in results:
+        torch.testing.assert_close(result["statistics"], running_statistics(), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(result["alpha"], averaged_rank(), rtol=1e-10, atol=0)
 
 
 def test_one_process_gathers_nothing():
