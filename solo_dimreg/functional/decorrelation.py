@@ -9,7 +9,7 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.spectrum import inverse_square_root
+from solo_dimreg.functional.spectrum import inverse_square_root, subtract_mean
 
 
 @full_precision
@@ -17,9 +17,8 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
     """Centres the batch and makes the covariance of each group of axes the identity, by ZCA [1; 2].
 
     Consecutive axes form a group, and ``x -> (x - mean) U diag(lambda + eps)^-1/2 U^T`` with the eigenvalues
-    and eigenvectors
-    of its covariance, which divides by B as batch normalization does: as many groups as axes *are* batch
-    normalization. The gradient is exact for equal eigenvalues too, see
+    and eigenvectors of its covariance, which divides by B as batch normalization does: as many groups as axes
+    *are* batch normalization. The gradient is exact for equal eigenvalues too, see
     :func:`solo_dimreg.functional.spectrum.inverse_square_root`.
 
     References:
@@ -198,12 +197,9 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
 
 def _correlation(x: Tensor) -> Tensor:
     """The correlation matrix, (D, D), with zeros for constant axes."""
-    centred = x - x.mean(dim=0)
+    centred = subtract_mean(x)
     length = torch.linalg.vector_norm(centred, dim=0)
-    # What a constant axis keeps after centring is the rounding error of its mean.
-    rounding = 16 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x.detach(), dim=0)
-    varies = length > rounding
-    unit = torch.where(varies, centred, 0) / torch.where(varies, length, 1)
+    unit = centred / torch.where(length == 0, 1, length)
     return unit.T @ unit
 
 

@@ -77,9 +77,9 @@ def local_intrinsic_dimensionality(
     distances = _NeighbourDistances.apply(x, reference, distances, neighbours)
 
     radius = distances[:, -1:]
-    informative = radius > 0
-    ratios = torch.where(informative, distances, 1) / torch.where(informative, radius, 1)
-    return torch.where(informative.squeeze(1), ESTIMATORS[estimator](ratios), 1)
+    coincide = radius == 0
+    ratios = torch.where(coincide, 1, distances) / torch.where(coincide, 1, radius)
+    return torch.where(coincide.squeeze(1), 1, ESTIMATORS[estimator](ratios))
 
 
 @full_precision
@@ -148,8 +148,8 @@ class _NeighbourDistances(torch.autograd.Function):
         x, reference, distances, neighbours = ctx.saved_tensors
         grad_x = torch.empty_like(x)
         grad_reference = torch.zeros_like(reference) if ctx.needs_input_grad[1] else None
-        pull = torch.where(distances > 0, grad, 0).unsqueeze(2)
-        lengths = torch.where(distances > 0, distances, 1).unsqueeze(2)
+        pull = torch.where(distances == 0, 0, grad).unsqueeze(2)
+        lengths = torch.where(distances == 0, 1, distances).unsqueeze(2)
         rows = max(1, _BLOCK // (neighbours.shape[1] * x.shape[1]))
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)

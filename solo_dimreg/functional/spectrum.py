@@ -34,7 +34,7 @@ def effective_rank(x: Tensor, center: bool = False) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    return entropy(singular_values(x - x.mean(dim=0) if center else x)).exp()
+    return entropy(singular_values(subtract_mean(x) if center else x)).exp()
 
 
 @full_precision
@@ -59,7 +59,7 @@ def singular_spectrum(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    values = singular_values(x - x.mean(dim=0)) ** 2 / max(len(x) - 1, 1)
+    values = singular_values(subtract_mean(x)) ** 2 / max(len(x) - 1, 1)
     return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
 
 
@@ -204,6 +204,16 @@ def _smoothed_rank(weights: Tensor) -> Tensor:
     total = weights.sum()
     p = weights / torch.where(total > 0, total, 1) + 1e-7
     return (-(p * p.log()).sum()).exp()
+
+
+def subtract_mean(x: Tensor) -> Tensor:
+    """Centres each column. One that is constant up to rounding becomes 0, with gradient 0.
+
+    What such a column keeps of its mean's rounding error is no direction that the features spread in.
+    """
+    centred = x - x.mean(dim=0)
+    rounding = 16 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x.detach(), dim=0)
+    return torch.where(torch.linalg.vector_norm(centred.detach(), dim=0) <= rounding, 0, centred)
 
 
 def entropy(weights: Tensor) -> Tensor:

@@ -189,6 +189,15 @@ def test_no_information_is_lid_one_with_zero_gradient(x):
     assert (lid == 1).all() and (gradient == 0).all()
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_features_that_overflowed_are_nan(bad, estimator):
+    x = normal(10, 3)
+    x[4, 1] = bad
+    lid = local_intrinsic_dimensionality(x, k=5, estimator=estimator)
+    assert torch.isnan(lid[4])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_inputs_are_computed_in_float32(dtype):
     x = normal(30, 16).to(dtype)

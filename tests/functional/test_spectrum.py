@@ -77,9 +77,21 @@ def test_effective_rank_is_finite(x, dtype, center):
     assert torch.isfinite(x.grad).all()
 
 
-def test_effective_rank_of_features_that_overflowed_is_nan():
+def test_effective_rank_of_constant_features_ignores_rounding():
+    # The mean of some of these columns is rounded, so that they are not 0 after centring.
+    x = torch.linspace(0.1, 9.7, 20).expand(30, 20)
+    assert (x - x.mean(dim=0)).count_nonzero() > 0
+    x = x.clone().requires_grad_()
+    rank = effective_rank(x, center=True)
+    rank.backward()
+    assert rank.item() == 1 and (x.grad == 0).all()
+    assert (singular_spectrum(x) == 0).all()
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_effective_rank_of_features_that_overflowed_is_nan(center):
     x = torch.tensor([[torch.inf, 1.0], [2.0, 3.0]], requires_grad=True)
-    rank = effective_rank(x)
+    rank = effective_rank(x, center)
     rank.backward()
     assert torch.isnan(rank) and torch.isnan(x.grad).all()
 
