@@ -30,8 +30,7 @@ class AdaDim(nn.Module):
 
     ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta_t * I(R;Z)``, over all
     processes. A reconstruction from the abstract, the findings and the reviews of [1], whose code and
-    equations were
-    not at hand: every choice is an option.
+    equations were not at hand: every choice is an option.
 
     After each call, ``metrics`` holds, detached: ``alpha``, ``beta``, ``erank`` (effective rank of Z), the
     matrix-based entropies ``H_R`` and ``H_Z``, ``I_RZ``, and ``loss_sample`` and ``loss_dimension`` without
