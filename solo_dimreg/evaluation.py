@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn import functional
 from torchvision import transforms
 from tqdm import tqdm
 
@@ -30,9 +31,8 @@ NATIVE_SIZES = {
 def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, Callable]:
     """Transforms for training a probe and for testing, at the resolution of the pretraining crops.
 
-    solo-learn's own where they have that resolution. Otherwise the whole image, resized, for testing; for
-    training a probe random crops and flips as strong as those of the pretraining, so that a data set that
-    must not be flipped (digits) is not.
+    solo-learn's own where they have that resolution. Otherwise the whole image, resized, for both: which
+    crops and flips leave the class as it is, nobody knows of a custom data set (a flipped 2 is no 2).
 
     Args:
         host: The solo-learn in use.
@@ -44,16 +44,16 @@ def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, C
         return host.evaluation_transforms(settings.data.dataset)
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    to_tensor = [
-        transforms.ToTensor(),
-        transforms.Normalize(
-            plain(view.get("mean", IMAGENET_DEFAULT_MEAN)), plain(view.get("std", IMAGENET_DEFAULT_STD))
-        ),
-    ]
-    crop = transforms.RandomResizedCrop(size, scale=(view.rrc.get("crop_min_scale", 0.08), 1.0))
-    flip = transforms.RandomHorizontalFlip(view.get("horizontal_flip", {}).get("prob", 0.5))
-    whole = [transforms.Resize(size), transforms.CenterCrop(size)]
-    return transforms.Compose([crop, flip, *to_tensor]), transforms.Compose([*whole, *to_tensor])
+    mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
+    whole = transforms.Compose(
+        [
+            transforms.Resize(size),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(plain(mean), plain(std)),
+        ]
+    )
+    return whole, whole
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,15 @@ def knn_accuracy(
         ConfigError: the method has no such features, or k exceeds the number of training images.
     """
     banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
-    if any(bank is None for bank in banks):
+    if banks[0] is None or banks[1] is None:
         raise ConfigError("--feature: this method has no projector; use backbone.")
     if not 1 <= k <= len(train.labels):
         raise ConfigError(
             f"--k: {k} is not allowed; it must be from 1 to {len(train.labels)}, the training images."
         )
+    if distance == "cosine":
+        # solo-learn 1.0.2 takes the scalar product of the features as they are, and its exponential overflows.
+        banks = [functional.normalize(bank, dim=1) for bank in banks]
     classifier = host.knn(k, temperature, distance)
     classifier(
         train_features=banks[0], train_targets=train.labels, test_features=banks[1], test_targets=val.labels
@@ -149,7 +152,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     datasets = host.evaluation_datasets(settings, *evaluation_transforms(host, run.settings))
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
-    host.pl.seed_everything(settings.get("seed", 5))
+    host.seed(settings.get("seed", 5))
     classes = max(len(getattr(datasets[0], "classes", ())), 1)
     probe = host.build_probe(host.backbone(run.method), settings, classes)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}

@@ -31,7 +31,7 @@ def pretrain(settings: DictConfig) -> Path | None:
     """
     host = register()
     check_pretraining(host, settings)
-    host.pl.seed_everything(settings.get("seed", 5))
+    host.seed(settings.get("seed", 5))
     try:
         arguments = host.pretraining_arguments(settings)
         method = host.build_method(arguments)

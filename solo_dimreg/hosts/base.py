@@ -7,6 +7,7 @@ host makes of them, its *arguments*, is its own affair.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -136,6 +137,15 @@ class Host(ABC):
     @abstractmethod
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         """The method behind the ``args.json`` of a run, with fresh weights."""
+
+    def seed(self, seed: int) -> None:
+        """Seeds every generator as solo-learn's scripts do, without Lightning's line about it."""
+        previous = logging.root.manager.disable
+        logging.disable(logging.INFO)
+        try:
+            self.pl.seed_everything(seed)
+        finally:
+            logging.disable(previous)
 
     def knn(self, k: int, temperature: float, distance: str) -> Any:
         """solo-learn's weighted k-NN classifier."""

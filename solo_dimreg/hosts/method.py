@@ -16,27 +16,27 @@ def make_method_base(base: type, read_block: ReadBlock) -> type:
     """A subclass of solo-learn's ``BaseMethod`` that hides how the two solo-learns construct a method."""
 
     class Method(base):  # type: ignore[misc, valid-type]
-        """Write ``setup``, ``embed`` and ``loss``; the rest is the same in both solo-learns.
+        """Write ``build``, ``embed`` and ``loss``; the rest is the same in both solo-learns.
 
-        The parameters of ``setup``, all with defaults, are the keys of ``method_kwargs`` in the config.
+        The parameters of ``build``, all with defaults, are the keys of ``method_kwargs`` in the config.
         """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             options: Mapping[str, Any] = read_block(args, kwargs, "method_kwargs") or {}
-            check_keys("method_kwargs", options, parameter_names(type(self).setup)[0] - {"self"})
+            check_keys("method_kwargs", options, parameter_names(type(self).build)[0] - {"self"})
             super().__init__(*args, **kwargs)
             try:
-                self.setup(**options)
+                self.build(**options)
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"method_kwargs: {error}") from error
 
-        def setup_parameters(self) -> list[dict[str, Any]]:
+        def own_params(self) -> list[dict[str, Any]]:
             """Parameter groups beyond the backbone and the online classifier."""
             return []
 
         @property
         def learnable_params(self) -> list[dict[str, Any]]:
-            return super().learnable_params + self.setup_parameters()
+            return super().learnable_params + self.own_params()
 
         def embed(self, features: Tensor) -> Tensor:
             """Embeddings z (B, d) of the backbone's features (B, D)."""

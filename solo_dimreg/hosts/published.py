@@ -99,7 +99,7 @@ def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
 
 
 class _TorchSchedulers:
-    """Lets a module of Lightning 1.6 use torch's own schedulers, which it takes for foreign from torch 2 on."""
+    """Lets a module of Lightning 1.6 use torch's own schedulers, foreign to it from torch 2 on."""
 
     def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
         scheduler.step() if metric is None else scheduler.step(metric)

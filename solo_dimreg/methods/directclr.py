@@ -33,7 +33,7 @@ def make_directclr(base: type) -> type:
                 num_groups (int): groups of ``group``. Defaults to 8.
         """
 
-        def setup(
+        def build(
             self,
             mode: str = "directclr",
             dim: int = 360,
@@ -74,7 +74,7 @@ def make_directclr(base: type) -> type:
                     nn.BatchNorm1d(proj_output_dim),
                 )
 
-        def setup_parameters(self) -> list[dict[str, Any]]:
+        def own_params(self) -> list[dict[str, Any]]:
             if self.mode in ("single", "simclr"):
                 return [{"name": "projector", "params": self.projector.parameters()}]
             return []

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from solo_dimreg.cli import main
+
+SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
+
+
+def solo_dimreg(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "solo_dimreg", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def paths(data: Path) -> tuple[str, ...]:
+    return tuple(f"data.{split}_path={data / split}" for split in ("train", "val"))
+
+
+def pretrain(name: str, data: Path, *overrides: str) -> tuple[str, ...]:
+    return ("pretrain", "-cp", "digits", "-cn", name, "max_epochs=1", *SMALL, *paths(data), *overrides)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "linear", "knn", "benchmark", "data", "methods", "doctor"])
+def test_help_teaches(here, command: str) -> None:
+    shown = here(command, "--help")
+    assert shown.returncode == 0
+    assert "Usage:" in shown.stdout and len(shown.stdout.splitlines()) > 5
+
+
+def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) -> None:
+    run = solo_dimreg(*pretrain("ldreg_byol", few_digits, "regularizers.ldreg.warmup_epochs=0"), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    (checkpoint,) = tmp_path.glob("out/ldreg_byol/*/*.ckpt")
+    assert str(checkpoint.parent.relative_to(tmp_path)) in run.stdout
+    header = (checkpoint.parent / "metrics.csv").read_text().splitlines()[0]
+    assert "train_ldreg_epoch" in header and "val_acc1" in header
+
+    probe = (
+        "linear",
+        str(checkpoint.parent),
+        "--out",
+        "linear.json",
+        "max_epochs=2",
+        "optimizer.batch_size=32",
+    )
+    result = solo_dimreg(*probe, "data.num_workers=0", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert 0 <= json.loads((tmp_path / "linear.json").read_text())["linear"]["acc1"] <= 100
+
+    options = (
+        "--k",
+        "5",
+        "--k",
+        "10",
+        "--feature",
+        "backbone",
+        "--feature",
+        "projector",
+        "--out",
+        "knn.json",
+    )
+    result = solo_dimreg("knn", str(checkpoint), *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "knn.json").read_text())["knn"]
+    assert [(row["feature"], row["k"]) for row in rows] == [
+        ("backbone", 5), ("backbone", 10), ("projector", 5), ("projector", 10)
+    ]  # fmt: skip
+
+
+def fails(run: subprocess.CompletedProcess, *words: str) -> None:
+    """One line on standard error that holds the words, and exit status 2."""
+    assert run.returncode == 2, (run.returncode, run.stderr)
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert all(word in run.stderr for word in words), run.stderr
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    """Runs the command line in this process, in an empty folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["solo-dimreg", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, exit_.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "words"),
+    [
+        ("simclr", ["method=simclar"], ["method", "'simclar'", "Did you mean 'simclr'"]),
+        ("simclr", ["+regularizers.ldrag.weight=1"], ["regularizers.ldrag", "Did you mean 'ldreg'"]),
+        ("ldreg_simclr", ["regularizers.ldreg.k=0"], ["regularizers.ldreg", "k", "0"]),
+        ("ldreg_simclr", ["regularizers.ldreg.weight=-1"], ["regularizers.ldreg.weight", "-1", ">= 0"]),
+        ("ldreg_simclr", ["+regularizers.ldreg.kk=3"], ["regularizers.ldreg.kk", "3", "Did you mean 'k'"]),
+        ("simclr", ["data.train_path=nowhere"], ["data.train_path", "'nowhere'", "does not exist"]),
+        ("simclrr", [], ["--config-name", "'simclrr'", "Did you mean 'simclr'"]),
+        ("simclr", ["data.format=dali"], ["data.format", "'dali'", "CUDA"]),
+        ("simclr", ["data.format=dalli"], ["data.format", "Did you mean 'dali'"]),
+        ("simclr", ["optimizer.batch_size=5000"], ["optimizer.batch_size", "5000", "120"]),
+        ("simclr", ["optimiser.lr=1"], ["optimiser"]),
+        ("directclr", ["method_kwargs.dim=4096"], ["method_kwargs.dim", "4096", "512"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    here, tmp_path: Path, few_digits: Path, name: str, overrides: list[str], words: list[str]
+) -> None:
+    fails(here(*pretrain(name, few_digits, *overrides)), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_class_folder_is_refused(here, tmp_path: Path, few_digits: Path) -> None:
+    data = tmp_path / "data" / "train"
+    (data / "empty").mkdir(parents=True)
+    run = here(*pretrain("simclr", few_digits, f"data.train_path={data}"))
+    fails(run, "data.train_path", "empty")
+
+
+def test_unknown_config_folder_is_refused(here) -> None:
+    fails(here("pretrain", "-cp", "digit", "-cn", "simclr"), "'digits'", "imagenet100")
+
+
+def test_missing_checkpoint_is_refused(here) -> None:
+    fails(here("knn", "nowhere"), "nowhere")
+    fails(here("linear", "nowhere"), "nowhere")
+
+
+def without_solo_learn(tmp_path: Path) -> dict[str, str]:
+    """An environment in which no solo-learn can be found."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "hidden = lambda name, *rest: None if name.partition('.')[0] == 'solo' else find(name, *rest)\n"
+        "PathFinder.find_spec = staticmethod(hidden)\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+def test_without_solo_learn(tmp_path: Path, few_digits: Path) -> None:
+    env = without_solo_learn(tmp_path)
+    run = solo_dimreg(*pretrain("simclr", few_digits), cwd=tmp_path, env=env)
+    fails(run, "solo-learn", "PYTHONPATH", "pip install")
+    run = solo_dimreg("doctor", "--json", cwd=tmp_path, env=env)
+    assert run.returncode == 1
+    (problem,) = json.loads(run.stdout)["problems"]
+    assert "solo-learn" in problem["what"] and "pip install" in problem["mend"]
+
+
+def test_doctor_reports_what_is_here(here, host) -> None:
+    run = here("doctor", "--json")
+    assert run.returncode == 0, run.stderr
+    findings = json.loads(run.stdout)
+    assert findings["solo_learn"]["generation"] == host.generation
+    assert findings["hydra_plugin"] and findings["problems"] == []
+    assert findings["plugins"]["ldreg"] == "solo-dimreg"
+    assert (Path(findings["configs"]) / "pretrain").is_dir()
+    shown = here("doctor")
+    assert "Ready to train." in shown.stdout
+
+
+def test_methods_lists_where_each_comes_from(here, host) -> None:
+    rows = {row["name"]: row for row in json.loads(here("methods", "--json").stdout)}
+    assert rows["byol"]["distribution"] == "solo-learn"
+    assert rows["ldreg_byol"]["plugin"] == "ldreg" and rows["ldreg_byol"]["distribution"] == "solo-dimreg"
+    assert rows["directclr"]["kind"] == "method" and rows["ldreg"]["kind"] in ("method", "regularizer")
+    assert set(rows) >= set(host.methods) - {"base", "linear"}
+
+
+def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, few_digits: Path) -> None:
+    arguments = ["benchmark", "quick", "--out", "results", "--row", "simclr", "--linear", "max_epochs=1"]
+    arguments += ["--linear", "optimizer.batch_size=32", "max_epochs=8", *SMALL[:2], *paths(few_digits)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "solo_dimreg", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.rglob("*ep=1.ckpt")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Interrupted" in errors and "Traceback" not in errors
+    assert list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob("result.json"))
+
+    again = solo_dimreg(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "resuming after epoch" in again.stdout
+    (result,) = tmp_path.rglob("result.json")
+    assert "ep=7" in json.loads(result.read_text())["checkpoint"]
+    third = solo_dimreg(*arguments, cwd=tmp_path)
+    assert third.returncode == 0 and "finished before: skipped" in third.stdout

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from solo_dimreg.datasets.digits import write_digits
+from solo_dimreg.hosts import Host, register
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    return register()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All the digits as image folders."""
+    return write_digits(tmp_path_factory.mktemp("data") / "digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slice of the digits: 12 training and 4 validation images of every class."""
+    out = tmp_path_factory.mktemp("data") / "few"
+    for split, count in (("train", 12), ("val", 4)):
+        for folder in sorted((digits / split).iterdir()):
+            target = out / split / folder.name
+            target.mkdir(parents=True)
+            for image in sorted(folder.iterdir())[:count]:
+                shutil.copy(image, target)
+    return out
+
+
+@pytest.fixture(scope="session")
+def solo_learn_clone() -> Path:
+    """The clone of the current solo-learn that SOLO_LEARN names."""
+    return Path(os.environ["SOLO_LEARN"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not os.environ.get("SOLO_LEARN"):
+        terminalreporter.write_line(
+            "Not run: the tests of the current solo-learn's own scripts. "
+            "SOLO_LEARN=<clone of github.com/vturrisi/solo-learn> ./reproduce.sh test runs them too."
+        )

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import Distribution, EntryPoint, distribution
+from pathlib import Path
+
+import pytest
+
+from solo_dimreg.errors import PluginError
+from solo_dimreg.plugins import registered
+from solo_dimreg.plugins.manager import load_plugins
+
+# A whole third-party package, as its author would write it: the ten lines that the README shows.
+DECOV = """
+import torch
+from torch import nn
+from solo_dimreg.plugins import hookimpl
+
+class VarianceHinge(nn.Module):
+    def __init__(self, target=1.0):
+        super().__init__()
+        self.target = target
+
+    def forward(self, views, momentum_views=()):
+        return torch.stack([torch.relu(self.target - view.std(dim=0)).mean() for view in views]).mean()
+
+@hookimpl
+def register_regularizers():
+    return {"variance_hinge": VarianceHinge}
+"""
+
+
+def install(site: Path, package: str, source: str, plugin: str | None = None) -> None:
+    """Installs a plugin package into a folder, by its metadata as a wheel would bring it."""
+    module = package.replace("-", "_")
+    (site / f"{module}.py").write_text(source)
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[solo_dimreg]\n{plugin or module} = {module}\n")
+
+
+def entries(site: Path) -> list[EntryPoint]:
+    return [
+        entry
+        for dist in Distribution.discover(path=[str(site)])
+        for entry in dist.entry_points
+        if entry.group == "solo_dimreg"
+    ]
+
+
+def solo_dimreg(site: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "solo_dimreg", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_built_ins_come_through_the_entry_points_of_the_distribution() -> None:
+    names = {entry.name for entry in distribution("solo-dimreg").entry_points if entry.group == "solo_dimreg"}
+    regularizer = registered("regularizers")["ldreg"]
+    assert regularizer.plugin in names
+    assert regularizer.distribution == "solo-dimreg"
+
+
+def test_an_installed_plugin_trains_by_name(tmp_path: Path, few_digits: Path) -> None:
+    install(tmp_path, "variance-hinge", DECOV)
+    listed = solo_dimreg(tmp_path, "methods", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert rows["variance_hinge"] == {
+        "name": "variance_hinge",
+        "kind": "regularizer",
+        "plugin": "variance_hinge",
+        "distribution": "variance-hinge",
+    }
+    run = solo_dimreg(
+        tmp_path,
+        *("pretrain", "--config-path", "digits", "--config-name", "simclr", "max_epochs=1"),
+        *("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out"),
+        *(f"data.{split}_path={few_digits / split}" for split in ("train", "val")),
+        *("+regularizers.variance_hinge.weight=0.1", "+regularizers.variance_hinge.target=2.0"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    (metrics,) = tmp_path.glob("out/simclr/*/metrics.csv")
+    assert "train_variance_hinge_epoch" in metrics.read_text().splitlines()[0]
+
+
+def test_a_plugin_that_does_not_import_is_named_with_its_package(tmp_path: Path) -> None:
+    install(tmp_path, "broken-plugin", "import does_not_exist_anywhere\n")
+    run = solo_dimreg(tmp_path, "methods")
+    assert run.returncode == 2
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert "broken-plugin" in run.stderr and "does_not_exist_anywhere" in run.stderr
+
+
+def test_two_plugins_with_one_name_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "first-package", DECOV)
+    install(tmp_path, "second-package", DECOV)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError) as error:
+        registered("regularizers", load_plugins(entries(tmp_path)))
+    assert all(name in str(error.value) for name in ("first-package", "second-package", "'variance_hinge'"))
+
+
+def test_two_entry_points_with_one_name_are_both_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "third-package", DECOV, plugin="same")
+    install(tmp_path, "fourth-package", DECOV, plugin="same")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"third-package.*fourth-package|fourth-package.*third-package"):
+        load_plugins(entries(tmp_path))
+
+
+def test_a_hook_that_does_not_exist_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from solo_dimreg.plugins import hookimpl\n@hookimpl\ndef register_regularisers():\n    return {}\n"
+    )
+    install(tmp_path, "misspelt-plugin", source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"misspelt-plugin.*register_regularisers"):
+        load_plugins(entries(tmp_path))
+
+
+def test_a_method_may_not_take_solo_learns_name(tmp_path: Path) -> None:
+    source = (
+        "from solo_dimreg.plugins import hookimpl\n@hookimpl\n"
+        "def register_methods(host):\n    return {'simclr': host.Method}\n"
+    )
+    install(tmp_path, "greedy-plugin", source)
+    run = solo_dimreg(tmp_path, "methods")
+    assert run.returncode == 2
+    assert "greedy-plugin" in run.stderr and "'simclr'" in run.stderr

@@ -1,0 +1,127 @@
+"""Small configs and data with which methods really train, for both solo-learns."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.hosts import Host, register
+
+BATCH = 16
+AUGMENTATION = {
+    "rrc": {"enabled": True, "crop_min_scale": 0.4, "crop_max_scale": 1.0},
+    "color_jitter": {"prob": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+    "grayscale": {"prob": 0.0},
+    "gaussian_blur": {"prob": 0.0},
+    "solarization": {"prob": 0.0},
+    "equalization": {"prob": 0.0},
+    "horizontal_flip": {"prob": 0.0},
+    "crop_size": 32,
+    "num_crops": 2,
+}
+PROJECTOR = {"proj_hidden_dim": 32, "proj_output_dim": 16}
+PREDICTOR = {**PROJECTOR, "pred_hidden_dim": 16}
+QUEUE = {"queue_size": 64}
+# What each method of solo-learn needs to be told; the rest has defaults.
+METHOD_KWARGS: dict[str, dict[str, Any]] = {
+    "all4one": {**PREDICTOR, **QUEUE, "temperature": 0.2},
+    "barlow_twins": PROJECTOR,
+    "byol": PREDICTOR,
+    "deepclusterv2": {**PROJECTOR, "num_prototypes": [8, 8, 8]},
+    "dino": {**PROJECTOR, "num_prototypes": 32},
+    "mae": {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 2},
+    "mocov2plus": {**PROJECTOR, **QUEUE, "temperature": 0.2},
+    "mocov3": {**PREDICTOR, "temperature": 0.2},
+    "nnbyol": {**PREDICTOR, **QUEUE},
+    "nnclr": {**PREDICTOR, **QUEUE, "temperature": 0.2},
+    "nnsiam": {**PREDICTOR, **QUEUE},
+    "ressl": {**PROJECTOR, **QUEUE, "temperature_q": 0.1, "temperature_k": 0.04},
+    "simclr": {**PROJECTOR, "temperature": 0.2},
+    "simsiam": PREDICTOR,
+    "supcon": {**PROJECTOR, "temperature": 0.2},
+    "swav": {**PROJECTOR, **QUEUE, "temperature": 0.1, "num_prototypes": 16},
+    "vibcreg": PROJECTOR,
+    "vicreg": PROJECTOR,
+    "wmse": {**PROJECTOR, "whitening_size": 32},
+}
+
+
+def config(method: str, train_path: str, **changes: Any) -> DictConfig:
+    """A complete pretraining config on image folders; ``changes`` replace or add top-level keys."""
+    base = method.removeprefix("ldreg_")
+    content: dict[str, Any] = {
+        "name": f"{method}-test",
+        "method": method,
+        "backbone": {"name": "resnet18"},
+        "method_kwargs": copy.deepcopy(METHOD_KWARGS.get(base, {})),
+        "momentum": {"base_tau": 0.9, "final_tau": 1.0},
+        "data": {"dataset": "custom", "train_path": train_path, "val_path": None, "num_workers": 0},
+        "augmentations": [copy.deepcopy(AUGMENTATION)],
+        "optimizer": {
+            "name": "sgd",
+            "batch_size": BATCH,
+            "lr": 0.1,
+            "classifier_lr": 0.1,
+            "weight_decay": 0.0,
+        },
+        "scheduler": {"name": "warmup_cosine", "warmup_epochs": 0},
+        "checkpoint": {"enabled": False},
+        "auto_resume": {"enabled": False},
+        "max_epochs": 1,
+        "devices": "1",
+        "accelerator": "cpu",
+        "strategy": "auto",
+        "precision": 32,
+        "sync_batchnorm": False,
+        "seed": 7,
+    }
+    if base == "mae":
+        content["backbone"] = {"name": "vit_tiny", "kwargs": {"patch_size": 16, "img_size": 32}}
+    content.update(changes)
+    cfg = OmegaConf.create(content)
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+class RandomViews(Dataset):
+    """Noise in the format of solo-learn's training data: index, views, label."""
+
+    def __init__(self, length: int, views: int, size: int = 32) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(length, views, 3, size, size, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[int, list[Tensor], int]:
+        return index, list(self.images[index]), index % 10
+
+
+def train_steps(host: Host, method: Any, steps: int = 3, views: int = 2) -> dict[str, float]:
+    """Trains a method for some steps on noise; returns what it logged."""
+    loader = DataLoader(RandomViews(BATCH * steps, views), batch_size=BATCH, drop_last=True)
+    trainer = host.pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, loader)
+    assert trainer.global_step == steps
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def build(settings: DictConfig, host: Host | None = None) -> Any:
+    """The method that a config asks for, from a fixed random state."""
+    host = host or register()
+    arguments = host.pretraining_arguments(settings)
+    host.pl.seed_everything(int(settings.seed))
+    return host.build_method(arguments)
