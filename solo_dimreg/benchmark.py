@@ -281,8 +281,8 @@ def results_page(name: str, summary: Sequence[dict[str, Any]], epochs: int) -> s
     return (
         f"# {name}\n\n{table}\n\n"
         f"{epochs} epochs of pretraining. Linear and k-NN (k = {KNN['k']}, cosine) accuracy are "
-        "solo-learn's, on the validation images. Effective rank (of the centred features) and LID (geometric mean, k = 32) "
-        "are those of the backbone's features of the training images, without augmentation. ± is the "
-        "standard deviation over the seeds.\n\n"
+        "solo-learn's, on the validation images. Effective rank (of the centred features) and LID (geometric "
+        "mean, k = 32) are those of the backbone's features of the training images, without augmentation. "
+        "± is the standard deviation over the seeds.\n\n"
         "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)\n"
     )

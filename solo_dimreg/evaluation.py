@@ -111,18 +111,19 @@ def knn_accuracy(
         ConfigError: the method has no such features, or k exceeds the number of training images.
     """
     banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
-    if banks[0] is None or banks[1] is None:
+    memory, queries = banks
+    if memory is None or queries is None:
         raise ConfigError("--feature: this method has no projector; use backbone.")
     if not 1 <= k <= len(train.labels):
         raise ConfigError(
             f"--k: {k} is not allowed; it must be from 1 to {len(train.labels)}, the training images."
         )
     if distance == "cosine":
-        # solo-learn 1.0.2 takes the scalar product of the features as they are, and its exponential overflows.
-        banks = [functional.normalize(bank, dim=1) for bank in banks]
+        # solo-learn 1.0.2 multiplies the features as they are, and the exponential of that overflows.
+        memory, queries = functional.normalize(memory, dim=1), functional.normalize(queries, dim=1)
     classifier = host.knn(k, temperature, distance)
     classifier(
-        train_features=banks[0], train_targets=train.labels, test_features=banks[1], test_targets=val.labels
+        train_features=memory, train_targets=train.labels, test_features=queries, test_targets=val.labels
     )
     top1, top5 = classifier.compute()
     return {"acc1": float(top1), "acc5": float(top5)}

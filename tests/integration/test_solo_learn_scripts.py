@@ -1,0 +1,83 @@
+"""The current solo-learn's own scripts, unmodified, with the add-on installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("SOLO_LEARN"), reason="needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>"
+)
+ON_CPU = ("accelerator=cpu", "strategy=auto", "precision=32", "sync_batchnorm=False", "wandb.enabled=False")
+BLOCK = "\nregularizers:\n  ldreg: {weight: 0.01, k: 8, warmup_epochs: 0}\n"
+
+
+def script(clone: Path, name: str, folder: Path, config: str, cwd: Path, *overrides: str) -> str:
+    command = [sys.executable, str(clone / name), "--config-path", str(folder), "--config-name", config]
+    run = subprocess.run([*command, *ON_CPU, *overrides], cwd=cwd, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-5000:]
+    return run.stdout + run.stderr
+
+
+def on_digits(few_digits: Path, devices: int = 1) -> tuple[str, ...]:
+    data = ("data.dataset=custom", f"data.train_path={few_digits / 'train'}", "data.num_workers=0")
+    short = ("max_epochs=1", "optimizer.batch_size=32", "auto_resume.enabled=False")
+    return (*data, *short, "data.format=image_folder", f'devices="{devices}"')
+
+
+def run_folder(cwd: Path, method: str) -> Path:
+    (arguments,) = (cwd / "trained_models" / method).rglob("args.json")
+    return arguments.parent
+
+
+def test_our_config_beside_solo_learns_and_its_linear_evaluation(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
+    assert not (folder / "ldreg_simclr.yaml").exists()
+    overrides = ("data.val_path=null", "regularizers.ldreg.warmup_epochs=0", *on_digits(few_digits))
+    script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
+    run = run_folder(tmp_path, "ldreg_simclr")
+    assert json.loads((run / "args.json").read_text())["regularizers"]["ldreg"]["warmup_epochs"] == 0
+    (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
+    assert "train_ldreg_epoch" in metrics.read_text().splitlines()[0]
+
+    (checkpoint,) = run.glob("*.ckpt")
+    folder = solo_learn_clone / "scripts" / "linear" / "imagenet-100"
+    overrides = (f'pretrained_feature_extractor="{checkpoint}"', f"data.val_path={few_digits / 'val'}")
+    script(solo_learn_clone, "main_linear.py", folder, "simclr", tmp_path, *overrides, *on_digits(few_digits))
+    columns = [
+        path.read_text().splitlines()[0] for path in (tmp_path / "lightning_logs").rglob("metrics.csv")
+    ]
+    assert any("val_acc1" in header for header in columns)
+
+
+def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(solo_learn_clone / "scripts" / "pretrain" / "cifar", tmp_path / "mine")
+    with (folder / "byol.yaml").open("a") as config:
+        config.write(BLOCK)
+    overrides = ("data.val_path=null", *on_digits(few_digits))
+    script(solo_learn_clone, "main_pretrain.py", folder, "byol", tmp_path, *overrides)
+    (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
+    header, *_, last = metrics.read_text().splitlines()
+    assert "train_ldreg_epoch" in header
+    assert float(last.split(",")[header.split(",").index("train_ldreg_epoch")]) < 0
+
+
+def test_child_processes_of_ddp_register_too(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
+    overrides = ("data.val_path=null", *on_digits(few_digits, devices=2), "strategy=ddp")
+    overrides += ("regularizers.ldreg.warmup_epochs=0",)
+    script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
+    (checkpoint,) = run_folder(tmp_path, "ldreg_simclr").glob("*.ckpt")
+    # 120 images in batches of 32 are three steps of one process and one of two processes.
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
