@@ -5,8 +5,9 @@ A block maps names of regularizers to their settings::
     regularizers:
       ldreg: {weight: 0.005, k: 64, warmup_epochs: 10}
 
-``weight`` (>= 0) and ``warmup_epochs`` (the first epochs train without the term) are common to all; the other
-keys are the parameters of the regularizer's constructor.
+``weight`` (>= 0), ``warmup_epochs`` (the first epochs train without the term) and ``where`` (``features`` of
+the backbone or ``embeddings`` of the projector) are common to all; the other keys are the parameters of the
+regularizer's constructor.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from torch import Tensor, nn
 from solo_dimreg.errors import ConfigError, nearest, unknown
 from solo_dimreg.plugins import registered
 
+PLACES = ("features", "embeddings")
+
 
 class Term(nn.Module):
-    """One regularizer with its weight and the epochs it waits."""
+    """One regularizer with its weight, the epochs it waits, and what it looks at."""
 
-    def __init__(self, regularizer: nn.Module, weight: float, warmup_epochs: int) -> None:
+    def __init__(self, regularizer: nn.Module, weight: float, warmup_epochs: int, where: str) -> None:
         super().__init__()
+        self.where = where
         self.regularizer = regularizer
         self.weight = weight
         self.warmup_epochs = warmup_epochs
@@ -74,17 +78,20 @@ def _build_term(name: str, regularizer: type[nn.Module], options: Mapping[str, A
     key = f"regularizers.{name}"
     named, open_ended = parameter_names(regularizer)
     if not open_ended:
-        check_keys(key, options, named | {"weight", "warmup_epochs"})
-    merged = {"warmup_epochs": 0, **getattr(regularizer, "defaults", {}), **options}
+        check_keys(key, options, named | {"weight", "warmup_epochs", "where"})
+    merged = {"warmup_epochs": 0, "where": "features", **getattr(regularizer, "defaults", {}), **options}
     if "weight" not in merged:
         raise ConfigError(f"{key}.weight: is missing; it must be a number >= 0.")
     weight = float(_number(f"{key}.weight", merged.pop("weight")))
     warmup_epochs = _number(f"{key}.warmup_epochs", merged.pop("warmup_epochs"), integer=True)
+    where = merged.pop("where")
+    if where not in PLACES:
+        raise ConfigError(f"{key}.where: {unknown('place', str(where), PLACES)}")
     try:
         module = regularizer(**merged)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{key}: {error}") from error
-    return Term(module, weight, warmup_epochs)
+    return Term(module, weight, warmup_epochs, where)
 
 
 def build_terms(block: Mapping[str, Any] | None) -> dict[str, Term]:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from solo_dimreg.backbones import check_input_sizes, find_backbone
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.evaluation import evaluation_transforms
 from solo_dimreg.hosts import Host, plain, register
@@ -40,6 +41,9 @@ def pretrain(settings: DictConfig) -> Path | None:
         raise ConfigError(
             f"The config lacks a setting or has a wrong one: {str(error).splitlines()[0]}"
         ) from error
+    if find_backbone(settings.backbone.name) is not None:
+        sizes = {augmentation.crop_size for augmentation in settings.augmentations}
+        check_input_sizes(settings.backbone.name, host.backbone(method), sizes)
     if "train_dataloaders" in data:
         check_full_batch(settings, len(data["train_dataloaders"].dataset))
     validation = _validation_loader(host, settings)

@@ -83,6 +83,14 @@ class Host(ABC):
         """The keyword arguments of a method's constructor with a block of settings put in."""
 
     @abstractmethod
+    def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs ``init``, the constructor of solo-learn's base class, with any of our backbones."""
+
+    @abstractmethod
+    def add_backbones(self) -> None:
+        """Makes timm's and the plugins' backbones known to solo-learn, where it keeps a table of them."""
+
+    @abstractmethod
     def pretraining_arguments(self, settings: DictConfig) -> Any:
         """solo-learn's own defaults, checks and scaling applied to a config."""
 

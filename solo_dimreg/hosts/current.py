@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
+from solo_dimreg.backbones import find_backbone, input_size_kwargs, timm_names
+from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.plugins import registered
+
+
+def _build_own(build: Callable, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    return build(method.removeprefix("ldreg_") if method else method, *args, **kwargs)
+
+
+def _build_other(name: str, method: str | None, **kwargs: Any) -> nn.Module:
+    if method and method.removeprefix("ldreg_") == "mae":
+        raise ConfigError(f"backbone.name: {name!r} is not allowed for MAE, which needs solo-learn's ViT.")
+    build = find_backbone(name)
+    assert build is not None  # it was found when it was put into the table
+    return build(**kwargs)
 
 
 def _config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DictConfig:
@@ -46,8 +62,33 @@ class CurrentHost(Host):
     def write_block(
         args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
     ) -> dict[str, Any]:
-        _config(args, kwargs)[name] = block
+        cfg = _config(args, kwargs)
+        with open_dict(cfg):
+            cfg[name] = block
         return kwargs
+
+    def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cfg = _config(args, kwargs)
+        if "augmentations" in cfg and cfg.backbone.get("kwargs", {}).get("img_size") is None:
+            fixed = input_size_kwargs(cfg.backbone.name, cfg.augmentations[0].crop_size)
+            if fixed:
+                with open_dict(cfg):
+                    cfg.backbone.kwargs = {**(plain(cfg.backbone.get("kwargs")) or {}), **fixed}
+        init(*args, **kwargs)
+
+    def add_backbones(self) -> None:
+        # solo-learn's ViTs choose their variant by the name of the method, and must see ldreg_mae as mae.
+        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        for name, build in list(backbones.items()):
+            backbones[name] = functools.partial(_build_own, build)
+        for name in (*timm_names(), *registered("backbones")):
+            if name in backbones or name.startswith("resnet"):
+                package = registered("backbones")[name].distribution
+                raise PluginError(
+                    f"{package} registers the backbone {name!r}, a name that solo-learn takes for its own. "
+                    "Uninstall or mend that package."
+                )
+            backbones[name] = functools.partial(_build_other, name)
 
     def pretraining_arguments(self, settings: DictConfig) -> DictConfig:
         from solo.args.pretrain import parse_cfg

@@ -5,56 +5,78 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts.tap import ReadBlock
 from solo_dimreg.regularization import check_keys, parameter_names
 
 
-def make_method_base(base: type, read_block: ReadBlock) -> type:
-    """A subclass of solo-learn's ``BaseMethod`` that hides how the two solo-learns construct a method."""
+def make_method_base(base: type, read_block: Any) -> type:
+    """A subclass of solo-learn's ``BaseMethod`` that hides how the two solo-learns construct a method.
+
+    Args:
+        base: ``BaseMethod``.
+        read_block: ``Host.read_block``.
+    """
 
     class Method(base):  # type: ignore[misc, valid-type]
-        """Write ``build``, ``embed`` and ``loss``; the rest is the same in both solo-learns.
+        """Write ``build`` and ``loss``; the rest is the same in both solo-learns.
 
-        The parameters of ``build``, all with defaults, are the keys of ``method_kwargs`` in the config.
+        ``build`` makes ``self.projector`` (features (B, D), D being ``self.features_dim``, to embeddings) and
+        what else the method has. Its parameters, all with defaults, are the keys of ``method_kwargs``; where
+        it takes any others, so are those of ``criterion``'s constructor.
         """
+
+        projector: nn.Module
+        large_crops: int | None = None  # what the method insists on
+        criterion: type | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             options: Mapping[str, Any] = read_block(args, kwargs, "method_kwargs") or {}
-            check_keys("method_kwargs", options, parameter_names(type(self).build)[0] - {"self"})
+            names, open_ended = parameter_names(type(self).build)
+            if open_ended and self.criterion:
+                names |= parameter_names(self.criterion)[0]
+            check_keys("method_kwargs", options, names - {"self"})
             super().__init__(*args, **kwargs)
+            if self.large_crops not in (None, self.num_large_crops):
+                raise ConfigError(
+                    f"augmentations: give {self.num_large_crops} large crops, but {type(self).__name__} trains "
+                    f"on {self.large_crops}."
+                )
             try:
                 self.build(**options)
             except (ValueError, TypeError) as error:
-                raise ConfigError(f"method_kwargs: {error}") from error
+                raise ConfigError(_with_key("method_kwargs", error)) from error
 
-        def own_params(self) -> list[dict[str, Any]]:
-            """Parameter groups beyond the backbone and the online classifier."""
-            return []
-
-        @property
-        def learnable_params(self) -> list[dict[str, Any]]:
-            return super().learnable_params + self.own_params()
-
-        def embed(self, features: Tensor) -> Tensor:
-            """Embeddings z (B, d) of the backbone's features (B, D)."""
-            return features
+        def build(self) -> None:
+            """Makes ``self.projector``; the identity here."""
+            self.projector = nn.Identity()
 
         def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
             """Losses and figures to log, by name, from the large crops; ``"loss"`` is what is minimized."""
             raise NotImplementedError(f"{type(self).__name__} has no loss")
 
+        @property
+        def learnable_params(self) -> list[dict[str, Any]]:
+            params = list(self.projector.parameters())
+            own = [{"name": "projector", "params": params}] if params else []
+            return super().learnable_params + own
+
+        @property
+        def progress(self) -> float:
+            """The part of the training that is done, from 0 to 1."""
+            steps = self.trainer.estimated_stepping_batches
+            return min(1.0, self.trainer.global_step / max(1, steps))
+
         def forward(self, X: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
             out = super().forward(X, *args, **kwargs)
-            return {**out, "z": self.embed(out["feats"])}
+            return {**out, "z": self.projector(out["feats"])}
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             out = super().training_step(batch, batch_idx)
             features = out["feats"][: self.num_large_crops]
             # The published solo-learn trains on base_forward, which knows nothing of z.
-            embeddings = out["z"] if "z" in out else [self.embed(view) for view in features]
+            embeddings = out["z"] if "z" in out else [self.projector(view) for view in features]
             losses = self.loss(features, embeddings[: self.num_large_crops])
             loss = losses.pop("loss")
             figures = {f"train_{name}": value for name, value in losses.items()}
@@ -62,3 +84,9 @@ def make_method_base(base: type, read_block: ReadBlock) -> type:
             return loss + out["loss"]
 
     return Method
+
+
+def _with_key(block: str, error: Exception) -> str:
+    """The message with the name of the block in front, unless it names one already."""
+    text = str(error)
+    return text if text.startswith(f"{block}.") else f"{block}: {text}"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from solo_dimreg.backbones import find_backbone, input_size_kwargs
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.hosts.base import Host, device_count, plain
 from solo_dimreg.regularization import check_keys
@@ -91,10 +92,13 @@ def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
     name = settings.backbone.name
     kwargs = dict(plain(settings.backbone.get("kwargs", {})) or {})
     cifar = settings.data.dataset in ("cifar10", "cifar100")
-    if "resnet" not in name:
-        kwargs.setdefault("img_size", settings.augmentations[0].crop_size)
-    if "vit" in name:
-        kwargs.setdefault("patch_size", 16)
+    crop_size = settings.augmentations[0].crop_size
+    if find_backbone(name) is not None:
+        kwargs = {**input_size_kwargs(name, crop_size), **kwargs}
+    elif "resnet" not in name:
+        kwargs.setdefault("img_size", crop_size)
+        if "vit" in name:
+            kwargs.setdefault("patch_size", 16)
     return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
 
 
@@ -125,6 +129,28 @@ class PublishedHost(Host):
         args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
     ) -> dict[str, Any]:
         return {**kwargs, name: block}
+
+    def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        build = find_backbone(kwargs.get("encoder", ""))
+        if build is None:
+            init(*args, **kwargs)
+            return
+        # The names of the encoders are fixed inside the constructor: one of them is built and replaced.
+        init(*args, **{**kwargs, "encoder": "resnet18", "backbone_args": {}})
+        options = {key: value for key, value in kwargs["backbone_args"].items() if key != "cifar"}
+        method.encoder_name, method.encoder = kwargs["encoder"], build(**options)
+        method.features_dim = method.encoder.num_features
+        method.classifier = nn.Linear(method.features_dim, method.num_classes)
+        if issubclass(type(method), self.momentum_method):
+            from solo.utils.momentum import initialize_momentum_params
+
+            method.momentum_encoder = build(**options)
+            initialize_momentum_params(method.encoder, method.momentum_encoder)
+            if method.momentum_classifier is not None:
+                method.momentum_classifier = nn.Linear(method.features_dim, method.num_classes)
+
+    def add_backbones(self) -> None:
+        pass  # 1.0.2 has no table: initialize() puts them in place
 
     def _method_settings(self, method: type, settings: DictConfig) -> dict[str, Any]:
         """The defaults of a method's parser under the config's ``method_kwargs`` and ``momentum``."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from solo_dimreg.errors import HostError, PluginError
 from solo_dimreg.hosts.base import Host
-from solo_dimreg.hosts.tap import make_tap
+from solo_dimreg.hosts.tap import tapped
 from solo_dimreg.plugins import registered
 
 NOT_METHODS = ("base", "linear")
@@ -61,12 +61,6 @@ def find_host() -> Host:
     raise HostError(MISSING)
 
 
-def _tapped(host: Host, method: type) -> type:
-    base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
-    tap = make_tap(base, host.read_block)
-    return type(method.__name__, (method, tap), {"__doc__": method.__doc__, "__module__": method.__module__})
-
-
 def _ldreg_weight(host: Host, name: str, method: type) -> float:
     kind = "momentum" if issubclass(method, host.momentum_method) else "other"
     return LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
@@ -99,6 +93,7 @@ def register() -> Host:
         PluginError: a plugin is broken, or registers a name that solo-learn or another plugin has.
     """
     host = find_host()
+    host.add_backbones()
     own = {name: method for name, method in host.methods.items() if name not in NOT_METHODS}
     brought = registered("methods", host=host)
     for name, registration in brought.items():
@@ -108,20 +103,8 @@ def register() -> Host:
                 f"{name!r}, a name that solo-learn or LDReg has. Uninstall or mend that package."
             )
     for name, method in {**own, **{n: r.value for n, r in brought.items()}}.items():
-        host.methods[name] = _tapped(host, method)
+        host.methods[name] = tapped(host, method)
     for name in own:
         host.methods[f"ldreg_{name}"] = _with_ldreg(host, name, host.methods[name])
     host.methods["ldreg"] = host.methods["ldreg_simclr"]
-    _read_through_names(host)
     return host
-
-
-def _read_through_names(host: Host) -> None:
-    """Lets the backbones see ``ldreg_mae`` as ``mae``: the current ViTs choose their variant by that name."""
-    backbones = getattr(host.base_method, "_BACKBONES", {})
-    for name, build in list(backbones.items()):
-        backbones[name] = functools.partial(_build_backbone, build)
-
-
-def _build_backbone(build: Any, method: str | None, *args: Any, **kwargs: Any) -> Any:
-    return build(method.removeprefix("ldreg_") if method else method, *args, **kwargs)

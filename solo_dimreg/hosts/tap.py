@@ -4,33 +4,49 @@ Every solo-learn method calls ``super().training_step(...)``, takes ``out["loss"
 classifier and returns its own loss plus that. A class between the method and its base that adds a term to
 ``out["loss"]`` therefore adds it to the total: ``type("SimCLR", (SimCLR, Tap), {})`` has the method
 resolution order SimCLR, Tap, BaseMethod.
+
+Embeddings are not known there, since in solo-learn 1.0.2 each method computes its own from the features. A
+class above the method collects them from the projector and adds to the loss that the method returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from solo_dimreg.errors import ConfigError
 from solo_dimreg.regularization import build_terms
 
-ReadBlock = Callable[[tuple[Any, ...], dict[str, Any], str], Mapping[str, Any] | None]
+if TYPE_CHECKING:
+    from solo_dimreg.hosts.base import Host
+
+# The module that makes the embeddings; in DINO's head, what comes before the prototypes.
+PROJECTORS = ("projector", "head.mlp")
 
 
-def make_tap(base: type, read_block: ReadBlock) -> type:
-    """A subclass of solo-learn's ``base`` that adds the config's regularizers to the loss.
+def tapped(host: Host, method: type) -> type:
+    """A subclass of a solo-learn method that takes a ``regularizers:`` block and every backbone."""
+    base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
+    parents = (EmbeddingTap, method, make_tap(base, host))
+    return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
+
+
+def make_tap(base: type, host: Host) -> type:
+    """A subclass of solo-learn's ``base`` that adds the config's regularizers of the features to the loss.
 
     Args:
         base: ``BaseMethod`` or ``BaseMomentumMethod``; with the latter the regularizers see the features of
             the momentum encoder too.
-        read_block: Finds a block of settings, by its name, in the arguments of the constructor.
+        host: The solo-learn that ``base`` is from.
     """
 
     class Tap(base):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            terms = build_terms(read_block(args, kwargs, "regularizers"))
-            super().__init__(*args, **kwargs)
+            terms = build_terms(host.read_block(args, kwargs, "regularizers"))
+            host.initialize(self, super().__init__, args, kwargs)
             self.regularizers: Any = nn.ModuleDict(terms)
 
         @property
@@ -42,11 +58,75 @@ def make_tap(base: type, read_block: ReadBlock) -> type:
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             out = super().training_step(batch, batch_idx)
             views = out["feats"][: self.num_large_crops]
-            for name, term in self.regularizers.items():
-                if term.active(self.current_epoch):
-                    value = term(views, out.get("momentum_feats", ()))
-                    self.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
-                    out["loss"] = out["loss"] + term.weight * value
+            momentum_views = out.get("momentum_feats", ())
+            for term in regularize(self, "features", views, momentum_views):
+                out["loss"] = out["loss"] + term
             return out
 
     return Tap
+
+
+def regularize(
+    module: Any, where: str, views: Sequence[Tensor], momentum_views: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """The weighted terms of this epoch that look at ``where``, each logged under its own name."""
+    for name, term in active_terms(module, where):
+        value = term(views, momentum_views)
+        module.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
+        yield term.weight * value
+
+
+def active_terms(module: Any, where: str) -> list[tuple[str, Any]]:
+    """Names and terms that look at ``where`` and take part in this epoch."""
+    return [
+        (name, term)
+        for name, term in module.regularizers.items()
+        if term.where == where and term.active(module.current_epoch)
+    ]
+
+
+class EmbeddingTap:
+    """Adds the config's regularizers of the embeddings to the loss of the method below it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        module: Any = self
+        wanted = [name for name, term in module.regularizers.items() if term.where == "embeddings"]
+        if wanted and find_projector(module) is None:
+            raise ConfigError(
+                f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
+                "which has no projector; use features."
+            )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The method's loss plus the terms on its embeddings."""
+        module: Any = self
+        if not active_terms(module, "embeddings"):
+            return super().training_step(batch, batch_idx)  # type: ignore[misc]
+        with (
+            outputs_of(find_projector(module)) as embeddings,
+            outputs_of(find_projector(module, "momentum_")) as momentum,
+        ):
+            loss = super().training_step(batch, batch_idx)  # type: ignore[misc]
+        large = module.num_large_crops
+        return loss + sum(regularize(module, "embeddings", embeddings[:large], momentum[:large]))
+
+
+def find_projector(module: nn.Module, prefix: str = "") -> nn.Module | None:
+    """The module that makes the embeddings, or the momentum copy of it, where there is one."""
+    modules = dict(module.named_modules())
+    return next((modules[prefix + name] for name in PROJECTORS if prefix + name in modules), None)
+
+
+@contextmanager
+def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collects what a module returns, in the order of its calls: large crops come first."""
+    collected: list[Tensor] = []
+    if module is None:
+        yield collected
+        return
+    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output))
+    try:
+        yield collected
+    finally:
+        handle.remove()

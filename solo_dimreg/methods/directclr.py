@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,18 @@ from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional import info_nce_loss
 
 MODES = ("directclr", "baseline", "single", "simclr", "group")
+
+
+class FirstEntries(nn.Module):
+    """Features (B, D) to their first ``dim`` entries (B, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cuts off the rest."""
+        return features[:, : self.dim]
 
 
 def make_directclr(base: type) -> type:
@@ -33,6 +44,8 @@ def make_directclr(base: type) -> type:
                 num_groups (int): groups of ``group``. Defaults to 8.
         """
 
+        large_crops = 2
+
         def build(
             self,
             mode: str = "directclr",
@@ -44,10 +57,6 @@ def make_directclr(base: type) -> type:
             width = self.features_dim
             if mode not in MODES:
                 raise ConfigError(f"method_kwargs.mode: {unknown('mode', str(mode), MODES)}")
-            if self.num_large_crops != 2:
-                raise ConfigError(
-                    f"DirectCLR trains on 2 large crops; augmentations give {self.num_large_crops}."
-                )
             if not temperature > 0:
                 raise ConfigError(
                     f"method_kwargs.temperature: {temperature!r} is not allowed; it must be > 0."
@@ -62,9 +71,11 @@ def make_directclr(base: type) -> type:
                     f"method_kwargs.num_groups: {num_groups!r} is not allowed; it must divide {width}, "
                     "the width of the backbone's features."
                 )
-            self.mode, self.dim, self.temperature, self.num_groups = mode, dim, temperature, num_groups
-            if mode == "single":
-                self.projector: nn.Module = nn.Linear(width, proj_output_dim, bias=False)
+            self.mode, self.temperature, self.num_groups = mode, temperature, num_groups
+            if mode == "directclr":
+                self.projector: nn.Module = FirstEntries(dim)
+            elif mode == "single":
+                self.projector = nn.Linear(width, proj_output_dim, bias=False)
             elif mode == "simclr":
                 self.projector = nn.Sequential(
                     nn.Linear(width, width, bias=False),
@@ -73,16 +84,8 @@ def make_directclr(base: type) -> type:
                     nn.Linear(width, proj_output_dim, bias=False),
                     nn.BatchNorm1d(proj_output_dim),
                 )
-
-        def own_params(self) -> list[dict[str, Any]]:
-            if self.mode in ("single", "simclr"):
-                return [{"name": "projector", "params": self.projector.parameters()}]
-            return []
-
-        def embed(self, features: Tensor) -> Tensor:
-            if self.mode == "directclr":
-                return features[:, : self.dim]
-            return self.projector(features) if self.mode in ("single", "simclr") else features
+            else:
+                self.projector = nn.Identity()
 
         def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
             z1, z2 = (all_gather(view) for view in embeddings)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from torch import Tensor
+
+from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.nn import LDReg
 from solo_dimreg.plugins.hookspecs import hookimpl
 
@@ -18,3 +22,9 @@ class LDRegRegularizer(LDReg):
 def register_regularizers() -> dict[str, type]:
     """LDReg itself."""
     return {"ldreg": LDRegRegularizer}
+
+
+@hookimpl
+def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
+    """The local intrinsic dimensionality, a geometric mean over features (B, D), with 32 neighbours."""
+    return {"lid": lambda features: geometric_mean_lid(features, k=32)}

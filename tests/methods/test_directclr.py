@@ -32,7 +32,7 @@ def views() -> list[torch.Tensor]:
 def test_loss_is_info_nce_on_the_first_entries(few_digits: Path, kwargs: dict, width: int) -> None:
     model = method(few_digits, temperature=0.2, **kwargs)
     features = views()
-    embeddings = [model.embed(view) for view in features]
+    embeddings = [model.projector(view) for view in features]
     expected = info_nce(*(view[:, :width].double().numpy() for view in features), 0.2)
     assert float(model.loss(features, embeddings)["loss"]) == pytest.approx(expected, rel=1e-5)
 
@@ -71,7 +71,7 @@ def test_modes_without_a_projector_return_z(host: Host, few_digits: Path, mode: 
 def test_only_the_first_entries_get_a_gradient_from_the_loss(few_digits: Path) -> None:
     model = method(few_digits, dim=60)
     features = [view.requires_grad_() for view in views()]
-    model.loss(features, [model.embed(view) for view in features])["loss"].backward()
+    model.loss(features, [model.projector(view) for view in features])["loss"].backward()
     assert features[0].grad[:, :60].abs().sum() > 0
     assert features[0].grad[:, 60:].abs().sum() == 0
 

@@ -1,0 +1,95 @@
+"""Backbones beyond solo-learn's own: every timm model as ``timm/<name>``, and those of plugins."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.errors import ConfigError, nearest
+from solo_dimreg.plugins import registered
+
+PREFIX = "timm/"
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D).
+
+    Args:
+        name: Name of a timm model, such as ``convnext_atto``.
+        kwargs: Handed on to ``timm.create_model``.
+
+    Raises:
+        ConfigError: timm has no such model, or refuses one of the arguments.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        import timm
+
+        super().__init__()
+        try:
+            self.model = timm.create_model(name, **{"num_classes": 0, **kwargs})
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"backbone.kwargs: timm's {name} refuses {kwargs!r} ({error}).") from error
+        # The two differ where a model has a layer between pooling and classifier, as MobileNetV3.
+        width: Any = getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        self.num_features: int = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled features before the classifier."""
+        return self.model(x)
+
+
+def timm_names() -> list[str]:
+    """``timm/<name>`` of every model that timm has."""
+    import timm
+
+    return [PREFIX + name for name in timm.list_models()]
+
+
+def find_backbone(name: str) -> Callable[..., nn.Module] | None:
+    """The builder of a timm model or of a plugin's backbone; None for a name that is solo-learn's to know.
+
+    Raises:
+        ConfigError: the name starts with ``timm/`` and timm has no such model.
+    """
+    if name.startswith(PREFIX):
+        names = timm_names()
+        if name not in names:
+            raise ConfigError(f"backbone.name: timm has no {name!r}.{nearest(name, names)}")
+        return functools.partial(TimmBackbone, name.removeprefix(PREFIX))
+    found = registered("backbones").get(name)
+    return found.value if found else None
+
+
+def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
+    """``img_size`` for the timm models that are built for one input size, such as a ViT; else nothing."""
+    import timm
+
+    if not name.startswith(PREFIX):
+        return {}
+    config = timm.get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=True)
+    return {"img_size": crop_size} if config is not None and config.fixed_input_size else {}
+
+
+@torch.no_grad()
+def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
+    """Refuses crops that a backbone does not take, by trying them.
+
+    Raises:
+        ConfigError: names the backbone and the size.
+    """
+    training = backbone.training
+    backbone.eval()
+    for size in sorted(sizes):
+        try:
+            backbone(torch.zeros(2, 3, size, size))
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"backbone.name: {name!r} does not take crops of {size} x {size} ({reason})."
+            ) from error
+    backbone.train(training)

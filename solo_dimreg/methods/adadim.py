@@ -1,0 +1,49 @@
+"""AdaDim as a method of solo-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from solo_dimreg.nn import AdaDim as AdaDimLoss
+
+
+def make_adadim(base: type) -> type:
+    """AdaDim on ``base``, the ``Method`` of the host."""
+
+    class AdaDim(base):  # type: ignore[misc, valid-type]
+        """Implements AdaDim (Kokilepersaud et al., 2025, https://arxiv.org/abs/2505.12576).
+
+        A reconstruction from the paper's abstract, findings and reviews: no code is public.
+
+        Extra cfg settings:
+            method_kwargs:
+                proj_hidden_dim (int): width of the projector's two hidden layers. Defaults to 2048.
+                proj_output_dim (int): width of the embeddings. Defaults to 2048.
+                and the parameters of ``solo_dimreg.AdaDim``: alpha, ema, beta, beta_schedule, order,
+                sample_weight, dimension_weight, temperature, sim, var, cov.
+        """
+
+        large_crops = 2
+        criterion = AdaDimLoss
+
+        def build(self, proj_hidden_dim: int = 2048, proj_output_dim: int = 2048, **options: Any) -> None:
+            self.adadim: Any = AdaDimLoss(**options)
+            # The projector of VICReg, the wider of AdaDim's two parents.
+            self.projector = nn.Sequential(
+                nn.Linear(self.features_dim, proj_hidden_dim),
+                nn.BatchNorm1d(proj_hidden_dim),
+                nn.ReLU(),
+                nn.Linear(proj_hidden_dim, proj_hidden_dim),
+                nn.BatchNorm1d(proj_hidden_dim),
+                nn.ReLU(),
+                nn.Linear(proj_hidden_dim, proj_output_dim),
+            )
+
+        def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
+            loss = self.adadim(features, embeddings, progress=self.progress)
+            return {"loss": loss, "adadim_loss": loss.detach(), **self.adadim.metrics}
+
+    return AdaDim
