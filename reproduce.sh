@@ -94,7 +94,8 @@ case "$command" in
     ;;
   cifar10 | cifar100 | imagenet100 | imagenet)
     setup
-    "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" "$@"
+    "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" \
+      --seeds "${SEEDS:-1}" "$@"
     ;;
   test)
     setup

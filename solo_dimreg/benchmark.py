@@ -210,7 +210,7 @@ def _evaluate(
         "linear_acc1": probe["acc1"],
         "linear_acc5": probe["acc5"],
         "knn_acc1": knn["acc1"],
-        **representation_figures(train.features),
+        **representation_figures(train.features, train.embeddings),
     }
 
 
@@ -219,7 +219,17 @@ FIGURES = {
     "knn_acc1": "k-NN top-1 %",
     "effective_rank": "effective rank",
     "lid": "LID",
+    "z_correlation": "correlation of z",
 }
+
+
+LEGEND = (
+    f"Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on the validation images. Effective "
+    "rank (of the centred features) and LID (geometric mean, k = 32) are those of the backbone's features of the "
+    "training images, without augmentation; the correlation of z is the mean absolute off-diagonal one of the "
+    "embeddings. ± is the standard deviation over the seeds."
+)
+PICTURES = "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)"
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -278,11 +288,4 @@ def results_page(name: str, summary: Sequence[dict[str, Any]], epochs: int) -> s
     header, rows = results_table(summary)
     lines = [header, ["---"] * len(header), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return (
-        f"# {name}\n\n{table}\n\n"
-        f"{epochs} epochs of pretraining. Linear and k-NN (k = {KNN['k']}, cosine) accuracy are "
-        "solo-learn's, on the validation images. Effective rank (of the centred features) and LID (geometric "
-        "mean, k = 32) are those of the backbone's features of the training images, without augmentation. "
-        "± is the standard deviation over the seeds.\n\n"
-        "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)\n"
-    )
+    return f"# {name}\n\n{table}\n\n{epochs} epochs of pretraining. {LEGEND}\n\n{PICTURES}\n"

@@ -6,20 +6,28 @@ from typing import Any
 
 from torch import Tensor
 
-from solo_dimreg.functional import effective_rank, geometric_mean_lid, singular_spectrum
+from solo_dimreg.functional import (
+    effective_rank,
+    geometric_mean_lid,
+    off_diagonal_correlation,
+    singular_spectrum,
+)
 
 # LDReg tracks the LID with 32 neighbours (and with 512, more than small data sets can spare).
 LID_NEIGHBOURS = 32
 
 
-def representation_figures(features: Tensor) -> dict[str, Any]:
-    """Global and local dimensionality of features (N, D).
+def representation_figures(features: Tensor, embeddings: Tensor | None = None) -> dict[str, Any]:
+    """Global and local dimensionality of features (N, D) and embeddings (N, d).
 
     Returns:
-        ``effective_rank`` of the centred features, ``lid`` (geometric mean over the points, k = 32), and the
-        ``spectrum``: the D singular values of their covariance, descending.
+        ``effective_rank`` of the centred features, ``lid`` (geometric mean over the points, k = 32), the
+        ``spectrum`` (the D singular values of their covariance, descending), and ``z_correlation``, the mean
+        absolute off-diagonal correlation of the embeddings, None without them.
     """
+    correlation = None if embeddings is None else float(off_diagonal_correlation(embeddings))
     return {
+        "z_correlation": correlation,
         "effective_rank": float(effective_rank(features, center=True)),
         "lid": float(geometric_mean_lid(features, k=LID_NEIGHBOURS)),
         "spectrum": singular_spectrum(features).tolist(),

@@ -39,9 +39,9 @@ def make_method_base(base: type, read_block: Any) -> type:
             check_keys("method_kwargs", options, names - {"self"})
             super().__init__(*args, **kwargs)
             if self.large_crops not in (None, self.num_large_crops):
+                name, crops = type(self).__name__, self.num_large_crops
                 raise ConfigError(
-                    f"augmentations: give {self.num_large_crops} large crops, but {type(self).__name__} trains "
-                    f"on {self.large_crops}."
+                    f"augmentations: give {crops} large crops; {name} needs {self.large_crops}."
                 )
             try:
                 self.build(**options)

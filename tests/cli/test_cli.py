@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from solo_dimreg.cli import main
+from solo_dimreg.cli import COMMANDS, main
 
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
@@ -28,7 +28,7 @@ def pretrain(name: str, data: Path, *overrides: str) -> tuple[str, ...]:
     return ("pretrain", "-cp", "digits", "-cn", name, "max_epochs=1", *SMALL, *paths(data), *overrides)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "linear", "knn", "benchmark", "data", "methods", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(here, command: str) -> None:
     shown = here(command, "--help")
     assert shown.returncode == 0

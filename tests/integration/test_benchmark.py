@@ -25,7 +25,7 @@ def test_end_to_end_on_a_slice_of_the_digits(
     for line, row in zip(table[2:], rows, strict=True):
         method, seeds, *figures = [cell.strip() for cell in line.strip("|").split("|")]
         assert (method, seeds) == (row, "1")
-        assert len(figures) == 4 and all(math.isfinite(float(figure)) for figure in figures)
+        assert len(figures) == 5 and all(math.isfinite(float(figure)) for figure in figures)
     for run in results["runs"]:
         assert len(run["spectrum"]) == 512 and run["spectrum"] == sorted(run["spectrum"], reverse=True)
     for name in ("accuracy.png", "spectra.png"):
@@ -34,14 +34,21 @@ def test_end_to_end_on_a_slice_of_the_digits(
 
 def test_summary_over_seeds_is_mean_and_sample_deviation() -> None:
     runs = [
-        {"method": "m", "linear_acc1": a, "knn_acc1": 2 * a, "effective_rank": 3.0, "lid": 4.0}
+        {
+            "method": "m",
+            "linear_acc1": a,
+            "knn_acc1": 2 * a,
+            "effective_rank": 3.0,
+            "lid": 4.0,
+            "z_correlation": 0.5,
+        }
         for a in (1.0, 2.0, 6.0)
     ]
     (line,) = summarize(runs)
     assert line["seeds"] == 3 and line["linear_acc1"] == 3 and line["effective_rank_std"] == 0
     assert line["linear_acc1_std"] == pytest.approx(math.sqrt(7))
     _, (cells,) = results_table([line])
-    assert cells == ["m", "3", "3.00 ± 2.65", "6.00 ± 5.29", "3.00 ± 0.00", "4.00 ± 0.00"]
+    assert cells == ["m", "3", "3.00 ± 2.65", "6.00 ± 5.29", "3.00 ± 0.00", "4.00 ± 0.00", "0.50 ± 0.00"]
 
 
 @pytest.mark.parametrize("name", [name for name in SUITES if name != "quick"])

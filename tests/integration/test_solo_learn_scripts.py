@@ -58,6 +58,17 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     ]
     assert any("val_acc1" in header for header in columns)
 
+    # main_knn.py moves the images to a GPU, whatever there is: without one it gets that far and no further.
+    command = [sys.executable, "-m", "solo_dimreg", "run", str(solo_learn_clone / "main_knn.py")]
+    command += ["--pretrained_checkpoint_dir", str(run), "--dataset", "custom", "--k", "5"]
+    command += ["--train_data_path", str(few_digits / "train"), "--val_data_path", str(few_digits / "val")]
+    command += ["--temperature", "0.07", "--distance_function", "cosine", "--feature_type", "backbone"]
+    knn = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if torch.cuda.is_available():
+        assert knn.returncode == 0 and "Result: acc@1=" in knn.stdout, knn.stderr
+    else:
+        assert knn.returncode == 1 and "NVIDIA driver" in knn.stderr, knn.stderr
+
 
 def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(solo_learn_clone / "scripts" / "pretrain" / "cifar", tmp_path / "mine")
