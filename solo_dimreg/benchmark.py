@@ -224,10 +224,10 @@ FIGURES = {
 
 
 LEGEND = (
-    f"Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on the validation images. Effective "
-    "rank (of the centred features) and LID (geometric mean, k = 32) are those of the backbone's features of the "
-    "training images, without augmentation; the correlation of z is the mean absolute off-diagonal one of the "
-    "embeddings. ± is the standard deviation over the seeds."
+    f"Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on the validation images. "
+    "Effective rank (of the centred features) and LID (geometric mean, k = 32) are those of the backbone's "
+    "features of the training images, without augmentation; the correlation of z is the mean absolute "
+    "off-diagonal one of the embeddings. ± is the standard deviation over the seeds."
 )
 PICTURES = "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)"
 

@@ -109,6 +109,21 @@ class _TorchSchedulers:
         scheduler.step() if metric is None else scheduler.step(metric)
 
 
+class _TrainersClipping:
+    """Keeps the trainer's clipping of gradients apart from DINO's, which took its name in Lightning 1.6."""
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        optimizer_idx: int,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        from solo.methods.base import pl
+
+        pl.LightningModule.clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
 class PublishedHost(Host):
     """solo-learn 1.0.2 of the package index."""
 
@@ -227,7 +242,7 @@ class PublishedHost(Host):
 
     def build_method(self, arguments: dict[str, Any]) -> Any:
         method = self.methods[arguments["method"]]
-        parents: tuple[type, ...] = (_TorchSchedulers, method)
+        parents: tuple[type, ...] = (_TorchSchedulers, _TrainersClipping, method)
         if arguments["dali"]:
             from solo.methods.dali import PretrainABC
 
