@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ METHOD_KWARGS: dict[str, dict[str, Any]] = {
     "barlow_twins": PROJECTOR,
     "byol": PREDICTOR,
     "deepclusterv2": {**PROJECTOR, "num_prototypes": [8, 8, 8]},
-    "dino": {**PROJECTOR, "num_prototypes": 32},
+    "dino": {**PROJECTOR, "num_prototypes": 32, "warmup_teacher_temperature_epochs": 0},
     "mae": {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 2},
     "mocov2plus": {**PROJECTOR, **QUEUE, "temperature": 0.2},
     "mocov3": {**PREDICTOR, "temperature": 0.2},
@@ -89,22 +90,22 @@ def config(method: str, train_path: str, **changes: Any) -> DictConfig:
 
 
 class RandomViews(Dataset):
-    """Noise in the format of solo-learn's training data: index, views, label."""
+    """Noise in the format of solo-learn's training data: index, a view of each of the sizes, label."""
 
-    def __init__(self, length: int, views: int, size: int = 32) -> None:
+    def __init__(self, length: int, sizes: Sequence[int]) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(length, views, 3, size, size, generator=generator)
+        self.views = [torch.randn(length, 3, size, size, generator=generator) for size in sizes]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.views[0])
 
     def __getitem__(self, index: int) -> tuple[int, list[Tensor], int]:
-        return index, list(self.images[index]), index % 10
+        return index, [view[index] for view in self.views], index % 10
 
 
-def train_steps(host: Host, method: Any, steps: int = 3, views: int = 2) -> dict[str, float]:
+def train_steps(host: Host, method: Any, steps: int = 3, sizes: Sequence[int] = (32, 32)) -> dict[str, float]:
     """Trains a method for some steps on noise; returns what it logged."""
-    loader = DataLoader(RandomViews(BATCH * steps, views), batch_size=BATCH, drop_last=True)
+    loader = DataLoader(RandomViews(BATCH * steps, sizes), batch_size=BATCH, drop_last=True)
     trainer = host.pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
