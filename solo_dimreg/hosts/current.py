@@ -226,4 +226,5 @@ class CurrentHost(Host):
         return OmegaConf.create(arguments)
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
-        return self.methods[arguments["method"]](OmegaConf.create(arguments))
+        # As it was trained: another layout of the weights would round differently.
+        return self.build_method(OmegaConf.create(arguments))
