@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.errors import ConfigError, nearest
+from solo_dimreg.errors import ConfigError, nearest, unknown
 from solo_dimreg.plugins import registered
 
 PREFIX = "timm/"
@@ -65,6 +65,41 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
     return found.value if found else None
 
 
+def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """A timm model or a plugin's backbone.
+
+    Raises:
+        ConfigError: there is no such backbone, it refuses an argument, or does not tell its ``num_features``.
+    """
+    build = find_backbone(name)
+    if build is None:
+        raise ConfigError(f"backbone.name: {unknown('backbone', name, registered('backbones'))}")
+    try:
+        backbone = build(**kwargs)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"backbone.kwargs: {name!r} refuses {dict(kwargs)!r} ({error}).") from error
+    if not isinstance(getattr(backbone, "num_features", None), int):
+        raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of what it returns.")
+    return backbone
+
+
+def check_backbone_name(name: str, own: Collection[str]) -> None:
+    """Refuses a name that is neither solo-learn's, nor timm's, nor a plugin's.
+
+    Raises:
+        ConfigError: names the nearest backbone.
+    """
+    if name in own or find_backbone(name) is not None:
+        return
+    names = [*own, *registered("backbones")]
+    raise ConfigError(
+        f"backbone.name: unknown backbone {name!r}.{nearest(name, [*names, *timm_names()])} "
+        f"Valid: timm/<any timm model>, {', '.join(sorted(names))}."
+    )
+
+
 def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
     """``img_size`` for the timm models that are built for one input size, such as a ViT; else nothing."""
     import timm
@@ -77,19 +112,25 @@ def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
 
 @torch.no_grad()
 def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
-    """Refuses crops that a backbone does not take, by trying them.
+    """Refuses crops that a backbone does not take or makes no features of, by trying them.
 
     Raises:
-        ConfigError: names the backbone and the size.
+        ConfigError: names the backbone and the size, or the shape of what it returns.
     """
     training = backbone.training
     backbone.eval()
     for size in sorted(sizes):
         try:
-            backbone(torch.zeros(2, 3, size, size))
+            features = backbone(torch.zeros(2, 3, size, size))
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(
                 f"backbone.name: {name!r} does not take crops of {size} x {size} ({reason})."
             ) from error
+        if not isinstance(features, Tensor) or features.shape != (2, backbone.num_features):
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ConfigError(
+                f"backbone.name: {name!r} with these kwargs makes {shape} of two images; "
+                f"features must be {(2, backbone.num_features)}."
+            )
     backbone.train(training)

@@ -12,7 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.backbones import find_backbone, input_size_kwargs, timm_names
+from solo_dimreg.backbones import (
+    PREFIX,
+    build_backbone,
+    check_backbone_name,
+    input_size_kwargs,
+    timm_names,
+)
 from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.hosts.base import Host, device_count, plain
 from solo_dimreg.plugins import registered
@@ -25,9 +31,7 @@ def _build_own(build: Callable, method: str | None, *args: Any, **kwargs: Any) -
 def _build_other(name: str, method: str | None, **kwargs: Any) -> nn.Module:
     if method and method.removeprefix("ldreg_") == "mae":
         raise ConfigError(f"backbone.name: {name!r} is not allowed for MAE, which needs solo-learn's ViT.")
-    build = find_backbone(name)
-    assert build is not None  # it was found when it was put into the table
-    return build(**kwargs)
+    return build_backbone(name, {key: plain(value) for key, value in kwargs.items()})
 
 
 def _config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DictConfig:
@@ -69,6 +73,8 @@ class CurrentHost(Host):
 
     def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cfg = _config(args, kwargs)
+        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        check_backbone_name(cfg.backbone.name, [name for name in backbones if not name.startswith(PREFIX)])
         if "augmentations" in cfg and cfg.backbone.get("kwargs", {}).get("img_size") is None:
             fixed = input_size_kwargs(cfg.backbone.name, cfg.augmentations[0].crop_size)
             if fixed:

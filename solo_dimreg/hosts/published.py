@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.backbones import find_backbone, input_size_kwargs
+from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone, input_size_kwargs
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.hosts.base import Host, device_count, plain
 from solo_dimreg.regularization import check_keys
@@ -146,20 +146,21 @@ class PublishedHost(Host):
         return {**kwargs, name: block}
 
     def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        build = find_backbone(kwargs.get("encoder", ""))
-        if build is None:
+        name = kwargs["encoder"]
+        check_backbone_name(name, self.base_method._SUPPORTED_ENCODERS)  # type: ignore[attr-defined]
+        if find_backbone(name) is None:
             init(*args, **kwargs)
             return
         # The names of the encoders are fixed inside the constructor: one of them is built and replaced.
         init(*args, **{**kwargs, "encoder": "resnet18", "backbone_args": {}})
         options = {key: value for key, value in kwargs["backbone_args"].items() if key != "cifar"}
-        method.encoder_name, method.encoder = kwargs["encoder"], build(**options)
+        method.encoder_name, method.encoder = name, build_backbone(name, options)
         method.features_dim = method.encoder.num_features
         method.classifier = nn.Linear(method.features_dim, method.num_classes)
         if issubclass(type(method), self.momentum_method):
             from solo.utils.momentum import initialize_momentum_params
 
-            method.momentum_encoder = build(**options)
+            method.momentum_encoder = build_backbone(name, options)
             initialize_momentum_params(method.encoder, method.momentum_encoder)
             if method.momentum_classifier is not None:
                 method.momentum_classifier = nn.Linear(method.features_dim, method.num_classes)
