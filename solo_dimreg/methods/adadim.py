@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from solo_dimreg.functional._checks import check_int
 from solo_dimreg.nn import AdaDim as AdaDimLoss
 
 
@@ -30,6 +31,8 @@ def make_adadim(base: type) -> type:
         criterion = AdaDimLoss
 
         def build(self, proj_hidden_dim: int = 2048, proj_output_dim: int = 2048, **options: Any) -> None:
+            check_int("proj_hidden_dim", proj_hidden_dim, minimum=1)
+            check_int("proj_output_dim", proj_output_dim, minimum=1)
             self.adadim: Any = AdaDimLoss(**options)
             # The projector of VICReg, the wider of AdaDim's two parents.
             self.projector = nn.Sequential(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional import off_diagonal_correlation
+from solo_dimreg.functional._checks import check_between, check_int, check_positive
+from solo_dimreg.functional.decorrelation import check_groups
 from solo_dimreg.nn import DecorrelatedBatchNorm, ShuffledDBN
 
 # What stands behind the projector: (embeddings, groups, eps, momentum, affine) to a layer.
@@ -55,10 +57,19 @@ def make_shuffled_dbn(base: type) -> type:
             momentum: float = 0.1,
             affine: bool = False,
         ) -> None:
-            if normalization not in NORMALIZATIONS:
+            if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
                 problem = unknown("normalization", str(normalization), NORMALIZATIONS)
                 raise ConfigError(f"method_kwargs.normalization: {problem}")
-            self.group_size = proj_output_dim // num_groups if normalization in WHITENING else 0
+            check_int("proj_hidden_dim", proj_hidden_dim, minimum=1)
+            check_int("proj_output_dim", proj_output_dim, minimum=1)
+            check_positive("eps", eps)
+            check_between("momentum", momentum, 0, 1)
+            if not isinstance(affine, bool):
+                raise ConfigError(f"affine must be true or false, got {affine!r}.")
+            self.group_size = 0
+            if normalization in WHITENING:
+                check_groups(proj_output_dim, num_groups)
+                self.group_size = proj_output_dim // num_groups
             self.projector = nn.Sequential(
                 nn.Linear(self.features_dim, proj_hidden_dim),
                 nn.BatchNorm1d(proj_hidden_dim),
