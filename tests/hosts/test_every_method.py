@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, generation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = {
     "current": list(METHOD_KWARGS),
     "published": [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")],
@@ -32,15 +32,6 @@ REGULARIZERS: dict[str, dict[str, Any]] = {
 }
 PLACES = ["features", "embeddings"]
 CASES = [(name, False) for name in METHODS] + [(name, True) for name in MULTICROP]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """A second thread only waits for models as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
