@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from importlib.metadata import Distribution, EntryPoint, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from plugin_packages import entries, install, solo_dimreg
 
 from solo_dimreg.errors import PluginError
 from solo_dimreg.plugins import registered
@@ -31,36 +29,6 @@ class VarianceHinge(nn.Module):
 def register_regularizers():
     return {"variance_hinge": VarianceHinge}
 """
-
-
-def install(site: Path, package: str, source: str, plugin: str | None = None) -> None:
-    """Installs a plugin package into a folder, by its metadata as a wheel would bring it."""
-    module = package.replace("-", "_")
-    (site / f"{module}.py").write_text(source)
-    info = site / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[solo_dimreg]\n{plugin or module} = {module}\n")
-
-
-def entries(site: Path) -> list[EntryPoint]:
-    return [
-        entry
-        for dist in Distribution.discover(path=[str(site)])
-        for entry in dist.entry_points
-        if entry.group == "solo_dimreg"
-    ]
-
-
-def solo_dimreg(site: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, "-m", "solo_dimreg", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_built_ins_come_through_the_entry_points_of_the_distribution() -> None:
