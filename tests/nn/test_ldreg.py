@@ -101,3 +101,31 @@ def test_wrong_views_are_refused(arguments, message):
 
 def test_options_are_printed():
     assert repr(LDReg(k=8)) == "LDReg(k=8, estimator='mom', norm='l1')"
+
+
+def test_near_identical_class_tokens_are_finite_where_the_matrix_product_gives_nan():
+    """A ViT that has hardly begun to train: every image has almost the same class token."""
+    import timm
+
+    torch.manual_seed(0)
+    vit = timm.create_model("test_vit", num_classes=0, img_size=32, global_pool="token").eval()
+    images = torch.randn(1, 3, 32, 32) + 1e-5 * torch.randn(32, 3, 32, 32)
+    tokens = vit(images).detach().requires_grad_()
+
+    squares = tokens.square().sum(dim=1)
+    shortcut = (squares[:, None] + squares - 2 * tokens @ tokens.T).fill_diagonal_(torch.inf)
+    assert torch.isnan(shortcut.sqrt()).any()
+    # Cut off at zero, as torch's own distance is, the nearest all coincide: 0 / 0.
+    nearest = shortcut.clamp_min(0).sqrt().sort(dim=1).values[:, :8]
+    mean = nearest[:, :-1].mean(dim=1)
+    assert torch.isnan(-(mean / (nearest[:, -1] - mean)).log().mean())
+
+    loss = LDReg(k=8)(tokens)
+    loss.backward()
+    exact = tokens.detach().double().requires_grad_()
+    expected = LDReg(k=8)(exact)
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        tokens.grad.double(), exact.grad, rtol=1e-2, atol=1e-4 * exact.grad.abs().max()
+    )
