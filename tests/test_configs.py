@@ -15,8 +15,15 @@ RELEASED_LEARNING_RATES = {
     "ldreg_simclr_tuned": 0.5 * 2048 / 256,
     "ldreg_byol": 0.4 * 2048 / 256,
     "ldreg_mocov3": 0.6 * 2048 / 256,
+    "ldreg_mae": 1.5e-4 * 2048 / 256,
     "directclr": 4.8,
+    # Trained as LDReg's SimCLR: there is no released code, or none for ImageNet at hand.
+    "adadim": 0.075 * 2048**0.5,
+    "shuffled_dbn": 0.075 * 2048**0.5,
 }
+LDREG_WEIGHTS = {"simclr": 0.01, "byol": 0.005, "mocov3": 0.005, "mae": 5e-6}
+DIGITS = {"adadim", "bn", "byol", "directclr", "infonce", "ldreg_byol", "ldreg_simclr", "shuffled_dbn"}
+DIGITS |= {"simclr", "vicreg"}
 
 
 def load(path: Path):
@@ -33,18 +40,20 @@ def test_every_config_composes_from_its_own_folder(path):
     config = load(path)
     assert config.wandb.enabled is False
     assert config.checkpoint.enabled and config.max_epochs > 0
-    assert path.parents[1].name == "linear" or sum(view.num_crops for view in config.augmentations) == 2
+    if path.parents[1].name == "pretrain":
+        views = sum(view.num_crops for view in config.augmentations)
+        assert views == (1 if config.method == "mae" else 2)
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=label)
 def test_ldreg_shows_its_settings_and_fits_the_batch(path):
     config = load(path)
-    assert ("regularizers" in config) == config.method.startswith("ldreg_")
+    assert ("regularizers" in config) == path.stem.startswith("ldreg_")
     if "regularizers" in config:
         settings = config.regularizers.ldreg
         assert set(settings) == {"weight", "k", "warmup_epochs"}
         if path.parent.name != "digits":
-            assert settings.weight == (0.01 if config.method == "ldreg_simclr" else 0.005)
+            assert settings.weight == LDREG_WEIGHTS[config.method.removeprefix("ldreg_")]
         assert settings.k < 2 * config.optimizer.batch_size
         assert settings.warmup_epochs < config.max_epochs
 
@@ -58,8 +67,57 @@ def test_imagenet_has_the_released_learning_rates(path):
 
 def test_the_digits_configs_share_data_backbone_and_epochs():
     shared = ["backbone", "data", "augmentations", "max_epochs", "devices"]
-    configs = [load(path) for path in sorted(ROOT.glob("pretrain/digits/*.yaml"))]
-    assert len(configs) == 6
+    paths = sorted(ROOT.glob("pretrain/digits/*.yaml"))
+    assert {path.stem for path in paths} == DIGITS
+    configs = [load(path) for path in paths]
     settings = [OmegaConf.to_container(OmegaConf.masked_copy(config, shared)) for config in configs]
     assert all(other == settings[0] for other in settings)
     assert {config.optimizer.batch_size for config in configs} == {128}
+
+
+@pytest.mark.parametrize("path", [path for path in PRETRAIN if "dbn" in path.stem], ids=label)
+def test_groups_divide_the_axes_and_are_smaller_than_the_batch(path):
+    config = load(path)
+    options = config.method_kwargs
+    assert options.proj_output_dim % options.num_groups == 0
+    # Of one device too: a user may train on a single one.
+    assert options.proj_output_dim // options.num_groups < config.optimizer.batch_size
+
+
+def test_bn_and_shuffled_dbn_differ_by_the_normalization_alone():
+    bn, shuffled = (load(ROOT / "pretrain" / "digits" / f"{name}.yaml") for name in ("bn", "shuffled_dbn"))
+    assert (bn.method_kwargs.normalization, shuffled.method_kwargs.normalization) == ("bn", "shuffled_dbn")
+    for config in (bn, shuffled):
+        OmegaConf.set_struct(config, False)
+        for key in ("normalization", "num_groups"):
+            config.method_kwargs.pop(key, None)
+        config.pop("name")
+    assert bn == shuffled
+
+
+def test_adadim_has_the_settings_of_its_parents_on_the_digits():
+    adadim, vicreg, simclr = (
+        load(ROOT / "pretrain" / "digits" / f"{name}.yaml").method_kwargs
+        for name in ("adadim", "vicreg", "simclr")
+    )
+    assert adadim.temperature == simclr.temperature
+    assert all(adadim[key] == vicreg[f"{key}_loss_weight"] for key in ("sim", "var", "cov"))
+    assert all(adadim[f"proj_{key}_dim"] == vicreg[f"proj_{key}_dim"] for key in ("hidden", "output"))
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=label)
+def test_the_options_are_those_of_the_method(path):
+    from solo_dimreg.hosts import register
+    from solo_dimreg.regularization import build_terms, parameter_names
+
+    config, host = load(path), register()
+    if config.method not in host.methods:
+        assert host.generation == "published"
+        return
+    build_terms(OmegaConf.to_container(config.get("regularizers", OmegaConf.create({}))))
+    method = host.methods[config.method]
+    if issubclass(method, host.Method):
+        names = parameter_names(method.build)[0]
+        if method.criterion:
+            names |= parameter_names(method.criterion)[0]
+        assert set(config.method_kwargs) <= names
