@@ -123,7 +123,7 @@ def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
         try:
             features = backbone(torch.zeros(2, 3, size, size))
         except Exception as error:
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise ConfigError(
                 f"backbone.name: {name!r} does not take crops of {size} x {size} ({reason})."
             ) from error
