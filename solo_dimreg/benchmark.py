@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import write_json, write_text
-from solo_dimreg.hosts import Run, plain, register
+from solo_dimreg.hosts import Run, device_count, plain, register
 
 FIRST_SEED = 5
+# The probe runs in the process that compares, on one device.
+ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
@@ -145,16 +149,24 @@ def _run(
     linear_overrides: Sequence[str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
+    from solo_dimreg.checks import check_common
+    from solo_dimreg.hydra_plugin import config_root
     from solo_dimreg.settings import compose, fit_to_machine
 
+    configs = config_root()
     fixed = ("checkpoint.enabled=True", f"++seed={seed}")
     settings = compose(
-        "pretrain", suite.folder, row.config, (*suite.overrides, *row.overrides, *fixed, *overrides)
+        "pretrain",
+        str(configs / "pretrain" / suite.folder),
+        row.config,
+        (*suite.overrides, *row.overrides, *fixed, *overrides),
     )
-    linear = compose("linear", suite.folder, "linear", linear_overrides)
+    folder_of_probe = str(configs / "linear" / suite.folder)
+    linear = compose("linear", folder_of_probe, "linear", (*ONE_DEVICE, *linear_overrides))
     for each in (settings, linear):
+        check_common(each)
         fit_to_machine(each)
-    wanted = json.dumps([plain(settings), plain(linear)], sort_keys=True)
+    wanted = json.dumps([register().generation, plain(settings), plain(linear)], sort_keys=True)
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     result_file = folder / fingerprint / "result.json"
     if result_file.is_file():
@@ -186,12 +198,24 @@ def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) ->
             say(f"  resuming after epoch {done} of {settings.max_epochs}")
             settings.resume_from_checkpoint = str(before[-1])
         start = time.perf_counter()
-        pretrain(settings)
+        if device_count(settings.devices) * settings.get("num_nodes", 1) > 1:
+            _pretrain_apart(settings, folder)
+        else:
+            pretrain(settings)
         seconds = None if before else round(time.perf_counter() - start, 1)
     else:
         seconds = None
     last = max(folder.rglob("*.ckpt"), key=checkpoint_epoch)
     return register().read_run(last), seconds
+
+
+def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
+    """Pretrains in a process of its own, since Lightning starts the others by running its command again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
+    command = [sys.executable, "-m", "solo_dimreg", "pretrain", "-cp", str(folder), "-cn", "config"]
+    if subprocess.run(command).returncode:
+        raise ConfigError(f"The pretraining of {settings.name} failed; what it printed above says why.")
 
 
 def _evaluate(
@@ -227,7 +251,8 @@ LEGEND = (
     f"Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on the validation images. "
     "Effective rank (of the centred features) and LID (geometric mean, k = 32) are those of the backbone's "
     "features of the training images, without augmentation; the correlation of z is the mean absolute "
-    "off-diagonal one of the embeddings. ± is the standard deviation over the seeds."
+    "off-diagonal one of the embeddings; all of at most 10,000 images. ± is the standard deviation over the "
+    "seeds."
 )
 PICTURES = "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)"
 

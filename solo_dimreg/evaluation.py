@@ -13,9 +13,11 @@ from torch.nn import functional
 from torchvision import transforms
 from tqdm import tqdm
 
+from solo_dimreg.checks import check_common, check_data, check_full_batch
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, Run, plain
-from solo_dimreg.settings import check_data, check_full_batch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # The resolution of solo-learn's own evaluation transforms; "custom" has 224 whatever was trained.
 NATIVE_SIZES = {
@@ -39,21 +41,29 @@ def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, C
         settings: The config of the pretraining.
     """
     view = settings.augmentations[0]
-    size = view.crop_size
-    if NATIVE_SIZES.get(settings.data.dataset) == size:
-        return host.evaluation_transforms(settings.data.dataset)
-    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    size, dataset = view.crop_size, settings.data.dataset
+    native = host.evaluation_transforms(dataset)
+    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None:
+        return native
+    if dataset == "custom":
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
+        mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
+        normalize = transforms.Normalize(plain(mean), plain(std))
+    else:
+        normalize = native[1].transforms[-1]  # type: ignore[attr-defined]
     whole = transforms.Compose(
         [
             transforms.Resize(size),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
-            transforms.Normalize(plain(mean), plain(std)),
+            normalize,
         ]
     )
     return whole, whole
+
+
+NUMBER_OF_CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,10 @@ class Features:
 @torch.no_grad()
 def extract(method: Any, loader: Any, description: str) -> Features:
     """Runs a method in evaluation mode over a loader of (images, labels), on a GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    method = method.to(device).eval()
+    method = method.to(DEVICE).eval()
     features, embeddings, labels = [], [], []
     for images, targets in tqdm(loader, desc=description, leave=False):
-        out = method(images.to(device))
+        out = method(images.to(DEVICE))
         features.append(out["feats"].cpu())
         if "z" in out:
             embeddings.append(out["z"].cpu())
@@ -89,6 +98,8 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
         settings: A config whose ``data`` is used; the run's own by default.
     """
     settings = run.settings if settings is None else settings
+    if settings.data.get("format") == "dali":
+        settings.data.format = "image_folder"
     check_data(settings, need_val=True)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = host.evaluation_datasets(settings, transform, transform)
@@ -121,12 +132,22 @@ def knn_accuracy(
     if distance == "cosine":
         # solo-learn 1.0.2 multiplies the features as they are, and the exponential of that overflows.
         memory, queries = functional.normalize(memory, dim=1), functional.normalize(queries, dim=1)
+    if temperature <= 0:
+        raise ConfigError(f"--temperature: {temperature} is not allowed; it must be > 0.")
     classifier = host.knn(k, temperature, distance)
+    banks_on_device = [bank.to(DEVICE) for bank in (memory, train.labels, queries, val.labels)]
     classifier(
-        train_features=memory, train_targets=train.labels, test_features=queries, test_targets=val.labels
+        **dict(
+            zip(
+                ("train_features", "train_targets", "test_features", "test_targets"),
+                banks_on_device,
+                strict=True,
+            )
+        )
     )
+    classifier._to_sync = False  # every process has all the features: gathered, each would count twice
     top1, top5 = classifier.compute()
-    return {"acc1": float(top1), "acc5": float(top5)}
+    return {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3)}
 
 
 def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, float]:
@@ -144,6 +165,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
         ConfigError: the config cannot work, or asks for what only ``main_linear.py`` does.
         KeyboardInterrupt: the user stopped the training.
     """
+    check_common(settings)
     for key in ("mixup", "cutmix", "auto_augment", "finetune"):
         if settings.get(key):
             raise ConfigError(
@@ -154,7 +176,10 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
     host.seed(settings.get("seed", 5))
-    classes = max(len(getattr(datasets[0], "classes", ())), 1)
+    # solo-learn asks for the top five, of however few classes.
+    classes = max(
+        5, len(getattr(datasets[0], "classes", ())), NUMBER_OF_CLASSES.get(settings.data.dataset, 0)
+    )
     probe = host.build_probe(host.backbone(run.method), settings, classes)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)

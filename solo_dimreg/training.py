@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import string
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from solo_dimreg.backbones import check_input_sizes, find_backbone
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.checks import check_full_batch, check_pretraining
+from solo_dimreg.errors import ConfigError, DimregError
 from solo_dimreg.evaluation import evaluation_transforms
 from solo_dimreg.hosts import Host, plain, register
-from solo_dimreg.settings import check_full_batch, check_pretraining
+
+VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 
 
 def pretrain(settings: DictConfig) -> Path | None:
@@ -37,9 +40,13 @@ def pretrain(settings: DictConfig) -> Path | None:
         arguments = host.pretraining_arguments(settings)
         method = host.build_method(arguments)
         data = host.training_data(arguments)
-    except OmegaConfBaseException as error:
+    except DimregError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"The config lacks a setting or has a wrong one: {str(error).splitlines()[0]}"
+            f"solo-learn cannot build {settings.method!r} from this config ({type(error).__name__}: "
+            f"{reason}). HYDRA_FULL_ERROR=1 shows where."
         ) from error
     if find_backbone(settings.backbone.name) is not None:
         sizes = {augmentation.crop_size for augmentation in settings.augmentations}
@@ -57,10 +64,12 @@ def pretrain(settings: DictConfig) -> Path | None:
     trainer = _trainer(
         host, settings, [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
     )
-    trainer.fit(method, **data, ckpt_path=_resume_from(host, settings, arguments))
+    resumed = _resume_from(host, settings, arguments)
+    trainer.fit(method, **data, ckpt_path=resumed)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return checkpointer.path if checkpointer else None
+    # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
+    return getattr(checkpointer, "path", Path(resumed).parent if resumed else None)
 
 
 def _validation_loader(host: Host, settings: DictConfig) -> Any:
@@ -86,10 +95,28 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
         "enabled"
     ):
         found = host.resumable(arguments)
+        if found and not _same_run(host, settings, Path(found)):
+            print(f"Not resuming from {found}: its seed, method_kwargs or regularizers are others.")
+            return None
         if found:
             print(f"Resuming from {found}")
         return found
     return None
+
+
+def _same_run(host: Host, settings: DictConfig, checkpoint: Path) -> bool:
+    """solo-learn's auto-resume compares neither the seed nor what makes a method the one that it is."""
+    other = host.settings_of(json.loads((checkpoint.parent / "args.json").read_text()))
+    own = {key: plain(settings.get(key)) or None for key in ("method_kwargs", "regularizers")}
+    # LDReg's defaults and solo-learn's are written into args.json: what the config gives has to agree.
+    agrees = all(_within(value, plain(other.get(key)) or {}) for key, value in own.items() if value)
+    return agrees and other.get("seed", 5) == settings.get("seed", 5)
+
+
+def _within(own: Any, other: Any) -> bool:
+    if isinstance(own, dict) and isinstance(other, dict):
+        return all(_within(value, other.get(key)) for key, value in own.items())
+    return own == other
 
 
 def _last_epoch(host: Host, checkpointer: Any) -> Any:
@@ -119,10 +146,16 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any]) -> Any:
     else:
         folder = _run_folder(settings) if "checkpoint" in settings else Path("trained_models")
         # The checkpointer names its folder after this version: metrics.csv lies beside the checkpoint.
-        version = "offline-" + "".join(
-            random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)
-        )
-        logger = loggers.CSVLogger(str(folder.parent), name=folder.name, version=version)
+        logger_version = _version()
+        logger = loggers.CSVLogger(str(folder.parent), name=folder.name, version=logger_version)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)
     return host.pl.Trainer(**chosen)
+
+
+def _version() -> str:
+    """A new name for a run's folder, the same on every process that Lightning starts for it."""
+    if "LOCAL_RANK" not in os.environ or VERSION_VARIABLE not in os.environ:
+        letters = random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)
+        os.environ[VERSION_VARIABLE] = "offline-" + "".join(letters)
+    return os.environ[VERSION_VARIABLE]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -55,10 +57,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; exit status 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs the command line; exit status 2 for what the user can mend, 130 after Ctrl-C.
+
+    HYDRA_FULL_ERROR=1 shows where an error comes from, as in solo-learn's scripts.
+    """
+    if Path("solo", "methods", "__init__.py").is_file():
+        sys.path.insert(0, str(Path.cwd()))  # inside a clone of solo-learn, as for its own scripts
     try:
         status = cli.main(standalone_mode=False)
     except DimregError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
         click.echo(f"error: {error}", err=True)
         status = 2
     except click.ClickException as error:

@@ -20,8 +20,9 @@ def command() -> None:
     show_default=True,
     help="Folder to write train/ and val/ into.",
 )
-def digits(out: Path) -> None:
+@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+def digits(out: Path, force: bool) -> None:
     """scikit-learn's 1,797 real handwritten digits, in a fixed 80/20 split."""
     from solo_dimreg.datasets.digits import write_digits
 
-    click.echo(f"Digits: {write_digits(out)}")
+    click.echo(f"Digits: {write_digits(out, force=force)}")

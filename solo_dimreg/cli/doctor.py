@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+# Packages whose name is not that of their module.
+PACKAGE_OF = {"pl_bolts": "lightning-bolts", "pkg_resources": "setuptools<81", "hydra": "hydra-core"}
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "lightning", "pytorch-lightning", "wandb")
 
 
@@ -82,7 +84,7 @@ def _importable(name: str) -> bool:
 
 def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     from solo_dimreg.errors import DimregError
-    from solo_dimreg.hosts import find_host
+    from solo_dimreg.hosts import register
     from solo_dimreg.hosts.registration import MISSING, generation
 
     kind: str | None = None
@@ -91,14 +93,14 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
         if kind is None:
             problems.append(_finding("no solo-learn is importable", MISSING.partition(". ")[2]))
             return None
-        host = find_host()
+        host = register()
     except DimregError as error:
         cause = error.__cause__
         missing = getattr(cause, "name", None)
-        mend = (
-            f"pip install {missing.partition('.')[0]}" if missing else "reinstall solo-learn's requirements"
-        )
-        problems.append(_finding(str(error), mend))
+        package = (missing or "").partition(".")[0]
+        needed = f"pip install '{PACKAGE_OF.get(package, package)}'"
+        mend = needed if missing else "reinstall solo-learn's requirements"
+        problems.append(_finding(str(error).rstrip("."), mend))
         return {"generation": kind}
     location = Path(str(sys.modules["solo"].__file__)).parent
     lightning = host.pl.__name__.replace(".pytorch", "")

@@ -76,15 +76,13 @@ def command(
     results = []
     for feature, k, distance in itertools.product(features, ks, distances):
         for temperature in temperatures if distance == "cosine" else (None,):
-            accuracy = knn_accuracy(host, train, val, feature, k, temperature or 0.07, distance)
+            used = 0.07 if temperature is None else temperature
+            accuracy = knn_accuracy(host, train, val, feature, k, used, distance)
             chosen = {"feature": feature, "k": k, "distance": distance, "temperature": temperature}
             results.append({**chosen, **accuracy})
     print_table(
         ["feature", "k", "distance", "temperature", "top-1 %", "top-5 %"],
-        [
-            [*list(r.values())[:3], r["temperature"] or "-", f"{r['acc1']:.2f}", f"{r['acc5']:.2f}"]
-            for r in results
-        ],
+        [["-" if cell is None else cell for cell in result.values()] for result in results],
     )
     if out:
         write_json(out, {"checkpoint": str(run.checkpoint), "knn": results})

@@ -24,13 +24,16 @@ def command(
     """Train solo-learn's linear probe on the frozen backbone of CHECKPOINT.
 
     CHECKPOINT is a .ckpt file of solo-learn's or its folder. Data, backbone and resolution are those of the
-    pretraining; OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1.
+    pretraining; OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1. The
+    result is printed; the probe itself is not saved.
 
     \b
     Example:
       solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
     """
+    from solo_dimreg.checks import check_common
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.distributed import rank
     from solo_dimreg.evaluation import linear_accuracy
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
@@ -41,8 +44,12 @@ def command(
     folders = {"cifar10": "cifar", "cifar100": "cifar", "custom": "digits"}
     dataset = run.settings.data.dataset
     linear = compose("linear", config_path or folders.get(dataset, dataset), config_name, overrides)
+    linear = evaluation_settings(linear, run, overrides)
+    check_common(linear)
     fit_to_machine(linear)
-    result = linear_accuracy(host, run, evaluation_settings(linear, run, overrides))
+    result = linear_accuracy(host, run, linear)
+    if rank() != 0:
+        return
     print_table(["linear", "%"], [["top-1", f"{result['acc1']:.2f}"], ["top-5", f"{result['acc5']:.2f}"]])
     if out:
         write_json(out, {"checkpoint": str(run.checkpoint), "linear": result})

@@ -27,15 +27,19 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
       solo-dimreg pretrain -cp solo-learn/scripts/pretrain/cifar -cn byol \\
           +regularizers.ldreg.weight=0.005 +regularizers.ldreg.k=64
     """
+    from solo_dimreg.checks import check_common
+    from solo_dimreg.distributed import rank
     from solo_dimreg.hosts import register
     from solo_dimreg.settings import compose, fit_to_machine
 
     register()
     settings = compose("pretrain", config_path, config_name, overrides)
+    check_common(settings)
     fit_to_machine(settings)
     from solo_dimreg.training import pretrain
 
     folder = pretrain(settings)
-    click.echo(
-        f"Checkpoint: {folder}" if folder else "Trained; checkpoint.enabled is False, nothing was saved."
-    )
+    if rank() == 0:
+        click.echo(
+            f"Checkpoint: {folder}" if folder else "Trained; checkpoint.enabled is False, nothing was saved."
+        )

@@ -27,7 +27,7 @@ def command(script: Path, arguments: tuple[str, ...]) -> None:
     """
     from solo_dimreg.hosts import register
 
+    sys.path.insert(0, str(script.resolve().parent))
     register()
     sys.argv = [str(script), *arguments]
-    sys.path.insert(0, str(script.resolve().parent))
     runpy.run_path(str(script), run_name="__main__")

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, DimregError, unknown
 from solo_dimreg.hosts.method import make_method_base
 
 
@@ -34,7 +34,7 @@ def device_count(devices: Any) -> int:
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
     if isinstance(devices, str | int):
-        count = 1 if devices == "auto" else int(devices)
+        count = -1 if devices == "auto" else int(devices)
         return max(1, torch.cuda.device_count()) if count == -1 else count
     return len(devices)
 
@@ -58,7 +58,6 @@ class Host(ABC):
         pl: The Lightning that this solo-learn uses.
         base_method, momentum_method: solo-learn's base classes.
         Method: The base class for methods that are written once for both solo-learns.
-        wrong_crops: Methods that solo-learn's script allows with other than two large crops.
     """
 
     generation: str
@@ -146,6 +145,11 @@ class Host(ABC):
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         """The method behind the ``args.json`` of a run, with fresh weights."""
 
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the methods that can be pretrained: all but solo-learn's base and its linear probe."""
+        return sorted(set(self.methods) - {"base", "linear"})
+
     def seed(self, seed: int) -> None:
         """Seeds every generator as solo-learn's scripts do, without Lightning's line about it."""
         previous = logging.root.manager.disable
@@ -171,23 +175,47 @@ class Host(ABC):
             ConfigError: there is no such run, or its weights do not fit its ``args.json``.
         """
         folder, checkpoint = find_checkpoint(path)
-        arguments = json.loads((folder / "args.json").read_text())
+        arguments = _read_arguments(folder / "args.json")
         name = arguments.get("method")
-        if name not in self.methods:
-            from solo_dimreg.errors import unknown
-
-            raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.methods)}")
-        method = self.rebuild(arguments)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        if name not in self.trainable:
+            raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")
         try:
-            method.load_state_dict(state)
-        except RuntimeError as error:
-            first = str(error).strip().splitlines()[1:2]
+            settings = self.settings_of(arguments)
+            method = self.rebuild(arguments)
+        except DimregError:
+            raise
+        except Exception as error:
             raise ConfigError(
-                f"{checkpoint}: the weights do not fit the {name} of args.json beside it "
-                f"({first[0].strip() if first else error})."
+                f"{folder / 'args.json'}: is no record of a {name} of this solo-learn ({self.generation}): "
+                f"{type(error).__name__}: {_first_line(error)}."
             ) from error
-        return Run(folder, checkpoint, self.settings_of(arguments), method.eval())
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+            method.load_state_dict(state)
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            reason = (
+                lines[1].strip() if isinstance(error, RuntimeError) and len(lines) > 1 else _first_line(error)
+            )
+            raise ConfigError(
+                f"{checkpoint}: is no intact checkpoint of the {name} that args.json beside it describes "
+                f"({type(error).__name__}: {reason[:200]})."
+            ) from error
+        return Run(folder, checkpoint, settings, method.eval())
+
+
+def _read_arguments(path: Path) -> dict[str, Any]:
+    try:
+        arguments = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({_first_line(error)}).") from error
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{path}: must hold the settings of a run, a JSON object.")
+    return arguments
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone, input_size_kwargs
-from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.plugins import registered
 from solo_dimreg.regularization import check_keys
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
@@ -102,11 +104,53 @@ def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
     return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
 
 
-class _TorchSchedulers:
-    """Lets a module of Lightning 1.6 use torch's own schedulers, foreign to it from torch 2 on."""
+class _Schedules:
+    """Gives a module of solo-learn 1.0.2 the optimizers and schedules of the current solo-learn's configs."""
+
+    settings: DictConfig
+
+    def configure_optimizers(self) -> Any:
+        """The module's own, with a warm-up that counts steps unless ``scheduler.interval`` says epochs."""
+        module: Any = self
+        configured = super().configure_optimizers()  # type: ignore[misc]
+        wanted = self.settings.scheduler
+        if wanted.name != "warmup_cosine":
+            return configured
+        (optimizer,), (old,) = configured
+        steps = module.trainer.estimated_stepping_batches / module.max_epochs
+        interval = wanted.get("interval", "step")
+        unit = steps if interval == "step" else 1
+        warmup = wanted.get("warmup_epochs", 10)
+        start = wanted.get("warmup_start_lr", 3e-5) if warmup > 0 else module.lr
+        new = type(old)(
+            optimizer,
+            warmup_epochs=warmup * unit,
+            max_epochs=module.max_epochs * unit,
+            warmup_start_lr=start,
+            eta_min=wanted.get("min_lr", 0.0),
+        )
+        if isinstance(old.get_lr, functools.partial):  # a predictor's constant learning rate
+            new.get_lr = functools.partial(old.get_lr.func, **{**old.get_lr.keywords, "get_lr": new.get_lr})
+        return [optimizer], [{"scheduler": new, "interval": interval, "frequency": 1}]
 
     def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
+        """Lightning 1.6 takes torch's own schedulers for foreign from torch 2 on; this is its way out."""
         scheduler.step() if metric is None else scheduler.step(metric)
+
+
+class _ProbeOptimizers(_Schedules):
+    """Gives 1.0.2's linear evaluation the options of LARS, which it leaves out."""
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the config for the classifier."""
+        module: Any = self
+        configured = super().configure_optimizers()
+        if self.settings.optimizer.name != "lars":
+            return configured
+        optimizers = configured[0] if isinstance(configured, tuple) else [configured]
+        optimizers[0].eta = module.extra_args["eta_lars"]
+        optimizers[0].clip = module.extra_args["grad_clip_lars"]
+        return configured
 
 
 class _TrainersClipping:
@@ -166,7 +210,13 @@ class PublishedHost(Host):
                 method.momentum_classifier = nn.Linear(method.features_dim, method.num_classes)
 
     def add_backbones(self) -> None:
-        pass  # 1.0.2 has no table: initialize() puts them in place
+        # 1.0.2 has no table, and initialize() puts them in place: only the names have to be free.
+        for name, backbone in registered("backbones").items():
+            if name in self.base_method._SUPPORTED_ENCODERS:  # type: ignore[attr-defined]
+                raise PluginError(
+                    f"{backbone.distribution} registers the backbone {name!r}, a name of solo-learn's "
+                    "own. Uninstall or mend that package."
+                )
 
     def _method_settings(self, method: type, settings: DictConfig) -> dict[str, Any]:
         """The defaults of a method's parser under the config's ``method_kwargs`` and ``momentum``."""
@@ -179,7 +229,10 @@ class PublishedHost(Host):
         base_parser = argparse.ArgumentParser()
         self.momentum_method.add_model_specific_args(base_parser)  # type: ignore[attr-defined]
         shared = {action.dest for action in base_parser._actions}
-        check_keys("method_kwargs", block, set(defaults) - shared)
+        unread = sorted(set(block) - (set(defaults) - shared))
+        if unread:  # solo-learn's own configs have some that only the current one reads, or nobody does
+            print(f"method_kwargs: solo-learn 1.0.2 does not read {', '.join(unread)} of {settings.method}.")
+            block = {key: value for key, value in block.items() if key not in unread}
         momentum = plain(settings.get("momentum", {})) or {}
         if issubclass(method, self.momentum_method):
             names = {
@@ -192,10 +245,12 @@ class PublishedHost(Host):
         return {**defaults, **block}
 
     def pretraining_arguments(self, settings: DictConfig) -> dict[str, Any]:
-        if settings.method not in self.methods:
-            raise ConfigError(f"method: {unknown('method', settings.method, self.methods)}")
-        if settings.data.get("fraction", -1) > 0:
+        if settings.method not in self.trainable:
+            raise ConfigError(f"method: {unknown('method', settings.method, self.trainable)}")
+        if (settings.data.get("fraction") or -1) > 0:
             raise ConfigError(f"data.fraction: {settings.data.fraction} needs the current solo-learn.")
+        if settings.data.get("format") == "h5":
+            raise ConfigError("data.format: 'h5' needs the current solo-learn; use image_folder.")
         data, augmentations = settings.data, settings.augmentations
         scale = (
             settings.optimizer.batch_size
@@ -243,12 +298,13 @@ class PublishedHost(Host):
 
     def build_method(self, arguments: dict[str, Any]) -> Any:
         method = self.methods[arguments["method"]]
-        parents: tuple[type, ...] = (_TorchSchedulers, _TrainersClipping, method)
+        parents: tuple[type, ...] = (_Schedules, _TrainersClipping, method)
         if arguments["dali"]:
             from solo.methods.dali import PretrainABC
 
             parents = (PretrainABC, *parents)
-        return type(method.__name__, parents, {})(**arguments)
+        settings = {"settings": OmegaConf.create(arguments["config"])}
+        return type(method.__name__, parents, settings)(**arguments)
 
     def training_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
         from solo.utils import pretrain_dataloader as data
@@ -320,6 +376,8 @@ class PublishedHost(Host):
         valid = inspect.signature(self.pl.Trainer.__init__).parameters
         chosen = {name: value for name, value in plain(settings).items() if name in valid}
         devices = chosen.get("devices")
+        if isinstance(devices, str) and "," in devices:
+            devices = chosen["devices"] = [int(part) for part in devices.split(",") if part.strip()]
         if not isinstance(devices, list) or chosen.get("accelerator") == "cpu":
             chosen["devices"] = device_count(devices)
         chosen["precision"] = PRECISIONS.get(str(chosen.get("precision", 32)), chosen.get("precision", 32))
@@ -332,8 +390,10 @@ class PublishedHost(Host):
     def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
         from solo.methods.linear import LinearModel
 
+        if settings.optimizer.name == "adamw":
+            raise ConfigError("optimizer.name: 'adamw' needs the current solo-learn; use sgd, lars or adam.")
         scale = settings.optimizer.batch_size * device_count(settings.devices) / 256
-        probe = type("LinearModel", (_TorchSchedulers, LinearModel), {})
+        probe = type("LinearModel", (_ProbeOptimizers, LinearModel), {"settings": settings})
         return probe(
             backbone,
             num_classes=num_classes,
@@ -372,8 +432,6 @@ def _settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
         "augmentations": [
             {
                 "crop_size": first["crop_size"],
-                "rrc": {"enabled": True, "crop_min_scale": first.get("min_scale", 0.08)},
-                "horizontal_flip": {"prob": first.get("horizontal_flip_prob", 0.5)},
                 "mean": list(first.get("mean", (0.485, 0.456, 0.406))),
                 "std": list(first.get("std", (0.228, 0.224, 0.225))),
             }

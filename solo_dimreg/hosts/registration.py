@@ -56,8 +56,9 @@ def find_host() -> Host:
                 from solo_dimreg.hosts.published import PublishedHost
 
                 return PublishedHost()
-    except ImportError as error:
-        raise HostError(f"solo-learn ({kind}) does not import: {error}.") from error
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise HostError(f"solo-learn ({kind}) does not import ({reason}).") from error
     raise HostError(MISSING)
 
 

@@ -70,19 +70,16 @@ def regularize(
     module: Any, where: str, views: Sequence[Tensor], momentum_views: Sequence[Tensor]
 ) -> Iterator[Tensor]:
     """The weighted terms of this epoch that look at ``where``, each logged under its own name."""
-    for name, term in active_terms(module, where):
+    for name, term in module.regularizers.items():
+        if term.where != where:
+            continue
+        if not term.active(module.current_epoch):
+            # DistributedDataParallel wants a gradient for every parameter, at all times.
+            yield from (0 * parameter.sum() for parameter in term.parameters())
+            continue
         value = term(views, momentum_views)
         module.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
         yield term.weight * value
-
-
-def active_terms(module: Any, where: str) -> list[tuple[str, Any]]:
-    """Names and terms that look at ``where`` and take part in this epoch."""
-    return [
-        (name, term)
-        for name, term in module.regularizers.items()
-        if term.where == where and term.active(module.current_epoch)
-    ]
 
 
 class EmbeddingTap:
@@ -101,7 +98,7 @@ class EmbeddingTap:
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The method's loss plus the terms on its embeddings."""
         module: Any = self
-        if not active_terms(module, "embeddings"):
+        if all(term.where != "embeddings" for term in module.regularizers.values()):
             return super().training_step(batch, batch_idx)  # type: ignore[misc]
         with (
             outputs_of(find_projector(module)) as embeddings,

@@ -20,8 +20,7 @@ class LDReg(nn.Module):
 
     Every feature of every view is a query. The reference set is all of these features, of all processes and
     without gradient, and the momentum encoder's where there is one. Add the loss to that of any method, with
-    the paper's
-    weights: 0.01 for SimCLR, 0.005 for BYOL and MoCo v3, 5e-6 for MAE.
+    the paper's weights: 0.01 for SimCLR, 0.005 for BYOL and MoCo v3, 5e-6 for MAE.
 
     Without momentum features the loss is a mean over the queries of all views. With them the views' losses
     are summed, as in the authors' released code.
