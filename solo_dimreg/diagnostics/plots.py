@@ -48,7 +48,7 @@ def plot_accuracies(
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axes.set_ylabel("top-1 accuracy (%)")
     axes.set_ylim(0, 112)
-    axes.legend(loc="lower right", framealpha=0.9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(accuracies), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
@@ -72,7 +72,7 @@ def plot_spectra(spectra: Mapping[str, Sequence[float]], path: Path) -> None:
             label=name,
         )
     axes.set_xlabel("index of the singular value")
-    axes.set_ylabel("log10 of the singular value, relative to the largest")
+    axes.set_ylabel("log10 of singular value / largest")
     axes.legend()
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
