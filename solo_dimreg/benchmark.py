@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -191,7 +192,8 @@ def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) ->
     from solo_dimreg.hosts.base import checkpoint_epoch
     from solo_dimreg.training import pretrain
 
-    before = sorted(folder.rglob("*.ckpt"), key=checkpoint_epoch)
+    # An interruption can cut off the checkpoint that is being written; the one before it is still there then.
+    before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
     done = checkpoint_epoch(before[-1]) + 1 if before else 0
     if done < settings.max_epochs:
         if before:
