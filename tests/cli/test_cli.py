@@ -187,6 +187,8 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, fe
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts its background jobs with the signal ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300
     while not list(tmp_path.rglob("*ep=1.ckpt")) and time.monotonic() < deadline:
