@@ -46,7 +46,11 @@ class Suite:
 
 
 QUICK = tuple(
-    Row(name, name) for name in ("simclr", "ldreg_simclr", "byol", "ldreg_byol", "infonce", "directclr")
+    Row(name, name)
+    for name in (
+        *("simclr", "ldreg_simclr", "byol", "ldreg_byol", "infonce", "directclr"),
+        *("vicreg", "adadim", "bn", "shuffled_dbn"),
+    )
 )
 
 
