@@ -13,8 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-# Okabe and Ito's colours, told apart with every common colour blindness.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+# Okabe and Ito's colours, told apart with every common colour blindness; grey for their pale yellow.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#7F7F7F")
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -67,7 +67,7 @@ def plot_spectra(spectra: Mapping[str, Sequence[float]], path: Path) -> None:
         axes.plot(
             range(1, len(logs) + 1),
             logs,
-            STYLES[i % len(STYLES)],
+            STYLES[(i + i // len(COLOURS)) % len(STYLES)],
             color=COLOURS[i % len(COLOURS)],
             label=name,
         )
