@@ -73,7 +73,7 @@ def plot_spectra(spectra: Mapping[str, Sequence[float]], path: Path) -> None:
         )
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("log10 of singular value / largest")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
