@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from solo_dimreg.checks import check_common, check_data, check_full_batch
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host, Run, plain
+from solo_dimreg.hosts import CLASSES, Host, Run, plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -61,9 +61,6 @@ def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, C
         ]
     )
     return whole, whole
-
-
-NUMBER_OF_CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
 
 
 @dataclass(frozen=True)
@@ -177,9 +174,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
     host.seed(settings.get("seed", 5))
     # solo-learn asks for the top five, of however few classes.
-    classes = max(
-        5, len(getattr(datasets[0], "classes", ())), NUMBER_OF_CLASSES.get(settings.data.dataset, 0)
-    )
+    classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     probe = host.build_probe(host.backbone(run.method), settings, classes)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)

@@ -23,6 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from solo_dimreg.errors import ConfigError, DimregError, unknown
 from solo_dimreg.hosts.method import make_method_base
 
+# The number of classes of the data sets that solo-learn knows by name.
+CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
+
 
 def plain(block: Any) -> Any:
     """An OmegaConf node as plain containers; anything else as it is."""

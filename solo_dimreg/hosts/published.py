@@ -15,11 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone, input_size_kwargs
 from solo_dimreg.errors import ConfigError, PluginError, unknown
-from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.hosts.base import CLASSES, Host, device_count, plain
 from solo_dimreg.plugins import registered
 from solo_dimreg.regularization import check_keys
 
-CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
 PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true": 32}
 
 
