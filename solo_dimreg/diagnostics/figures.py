@@ -1,41 +1,215 @@
-"""The figures of one set of features."""
+"""The figures of one set of features, and what they say of a collapse."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solo_dimreg.functional import (
-    effective_rank,
-    geometric_mean_lid,
-    off_diagonal_correlation,
-    singular_spectrum,
+from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments
+from solo_dimreg.functional import matrix_entropy, matrix_mutual_information, uniformity
+from solo_dimreg.functional.decorrelation import mean_off_diagonal
+from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
+from solo_dimreg.functional.spectrum import (
+    entropy,
+    power_law_exponent,
+    smoothed_rank,
+    symmetric_eigenvalues,
 )
 
-# LDReg tracks the LID with 32 neighbours (and with 512, more than small data sets can spare).
+# LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
 LID_NEIGHBOURS = 32
-MAX_SAMPLES = 10_000
+MANY_NEIGHBOURS = 512
+# Samples for the figures that need the similarities of all pairs at once.
+PAIRWISE_SAMPLES = 2_048
+
+# Features whose standard deviation is below 1 % of their length are one point.
+COMPLETE_SPREAD = 1e-4
+# A direction is empty if it has less than this part of the variance of the leading one.
+EMPTY_DIRECTION = 1e-6
+GLOBAL_RANK = 0.05
+GLOBAL_FILLED = 0.25
+LOCAL_LID = 2.5
+
+
+@dataclass(frozen=True)
+class Space:
+    """The figures of one kind of feature.
+
+    Attributes:
+        samples, dimensions: N and D.
+        spread: variance (the trace of the covariance) over the mean squared length, 0 to 1.
+        effective_rank: of the centred features (Roy & Vetterli 2007).
+        filled: the number of directions with more than 1e-6 of the variance of the leading one.
+        rankme: RankMe (Garrido et al. 2023).
+        alpha_req: exponent of the spectrum's power law (Agrawal et al. 2022), None where it is undefined.
+        off_diagonal_correlation: mean absolute correlation of two axes (Hua et al. 2021).
+        lid: geometric mean of the LID, moments, k = 32, over a sample (Huang et al. 2024).
+        lid_mle: the same by maximum likelihood.
+        lid_512: that by moments with k = 512, None for fewer than 2,048 samples.
+        uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next two.
+        matrix_entropy, matrix_entropy_1: of order 2 and 1 (Sanchez Giraldo et al. 2015).
+        spectrum: singular values of the covariance, (D,), descending.
+        lids: the LID of each sample point.
+        correlation: the D x D correlation matrix, zeros for constant axes.
+    """
+
+    samples: int
+    dimensions: int
+    spread: float
+    effective_rank: float
+    filled: int
+    rankme: float
+    alpha_req: float | None
+    off_diagonal_correlation: float
+    lid: float
+    lid_mle: float
+    lid_512: float | None
+    uniformity: float
+    matrix_entropy: float
+    matrix_entropy_1: float
+    spectrum: Tensor
+    lids: Tensor
+    correlation: Tensor
+
+    @property
+    def attainable(self) -> int:
+        """The largest rank that so many samples of so many dimensions can have once they are centred."""
+        return max(1, min(self.samples - 1, self.dimensions))
+
+    def scalars(self) -> dict[str, Any]:
+        """All but the spectrum, the LIDs of the points and the correlation matrix."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
+
+
+def describe_space(moments: Moments, sample: Tensor) -> Space:
+    """The figures of features with these moments, of which ``sample`` (n, D) is a random sample."""
+    n, mean, covariance = moments.count, moments.mean, moments.covariance
+    scale = max(n - 1, 1)
+    total = float(covariance.trace()) * scale / n + float(mean @ mean)  # the mean squared length
+    # Below it is the rounding error of the features as they came, and that of the decomposition.
+    floor = (8 * moments.resolution) ** 2 * total * n / scale
+    spectrum = _eigenvalues(covariance)
+    floor = max(floor, len(mean) * torch.finfo(torch.float64).eps * float(spectrum[0]))
+    spectrum = torch.where(spectrum > floor, spectrum, 0)
+    raw = _eigenvalues(covariance * scale + n * torch.outer(mean, mean))[: min(n, len(mean))]
+    exponent = float(power_law_exponent(spectrum[spectrum > 0]))
+    correlation = correlation_of(covariance, floor)
+    distances = neighbour_distances(sample.float(), MANY_NEIGHBOURS)
+    if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
+        distances = torch.zeros(len(sample), 2)
+    lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
+    few = sample[:PAIRWISE_SAMPLES]
+    return Space(
+        samples=n,
+        dimensions=len(mean),
+        spread=float(spectrum.sum()) * scale / n / total if total else 0.0,
+        effective_rank=float(entropy(spectrum.sqrt()).exp()),
+        filled=int((spectrum > EMPTY_DIRECTION * spectrum[0]).sum()),
+        rankme=float(smoothed_rank(raw.sqrt())),
+        alpha_req=exponent if math.isfinite(exponent) else None,
+        off_diagonal_correlation=float(mean_off_diagonal(correlation)),
+        lid=_geometric_mean(lids),
+        lid_mle=_geometric_mean(lid_of_distances(distances[:, :LID_NEIGHBOURS], "mle")),
+        lid_512=_geometric_mean(lid_of_distances(distances)) if len(sample) >= 4 * MANY_NEIGHBOURS else None,
+        uniformity=float(uniformity(few)),
+        matrix_entropy=max(0.0, float(matrix_entropy(few))),
+        matrix_entropy_1=max(0.0, float(matrix_entropy(few, order=1))),
+        spectrum=spectrum,
+        lids=lids,
+        correlation=correlation,
+    )
+
+
+def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]:
+    """I(R;Z) of order 2 and 1, of at most 2,048 samples."""
+    r, z = features[:PAIRWISE_SAMPLES], embeddings[:PAIRWISE_SAMPLES]
+    return {
+        "mutual_information": float(matrix_mutual_information(r, z)),
+        "mutual_information_1": float(matrix_mutual_information(r, z, order=1)),
+    }
 
 
 def representation_figures(features: Tensor, embeddings: Tensor | None = None) -> dict[str, Any]:
     """Global and local dimensionality of features (N, D) and embeddings (N, d).
 
     Returns:
-        ``effective_rank`` of the centred features, ``lid`` (geometric mean over the points, k = 32), the
-        ``spectrum`` (the D singular values of their covariance, descending), and ``z_correlation``, the mean
-        absolute off-diagonal correlation of the embeddings, None without them. Of more than 10,000 points,
-        those of a fixed random choice of 10,000.
+        ``effective_rank`` of the centred features, ``lid`` (geometric mean over a random sample of at most
+        10,000 points, k = 32), the ``spectrum`` (the D singular values of their covariance, descending), and
+        ``z_correlation``, the mean absolute off-diagonal correlation of the embeddings, None without them.
     """
-    if len(features) > MAX_SAMPLES:  # neighbours are sought among all pairs
-        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]
-        features = features[chosen]
-        embeddings = None if embeddings is None else embeddings[chosen]
-    correlation = None if embeddings is None else float(off_diagonal_correlation(embeddings))
+    statistics = FeatureStatistics()
+    statistics.update(features, embeddings)
+    space = describe_space(statistics.features, statistics.sample.features)
+    moments = statistics.embeddings
     return {
-        "z_correlation": correlation,
-        "effective_rank": float(effective_rank(features, center=True)),
-        "lid": float(geometric_mean_lid(features, k=LID_NEIGHBOURS)),
-        "spectrum": singular_spectrum(features).tolist(),
+        "z_correlation": None
+        if moments is None
+        else float(mean_off_diagonal(correlation_of(moments.covariance))),
+        "effective_rank": space.effective_rank,
+        "lid": space.lid,
+        "spectrum": space.spectrum.tolist(),
     }
+
+
+def correlation_of(covariance: Tensor, floor: float = 0.0) -> Tensor:
+    """The correlation matrix, with zeros for axes whose variance is at most ``floor``."""
+    variance = covariance.diagonal()
+    scale = torch.where(variance > floor, variance, torch.inf).rsqrt()
+    return covariance * scale * scale[:, None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether features have collapsed: ``kind`` in a word or two, ``reason`` with the numbers behind it."""
+
+    kind: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+
+THRESHOLDS = {
+    "complete collapse": f"variance below {COMPLETE_SPREAD:g} of the mean squared length",
+    "global collapse": f"effective rank below {GLOBAL_RANK:.0%} of the attainable one, or fewer than "
+    f"{GLOBAL_FILLED:.0%} of the directions with over {EMPTY_DIRECTION:g} of the leading one's variance",
+    "local collapse": f"LID below {LOCAL_LID:g} and below half the effective rank",
+}
+
+
+def judge(space: Space) -> Verdict:
+    """Complete, global or local collapse, in this order, or healthy; by ``THRESHOLDS``."""
+    if space.spread < COMPLETE_SPREAD:
+        return Verdict(
+            "complete collapse",
+            f"all features are nearly one point: their variance is {space.spread:.1e} of their mean squared "
+            f"length (threshold {COMPLETE_SPREAD:g}).",
+        )
+    filled = (
+        f"effective rank {space.effective_rank:.1f} of {space.attainable} (threshold {GLOBAL_RANK:.0%}), "
+        f"{space.filled} of {space.attainable} directions filled (threshold {GLOBAL_FILLED:.0%})"
+    )
+    threshold = min(LOCAL_LID, space.effective_rank / 2)
+    lid = f"LID {space.lid:.2f} (threshold {threshold:.3g})"
+    few_filled = space.filled < GLOBAL_FILLED * space.attainable
+    if space.effective_rank < GLOBAL_RANK * space.attainable or few_filled:
+        return Verdict("global collapse", f"the features fill few of their dimensions: {filled}; {lid}.")
+    if space.lid < threshold:
+        reason = (
+            f"around each point the features fill few dimensions: {lid}, although globally they do: {filled}."
+        )
+        return Verdict("local collapse", reason)
+    return Verdict("healthy", f"the features fill their dimensions globally: {filled}, and locally: {lid}.")
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    return symmetric_eigenvalues(matrix).flip(0).clamp_min(0)
+
+
+def _geometric_mean(lids: Tensor) -> float:
+    return float(lids.double().log().mean().exp())

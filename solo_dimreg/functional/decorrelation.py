@@ -109,8 +109,13 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    d = x.shape[1]
-    return _off_diagonal(_correlation(x)).abs().sum() / max(d * (d - 1), 1)
+    return mean_off_diagonal(_correlation(x))
+
+
+def mean_off_diagonal(matrix: Tensor) -> Tensor:
+    """The mean absolute entry beside the diagonal of a (D, D) matrix, 0 if D is 1."""
+    d = len(matrix)
+    return _off_diagonal(matrix).abs().sum() / max(d * (d - 1), 1)
 
 
 @full_precision

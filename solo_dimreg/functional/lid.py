@@ -74,8 +74,22 @@ def local_intrinsic_dimensionality(
         return x[:, :0].sum(dim=1) + 1
     with torch.no_grad():
         distances, neighbours = _nearest(x, reference, k, self_indices)
-    distances = _NeighbourDistances.apply(x, reference, distances, neighbours)
+    return lid_of_distances(_NeighbourDistances.apply(x, reference, distances, neighbours), estimator)
 
+
+@torch.no_grad()
+def neighbour_distances(x: Tensor, k: int) -> Tensor:
+    """Distances from each row of ``x`` (N, D) to its k nearest others, ascending, shape (N, k).
+
+    k is capped at N - 1. Several k and both estimators can share them: the first k columns are those of a
+    smaller k.
+    """
+    itself = torch.arange(len(x), device=x.device)
+    return _nearest(x, x, min(k, len(x) - 1), itself)[0]
+
+
+def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:
+    """The LID from the distances to the k nearest neighbours, ascending, (B, k) with k >= 2; shape (B,)."""
     radius = distances[:, -1:]
     coincide = radius == 0
     ratios = torch.where(coincide, 1, distances) / torch.where(coincide, 1, radius)

@@ -83,7 +83,7 @@ def rankme(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    return _smoothed_rank(singular_values(x))
+    return smoothed_rank(singular_values(x))
 
 
 @full_precision
@@ -111,8 +111,13 @@ def alpha_req(x: Tensor) -> Tensor:
     spectrum = singular_spectrum(x)
     # What is below is the rounding error of x, whose spectrum would be fitted too.
     floor = (8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x)) ** 2 / max(len(x) - 1, 1)
-    logs = spectrum[spectrum > floor].log()
-    positions = torch.arange(1, len(logs) + 1, device=x.device, dtype=x.dtype).log()
+    return power_law_exponent(spectrum[spectrum > floor])
+
+
+def power_law_exponent(spectrum: Tensor) -> Tensor:
+    """The exponent of the power law through eigenvalues above 0, descending: what alpha-ReQ fits."""
+    logs = spectrum.log()
+    positions = torch.arange(1, len(logs) + 1, device=logs.device, dtype=logs.dtype).log()
     centred = positions - positions.mean()
     return -(centred * logs).sum() / (centred**2).sum()
 
@@ -153,7 +158,7 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
     deviations = (classes - means.unsqueeze(1)).flatten(0, 1)
     within = inverse_square_root(deviations.T @ deviations / len(deviations), eps=1e-4)
     values = singular_values((means - means.mean(dim=0)) @ within) ** 2
-    return _smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))]))
+    return smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))]))
 
 
 @full_precision
@@ -200,7 +205,8 @@ class _InverseSquareRoot(torch.autograd.Function):
             return vectors @ (-inner / (a * b * (a + b))) @ vectors.mT, None
 
 
-def _smoothed_rank(weights: Tensor) -> Tensor:
+def smoothed_rank(weights: Tensor) -> Tensor:
+    """The exponential of the entropy of ``weights`` scaled to sum 1, plus 1e-7 each: RankMe's smoothing."""
     total = weights.sum()
     p = weights / torch.where(total > 0, total, 1) + 1e-7
     return (-(p * p.log()).sum()).exp()

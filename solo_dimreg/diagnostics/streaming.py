@@ -1,0 +1,214 @@
+"""Statistics of features that arrive batch by batch, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from solo_dimreg.distributed import rank, world_size
+from solo_dimreg.functional._checks import check_features
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is known of all the samples of one kind of feature.
+
+    Attributes:
+        count: N, the number of samples.
+        mean: shape (D,), float64.
+        covariance: shape (D, D), float64, divided by N - 1.
+        resolution: machine epsilon of the coarsest dtype that the features came in.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+    resolution: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features (n, D), embeddings (n, d) or None, and labels (n,) or None, of the same samples."""
+
+    features: Tensor
+    embeddings: Tensor | None
+    labels: Tensor | None
+
+
+class FeatureStatistics:
+    """Count, mean, covariance and cross-covariance of features and embeddings, and a random sample of them.
+
+    The moments are updated in float64 by the pairwise formula of [1], and are those of the whole matrix
+    whatever the batches; features and embeddings are treated as one vector, so that the cross-covariance
+    comes with them. The sample is uniform and without replacement: each sample draws a number, and those with
+    the smallest stay [2], which holds for merged statistics too. Memory is O((D + d)^2 + n (D + d)).
+
+    References:
+        [1] Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
+            COMPSTAT 1982; for one sample a time it is Welford's.
+        [2] Efraimidis & Spirakis, Weighted Random Sampling with a Reservoir, Information Processing Letters
+            2006, with equal weights.
+
+    Args:
+        sample_size: n, the number of samples kept.
+        seed: Seed of the choice, one for each process that the samples are spread over. None: the rank.
+
+    Example:
+        >>> statistics = FeatureStatistics()
+        >>> for features in torch.randn(4, 100, 16):
+        ...     statistics.update(features)
+        >>> statistics.features.count
+        400
+    """
+
+    def __init__(self, sample_size: int = 10_000, seed: int | None = None) -> None:
+        self.sample_size = sample_size
+        self.count = 0
+        self._width: int | None = None
+        self._mean = self._scatter = torch.zeros(0)
+        self._resolution = 0.0
+        self._generator = torch.Generator().manual_seed(rank() if seed is None else seed)
+        self._keys = torch.zeros(0, dtype=torch.float64)
+        self._sample: list[Tensor | None] = []
+
+    def update(
+        self, features: Tensor, embeddings: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            features: shape (B, D).
+            embeddings: shape (B, d); with every batch, or with none.
+            labels: shape (B,), integer; with every batch, or with none.
+
+        Raises:
+            ValueError: the shapes do not fit each other or the batches before.
+        """
+        batch = [features, embeddings, labels]
+        self._check(batch)
+        kinds = [kind for kind in (features, embeddings) if kind is not None]
+        joint = torch.cat([kind.detach().double() for kind in kinds], dim=1)
+        if self._width is None:
+            self._width = features.shape[1]
+            self._mean = joint.new_zeros(joint.shape[1])
+            self._scatter = joint.new_zeros(joint.shape[1], joint.shape[1])
+        self._resolution = max(self._resolution, *(torch.finfo(kind.dtype).eps for kind in kinds))
+        mean = joint.mean(dim=0)
+        self._combine(len(joint), mean)
+        joint -= mean
+        self._scatter.addmm_(joint.T, joint)
+        keys = torch.rand(len(joint), generator=self._generator, dtype=torch.float64)
+        self._keep(keys, [None if kind is None else kind.detach().clone() for kind in batch])
+
+    def merge(self, other: FeatureStatistics) -> None:
+        """Adds all that ``other`` has seen; the moments become those of both together.
+
+        Raises:
+            ValueError: the two have seen features of other widths.
+        """
+        if other.count == 0:
+            return
+        if self.count:
+            self._check(other._sample)
+        else:
+            self._width = other._width
+            self._mean, self._scatter = torch.zeros_like(other._mean), torch.zeros_like(other._scatter)
+        self._resolution = max(self._resolution, other._resolution)
+        self._combine(other.count, other._mean)
+        self._scatter += other._scatter
+        self._keep(other._keys, other._sample)
+
+    def gather(self) -> FeatureStatistics:
+        """The statistics of all processes together, the same on each; a collective call."""
+        if world_size() == 1:
+            return self
+        everyone: list[dict[str, Any]] = [{} for _ in range(world_size())]
+        dist.all_gather_object(everyone, self._state())
+        total = FeatureStatistics(self.sample_size)
+        for state in everyone:
+            other = FeatureStatistics(self.sample_size)
+            vars(other).update(state)
+            total.merge(other)
+        return total
+
+    @property
+    def features(self) -> Moments:
+        """Moments of the features."""
+        return self._moments(slice(None, self._known_width))
+
+    @property
+    def embeddings(self) -> Moments | None:
+        """Moments of the embeddings, None without any."""
+        width = self._known_width
+        return self._moments(slice(width, None)) if len(self._mean) > width else None
+
+    @property
+    def cross_covariance(self) -> Tensor | None:
+        """Covariance of features and embeddings, shape (D, d), divided by N - 1; None without embeddings."""
+        width = self._known_width
+        return self._scatter[:width, width:] / max(self.count - 1, 1) if len(self._mean) > width else None
+
+    @property
+    def sample(self) -> Sample:
+        """The sample, in the order of arrival: all of the samples, as long as there are no more than n."""
+        features, embeddings, labels = self._sample
+        assert features is not None
+        return Sample(features, embeddings, labels)
+
+    @property
+    def _known_width(self) -> int:
+        if self._width is None:
+            raise ValueError("there are no statistics yet: update() has seen no features.")
+        return self._width
+
+    def _moments(self, part: slice) -> Moments:
+        covariance = self._scatter[part, part] / max(self.count - 1, 1)
+        return Moments(self.count, self._mean[part], covariance, self._resolution)
+
+    def _check(self, batch: list[Tensor | None]) -> None:
+        names = ("features", "embeddings", "labels")
+        features = batch[0]
+        for name, new in zip(names, batch, strict=True):
+            if new is None:
+                continue
+            if name != "labels":
+                check_features(name, new)
+            if features is not None and len(new) != len(features):
+                raise ValueError(f"{name}: {len(new)} rows for {len(features)} of features.")
+        for name, new, old in zip(names, batch, self._sample, strict=False):
+            if (new is None) != (old is None):
+                raise ValueError(f"{name} must come with every batch, or with none.")
+            if new is not None and old is not None and new.shape[1:] != old.shape[1:]:
+                raise ValueError(f"{name} must be as wide as before, {old.shape[1]}, got {new.shape[1]}.")
+
+    def _combine(self, count: int, mean: Tensor) -> None:
+        """The count and the mean with another group's, and what the distance of the means adds."""
+        total = self.count + count
+        delta = mean - self._mean
+        self._scatter.addr_(delta, delta, alpha=self.count * count / total)
+        self._mean += delta * (count / total)
+        self.count = total
+
+    def _keep(self, keys: Tensor, rows: list[Tensor | None]) -> None:
+        """Puts those rows into the sample whose keys are among the smallest."""
+        if len(self._keys) == self.sample_size:
+            eligible = (keys < self._keys.max()).nonzero().squeeze(1)
+            keys, rows = keys[eligible], [None if row is None else row[eligible] for row in rows]
+        if self._sample:
+            pairs = zip(self._sample, rows, strict=True)
+            rows = [None if old is None or new is None else torch.cat([old, new]) for old, new in pairs]
+            keys = torch.cat([self._keys, keys])
+        if len(keys) > self.sample_size:
+            kept = keys.topk(self.sample_size, largest=False).indices.sort().values
+            keys, rows = keys[kept], [None if row is None else row[kept] for row in rows]
+        self._keys, self._sample = keys, rows
+
+    def _state(self) -> dict[str, Any]:
+        """All but the generator, on the CPU: what another process needs to merge."""
+        state = {name: value for name, value in vars(self).items() if name != "_generator"}
+        state["_sample"] = [None if rows is None else rows.cpu() for rows in self._sample]
+        return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}

@@ -1,0 +1,146 @@
+"""The figures from streamed moments against the functions of the whole matrix, and the verdicts."""
+
+import math
+
+import pytest
+import torch
+
+from solo_dimreg import functional
+from solo_dimreg.diagnostics.figures import describe_space, judge, mutual_information, representation_figures
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
+
+
+def describe(features, batch=97):
+    statistics = FeatureStatistics()
+    for rows in features.split(batch):
+        statistics.update(rows)
+    return describe_space(statistics.features, statistics.sample.features)
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+CASES = {
+    "full": normal(400, 24) * torch.linspace(0.1, 2, 24) + 3,
+    "fewer samples than dimensions": normal(40, 64, seed=1) + 1,
+    "low rank": normal(300, 4, seed=2) @ normal(4, 30, seed=3),
+    "float64": normal(200, 10, seed=4, dtype=torch.float64),
+    "a constant axis": torch.cat([normal(100, 5, seed=5), torch.full((100, 1), 7.0)], dim=1),
+    "constant": torch.full((50, 8), 1.7),
+    "zeros": torch.zeros(50, 8),
+    "two samples": normal(2, 5),
+    "one dimension": normal(60, 1),
+}
+
+
+@pytest.mark.parametrize("features", CASES.values(), ids=CASES)
+def test_streamed_figures_are_those_of_the_functions(features):
+    space = describe(features)
+    expected = {
+        "effective_rank": functional.effective_rank(features, center=True),
+        "rankme": functional.rankme(features),
+        "alpha_req": functional.alpha_req(features),
+        "off_diagonal_correlation": functional.off_diagonal_correlation(features),
+        "lid": functional.geometric_mean_lid(features, k=32),
+        "lid_mle": functional.geometric_mean_lid(features, k=32, estimator="mle"),
+        "uniformity": functional.uniformity(features),
+        "matrix_entropy": functional.matrix_entropy(features),
+        "matrix_entropy_1": functional.matrix_entropy(features, order=1),
+    }
+    found = space.scalars()
+    for name, value in expected.items():
+        known = None if math.isnan(value) else pytest.approx(value.item(), rel=2e-4, abs=2e-5)
+        assert found[name] == known, name
+    spectrum = functional.singular_spectrum(features).double()
+    torch.testing.assert_close(space.spectrum, spectrum, rtol=1e-3, atol=2e-6 * float(spectrum[0]))
+    assert (space.samples, space.dimensions) == features.shape
+    assert space.lid_512 is None
+
+
+def test_the_lid_with_many_neighbours_needs_many_samples():
+    features = normal(2048, 3)
+    found = describe(features)
+    assert found.lid_512 == pytest.approx(functional.geometric_mean_lid(features, k=512).item(), rel=1e-5)
+    assert describe(features[:-1]).lid_512 is None
+
+
+def test_directions_and_spread_have_closed_forms():
+    # Axes of variance 1, 1e-4 and 1e-8 around a mean of length 2: two count as filled.
+    signs = torch.tensor(
+        [[a, b, c] for a in (-1.0, 1) for b in (-1.0, 1) for c in (-1.0, 1)], dtype=torch.float64
+    )
+    space = describe(signs * torch.tensor([1, 1e-2, 1e-4]) + torch.tensor([0, 0, 2.0]))
+    assert space.filled == 2
+    assert space.spread == pytest.approx(1.00010001 / 5.00010001, rel=1e-9)
+    assert space.attainable == 3
+
+
+def sheets(dimension, clusters=40, points=80, width=64):
+    """Clusters far apart that fill ``width`` dimensions, each a sheet of ``dimension`` dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(clusters, 1, width, generator=generator)
+    frames = torch.randn(clusters, dimension, width, generator=generator)
+    within = torch.rand(clusters, points, dimension, generator=generator) @ frames
+    return (centres + 0.5 * within).flatten(0, 1)
+
+
+COLLAPSES = {
+    "complete collapse": [
+        torch.full((500, 64), 0.3),
+        torch.zeros(500, 64),
+        5 + 1e-3 * normal(500, 64),
+    ],
+    "global collapse": [
+        normal(500, 5) @ normal(5, 512, seed=1),
+        normal(500, 12) @ normal(12, 64, seed=1),  # over 5 % of the dimensions, but most of them are empty
+        normal(500, 64) * torch.logspace(0, -15, 64),
+    ],
+    "local collapse": [sheets(1), sheets(2)],
+    "healthy": [
+        normal(500, 64),
+        normal(300, 512),
+        sheets(8),
+        normal(500, 2),  # two dimensions of two
+        normal(500, 64) * torch.logspace(0, -1.5, 64) + 1,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "features"), [(kind, each) for kind, examples in COLLAPSES.items() for each in examples]
+)
+def test_verdicts(kind, features):
+    space = describe(features)
+    verdict = judge(space)
+    assert verdict.kind == kind, verdict.reason
+    shown = f"{space.spread:.1e}" if kind == "complete collapse" else f"LID {space.lid:.2f}"
+    assert shown in verdict.reason and "threshold" in verdict.reason
+
+
+def test_two_dimensional_sheets_are_seen_as_such():
+    space = describe(sheets(2))
+    assert 1.6 < space.lid < 2.4
+    assert space.effective_rank > 0.5 * 64
+
+
+def test_mutual_information_of_both_orders():
+    r, z = normal(50, 6), normal(50, 3, seed=1)
+    found = mutual_information(r, z)
+    assert found["mutual_information"] == pytest.approx(functional.matrix_mutual_information(r, z).item())
+    expected = functional.matrix_mutual_information(r, z, order=1).item()
+    assert found["mutual_information_1"] == pytest.approx(expected)
+
+
+def test_figures_of_the_benchmark():
+    features, embeddings = normal(300, 16), normal(300, 4, seed=1) @ normal(4, 8, seed=2)
+    found = representation_figures(features, embeddings)
+    assert found["z_correlation"] == pytest.approx(
+        functional.off_diagonal_correlation(embeddings).item(), rel=1e-4
+    )
+    assert found["effective_rank"] == pytest.approx(
+        functional.effective_rank(features, center=True).item(), rel=1e-4
+    )
+    assert found["lid"] == pytest.approx(functional.geometric_mean_lid(features, k=32).item(), rel=1e-4)
+    assert len(found["spectrum"]) == 16
+    assert representation_figures(features)["z_correlation"] is None
