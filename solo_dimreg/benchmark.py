@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo_dimreg.diagnostics.runs import summarize
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
@@ -98,11 +99,12 @@ def run_suite(
     linear_overrides: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs a comparison, or what is left of it, and writes its results after every run.
+    """Runs a comparison, or what is left of it; writes its results after every run and reports at the end.
 
     Args:
         name: A name in ``SUITES``.
-        out: Folder of the results: ``results.json``, ``results.md``, two PNG plots, and the runs.
+        out: Folder of the results: ``results.json``, ``report.html``, ``report.md`` with its plots, and the
+            runs.
         seeds: Number of seeds, from 5 on.
         rows: Names of the rows to run; all by default.
         overrides: Changes to every pretraining config, as in Hydra.
@@ -115,6 +117,8 @@ def run_suite(
     Raises:
         ConfigError: an unknown suite or row, data that is not there, or a config that cannot work.
     """
+    from solo_dimreg.diagnostics.report import write_report
+
     if name not in SUITES:
         raise ConfigError(unknown("benchmark", name, SUITES))
     suite = SUITES[name]
@@ -131,8 +135,9 @@ def run_suite(
     for number, (row, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {row.name}, seed {seed}")
         folder = out / "runs" / row.name / f"seed{seed}"
-        results.append(_run(suite, row, seed, folder, overrides, linear_overrides, say))
+        results.append(run_row(suite, row, seed, folder, overrides, linear_overrides, say))
         summary = write_results(name, out, results)
+    write_report(out, out)
     return summary
 
 
@@ -145,7 +150,7 @@ def _check_data(suite: Suite, overrides: Sequence[str]) -> None:
         raise ConfigError(f"This benchmark needs data that is not here. Put {wanted} (below {Path.cwd()}).")
 
 
-def _run(
+def run_row(
     suite: Suite,
     row: Row,
     seed: int,
@@ -154,7 +159,13 @@ def _run(
     linear_overrides: Sequence[str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
+    """Pretrains and evaluates one row with one seed, or what is left of it, below ``folder``.
+
+    Returns:
+        The figures of the run, and its ``checkpoint``.
+    """
     from solo_dimreg.checks import check_common
+    from solo_dimreg.environment import describe_environment
     from solo_dimreg.hydra_plugin import config_root
     from solo_dimreg.settings import compose, fit_to_machine
 
@@ -186,6 +197,8 @@ def _run(
         "epochs": settings.max_epochs,
         "pretrain_seconds": seconds,
         **_evaluate(run, linear, linear_overrides, say),
+        "environment": describe_environment(register(), settings),
+        "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
     write_json(result_file, result)
     return result
@@ -244,79 +257,14 @@ def _evaluate(
     }
 
 
-FIGURES = {
-    "linear_acc1": "linear top-1 %",
-    "knn_acc1": "k-NN top-1 %",
-    "effective_rank": "effective rank",
-    "lid": "LID",
-    "z_correlation": "correlation of z",
-}
-
-
-LEGEND = (
-    f"Linear and k-NN (k = {KNN['k']}, cosine) accuracy are solo-learn's, on the validation images. "
-    "Effective rank (of the centred features) and LID (geometric mean, k = 32) are those of the backbone's "
-    "features of the training images, without augmentation; the correlation of z is the mean absolute "
-    "off-diagonal one of the embeddings; all of at most 10,000 images. ± is the standard deviation over the "
-    "seeds."
-)
-PICTURES = "![accuracy](accuracy.png)\n\n![log spectra of the representations](spectra.png)"
-
-
-def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (None for one seed) of every figure, method by method."""
-    summary = []
-    for method in dict.fromkeys(result["method"] for result in results):
-        runs = [result for result in results if result["method"] == method]
-        line: dict[str, Any] = {"method": method, "seeds": len(runs)}
-        for figure in FIGURES:
-            values = [run[figure] for run in runs]
-            line[figure] = statistics.fmean(values)
-            line[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else None
-        summary.append(line)
-    return summary
-
-
 def write_results(name: str, out: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Writes ``results.json``, ``results.md``, ``accuracy.png`` and ``spectra.png``."""
-    from solo_dimreg.diagnostics.plots import plot_accuracies, plot_spectra
-
-    summary = summarize(results)
+    """Writes ``results.json``."""
     content = {
         "benchmark": name,
         "solo_learn": register().generation,
-        "summary": summary,
+        "knn": KNN,
+        "summary": summarize(results),
         "runs": list(results),
     }
     write_json(out / "results.json", content)
-    write_text(out / "results.md", results_page(name, summary, results[0]["epochs"]))
-    names = [line["method"] for line in summary]
-    evaluations = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
-    accuracies = {
-        label: [(line[figure], line[f"{figure}_std"]) for line in summary]
-        for label, figure in evaluations.items()
-    }
-    plot_accuracies(names, accuracies, out / "accuracy.png")
-    first = {result["method"]: result["spectrum"] for result in reversed(results)}
-    plot_spectra({method: first[method] for method in names}, out / "spectra.png")
     return content
-
-
-def results_table(summary: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison, as text."""
-
-    def cell(line: dict[str, Any], figure: str) -> str:
-        std = line[f"{figure}_std"]
-        return f"{line[figure]:.2f}" + (f" ± {std:.2f}" if std is not None else "")
-
-    header = ["method", "seeds", *FIGURES.values()]
-    rows = [[line["method"], str(line["seeds"]), *(cell(line, f) for f in FIGURES)] for line in summary]
-    return header, rows
-
-
-def results_page(name: str, summary: Sequence[dict[str, Any]], epochs: int) -> str:
-    """The comparison as a Markdown page."""
-    header, rows = results_table(summary)
-    lines = [header, ["---"] * len(header), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"# {name}\n\n{table}\n\n{epochs} epochs of pretraining. {LEGEND}\n\n{PICTURES}\n"

@@ -16,6 +16,7 @@ COMMANDS = {
     "linear": "Evaluate a checkpoint with solo-learn's linear probe.",
     "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",
     "benchmark": "Pretrain and evaluate several methods and compare them.",
+    "report": "Compare finished runs on one page, as HTML and as Markdown.",
     "run": "Run one of solo-learn's own scripts with our methods registered.",
     "data": "Write a data set as image folders.",
     "methods": "List methods, regularizers, backbones and metrics, and where each comes from.",

@@ -35,8 +35,9 @@ def command(
     Example:
       solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
     """
-    from solo_dimreg.benchmark import results_table, run_suite
+    from solo_dimreg.benchmark import run_suite
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.diagnostics.runs import results_table
 
     out = out or Path("results") / name
     if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):
@@ -45,4 +46,4 @@ def command(
         write_digits(Path("datasets/digits"))
     results = run_suite(name, out, seeds, rows, overrides, linear_overrides, say=click.echo)
     print_table(*results_table(results["summary"]))
-    click.echo(f"Tables and plots: {out}")
+    click.echo(f"Report: {out / 'report.html'}")

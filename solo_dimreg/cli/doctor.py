@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from solo_dimreg.environment import version_of
 
 # Packages whose name is not that of their module.
 PACKAGE_OF = {"pl_bolts": "lightning-bolts", "pkg_resources": "setuptools<81", "hydra": "hydra-core"}
@@ -41,9 +42,9 @@ def examine() -> dict[str, Any]:
     problems: list[dict[str, str]] = []
     hints: list[dict[str, str]] = []
     findings: dict[str, Any] = {
-        "solo_dimreg": _version("solo-dimreg"),
+        "solo_dimreg": version_of("solo-dimreg"),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "configs": str(config_root()),
         "solo_learn": _solo_learn(problems),
         "gpu": _gpu(),
@@ -66,13 +67,6 @@ def examine() -> dict[str, Any]:
 
 def _finding(what: str, mend: str) -> dict[str, str]:
     return {"what": what, "mend": mend}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _importable(name: str) -> bool:
@@ -106,7 +100,7 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     lightning = host.pl.__name__.replace(".pytorch", "")
     return {
         "generation": kind,
-        "version": _version("solo-learn") if kind == "published" else None,
+        "version": version_of("solo-learn") if kind == "published" else None,
         "location": str(location),
         "methods": len(host.methods),
         "lightning": f"{lightning} {getattr(host.pl, '__version__', '?')}",

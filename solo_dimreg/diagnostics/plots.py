@@ -1,79 +1,281 @@
-"""Plots of a comparison of methods, as PNG files."""
+"""Plots of one run or of a comparison of methods, as matplotlib figures; as PNG files and as inline SVG."""
 
 from __future__ import annotations
 
+import hashlib
+import html
+import io
 import math
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import matplotlib
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from solo_dimreg.files import write_bytes
 
-# Okabe and Ito's colours, told apart with every common colour blindness; grey for their pale yellow.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#7F7F7F")
-STYLES = ("-", "--", ":", "-.")
+# The ink of axes and text: all but black in a PNG, the colour of the page's text in an SVG.
+INK = "#0a0b0c"
+# Okabe and Ito's colours, told apart with every common colour blindness; grey for their pale yellow, and for
+# their black the ink, which a dark page turns light.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#7F7F7F")
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "D")
+# As wide as a phone shows it without making the text unreadably small.
+WIDTH = 4.8
+STYLE: Any = {
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "text.parse_math": False,  # a name with two $ is no formula
+}
+
+#: A figure over the epochs: epoch -> value.
+Curve = Mapping[int, float]
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Writes the figure whole: under another name first."""
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, bbox_inches="tight", format="png")
-    plt.close(figure)
-    os.replace(temporary, path)
-
-
-def plot_accuracies(
-    names: Sequence[str], accuracies: Mapping[str, Sequence[tuple[float, float | None]]], path: Path
-) -> None:
-    """Grouped bars of accuracies in percent.
+@rc_context(STYLE)
+def draw_accuracies(
+    names: Sequence[str], accuracies: Mapping[str, Sequence[tuple[float, float | None]]]
+) -> Figure:
+    """Accuracies in percent as points, with a bar of one standard deviation to each side.
 
     Args:
         names: Names of the methods.
         accuracies: For each evaluation, by name, the mean and the standard deviation (None for a single
-            seed) of each method.
-        path: The PNG file to write.
+            seed) of each method; NaN where there is none.
     """
-    figure, axes = plt.subplots(figsize=(1.2 + 1.1 * len(names), 3.6))
-    width = 0.8 / len(accuracies)
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(names) + _legend_height(accuracies)))
+    figure.set_label("Top-1 accuracy of each method")
+    axes = figure.add_subplot()
     for i, (evaluation, values) in enumerate(accuracies.items()):
-        positions = [x + (i - (len(accuracies) - 1) / 2) * width for x in range(len(names))]
-        means = [mean for mean, _ in values]
-        spread = [std or 0 for _, std in values] if any(std for _, std in values) else None
-        bars = axes.bar(positions, means, width, yerr=spread, capsize=2, label=evaluation, color=COLOURS[i])
-        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    axes.set_ylabel("top-1 accuracy (%)")
-    axes.set_ylim(0, 112)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(accuracies), frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+        offset = 0.26 * (i - (len(accuracies) - 1) / 2)
+        axes.errorbar(
+            [mean for mean, _ in values],
+            [y + offset for y in range(len(names))],
+            xerr=[std or 0 for _, std in values] if any(std for _, std in values) else None,
+            fmt=MARKERS[i % len(MARKERS)],
+            color=COLOURS[i],
+            capsize=3,
+            label=evaluation,
+        )
+    axes.set_yticks(range(len(names)), [_short(name, 20) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("top-1 accuracy (%)")
+    _legend(figure, *axes.get_legend_handles_labels())
+    return figure
 
 
-def plot_spectra(spectra: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Log singular values of the covariance of the representations, each method's largest set to 0.
+@rc_context(STYLE)
+def draw_spectra(spectra: Mapping[str, Sequence[float]]) -> Figure:
+    """Log singular values of the covariance of representations, the largest of each set to 0.
 
     Args:
-        spectra: For each method, by name, its singular values, descending.
-        path: The PNG file to write.
+        spectra: For each method or representation, by name, its singular values, descending.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
+    figure.set_label("Spectra of " + ", ".join(spectra))
+    axes = figure.add_subplot()
     for i, (name, values) in enumerate(spectra.items()):
-        floor = max(values[0], 1e-30) * 1e-9
-        logs = [math.log10(max(value, floor) / max(values[0], 1e-30)) for value in values]
-        axes.plot(
-            range(1, len(logs) + 1),
-            logs,
-            STYLES[(i + i // len(COLOURS)) % len(STYLES)],
-            color=COLOURS[i % len(COLOURS)],
-            label=name,
-        )
+        largest = max(values[0], 1e-30)
+        logs = [math.log10(max(value / largest, 1e-9)) for value in values]
+        axes.plot(range(1, len(logs) + 1), logs, label=_short(name), **_line(i))
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("log10 of singular value / largest")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    _legend(figure, *axes.get_legend_handles_labels())
+    return figure
+
+
+@rc_context(STYLE)
+def draw_curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], names: Sequence[str]) -> Figure:
+    """Figures over the epochs, one panel each.
+
+    Args:
+        panels: For each figure, by its label, the curves of each run or method that has it, by name: one a
+            seed. Several are drawn thin, and their mean, where all have a value, is drawn thick.
+        names: All names. The place in it is a name's colour, the same in every plot.
+    """
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    shown = [name for name in names if any(name in runs for runs in panels.values())]
+    height = (2.7 if columns == 1 else 1.9) * rows
+    figure = Figure(figsize=(WIDTH, height + _legend_height(shown)))
+    figure.set_label(", ".join(panels) + " over the epochs")
+    handles: dict[str, Any] = {}
+    for place, (label, runs) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.set_title(label, fontsize=11)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set_xlabel("epoch")
+        for name in (name for name in names if name in runs):
+            handles[name] = _draw_seeds(axes, runs[name], _line(names.index(name)))
+    if len(names) > 1:
+        _legend(figure, [handles[name] for name in shown], [_short(name) for name in shown])
+    return figure
+
+
+@rc_context(STYLE)
+def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
+    """The part of the variance that the leading directions hold.
+
+    Args:
+        spectra: For each representation, by name, the singular values of its covariance, descending.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
+    figure.set_label("Cumulative variance of " + ", ".join(spectra))
+    axes = figure.add_subplot()
+    for i, (name, values) in enumerate(spectra.items()):
+        total = sum(values) or 1.0
+        parts = [100 * part / total for part in accumulate(values)]
+        axes.plot(range(1, len(parts) + 1), parts, label=_short(name), **_line(i))
+    axes.set_xscale("log")
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("number of directions")
+    axes.set_ylabel("variance (%)")
+    _legend(figure, *axes.get_legend_handles_labels())
+    return figure
+
+
+@rc_context(STYLE)
+def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
+    """Histograms of the LID of the points, each with a vertical line at its geometric mean.
+
+    Args:
+        lids: For each representation, by name, the LID of each of its points.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
+    figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
+    axes = figure.add_subplot()
+    everything = [math.log(max(value, 1e-3)) for values in lids.values() for value in values]
+    low, high = min(everything) - 0.05, max(everything) + 0.05
+    edges = [math.exp(low + (high - low) * i / 48) for i in range(49)]
+    for i, (name, values) in enumerate(lids.items()):
+        weights = [100 / len(values)] * len(values)
+        axes.hist(
+            [max(value, 1e-3) for value in values],
+            edges,
+            weights=weights,
+            histtype="step",
+            label=_short(name),
+            **_line(i),
+        )
+        mean = math.exp(fmean(math.log(max(value, 1e-3)) for value in values))
+        axes.axvline(mean, **{**_line(i), "linewidth": 1.0})
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("LID of a point (line: geometric mean)")
+    axes.set_ylabel("points (%)")
+    handles = axes.get_legend_handles_labels()[1]
+    _legend(figure, [Line2D([], [], **_line(i)) for i in range(len(handles))], handles)
+    return figure
+
+
+@rc_context(STYLE)
+def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figure:
+    """The absolute correlations of all pairs of axes as a heat map.
+
+    Args:
+        correlation: The absolute correlations, (D, D), or their means in square blocks.
+        name: What it is of.
+    """
+    figure = Figure(figsize=(WIDTH, 4.4))
+    figure.set_label(f"Absolute correlation of the axes of {name}")
+    axes = figure.add_subplot()
+    axes.set_title(_short(name), fontsize=10)
+    picture = axes.imshow(correlation, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.colorbar(picture, label="absolute correlation")
+    return figure
+
+
+def _draw_seeds(axes: Any, curves: Sequence[Curve], style: dict[str, Any]) -> Any:
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if len(curves) > 1:
+        for curve in curves:
+            epochs = sorted(curve)
+            axes.plot(epochs, [curve[epoch] for epoch in epochs], alpha=0.4, **{**style, "linewidth": 0.7})
+    means = [fmean(curve[epoch] for curve in curves) for epoch in shared]
+    # One value alone has no line.
+    return axes.plot(shared, means, marker="." if len(shared) == 1 else None, **style)[0]
+
+
+def _line(i: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": LINES[(i + i // len(COLOURS)) % len(LINES)],
+        "linewidth": STYLE["lines.linewidth"],
+    }
+
+
+def _short(name: str, length: int = 28) -> str:
+    """The name, without its middle where it is too long for a plot."""
+    kept = (length - 1) // 2
+    return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
+
+
+def _legend_columns(labels: Iterable[str]) -> int:
+    return max(1, min(4, 56 // (max(len(_short(label)) for label in labels) + 7)))
+
+
+def _legend_height(labels: Collection[str]) -> float:
+    return 0.1 + 0.21 * math.ceil(len(labels) / _legend_columns(labels))
+
+
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Below the axes, where it covers nothing, in as many columns as fit."""
+    figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels), fontsize=10)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes the figure as a PNG file, whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png", facecolor="white")
+    write_bytes(path, buffer.getvalue())
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element to put into an HTML page.
+
+    It takes the page's text colour and font, is transparent, as wide as the page lets it, and has ids of its
+    own: several can be in one page. Readers of the screen hear the figure's label.
+    """
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "solo-dimreg"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    whole = buffer.getvalue()
+    view = re.search(r'viewBox="[^"]*"', whole)
+    # matplotlib's own style sheet would hold for the whole page.
+    content = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", whole, flags=re.DOTALL)
+    content = re.sub(r"^.*?<svg[^>]*>", "", content, count=1, flags=re.DOTALL)
+    label = str(figure.get_label())
+    own = "f" + hashlib.sha256((label + content).encode()).hexdigest()[:8]
+
+    def adapt(tag: re.Match[str]) -> str:
+        renamed = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", tag.group())
+        return renamed.replace("xlink:href", "href").replace(INK, "currentColor")
+
+    content = re.sub(r"<[^>]*>", adapt, content)
+    return (
+        f'<svg role="img" aria-label="{html.escape(label)}" {view.group() if view else ""} '
+        f'stroke-linejoin="round" stroke-linecap="butt">{content.strip()}'
+    )

@@ -1,0 +1,247 @@
+"""The report that compares runs, as one self-contained HTML page and as a Markdown page with PNG plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from solo_dimreg.diagnostics import page, plots
+from solo_dimreg.diagnostics.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
+from solo_dimreg.diagnostics.runs import (
+    ABSENT,
+    LOGGED,
+    RunRecord,
+    by_method,
+    differences,
+    mean_and_deviation,
+    read_runs,
+    results_table,
+    summarize,
+)
+from solo_dimreg.files import write_text
+
+EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
+# What the page opens with; every other figure that was recorded follows, folded.
+MAIN_CURVES = (
+    *("matrix_entropy", "mutual_information", "effective_rank", "lid", "adadim_alpha", "alpha_req"),
+    *(
+        "off_diagonal_correlation",
+        "z_matrix_entropy",
+        "z_effective_rank",
+        "z_lid",
+        "z_off_diagonal_correlation",
+    ),
+    "val_acc1",
+)
+# They count what the figures are taken of.
+NOT_FIGURES = ("samples", "dimensions", "z_samples", "z_dimensions")
+LEGEND = (
+    "Linear and k-NN accuracy are solo-learn's, on the validation images. Effective rank (of the centred "
+    "features) and LID (geometric mean, k = 32) are those of the backbone's features of the training images, "
+    "without augmentation; the correlation of z is the mean absolute off-diagonal one of the embeddings. "
+    "Pretraining is its wall time, known for runs that were not interrupted. ± is the standard deviation "
+    "over the seeds."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A plot, the name of its file without ``.png``, and what it shows."""
+
+    name: str
+    figure: Figure
+    explanation: Explanation
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report, which both pages show."""
+
+    heading: str
+    text: str = ""
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    cards: Sequence[Card] = field(default_factory=tuple)
+    folded: bool = False
+
+
+def write_report(folder: Path, out: Path) -> Path:
+    """Writes ``report.html``, ``report.md`` and the PNG plots of the latter.
+
+    Args:
+        folder: What ``solo-dimreg benchmark`` wrote, or any folder with checkpoint folders below it.
+        out: Folder to write into.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        ConfigError: there is no run in the folder, or a file that belongs to one is damaged.
+    """
+    results, records = read_runs(folder)
+    title = f"Comparison: {results.get('benchmark', folder.resolve().name)}"
+    sections = [
+        *_accuracies(records),
+        *_curves(records),
+        _configurations(records),
+        _provenance(results, records),
+    ]
+    for card in (card for section in sections for card in section.cards):
+        plots.save_png(card.figure, out / f"{card.name}.png")
+    write_text(out / "report.md", markdown(title, sections))
+    write_text(out / "report.html", page.page(title, *map(html, sections)))
+    return out / "report.html"
+
+
+def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
+    heading = "Accuracy and dimensionality"
+    results = [record.result for record in records if record.result]
+    if not results:
+        nothing = "Accuracies and wall time are not here: 'solo-dimreg benchmark' records them."
+        return [Section(heading, nothing)]
+    summary = summarize(results)
+    names = [line["method"] for line in summary]
+    accuracies = {
+        label: [(_or_nan(line[figure]), line[f"{figure}_std"]) for line in summary]
+        for label, figure in EVALUATIONS.items()
+    }
+    cards = [Card("accuracy", plots.draw_accuracies(names, accuracies), ACCURACY)]
+    spectra = {result["method"]: result["spectrum"] for result in reversed(results) if "spectrum" in result}
+    if spectra:
+        drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra})
+        cards.append(Card("spectra", drawn, SPECTRUM))
+    return [Section(heading, LEGEND, *results_table(summary), cards)]
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _curves(records: Sequence[RunRecord]) -> list[Section]:
+    grouped = by_method(records)
+    found = {name for record in records for name in record.curves} - set(NOT_FIGURES)
+    heading = "Over the epochs"
+    missing = "The dimensionality was not recorded: 'monitor: {every_n_epochs: 1}' in a config does that. "
+    if not found:
+        return [Section(heading, missing)]
+    main = [name for name in MAIN_CURVES if name in found]
+    more = sorted(found - set(main))
+    seeds = max(len(runs) for runs in grouped.values())
+    text = "Thin lines are single seeds, thick ones their mean. " if seeds > 1 else ""
+    if found <= set(LOGGED.values()):
+        text = missing + text
+    sections = [
+        Section(
+            heading,
+            f"{text}The table has the values of the last epoch, the plots those of all.",
+            *_last_values(grouped, main),
+            [_curve_card(name, grouped) for name in main],
+        )
+    ]
+    if more:
+        cards = [_curve_card(name, grouped) for name in more]
+        sections.append(Section("Further figures over the epochs", cards=cards, folded=True))
+    return sections
+
+
+def _last_values(
+    grouped: Mapping[str, Sequence[RunRecord]], names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    def cell(runs: Sequence[RunRecord], name: str) -> str:
+        curves = [run.curves[name] for run in runs if name in run.curves]
+        mean, std = mean_and_deviation([curve[max(curve)] for curve in curves])
+        return ABSENT if mean is None else f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")
+
+    rows = [[method, *(cell(runs, name) for name in names)] for method, runs in grouped.items()]
+    return ["method", *(explain(name).label for name in names)], rows
+
+
+def _curve_card(name: str, grouped: Mapping[str, Sequence[RunRecord]]) -> Card:
+    curves = {
+        method: [run.curves[name] for run in runs if name in run.curves] for method, runs in grouped.items()
+    }
+    explanation = explain(name)
+    panel = {method: each for method, each in curves.items() if each}
+    drawn = plots.draw_curves({explanation.label: panel}, list(grouped))
+    return Card("curve-" + re.sub(r"[^\w.-]+", "-", name), drawn, explanation)
+
+
+def _configurations(records: Sequence[RunRecord]) -> Section:
+    heading = "Differences of configuration"
+    names = list(by_method(records))
+    if len(names) < 2:
+        return Section(heading, "There is only one configuration.")
+    if not any(record.settings for record in records):
+        return Section(heading, "The configurations (args.json of each run) are not here.")
+    found = differences(records)
+    if not found:
+        return Section(heading, "There is none.")
+    text = f"Only settings in which the runs differ; {ABSENT} where a configuration does not have one."
+    return Section(heading, text, ["setting", *names], [[key, *values] for key, values in found.items()])
+
+
+def _provenance(results: Mapping[str, Any], records: Sequence[RunRecord]) -> Section:
+    def all_of(values: Sequence[Any]) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+
+    measured = [record.result for record in records]
+    made_with = [result.get("environment", {}) for result in measured]
+    finished = sorted(str(result["finished"]) for result in measured if "finished" in result)
+    rows = {
+        "runs": str(len(records)),
+        "epochs": all_of(
+            [record.settings.get("max_epochs", record.result.get("epochs")) for record in records]
+        ),
+        "seeds": all_of([record.seed for record in records]),
+        "finished": " to ".join(dict.fromkeys((finished[0], finished[-1]))) if finished else "",
+        **{
+            name: all_of([made.get(name) for made in made_with])
+            for name in ("solo-learn", "solo-dimreg", "torch", "device")
+        },
+    }
+    if isinstance(results.get("knn"), dict):
+        rows["k-NN"] = ", ".join(f"{name} {value}" for name, value in results["knn"].items())
+    rows["solo-learn"] = rows["solo-learn"] or str(results.get("solo_learn", ""))
+    known = [[name, value or "not recorded"] for name, value in rows.items()]
+    return Section("What ran", "", ["record", "value"], known)
+
+
+def html(section: Section) -> page.Html:
+    """The section for the HTML page."""
+    parts: list[str] = [page.paragraph(section.text)] if section.text else []
+    if section.rows:
+        parts.append(page.table(section.header, section.rows, section.heading))
+    if section.cards:
+        parts.append(
+            page.figures(page.figure(plots.svg(c.figure), caption(c.explanation)) for c in section.cards)
+        )
+    return (page.folded if section.folded else page.section)(section.heading, *parts)
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """The whole report as a Markdown page that shows the PNG plots beside it."""
+    blocks = [f"# {_plain(title)}"]
+    for section in sections:
+        blocks.append(f"## {section.heading}")
+        if section.text:
+            blocks.append(_plain(section.text))
+        if section.rows:
+            table = [section.header, ["---"] * len(section.header), *section.rows]
+            blocks.append("\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in table))
+        for card in section.cards:
+            source = card.explanation.source
+            cited = f"[{source}]({card.explanation.address})" if card.explanation.address else source
+            text = f"**{_plain(card.explanation.label)}**. {card.explanation.text} {cited and f'({cited})'}"
+            blocks.append(f"![{_plain(card.explanation.label)}]({card.name}.png)\n\n{text.rstrip()}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, also in the cell of a table."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(re.sub(r"([\\`*\[\]|])", r"\\\1", escaped).split())

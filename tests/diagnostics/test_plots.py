@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from solo_dimreg.diagnostics.plots import (
+    COLOURS,
+    INK,
+    draw_accuracies,
+    draw_curves,
+    draw_spectra,
+    save_png,
+    svg,
+)
+
+NAMES = [f"method_{i}" for i in range(10)]
+# To matplotlib a formula that does not parse, to XML and HTML tags and an attribute.
+HOSTILE = f'$\\frac{{$ <b> & id="x" {INK}'
+
+
+def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    """The points behind each entry of the legend."""
+    (legend,) = figure.legends
+    colours = {
+        text.get_text(): (line.get_color(), line.get_linestyle())
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    drawn = {(line.get_color(), line.get_linestyle()): line for line in figure.axes[0].get_lines()}
+    return {name: list(zip(*drawn[look].get_data(), strict=True)) for name, look in colours.items()}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg(figure)).iter("text")]
+
+
+def test_spectra_are_logarithms_relative_to_the_largest() -> None:
+    figure = draw_spectra({"a": [100.0, 10.0, 0.0], "b": [0.5, 0.25]})
+    drawn = lines(figure)
+    assert drawn["a"] == [(1, 0), (2, pytest.approx(-1)), (3, pytest.approx(-9))]
+    assert drawn["b"] == [(1, 0), (2, pytest.approx(math.log10(0.5)))]
+
+
+def test_a_collapsed_spectrum_is_drawn() -> None:
+    assert lines(draw_spectra({"a": [0.0, 0.0]}))["a"] == [(1, -9), (2, -9)]
+
+
+def test_accuracies_are_where_their_axis_says() -> None:
+    values = {"linear": [(90.0, 1.0), (95.0, 2.0)], "k-NN": [(80.0, 0.5), (math.nan, None)]}
+    figure = draw_accuracies(["a", "b"], values)
+    first, second = figure.axes[0].containers
+    assert list(first.lines[0].get_xdata()) == [90, 95]
+    (bars,) = first.lines[2]
+    assert [tuple(segment[:, 0]) for segment in bars.get_segments()] == [(89, 91), (93, 97)]
+    assert second.lines[0].get_xdata()[0] == 80 and math.isnan(second.lines[0].get_xdata()[1])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_curves_of_seeds_and_their_mean() -> None:
+    seeds = [{0: 1.0, 1: 2.0, 2: 9.0}, {0: 3.0, 1: 6.0}]
+    figure = draw_curves({"LID": {"a": seeds, "b": [{0: 5.0}]}}, ["a", "b"])
+    assert lines(figure)["a"] == [(0, 2), (1, 4)]
+    thin = [line for line in figure.axes[0].get_lines() if line.get_alpha()]
+    assert [list(line.get_ydata()) for line in thin] == [[1, 2, 9], [3, 6]]
+    assert figure.axes[0].get_title() == "LID"
+
+
+def test_a_method_has_the_same_look_in_every_plot() -> None:
+    all_ten = {name: [{0: 1.0, 1: float(i)}] for i, name in enumerate(NAMES)}
+    looks = []
+    for panel in (all_ten, {"method_7": all_ten["method_7"]}):
+        figure = draw_curves({"LID": panel}, NAMES)
+        (legend,) = figure.legends
+        place = [text.get_text() for text in legend.get_texts()].index("method_7")
+        line = legend.get_lines()[place]
+        looks.append((line.get_color(), line.get_linestyle()))
+    assert looks[0] == looks[1]
+    assert len(lines(draw_curves({"LID": all_ten}, NAMES))) == 10
+
+
+def test_colours_are_seen_on_white_and_on_dark() -> None:
+    """At least 2 : 1 on both; the ink is black on white and the page's text colour on dark."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in set(COLOURS) - {INK}:
+        assert 1.05 / (luminance(colour) + 0.05) > 2
+        assert (luminance(colour) + 0.05) / (luminance("#1d2127") + 0.05) > 2
+    assert INK in COLOURS and "currentColor" in svg(draw_spectra({name: [2.0, 1.0] for name in NAMES}))
+
+
+def test_nothing_is_cut_off_and_the_legend_covers_no_data() -> None:
+    names = ["a" * 60, *NAMES]
+    for figure in (
+        draw_curves({"x": {name: [{0: 1.0, 1: 2.0}] for name in names}}, names),
+        draw_spectra({name: [2.0, 1.0] for name in names}),
+        draw_accuracies(names, {"linear": [(50.0, None)] * len(names)}),
+    ):
+        figure.draw_without_rendering()
+        whole = figure.bbox
+        (legend,) = figure.legends
+        for box in (legend.get_window_extent(), *(axes.get_tightbbox() for axes in figure.axes)):
+            assert box.x0 >= whole.x0 and box.y0 >= whole.y0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
+        assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+
+
+def test_svg_is_text_in_the_colour_of_the_page() -> None:
+    drawing = svg(draw_curves({"effective rank": {"a": [{0: 1.0, 1: 2.0}]}}, ["a", "b"]))
+    root = ElementTree.fromstring(drawing)
+    assert root.get("role") == "img" and root.get("aria-label") == "effective rank over the epochs"
+    assert root.get("viewBox") and root.get("width") is None
+    assert {"effective rank", "epoch", "a"} <= {element.text for element in root.iter("text")}
+    assert (
+        INK not in drawing and "#ffffff" not in drawing and "<style" not in drawing and "http" not in drawing
+    )
+
+
+def test_svgs_in_one_page_share_no_id() -> None:
+    drawings = [svg(draw_spectra({name: [2.0, 1.0]})) for name in ("a", "b")]
+    ids = [re.findall(r'\bid="([^"]+)"', drawing) for drawing in drawings]
+    assert not set(ids[0]) & set(ids[1])
+    for drawing, own in zip(drawings, ids, strict=True):
+        assert len(set(own)) == len(own)
+        used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', drawing)
+        assert used and {one or other for one, other in used} <= set(own)
+
+
+def test_a_hostile_name_is_shown_as_it_is() -> None:
+    assert HOSTILE[:28] in texts(draw_spectra({HOSTILE[:28]: [2.0, 1.0]}))
+    assert HOSTILE[:20] in texts(draw_accuracies([HOSTILE[:20]], {"linear": [(50.0, None)]}))
+    assert HOSTILE in texts(draw_curves({HOSTILE: {"a": [{0: 1.0}]}}, ["a"]))
+
+
+def test_png(tmp_path: Path) -> None:
+    save_png(draw_spectra({"a": [2.0, 1.0]}), tmp_path / "new" / "a.png")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.png"]
+    with Image.open(tmp_path / "new" / "a.png") as image:
+        assert image.format == "PNG" and image.width == 720
+        assert np.asarray(image.convert("L"))[0, 0] == 255

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import statistics
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solo_dimreg.cli import main
+from solo_dimreg.diagnostics.report import write_report
+from solo_dimreg.diagnostics.runs import read_runs, results_table, summarize
+from solo_dimreg.errors import ConfigError
+
+ACCURACIES = {"simclr": (97.5, 96.0, 95.25), "adadim": (90.0, 91.0, 95.0)}
+SECONDS = {"simclr": (60.0, None, 70.0), "adadim": (80.0, 90.0, 130.0)}
+
+
+def config(method: str, seed: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": f"{method}-digits",
+        "method": method,
+        "method_kwargs": {"temperature": 0.2} if method == "simclr" else {"alpha": "erank"},
+        "optimizer": {"lr": 0.002, "kwargs": {"betas": [0.9, 0.99]}},
+        "augmentations": [{"crop_size": 32}],
+        "checkpoint": {"dir": f"somewhere/{method}/seed{seed}"},
+        "max_epochs": 2,
+        "seed": seed,
+        **changes,
+    }
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_run(folder: Path, settings: dict[str, Any], scale: float = 1.0) -> Path:
+    """A checkpoint folder as a training leaves it."""
+    folder.mkdir(parents=True)
+    # As with the published solo-learn: its own arguments, and our config beside them.
+    (folder / "args.json").write_text(json.dumps({"lr": settings["seed"], "config": settings}))
+    rows = [{"epoch": epoch, "step": 10, "val_acc1": 50.0 + epoch} for epoch in range(2)]
+    if settings["method"] == "adadim":
+        rows += [{"epoch": epoch, "step": 10, "train_alpha_epoch": 0.75 - epoch / 4} for epoch in range(2)]
+    write_csv(folder / "metrics.csv", rows)
+    figures = {
+        "effective_rank": 10.5,
+        "z_effective_rank": 4.5,
+        "matrix_entropy": 2.5,
+        "lid": 3.5,
+        "own": 1.5,
+    }
+    measured = [{name: value * scale * (epoch + 1) for name, value in figures.items()} for epoch in range(2)]
+    write_csv(
+        folder / "dimensionality.csv",
+        [{"epoch": epoch, "step": 10, **values} for epoch, values in enumerate(measured)],
+    )
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """What the benchmark leaves of two methods with three seeds, in a folder that was moved since."""
+    runs = []
+    for method, accuracies in ACCURACIES.items():
+        for i, accuracy in enumerate(accuracies):
+            name = f"offline-{method}{i}"
+            below = f"runs/{method}/seed{5 + i}/0123456789ab/{method}/{name}"
+            write_run(tmp_path / below, config(method, 5 + i), scale=i + 1)
+            runs.append(
+                {
+                    "method": method,
+                    "seed": 5 + i,
+                    "checkpoint": f"elsewhere/{below}/{name}-ep=1.ckpt",
+                    "epochs": 2,
+                    "pretrain_seconds": SECONDS[method][i],
+                    "linear_acc1": accuracy,
+                    "linear_acc5": 100.0,
+                    "knn_acc1": accuracy - 1,
+                    "effective_rank": 100.0 + i,
+                    "lid": 4.0,
+                    "z_correlation": None,
+                    "spectrum": [4.0, 2.0, 1.0],
+                    "environment": {
+                        "torch": "2.99",
+                        "solo-learn": "published 1.0.2",
+                        "device": "CPU, 2 threads",
+                    },
+                    "finished": f"2026-01-0{i + 1} 10:00 UTC",
+                }
+            )
+    content = {"benchmark": "quick", "solo_learn": "published", "knn": {"k": 20}, "runs": runs}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+class Tables(HTMLParser):
+    """The tables of a page by the heading above them, and all that a page refers to."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.figures: dict[str, list[str]] = {}
+        self.references: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.within = self.heading = ""
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.within = tag
+        if tag in ("h2", "summary"):
+            self.heading = ""
+        elif tag == "tr":
+            self.tables.setdefault(self.heading, []).append([])
+        elif tag in ("th", "td"):
+            self.tables[self.heading][-1].append("")
+        elif tag == "figcaption":
+            self.figures.setdefault(self.heading, []).append("")
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data"):
+                self.references.append((tag, name, value or ""))
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.within in ("h2", "summary"):
+            self.heading += data
+        elif self.within in ("th", "td", "wbr") and self.tables:
+            self.tables[self.heading][-1][-1] += data
+        elif self.within == "b" and self.heading in self.figures:
+            self.figures[self.heading][-1] += data
+
+
+def markdown_tables(content: str) -> dict[str, list[list[str]]]:
+    tables: dict[str, list[list[str]]] = {}
+    heading = ""
+    for line in content.splitlines():
+        if line.startswith("## "):
+            heading = line[3:]
+        elif line.startswith("| ") and "| --- |" not in line:
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            tables.setdefault(heading, []).append(cells)
+    return tables
+
+
+def over(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def test_numbers_are_those_of_the_runs_on_both_pages(results: Path, tmp_path: Path) -> None:
+    assert write_report(results, tmp_path / "out") == tmp_path / "out" / "report.html"
+    html = Tables((tmp_path / "out" / "report.html").read_text()).tables
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert html == markdown_tables(text)
+
+    header, *rows = html["Accuracy and dimensionality"]
+    assert header == [
+        "method",
+        "seeds",
+        "linear top-1 %",
+        "k-NN top-1 %",
+        "effective rank",
+        "LID",
+        "pretraining",
+    ]
+    for row, (method, accuracies) in zip(rows, ACCURACIES.items(), strict=True):
+        seconds = [each for each in SECONDS[method] if each is not None]
+        knn = over([accuracy - 1 for accuracy in accuracies])
+        expected = [method, "3", over(list(accuracies)), knn, "101.00 ± 1.00", "4.00 ± 0.00"]
+        assert row == [*expected, f"{over(seconds)} s"]
+
+    header, *rows = html["Over the epochs"]
+    last = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert last["adadim"]["effective rank of r"] == over([21.0, 42.0, 63.0])
+    assert last["adadim"]["effective rank of z"] == over([9.0, 18.0, 27.0])
+    assert last["adadim"]["alpha (AdaDim)"] == "0.50 ± 0.00" and last["simclr"]["alpha (AdaDim)"] == "–"
+    assert last["simclr"]["online accuracy (%)"] == "51.00 ± 0.00"
+
+    assert html["Differences of configuration"] == [
+        ["setting", "simclr", "adadim"],
+        ["method", "simclr", "adadim"],
+        ["method_kwargs.alpha", "–", "erank"],
+        ["method_kwargs.temperature", "0.2", "–"],
+    ]
+    ran = dict(html["What ran"])
+    assert ran["runs"] == "6" and ran["seeds"] == "5, 6, 7" and ran["epochs"] == "2"
+    assert ran["finished"] == "2026-01-01 10:00 UTC to 2026-01-03 10:00 UTC"
+    assert (ran["torch"], ran["device"], ran["k-NN"]) == ("2.99", "CPU, 2 threads", "k 20")
+    assert ran["solo-learn"] == "published 1.0.2" and ran["solo-dimreg"] == "not recorded"
+
+
+def test_the_pages_hold_all_they_show(results: Path) -> None:
+    write_report(results, results)
+    page = Tables((results / "report.html").read_text())
+    for tag, name, address in page.references:
+        inside = address.startswith("#")
+        assert inside or ((tag, name) == ("a", "href") and address.startswith("https://arxiv.org/"))
+    assert len(set(page.ids)) == len(page.ids) > 0
+    assert page.figures["Accuracy and dimensionality"] == ["accuracy", "spectrum"]
+    shown = ["H(R)", "effective rank of r", "LID of r", "alpha (AdaDim)", "effective rank of z"]
+    assert page.figures["Over the epochs"] == [*shown, "online accuracy (%)"]
+    assert page.figures["Further figures over the epochs"] == ["own"]
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", (results / "report.md").read_text())
+    assert len(pictures) == 2 + 6 + 1
+    assert all((results / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_plain_runs_show_what_there_is(tmp_path: Path) -> None:
+    """Seeds of one configuration are one method; the same name with another configuration is another."""
+    for seed in (1, 2):
+        write_run(tmp_path / "simclr" / f"offline-{seed}", config("simclr", seed), scale=seed)
+    for lr in (0.1, 0.2):
+        write_run(tmp_path / "adadim" / f"offline-{lr}", config("adadim", 1, optimizer={"lr": lr}))
+    probe = {**config("linear", 1), "pretrained_feature_extractor": "x.ckpt"}
+    write_run(tmp_path / "linear" / "offline-3", probe)
+    write_report(tmp_path, tmp_path / "out")
+    tables = Tables((tmp_path / "out" / "report.html").read_text()).tables
+    assert "Accuracy and dimensionality" not in tables
+    assert "Accuracies and wall time are not here" in (tmp_path / "out" / "report.md").read_text()
+    header, *rows = tables["Over the epochs"]
+    ranks = {row[0]: row[header.index("effective rank of r")] for row in rows}
+    first, second = "adadim-digits offline-0.1", "adadim-digits offline-0.2"
+    assert ranks == {first: "21.00", second: "21.00", "simclr-digits": over([21.0, 42.0])}
+    differ = {row[0]: row[1:] for row in tables["Differences of configuration"]}
+    assert differ["setting"] == [first, second, "simclr-digits"]
+    assert differ["optimizer.lr"] == ["0.1", "0.2", "0.002"]
+    assert differ["optimizer.kwargs.betas"] == ["–", "–", "[0.9, 0.99]"]
+    assert set(differ) - {"setting"} == {
+        *("method", "method_kwargs.alpha", "method_kwargs.temperature"),
+        *("optimizer.lr", "optimizer.kwargs.betas"),
+    }
+
+
+def test_a_resumed_run_has_one_curve(results: Path) -> None:
+    """Its second half was logged in a folder of its own, which the checkpoint names."""
+    (folder,) = results.rglob("offline-simclr0")
+    rows = [{"epoch": epoch, "step": 10, "lid": 100.0 + epoch} for epoch in (1, 2)]
+    other = folder.with_name("offline-0")
+    write_run(other, config("simclr", 5))
+    (other / "metrics.csv").unlink()
+    write_csv(other / "dimensionality.csv", rows)
+    _, records = read_runs(results)
+    assert records[0].curves["lid"] == {0: 3.5, 1: 101.0, 2: 102.0}
+    assert records[1].curves["lid"] == {0: 7.0, 1: 14.0}
+
+
+def test_hostile_names_are_only_text(results: Path) -> None:
+    name = "<script>alert(1)</script>|*x*\n$\\frac{$ `"
+    content = json.loads((results / "results.json").read_text())
+    for run in content["runs"][:3]:
+        run["method"] = name
+    (results / "results.json").write_text(json.dumps(content))
+    write_report(results, results)
+    page = (results / "report.html").read_text()
+    assert "<script" not in page
+    assert Tables(page).tables["Accuracy and dimensionality"][1][0] == name
+    rows = markdown_tables((results / "report.md").read_text())["Accuracy and dimensionality"]
+    assert len({len(row) for row in rows}) == 1
+    assert rows[1][0] == "&lt;script>alert(1)&lt;/script>|\\*x\\* $\\\\frac{$ \\`"
+
+
+def test_without_curves_or_configurations_a_word_says_so(results: Path) -> None:
+    for file in [*results.rglob("*.csv"), *results.rglob("args.json")]:
+        file.unlink()
+    write_report(results, results)
+    text = (results / "report.md").read_text()
+    assert "The dimensionality was not recorded" in text and "(args.json of each run) are not here" in text
+    assert "97.5" not in text and "96.25" in text  # the mean
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", "{"),
+        ("results.json", '{"runs": []}'),
+        ("results.json", '{"runs": [{"method": 3}]}'),
+        ("results.json", '{"runs": [{"method": "a", "linear_acc1": "high"}]}'),
+        ("results.json", '{"runs": [{"method": "a", "spectrum": [1, null]}]}'),
+        ("args.json", "[1]"),
+        ("args.json", '{"config": {"name'),
+        ("metrics.csv", "step,val_acc1\n1,2\n"),
+        ("dimensionality.csv", "epoch,step,lid\n0,1,many\n"),
+        ("dimensionality.csv", "epoch,step,lid\nfirst,1,3.5\n"),
+        ("dimensionality.csv", "epoch,step,lid\n,1,3.5\n"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(results: Path, name: str, content: str) -> None:
+    file = next(results.rglob(name))
+    file.write_text(content)
+    with pytest.raises(ConfigError) as error:
+        write_report(results, results)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert not (results / "report.html").exists()
+
+
+def test_a_row_that_was_cut_off_counts_as_far_as_it_goes(results: Path) -> None:
+    file = next(results.rglob("offline-simclr0")) / "dimensionality.csv"
+    file.write_text("epoch,step,lid,effective_rank\n0,1,3.5,9.5\n1,2,4.5")
+    _, records = read_runs(results)
+    assert records[0].curves["lid"] == {0: 3.5, 1: 4.5}
+    assert records[0].curves["effective_rank"] == {0: 9.5}
+
+
+def test_the_command(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def report(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["solo-dimreg", "report", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    assert report(str(results), "--out", "out") == (0, f"Report: {Path('out/report.html')}\n", "")
+    assert (tmp_path / "out" / "report.md").is_file()
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        code, _, error = report(folder)
+        assert code == 2 and error.startswith(f"error: {folder}: holds no run")
+        assert len(error.splitlines()) == 1
+
+
+def test_summary_over_seeds_is_mean_and_sample_deviation() -> None:
+    runs = [
+        {
+            "method": "m",
+            "linear_acc1": a,
+            "knn_acc1": 2 * a,
+            "effective_rank": 3.0,
+            "lid": 4.0,
+            "z_correlation": 0.5,
+            "pretrain_seconds": 3600 * a,
+        }
+        for a in (1.0, 2.0, 6.0)
+    ]
+    (line,) = summarize(runs)
+    assert line["seeds"] == 3 and line["linear_acc1"] == 3 and line["effective_rank_std"] == 0
+    assert line["linear_acc1_std"] == pytest.approx(math.sqrt(7))
+    _, (cells,) = results_table([line])
+    figures = ["3.00 ± 2.65", "6.00 ± 5.29", "3.00 ± 0.00", "4.00 ± 0.00", "0.50 ± 0.00", "3.00 ± 2.65 h"]
+    assert cells == ["m", "3", *figures]
