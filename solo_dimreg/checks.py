@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from solo_dimreg.diagnostics.monitor import monitor_settings
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.hosts import Host, device_count, plain
 from solo_dimreg.regularization import build_terms
@@ -54,6 +55,7 @@ NUMBERS: dict[str, int | float | None] = {
     "momentum.base_tau": 0.0,
     "momentum.final_tau": 0.0,
 }
+OWN_BLOCKS = ("regularizers", "monitor")
 REQUIRED = ("max_epochs", "devices", "optimizer.name", "optimizer.batch_size", "optimizer.lr")
 REQUIRED_TO_PRETRAIN = (
     "name",
@@ -109,7 +111,8 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
         raise ConfigError(f"method: {unknown('method', str(settings.method), valid)}")
     _check_crops(host, settings)
     build_terms(plain(settings.get("regularizers")))
-    check_data(settings, need_val=False)
+    monitor = monitor_settings(plain(settings.get("monitor")))
+    check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
 
 
 def _has(settings: DictConfig, key: str) -> bool:
@@ -141,8 +144,9 @@ def _check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> Non
 def _check_spelling(settings: DictConfig) -> None:
     """A misspelt block of ours would otherwise be ignored in silence."""
     for key in map(str, settings):
-        if key != "regularizers" and difflib.get_close_matches(key, ["regularizers"], cutoff=0.8):
-            raise ConfigError(f"{key}: unknown block. Did you mean 'regularizers'?")
+        meant = difflib.get_close_matches(key, OWN_BLOCKS, n=1, cutoff=0.8)
+        if meant and key not in OWN_BLOCKS:
+            raise ConfigError(f"{key}: unknown block. Did you mean {meant[0]!r}?")
 
 
 def _check_crops(host: Host, settings: DictConfig) -> None:

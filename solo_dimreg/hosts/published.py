@@ -291,7 +291,7 @@ class PublishedHost(Host):
             "config": plain(settings),
         }
         for block in ("regularizers", "monitor"):
-            if settings.get(block):
+            if settings.get(block) is not None:
                 arguments[block] = plain(settings[block])
         return arguments
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from solo_dimreg.diagnostics.monitor import make_monitor, monitor_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.regularization import build_terms
 
@@ -28,7 +29,9 @@ PROJECTORS = ("projector", "head.mlp")
 
 
 def tapped(host: Host, method: type) -> type:
-    """A subclass of a solo-learn method that takes a ``regularizers:`` block and every backbone."""
+    """A subclass of a solo-learn method that takes the blocks ``regularizers:`` and ``monitor:``, and every
+    backbone.
+    """
     base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
     parents = (EmbeddingTap, method, make_tap(base, host))
     return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
@@ -46,6 +49,7 @@ def make_tap(base: type, host: Host) -> type:
     class Tap(base):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             terms = build_terms(host.read_block(args, kwargs, "regularizers"))
+            self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
             host.initialize(self, super().__init__, args, kwargs)
             self.regularizers: Any = nn.ModuleDict(terms)
 
@@ -54,6 +58,13 @@ def make_tap(base: type, host: Host) -> type:
             params = list(self.regularizers.parameters())
             own = [{"name": "regularizers", "params": params}] if params else []
             return super().learnable_params + own
+
+        def configure_callbacks(self) -> list[Any]:
+            callbacks = list(super().configure_callbacks())
+            if self.monitor_settings is None:
+                return callbacks
+            modules = host.backbone(self), find_projector(self)
+            return [*callbacks, make_monitor(host.pl.Callback, self.monitor_settings, *modules)]
 
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             out = super().training_step(batch, batch_idx)

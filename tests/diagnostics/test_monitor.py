@@ -1,0 +1,240 @@
+"""The monitor on real trainings: what it sees, what it writes, and that it changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import BATCH, METHOD_KWARGS, RandomViews, build, config
+from torch.utils.data import DataLoader, TensorDataset
+
+from solo_dimreg.diagnostics.monitor import DEFAULTS, monitor_settings
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional import effective_rank, matrix_mutual_information
+from solo_dimreg.hosts import Host, generation
+from solo_dimreg.plugins import registered
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PUBLISHED = [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")]
+METHODS = PUBLISHED if generation() == "published" else list(METHOD_KWARGS)
+WITHOUT_PROJECTOR = ("mae",)
+
+
+@pytest.fixture(autouse=True)
+def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "cholesky", torch.linalg.cholesky)  # W-MSE of solo-learn 1.0.2
+    monkeypatch.chdir(tmp_path)
+
+
+def small(few_digits: Path, name: str = "simclr", **changes: Any) -> Any:
+    settings = config(name, str(few_digits / "train"), **changes)
+    if name != "mae":
+        settings.backbone = {"name": "timm/test_resnet"}
+    if name == "directclr":
+        settings.method_kwargs = {"dim": 48}
+    if name == "shuffled_dbn":
+        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
+    if name == "wmse":
+        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=BATCH // 2)
+    return settings
+
+
+def fit(host: Host, method: Any, epochs: int = 1, validate: bool = False, **options: Any) -> Any:
+    """Trains on noise, three steps an epoch; 20 validation images."""
+    train = DataLoader(RandomViews(3 * BATCH, (32, 32)), batch_size=BATCH, drop_last=True)
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    val = DataLoader(TensorDataset(images, torch.arange(20) % 10), batch_size=8) if validate else None
+    chosen = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, **options}
+    trainer = host.pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", devices=1, enable_model_summary=False, **chosen
+    )
+    trainer.fit(method, train, val)
+    method.trainer = None  # Lightning 1.6 keeps a weak proxy, which state_dict() would trip over
+    return trainer
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    (file,) = folder.rglob("dimensionality.csv")
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    with file.open() as lines:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
+@pytest.mark.parametrize("on", ["train", "val"])
+@pytest.mark.parametrize("name", ["simclr", "byol", "directclr", "shuffled_dbn"])
+def test_training_is_the_same_to_the_bit(host: Host, few_digits: Path, name: str, on: str) -> None:
+    states = []
+    for block in ({}, {"monitor": {"on": on}}):
+        method = build(small(few_digits, name, **block))
+        fit(host, method, validate=True)
+        states.append((method.state_dict(), torch.get_rng_state()))
+    (plain, plain_random), (watched, watched_random) = states
+    assert plain.keys() == watched.keys()
+    assert all(torch.equal(plain[key], watched[key]) for key in plain)
+    assert torch.equal(plain_random, watched_random)
+    assert len(history(Path.cwd())) == 1
+
+
+@pytest.mark.parametrize("on", ["train", "val"])
+@pytest.mark.parametrize("name", [*METHODS, "directclr", "adadim", "shuffled_dbn", "ldreg_byol"])
+def test_every_method_can_be_watched(host: Host, few_digits: Path, name: str, on: str) -> None:
+    metrics = ["effective_rank", "off_diagonal_correlation", "mutual_information"]
+    method = build(small(few_digits, name, monitor={"on": on, "metrics": metrics}))
+    trainer = fit(host, method, validate=on == "val")
+    (row,) = history(Path.cwd())
+    names = ["effective_rank", "off_diagonal_correlation"]
+    if name not in WITHOUT_PROJECTOR:
+        names += ["z_effective_rank", "z_off_diagonal_correlation", "mutual_information"]
+    assert set(row) == {"epoch", "step", *names}
+    for figure in names:
+        assert torch.isfinite(torch.tensor(row[figure]))
+        logged = float(trainer.callback_metrics[f"dimensionality/{figure}"])
+        assert logged == pytest.approx(row[figure], rel=1e-6)
+    assert 1 <= row["effective_rank"] <= 3 * BATCH
+
+
+@pytest.mark.parametrize("samples", [20, 40, 1000])
+def test_it_sees_the_first_view_of_the_last_images(host: Host, few_digits: Path, samples: int) -> None:
+    method = build(small(few_digits, monitor={"max_samples": samples}))
+    seen: dict[str, list[torch.Tensor]] = {"r": [], "z": []}
+    host.backbone(method).register_forward_hook(lambda m, i, output: seen["r"].append(output.detach()))
+    method.projector.register_forward_hook(lambda m, i, output: seen["z"].append(output.detach()))
+    fit(host, method)
+    r, z = (torch.cat(outputs[::2])[-samples:] for outputs in seen.values())
+    assert len(r) == min(samples, 3 * BATCH)
+    (row,) = history(Path.cwd())
+    assert row["effective_rank"] == pytest.approx(effective_rank(r, center=True).item(), rel=1e-5)
+    assert row["z_effective_rank"] == pytest.approx(effective_rank(z, center=True).item(), rel=1e-5)
+    assert row["mutual_information"] == pytest.approx(matrix_mutual_information(r, z).item(), rel=1e-5)
+    assert row["lid"] == pytest.approx(registered("metrics")["lid"].value(r).item(), rel=1e-5)
+
+
+def test_validation_features_are_those_of_the_trained_network(host: Host, few_digits: Path) -> None:
+    method = build(small(few_digits, monitor={"on": "val"}))
+    fit(host, method, validate=True)
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        r = host.backbone(method.eval())(images)
+        z = method.projector(r)
+    (row,) = history(Path.cwd())
+    assert row["effective_rank"] == pytest.approx(effective_rank(r, center=True).item(), rel=1e-4)
+    assert row["z_effective_rank"] == pytest.approx(effective_rank(z, center=True).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3, 4]), (9, [4])])
+def test_it_looks_every_n_epochs_and_at_the_last(
+    host: Host, few_digits: Path, every: int, epochs: list[int]
+) -> None:
+    method = build(
+        small(few_digits, monitor={"every_n_epochs": every, "metrics": ["effective_rank"]}, max_epochs=5)
+    )
+    fit(host, method, epochs=5)
+    rows = history(Path.cwd())
+    assert [row["epoch"] for row in rows] == epochs
+    assert len({row["effective_rank"] for row in rows}) == len(epochs)
+
+
+def test_the_files_are_whole_during_the_training(host: Host, few_digits: Path) -> None:
+    class Reader(host.pl.Callback):  # type: ignore[misc, name-defined]
+        lengths: list[int] = []  # noqa: RUF012
+
+        def on_train_epoch_end(self, *_: Any) -> None:
+            self.lengths.append(len(history(Path.cwd())))
+
+    fit(host, build(small(few_digits, monitor={}, max_epochs=3)), epochs=3, callbacks=[Reader()])
+    assert Reader.lengths == [1, 2, 3]
+    assert not list(Path.cwd().rglob(".dimensionality*"))
+
+
+def test_a_resumed_run_goes_on_with_its_curves(host: Host, few_digits: Path) -> None:
+    settings = small(few_digits, monitor={"metrics": ["effective_rank"]}, max_epochs=4)
+
+    def train(epochs: int, folder: str, resume: str | None = None) -> list[dict[str, float]]:
+        method, loader = build(settings), DataLoader(RandomViews(3 * BATCH, (32, 32)), BATCH)
+        trainer = host.pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            devices=1,
+            logger=host.pl.loggers.CSVLogger(folder, name="", version=""),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(method, loader, ckpt_path=resume)
+        trainer.save_checkpoint("kept.ckpt")
+        return history(Path(folder))
+
+    first = train(2, "first")
+    assert torch.load("kept.ckpt", weights_only=True)["callbacks"]["DimensionalityMonitor"]["history"]
+    second = train(4, "second", "kept.ckpt")
+    assert [row["epoch"] for row in second] == [0, 1, 2, 3]
+    assert second[:2] == first
+
+
+def test_a_metric_that_fails_is_a_warning(
+    host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(features: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such luck")
+
+    known = registered("metrics")
+    broken = {**known, "lid": replace(known["lid"], value=fails)}
+    monkeypatch.setattr("solo_dimreg.diagnostics.monitor.registered", lambda kind: broken)
+    method = build(small(few_digits, monitor={"metrics": ["lid", "effective_rank"]}))
+    with pytest.warns(UserWarning, match="lid failed .RuntimeError: no such luck"):
+        fit(host, method)
+    (row,) = history(Path.cwd())
+    assert row["effective_rank"] > 1 and row["lid"] != row["lid"]
+
+
+def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = host.pl.loggers.WandbLogger(project="test", offline=True, save_dir=str(Path.cwd()))
+    fit(host, build(small(few_digits, monitor={})), logger=logger)
+    logged = dict(logger.experiment.summary)
+    logger.experiment.finish()
+    assert logged["dimensionality/effective_rank"] > 1
+    tables = [json.loads(file.read_text()) for file in Path.cwd().rglob("*.table.json")]
+    assert any({"features", "embeddings"} <= {str(cell) for row in t["data"] for cell in row} for t in tables)
+    assert not list(Path.cwd().rglob("dimensionality.csv"))  # wandb has it
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            {"every_n_epoch": 2},
+            r"monitor.every_n_epoch: unknown key .value 2.. Did you mean 'every_n_epochs'",
+        ),
+        ({"every_n_epochs": 0}, r"monitor.every_n_epochs: 0 is not allowed; .*whole number >= 1"),
+        ({"every_n_epochs": True}, r"monitor.every_n_epochs: True is not allowed"),
+        ({"max_samples": 2.5}, r"monitor.max_samples: 2.5 is not allowed"),
+        ({"on": "test"}, r"monitor.on: Unknown place 'test'.*train, val"),
+        ({"metrics": ["lidd"]}, r"monitor.metrics: Unknown metric 'lidd'. Did you mean 'lid'"),
+        ({"metrics": "lid"}, r"monitor.metrics: 'lid' is not allowed; give a list"),
+        ({"metrics": []}, r"monitor.metrics: \[\] is not allowed"),
+        ([1], r"monitor: \[1\] is not a mapping"),
+    ],
+)
+def test_wrong_blocks_are_refused_when_the_method_is_built(
+    few_digits: Path, block: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(small(few_digits, monitor=block))
+
+
+def test_the_key_on_survives_yaml_and_json() -> None:
+    assert monitor_settings({True: "val"}) == {**DEFAULTS, "on": "val"}
+    assert monitor_settings(json.loads(json.dumps({True: "val"}))) == {**DEFAULTS, "on": "val"}
+    assert monitor_settings({}) == DEFAULTS
+    assert monitor_settings(None) is None
+
+
+def test_val_without_validation_images_is_refused(host: Host, few_digits: Path) -> None:
+    with pytest.raises(ConfigError, match=r"monitor.on: 'val' needs validation images"):
+        fit(host, build(small(few_digits, monitor={"on": "val"})))
