@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from solo_dimreg.cli import main
 from solo_dimreg.datasets.digits import write_digits
 from solo_dimreg.hosts import Host, register
 
@@ -51,6 +54,21 @@ def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def solo_learn_clone() -> Path:
     """The clone of the current solo-learn that SOLO_LEARN names."""
     return Path(os.environ["SOLO_LEARN"])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    """Runs the command line in this process, in an empty folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["solo-dimreg", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, exit_.value.code, captured.out, captured.err)
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

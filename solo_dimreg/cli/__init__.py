@@ -15,6 +15,7 @@ COMMANDS = {
     "pretrain": "Pretrain a method on images.",
     "linear": "Evaluate a checkpoint with solo-learn's linear probe.",
     "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",
+    "diagnose": "Tell whether a representation has collapsed, and write a page about it.",
     "benchmark": "Pretrain and evaluate several methods and compare them.",
     "report": "Compare finished runs on one page, as HTML and as Markdown.",
     "run": "Run one of solo-learn's own scripts with our methods registered.",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from solo_dimreg.cli import COMMANDS, main
+from solo_dimreg.cli import COMMANDS
 
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
@@ -80,21 +80,6 @@ def fails(run: subprocess.CompletedProcess, *words: str) -> None:
     assert run.returncode == 2, (run.returncode, run.stderr)
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
     assert all(word in run.stderr for word in words), run.stderr
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
-    """Runs the command line in this process, in an empty folder."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["solo-dimreg", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, exit_.value.code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.mark.parametrize(

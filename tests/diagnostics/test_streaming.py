@@ -1,5 +1,7 @@
 """The streaming statistics against NumPy on the whole matrix, in every way of cutting it up."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_merged_statistics_equal_those_of_both_together(n, cuts, seed):
     features, embeddings = data(n, 5, 2, 1e3, seed)
     total = FeatureStatistics()
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         total.merge(stream(features[start:stop], embeddings[start:stop]))
     check_moments(total, features, embeddings)
     # All fit into the sample, which keeps their order.

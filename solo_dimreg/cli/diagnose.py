@@ -1,0 +1,87 @@
+"""``solo-dimreg diagnose``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+
+@click.command("diagnose")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Image folder, or root of a torchvision data set."
+)
+@click.option(
+    "--dataset", help="Name of the torchvision data set at --images, such as CIFAR10; not downloaded."
+)
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights of a timm model.")
+@click.option(
+    "--size", type=click.IntRange(min=1), help="Resolution for a timm model (its own) or pixels (32)."
+)
+@click.option(
+    "--embeddings", type=click.Path(path_type=Path), help="File of the embeddings to a feature file."
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="File of the labels to a feature file.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option(
+    "--num-workers", type=click.IntRange(min=0), default=0, show_default=True, help="Of the image loader."
+)
+@click.option(
+    "--umap/--no-umap", default=True, show_default=True, help="solo-learn's UMAP plot, with the umap extra."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("diagnosis"),
+    show_default=True,
+    help="Folder of diagnosis.html, diagnosis.json and the PNG plots.",
+)
+def command(
+    inputs: tuple[str, ...],
+    images: Path | None,
+    dataset: str | None,
+    split: str,
+    weights: Path | None,
+    size: int | None,
+    embeddings: Path | None,
+    labels: Path | None,
+    batch_size: int,
+    num_workers: int,
+    umap: bool,
+    out: Path,
+) -> None:
+    """Tell whether representations have collapsed: globally, locally or completely.
+
+    Each INPUT is a checkpoint folder or .ckpt file of solo-learn's; a timm model, untrained or with
+    --weights; a file of features (.npy, .pt or .safetensors; the latter two may hold tensors named features,
+    embeddings and labels); or the word pixels. A checkpoint brings its own images unless --images names
+    others. Several inputs are shown side by side.
+
+    \b
+    Examples:
+      solo-dimreg diagnose trained_models/simclr/offline-ab12cd34
+      solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
+      solo-dimreg diagnose features.npy --labels labels.npy
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.diagnostics.diagnose import diagnose, summary_table
+    from solo_dimreg.diagnostics.diagnosis_page import write_diagnosis
+    from solo_dimreg.diagnostics.sources import Images, open_source
+    from solo_dimreg.errors import ConfigError
+    from solo_dimreg.hosts.registration import generation
+
+    if len(inputs) > 1 and (weights or embeddings or labels):
+        raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")
+    where = Images(images, dataset, split, size, batch_size, num_workers)
+    sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]
+    with_umap = umap and importlib.util.find_spec("umap") is not None and generation() is not None
+    diagnoses = [diagnose(source, with_umap) for source in sources]
+    print_table(*summary_table(diagnoses))
+    for each in diagnoses:
+        click.echo(
+            f"\n{each.source.name}: {each.verdict.kind}: {each.verdict.reason} {each.caution}".rstrip()
+        )
+    click.echo(f"\nPage: {write_diagnosis(diagnoses, out.expanduser())}")

@@ -1,0 +1,159 @@
+"""Features in files: ``.npy``, ``.pt`` and ``.safetensors``, read some rows at a time, never as code."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solo_dimreg.errors import ConfigError
+
+SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
+# What the parts of a file with several tensors may be called.
+NAMES = {
+    "features": ("features", "feats", "feat", "r", "representations", "x"),
+    "embeddings": ("embeddings", "z", "projections"),
+    "labels": ("labels", "targets", "target", "y"),
+}
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array on disk.
+
+    Attributes:
+        shape: Its shape.
+        example: No rows of it, for the dtype.
+        read: From the first row and the row after the last to a tensor of its own.
+    """
+
+    shape: tuple[int, ...]
+    example: Tensor
+    read: Callable[[int, int], Tensor]
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+
+def open_arrays(path: Path, embeddings: Path | None = None, labels: Path | None = None) -> dict[str, Array]:
+    """The arrays of a feature file, by ``features``, ``embeddings`` and ``labels``; checked, not yet read.
+
+    Args:
+        path: A ``.npy`` file of features, or a ``.pt`` or ``.safetensors`` file that may hold all three.
+        embeddings, labels: Files for those that ``path`` does not hold.
+
+    Raises:
+        ConfigError: a file is missing, damaged or would run code, or the shapes do not fit.
+    """
+    files = {"features": path, "embeddings": embeddings, "labels": labels}
+    arrays = _open(path)
+    for name in ("embeddings", "labels"):
+        other = files[name]
+        if other is not None:
+            arrays[name] = _open(other)["features"]
+    for name, array in arrays.items():
+        _check(f"{files[name] or path}: {name}", name, array)
+        if len(array) != len(arrays["features"]):
+            raise ConfigError(
+                f"{files[name] or path}: {len(array)} {name} for {len(arrays['features'])} features."
+            )
+    return arrays
+
+
+def _open(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise ConfigError(f"{path}: is empty.")
+    try:
+        if path.suffix == ".npy":
+            return {"features": _numpy(path)}
+        arrays = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{path}: holds more than tensors, which could run code and is not loaded; save tensors only."
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise ConfigError(
+            f"{path}: cannot be read as {path.suffix} ({type(error).__name__}: {reason})."
+        ) from error
+    return _named(path, arrays)
+
+
+def _numpy(path: Path) -> Array:
+    def read(start: int, stop: int) -> Tensor:
+        # Opened anew each time: pages read through a mapping count as memory of the process while it lasts.
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
+        return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
+
+    return Array(np.load(path, mmap_mode="r", allow_pickle=False).shape, read(0, 0), read)
+
+
+def _torch(path: Path) -> dict[str, Array]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another protocol, in files that are refused anyway
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    tensors = content if isinstance(content, Mapping) else {"features": content}
+    return {
+        str(name): Array(tuple(tensor.shape), tensor[:0] if tensor.dim() else tensor, _rows_of(tensor))
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _rows_of(tensor: Tensor) -> Callable[[int, int], Tensor]:
+    return lambda start, stop: tensor[start:stop].clone()
+
+
+def _safetensors(path: Path) -> dict[str, Array]:
+    from safetensors import safe_open
+
+    def reader(name: str) -> Callable[[int, int], Tensor]:
+        def read(start: int, stop: int) -> Tensor:
+            with safe_open(path, "pt") as file:
+                return file.get_slice(name)[start:stop]
+
+        return read
+
+    with safe_open(path, "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {name: Array(shape, reader(name)(0, 0), reader(name)) for name, shape in shapes.items() if shape}
+
+
+def _named(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays under our names for them."""
+    found = {
+        ours: next(arrays[name] for name in theirs if name in arrays)
+        for ours, theirs in NAMES.items()
+        if any(name in arrays for name in theirs)
+    }
+    if "features" in found:
+        return found
+    if len(arrays) == 1:
+        return {"features": next(iter(arrays.values()))}
+    names = ", ".join(list(arrays)[:5]) or "no tensor"
+    raise ConfigError(
+        f"{path}: has no tensor named features (found {names}); if it holds the weights of a model: "
+        f"diagnose timm/<name> --weights {path.name}."
+    )
+
+
+def _check(where: str, name: str, array: Array) -> None:
+    dtype = array.example.dtype
+    if name == "labels":
+        if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool or len(array.shape) != 1:
+            raise ConfigError(
+                f"{where} are {dtype} of shape {array.shape}; they must be integers, one a sample."
+            )
+    elif dtype.is_complex or dtype == torch.bool:
+        raise ConfigError(f"{where} are {dtype}; they must be real numbers.")
+    elif len(array.shape) != 2 or 0 in array.shape:
+        raise ConfigError(f"{where} have shape {array.shape}; they must be (samples, dimensions), not empty.")

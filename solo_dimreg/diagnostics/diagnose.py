@@ -1,0 +1,223 @@
+"""Diagnoses representations: has one collapsed, globally, locally or completely?"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from solo_dimreg.diagnostics.figures import (
+    LID_NEIGHBOURS,
+    MANY_NEIGHBOURS,
+    THRESHOLDS,
+    Space,
+    Verdict,
+    describe_space,
+    judge,
+    mutual_information,
+)
+from solo_dimreg.diagnostics.sources import Source
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional import effective_rank
+
+MIN_SAMPLES = 3
+# The figures of the summary: what each is called, and its decimals.
+TABLE = {
+    "samples": ("samples", 0),
+    "dimensions": ("dimensions", 0),
+    "effective_rank": ("effective rank", 1),
+    "filled": ("directions filled", 0),
+    "lid": (f"LID (k = {LID_NEIGHBOURS})", 2),
+    "lid_mle": ("LID, maximum likelihood", 2),
+    "lid_512": (f"LID (k = {MANY_NEIGHBOURS})", 2),
+    "rankme": ("RankMe", 1),
+    "alpha_req": ("alpha-ReQ", 2),
+    "off_diagonal_correlation": ("off-diagonal correlation", 3),
+    "matrix_entropy": ("entropy H of order 2, nats", 2),
+    "matrix_entropy_1": ("entropy H of order 1, nats", 2),
+    "uniformity": ("uniformity", 2),
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found out about one input.
+
+    Attributes:
+        source: The input.
+        features, embeddings: Their figures; the embeddings may be None.
+        information: I(R;Z), empty without embeddings.
+        classes: For each class of the sample: name, number of points, LID, effective rank, and the part of
+            the variance that is within the class.
+        umap: solo-learn's UMAP plot, a PNG; empty without.
+    """
+
+    source: Source
+    features: Space
+    embeddings: Space | None
+    information: dict[str, float]
+    classes: list[dict[str, Any]]
+    umap: bytes = b""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the features."""
+        return judge(self.features)
+
+    @property
+    def caution(self) -> str:
+        """What keeps the figures from saying much; empty if nothing does."""
+        n, d = self.features.samples, self.features.dimensions
+        if n <= 2 * LID_NEIGHBOURS:
+            return f"Only {n} samples: too few to tell a local dimension."
+        if n <= d:
+            return f"Fewer samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
+        return ""
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """Features and embeddings, by name."""
+        both = {"features": self.features, "embeddings": self.embeddings}
+        return {name: space for name, space in both.items() if space is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: all figures, the spectra, and the quantiles of the LID."""
+        return {
+            "name": self.source.name,
+            "description": self.source.description,
+            "verdict": self.verdict.as_dict(),
+            "caution": self.caution,
+            **{name: _space_dict(space) for name, space in self.spaces.items()},
+            **self.information,
+            "classes": self.classes,
+        }
+
+
+def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
+    """Reads the features of a source once, batch by batch, and describes them.
+
+    Args:
+        source: From :func:`solo_dimreg.diagnostics.sources.open_source`.
+        with_umap: Also have solo-learn draw its UMAP plot, where the source has a model and images.
+
+    Raises:
+        ConfigError: features that are not finite, or too few of them.
+    """
+    if source.count < MIN_SAMPLES:
+        raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
+    statistics = FeatureStatistics()
+    with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True) as bar:
+        for features, embeddings, labels in _batches(source):
+            for name, rows in (("features", features), ("embeddings", embeddings)):
+                if rows is not None:
+                    _check_finite(source.name, name, rows, statistics.count)
+            statistics.update(features, embeddings, labels)
+            bar.update(len(features))
+        bar.set_description(f"{source.name}: neighbours")
+        sample = statistics.sample
+        space = describe_space(statistics.features, sample.features)
+        moments = statistics.embeddings
+        embedded, information = None, {}
+        if moments is not None and sample.embeddings is not None:
+            embedded = describe_space(moments, sample.embeddings)
+            information = mutual_information(sample.features, sample.embeddings)
+    classes = _classes(sample.features, sample.labels, space.lids, source.classes)
+    umap = _umap(source.umap) if with_umap and source.umap else b""
+    return Diagnosis(source, space, embedded, information, classes, umap)
+
+
+def _batches(source: Source) -> Any:
+    """The batches; an image that cannot be decoded, say, is an error of one line."""
+    try:
+        yield from source.batches()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ConfigError(f"{source.name}: {type(error).__name__}: {reason}.") from error
+
+
+def _check_finite(source: str, name: str, rows: Tensor, before: int) -> None:
+    finite = torch.isfinite(rows).all(dim=1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise ConfigError(
+            f"{source}: {name} are not finite (NaN or infinite), first in row {before + first}; "
+            "mend or remove such rows."
+        )
+
+
+def _classes(
+    features: Tensor, labels: Tensor | None, lids: Tensor, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One line a class, empty without labels or with a single one."""
+    if labels is None or len(values := labels.unique()) < 2:
+        return []
+    total = float(features.double().var(dim=0).sum()) or 1.0
+    lines = []
+    for value in values.tolist():
+        members = labels == value
+        own = features[members].double()
+        lines.append(
+            {
+                "class": str(names[value]) if 0 <= value < len(names) else str(value),
+                "samples": int(members.sum()),
+                "lid": float(lids[members].double().log().mean().exp()),
+                "effective_rank": float(effective_rank(own, center=True)),
+                "within_variance": float(own.var(dim=0, correction=0).sum()) / total,
+            }
+        )
+    return lines
+
+
+def _umap(plot: Callable[[Path], None]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "umap.png")
+        plot(path)
+        return path.read_bytes()
+
+
+def _space_dict(space: Space) -> dict[str, Any]:
+    levels = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+    quantiles = torch.quantile(space.lids.double(), torch.tensor(levels, dtype=torch.float64))
+    figures = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in space.scalars().items()
+    }
+    return {
+        **figures,
+        "attainable_rank": space.attainable,
+        "verdict": judge(space).kind,
+        "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),
+        "spectrum": space.spectrum.tolist(),
+    }
+
+
+def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the figures as text, a column for each kind of features of each input."""
+    columns = [(each, name, space) for each in diagnoses for name, space in each.spaces.items()]
+    several = len(diagnoses) > 1
+    header = ["", *(f"{each.source.name}, {name}" if several else name for each, name, _ in columns)]
+    lines = [
+        [label, *(_cell(getattr(space, figure), decimals) for _, _, space in columns)]
+        for figure, (label, decimals) in TABLE.items()
+    ]
+    verdicts = ["verdict", *(judge(space).kind for _, _, space in columns)]
+    information = [each.information.get("mutual_information") for each, _, _ in columns]
+    shared = [["I(R;Z), nats", *(_cell(value, 2) for value in information)]] if any(information) else []
+    return header, [verdicts, *lines, *shared]
+
+
+def _cell(value: float | None, decimals: int) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
+    """The content of ``diagnosis.json``."""
+    return {"thresholds": THRESHOLDS, "inputs": [each.as_dict() for each in diagnoses]}

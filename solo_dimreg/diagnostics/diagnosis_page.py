@@ -1,0 +1,162 @@
+"""What a diagnosis leaves behind: ``diagnosis.html``, its plots as PNG files, and ``diagnosis.json``."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from solo_dimreg.diagnostics import page, plots
+from solo_dimreg.diagnostics.diagnose import Diagnosis, results, summary_table
+from solo_dimreg.diagnostics.explanations import SPECTRUM, Explanation, caption, explain
+from solo_dimreg.diagnostics.figures import THRESHOLDS, judge
+from solo_dimreg.files import write_bytes, write_json, write_text
+
+KINDS = {
+    "healthy": "good",
+    "local collapse": "warning",
+    "global collapse": "bad",
+    "complete collapse": "bad",
+}
+CUMULATIVE = Explanation(
+    "cumulative variance",
+    "The part of the variance that the leading directions hold: a curve that is at 100 % early has the rest "
+    "of its dimensions empty.",
+    SPECTRUM.source,
+    SPECTRUM.address,
+)
+CORRELATION = replace(explain("off_diagonal_correlation"), label="correlation of the axes")
+LID = replace(explain("lid"), label="LID")
+UMAP = Explanation(
+    "UMAP",
+    "solo-learn's UMAP plot of the features, coloured by class.",
+    "McInnes et al., 2018",
+    "https://arxiv.org/abs/1802.03426",
+)
+EXPLAINED = (
+    *("effective_rank", "lid", "rankme", "alpha_req", "off_diagonal_correlation", "matrix_entropy"),
+    *("mutual_information", "uniformity"),
+)
+# Cells along each side of a heat map: more axes than these are averaged in blocks.
+CELLS = 128
+# Lines of the table of classes that the page shows.
+CLASSES = 50
+
+
+def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
+    """Writes the page, the plots and the figures of one or several inputs.
+
+    Args:
+        diagnoses: What was found out; several are shown side by side.
+        out: The folder to write into.
+
+    Returns:
+        The HTML page.
+    """
+    pictures = _pictures(diagnoses)
+    for name, (figure, _) in pictures.items():
+        plots.save_png(figure, out / f"{name}.png")
+    for number, each in enumerate(diagnoses, 1):
+        if each.umap:
+            write_bytes(out / f"umap-{number}.png", each.umap)
+    write_json(out / "diagnosis.json", results(diagnoses))
+    write_text(out / "diagnosis.html", _page(diagnoses, pictures))
+    return out / "diagnosis.html"
+
+
+def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explanation]]:
+    """The plots with their explanations, by the name of the file."""
+    spaces = {
+        f"{each.source.name}, {name}" if len(diagnoses) > 1 else name: space
+        for each in diagnoses
+        for name, space in each.spaces.items()
+    }
+    spectra = {name: space.spectrum.tolist() for name, space in spaces.items()}
+    lids = {name: space.lids.tolist() for name, space in spaces.items()}
+    pictures = {
+        "spectra": (plots.draw_spectra(spectra), SPECTRUM),
+        "cumulative_variance": (plots.draw_cumulative_variance(spectra), CUMULATIVE),
+        "lid": (plots.draw_lids(lids), LID),
+    }
+    for number, (name, space) in enumerate(spaces.items(), 1):
+        drawn = plots.draw_correlation(_blocks(space.correlation).tolist(), name)
+        pictures[f"correlation-{number}"] = (drawn, CORRELATION)
+    return pictures
+
+
+def _blocks(correlation: Tensor) -> Tensor:
+    """Absolute correlations, averaged so that at most ``CELLS`` cells are along each side."""
+    size = min(len(correlation), CELLS)
+    return adaptive_avg_pool2d(correlation.abs()[None, None], size)[0, 0]
+
+
+def _page(diagnoses: Sequence[Diagnosis], pictures: dict[str, tuple[Figure, Explanation]]) -> str:
+    names = ", ".join(each.source.name for each in diagnoses)
+    cards = [page.figure(plots.svg(figure), caption(text)) for figure, text in pictures.values()]
+    cards += [_umap_card(each) for each in diagnoses if each.umap]
+    return page.page(
+        f"Diagnosis of {names}",
+        *(part for each in diagnoses for part in _verdict(each)),
+        page.section("Figures", page.table(*summary_table(diagnoses), "Figures of all inputs")),
+        page.section("Plots", page.figures(cards)),
+        *(part for each in diagnoses for part in _classes(each)),
+        page.section(
+            "What the figures mean", *(page.paragraph(caption(explain(name))) for name in EXPLAINED)
+        ),
+        page.section(
+            "Thresholds",
+            page.table(["verdict", "if"], [[kind, rule] for kind, rule in THRESHOLDS.items()], "Thresholds"),
+            page.paragraph(
+                "Tested in this order. They are conventions of solo-dimreg, not of a paper: data that has "
+                "few dimensions itself makes features with a low LID; 'diagnose pixels' tells what the "
+                "images have."
+            ),
+        ),
+    )
+
+
+def _verdict(each: Diagnosis) -> list[str]:
+    verdict = each.verdict
+    title = f"{each.source.name}: {verdict.kind}"
+    parts: list[str] = [page.banner(KINDS[verdict.kind], title, verdict.reason)]
+    if each.embeddings is not None:
+        embedded = judge(each.embeddings)
+        parts.append(page.paragraph(page.strong(f"Embeddings: {embedded.kind}. "), embedded.reason))
+    parts.append(page.paragraph(f"{each.source.description}. {each.caution}"))
+    return parts
+
+
+def _classes(each: Diagnosis) -> list[str]:
+    if not each.classes:
+        return []
+    lowest = sorted(each.classes, key=lambda line: line["lid"])[:CLASSES]
+    rows = [
+        [
+            line["class"],
+            str(line["samples"]),
+            f"{line['lid']:.2f}",
+            f"{line['effective_rank']:.1f}",
+            f"{100 * line['within_variance']:.1f}",
+        ]
+        for line in lowest
+    ]
+    header = ["class", "samples", "LID", "effective rank", "variance within (%)"]
+    text = (
+        f"Of the features of the sample, lowest LID first ({len(lowest)} of {len(each.classes)} classes). "
+        "The last column is the variance within the class, in percent of that of all."
+    )
+    heading = f"Classes of {each.source.name}"
+    return [page.section(heading, page.paragraph(text), page.table(header, rows, heading))]
+
+
+def _umap_card(each: Diagnosis) -> page.Html:
+    content = base64.b64encode(each.umap).decode()
+    picture = page.Html(
+        f'<img alt="UMAP of {page.escape(each.source.name)}" src="data:image/png;base64,{content}">'
+    )
+    return page.figure(picture, page.join([page.strong(f"{each.source.name}: "), caption(UMAP)]))

@@ -1,0 +1,108 @@
+"""Images on disk: folders with a folder per class, folders of images, and torchvision's data sets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose
+
+from solo_dimreg.checks import IMAGE_SUFFIXES, check_image_folder
+from solo_dimreg.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where images are, for the inputs that need them.
+
+    Attributes:
+        path: An image folder, or the root of a torchvision data set; None: the checkpoint's own images.
+        dataset: Name of a torchvision data set, such as ``CIFAR10``; None for an image folder.
+        split: ``train`` or ``val``; of an image folder, the subfolder of that name where there is one.
+        size: Resolution in pixels; None: that of the model.
+        batch_size, num_workers: Of the loader.
+    """
+
+    path: Path | None = None
+    dataset: str | None = None
+    split: str = "train"
+    size: int | None = None
+    batch_size: int = 256
+    num_workers: int = 0
+
+
+def image_dataset(images: Images, transform: Callable) -> Dataset:
+    """The images with their labels (all 0 without class folders), transformed.
+
+    Raises:
+        ConfigError: there are none, or not those of the torchvision data set.
+    """
+    if images.path is None:
+        raise ConfigError(
+            "--images: is missing; a model needs images: an image folder, or with --dataset a root."
+        )
+    root = images.path.expanduser()
+    if not root.exists():
+        raise ConfigError(f"--images: {str(root)!r} does not exist (working directory {Path.cwd()}).")
+    if images.dataset is not None:
+        return _torchvision_dataset(images.dataset, root, images.split, transform)
+    if not root.is_dir():
+        raise ConfigError(f"--images: {str(root)!r} is a file; it must be a folder of images.")
+    if (root / images.split).is_dir():
+        root = root / images.split
+    if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in root.iterdir()):
+        return _FlatFolder(root, transform)
+    check_image_folder("--images", root)
+    return torchvision.datasets.ImageFolder(str(root), transform)
+
+
+class _FlatFolder(Dataset):
+    """Images that lie in one folder, without classes."""
+
+    def __init__(self, root: Path, transform: Callable) -> None:
+        self.files = sorted(file for file in root.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(torchvision.datasets.folder.default_loader(str(self.files[index]))), 0
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def _torchvision_dataset(name: str, root: Path, split: str, transform: Callable) -> Dataset:
+    known = {
+        each.lower(): getattr(torchvision.datasets, each)
+        for each in torchvision.datasets.__all__
+        if "root" in inspect.signature(getattr(torchvision.datasets, each)).parameters
+    }
+    if name.lower() not in known:
+        raise ConfigError(f"--dataset: {unknown('data set', name.lower(), known)}")
+    build = known[name.lower()]
+    parameters = inspect.signature(build).parameters
+    choices: list[dict[str, Any]] = [{}]
+    if "train" in parameters:
+        choices = [{"train": split == "train"}]
+    elif "split" in parameters:
+        choices = [{"split": each} for each in (("train",) if split == "train" else ("val", "test", "valid"))]
+    reason: Exception | None = None
+    for choice in choices:
+        try:
+            return build(str(root), transform=Compose([_to_rgb, transform]), **choice)
+        except Exception as error:
+            reason = reason or error
+    text = (
+        str(reason).partition("\n")[0].rstrip(".").removesuffix(" You can use download=True to download it")
+    )
+    raise ConfigError(f"--dataset: {name} is not intact in {str(root)!r} ({type(reason).__name__}: {text}).")

@@ -1,0 +1,252 @@
+"""What can be diagnosed: feature files, checkpoints of solo-learn, timm models and raw pixels.
+
+Each is opened and checked first, and then gives its features batch by batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.backbones import PREFIX, build_backbone, input_size_kwargs, timm_names
+from solo_dimreg.diagnostics.arrays import SUFFIXES, open_arrays
+from solo_dimreg.diagnostics.images import Images, image_dataset
+from solo_dimreg.errors import ConfigError, nearest
+
+PIXELS = "pixels"
+# Rows of a feature file that are read at a time.
+ROWS = 8192
+
+#: features (B, D), embeddings (B, d) or None, labels (B,) or None
+Batch = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features that are ready to be read.
+
+    Attributes:
+        name: What it is called in the results.
+        description: What it is, for the report.
+        count: The number of samples.
+        batches: Reads them, from the start, at every call.
+        classes: Names of the classes, by label.
+        umap: Draws solo-learn's UMAP plot into a file; None where there is no model and no labels.
+    """
+
+    name: str
+    description: str
+    count: int
+    batches: Callable[[], Iterator[Batch]]
+    classes: Sequence[str] = ()
+    umap: Callable[[Path], None] | None = field(default=None, compare=False)
+
+
+def open_source(
+    given: str,
+    images: Images,
+    weights: Path | None = None,
+    embeddings: Path | None = None,
+    labels: Path | None = None,
+) -> Source:
+    """Opens what a user names on the command line.
+
+    Args:
+        given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn's, a timm model, or
+            ``pixels``.
+        images: The images for a model or for pixels.
+        weights: Weights of a timm model.
+        embeddings, labels: Files that belong to a feature file.
+
+    Raises:
+        ConfigError: it is not there, or cannot be what it claims; one line that names it.
+    """
+    path = Path(given).expanduser()
+    if path.suffix in SUFFIXES:
+        return _feature_file(path, embeddings, labels)
+    for option, file in (("embeddings", embeddings), ("labels", labels)):
+        if file:
+            raise ConfigError(f"--{option}: is for a feature file, not for {given}.")
+    if path.exists():
+        if weights:
+            raise ConfigError(f"--weights: is for a timm model; {given} brings its own weights.")
+        return _checkpoint(path, images)
+    if given == PIXELS:
+        return _pixels(images)
+    return _timm_model(given, images, weights)
+
+
+def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> Source:
+    arrays = open_arrays(path, embeddings, labels)
+    count = len(arrays["features"])
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, count, ROWS):
+            rows = {name: array.read(start, min(start + ROWS, count)) for name, array in arrays.items()}
+            floating = [_floating(rows.get(name)) for name in ("features", "embeddings")]
+            yield floating[0], floating[1], rows["labels"].long() if "labels" in rows else None
+
+    shape = " x ".join(map(str, arrays["features"].shape))
+    return Source(path.name, f"{shape} features of {path.name}", count, batches)
+
+
+def _floating(rows: Any) -> Any:
+    return rows if rows is None or rows.is_floating_point() else rows.float()
+
+
+def _checkpoint(path: Path, images: Images) -> Source:
+    from solo_dimreg.evaluation import DEVICE, evaluation_transforms
+    from solo_dimreg.hosts import register
+
+    host = register()
+    run = host.read_run(path)
+    _, transform = evaluation_transforms(host, run.settings)
+    if images.size is not None:
+        raise ConfigError(
+            "--size: is for timm models and pixels; a checkpoint is diagnosed at its own resolution."
+        )
+    if images.path is None:
+        dataset = _own_images(host, run, transform, images.split)
+    else:
+        dataset = image_dataset(images, transform)
+    method = run.method.to(DEVICE).eval()
+
+    def forward(batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        out = method(batch.to(DEVICE))
+        return out["feats"], out.get("z")
+
+    name = f"{run.settings.method} ({run.folder.name})"
+    return _of_images(
+        name, f"checkpoint {run.checkpoint.name}", dataset, images, forward, host.backbone(method), DEVICE
+    )
+
+
+def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset:
+    from solo_dimreg.checks import check_data
+
+    settings = run.settings
+    if settings.data.get("format") == "dali":
+        settings.data.format = "image_folder"
+    if split == "train" and settings.data.get("val_path") is None:
+        settings.data.val_path = settings.data.train_path
+    try:
+        check_data(settings, need_val=True)
+    except ConfigError as error:
+        raise ConfigError(f"The images of {run.folder} are not there; give --images. {error}") from error
+    train, val = host.evaluation_datasets(settings, transform, transform)
+    return train if split == "train" else val
+
+
+def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    from solo_dimreg.evaluation import DEVICE
+
+    name = given.removeprefix(PREFIX)
+    if PREFIX + name not in timm_names():
+        raise ConfigError(
+            f"{given}: is neither a file, nor a folder, nor 'pixels', nor a model of timm's."
+            f"{nearest(name, timm.list_models())}"
+        )
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    size = images.size or (config.input_size[1] if config else 224)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = build_backbone(PREFIX + name, input_size_kwargs(PREFIX + name, size))
+    model: Any = backbone.model
+    if weights:
+        _load_weights(model, name, weights)
+    settings = {**resolve_model_data_config(model), "input_size": (3, size, size), "crop_pct": 1.0}
+    dataset = image_dataset(images, create_transform(**settings, is_training=False))
+    backbone = backbone.to(DEVICE).eval()
+    described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
+    full_name = f"{name} ({weights.name if weights else 'untrained'})"
+    return _of_images(
+        full_name,
+        described,
+        dataset,
+        images,
+        lambda batch: (backbone(batch.to(DEVICE)), None),
+        backbone,
+        DEVICE,
+    )
+
+
+def _load_weights(model: nn.Module, name: str, path: Path) -> None:
+    from timm.models import load_state_dict
+
+    if not path.is_file():
+        raise ConfigError(f"--weights: {path}: no such file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
+            state = load_state_dict(str(path), use_ema=False, device="cpu", weights_only=True)
+        head = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+        heads = tuple(f"{each}." for each in ([head] if isinstance(head, str) else head))
+        state = {key: value for key, value in state.items() if not heads or not key.startswith(heads)}
+        model.load_state_dict(state)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+        reason = lines[1 if len(lines) > 1 and "state_dict" in lines[0] else 0][:160].rstrip(".")
+        raise ConfigError(
+            f"--weights: {path}: no weights of timm's {name} ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def _pixels(images: Images) -> Source:
+    from torchvision import transforms
+
+    size = images.size or 32
+    transform = transforms.Compose(
+        [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
+    )
+    dataset = image_dataset(images, transform)
+    return _of_images(
+        PIXELS,
+        f"raw pixels, {size} x {size}: what the images themselves have",
+        dataset,
+        images,
+        lambda batch: (batch.flatten(1), None),
+        nn.Flatten(),
+        "cpu",
+    )
+
+
+def _of_images(
+    name: str,
+    description: str,
+    dataset: Any,
+    images: Images,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    backbone: nn.Module,
+    device: str,
+) -> Source:
+    loader = DataLoader(dataset, images.batch_size, num_workers=images.num_workers)
+
+    @torch.no_grad()
+    def batches() -> Iterator[Batch]:
+        for batch, labels in loader:
+            features, embeddings = forward(batch)
+            yield features.cpu(), None if embeddings is None else embeddings.cpu(), labels
+
+    def umap(path: Path) -> None:
+        from solo.utils.auto_umap import OfflineUMAP
+
+        OfflineUMAP().plot(device, backbone, loader, str(path))
+
+    return Source(
+        name,
+        f"{description}, {len(dataset)} images",
+        len(dataset),
+        batches,
+        getattr(dataset, "classes", ()),
+        umap,
+    )
