@@ -22,6 +22,7 @@ from solo_dimreg import (
     LDReg,
     ShuffledDBN,
 )
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.distributed import all_gather, rank, world_size
 from solo_dimreg.functional import matrix_entropy, uniformity
 
@@ -125,6 +126,20 @@ def averaged_rank():
     return adadim.metrics["alpha"]
 
 
+def gathered_statistics():
+    """Of unequal parts, with embeddings and labels."""
+    x, y = views_of(torch.float64)
+    part = slice(0, 5) if rank() == 0 and world_size() > 1 else slice(5 * (world_size() > 1), None)
+    if rank() > 1:
+        part = slice(0, 0)
+    statistics = FeatureStatistics()
+    for row in range(*part.indices(BATCH)):
+        statistics.update(x[row : row + 1], y[row : row + 1, :2], torch.tensor([row]))
+    total = statistics.gather()
+    moments = [total.features.covariance, total.embeddings.covariance, total.cross_covariance]
+    return [total.features.mean, *moments, total.sample.features, total.sample.labels.double()]
+
+
 def gather_integers():
     return all_gather(torch.tensor([[rank()], [10 + rank()]]))
 
@@ -136,6 +151,7 @@ def worker(rank_, size, folder):
     results["integers"] = gather_integers()
     results["statistics"] = running_statistics()
     results["alpha"] = averaged_rank()
+    results["streamed"] = gathered_statistics()
     torch.save(results, f"{folder}/{size}-{rank_}.pt")
     dist.destroy_process_group()
 
@@ -202,6 +218,7 @@ def test_state_is_that_of_one_process(results):
     for result in results:
         torch.testing.assert_close(result["statistics"], running_statistics(), rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(result["alpha"], averaged_rank(), rtol=1e-10, atol=0)
+        torch.testing.assert_close(result["streamed"], gathered_statistics(), rtol=1e-8, atol=1e-12)
 
 
 def test_one_process_gathers_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("SOLO_LEARN"), reason="needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>"
 )
 ON_CPU = ("accelerator=cpu", "strategy=auto", "precision=32", "sync_batchnorm=False", "wandb.enabled=False")
-BLOCK = "\nregularizers:\n  ldreg: {weight: 0.01, k: 8, warmup_epochs: 0}\n"
+BLOCK = "\nregularizers:\n  ldreg: {weight: 0.01, k: 8, warmup_epochs: 0}\nmonitor: {on: train}\n"
 
 
 def script(clone: Path, name: str, folder: Path, config: str, cwd: Path, *overrides: str) -> str:
@@ -37,6 +38,14 @@ def run_folder(cwd: Path, method: str) -> Path:
     return arguments.parent
 
 
+def watched(run: Path) -> dict[str, float]:
+    """The one row of figures that the monitor left beside the checkpoint."""
+    with (run / "dimensionality.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (run / "dimensionality.png").read_bytes().startswith(b"\x89PNG")
+    return {name: float(value) for name, value in row.items()}
+
+
 def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -46,6 +55,7 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
     run = run_folder(tmp_path, "ldreg_simclr")
     assert json.loads((run / "args.json").read_text())["regularizers"]["ldreg"]["warmup_epochs"] == 0
+    assert 1 < watched(run)["effective_rank"] < 96
     (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
     assert "train_ldreg_epoch" in metrics.read_text().splitlines()[0]
 
@@ -80,6 +90,7 @@ def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: P
     header, *_, last = metrics.read_text().splitlines()
     assert "train_ldreg_epoch" in header
     assert float(last.split(",")[header.split(",").index("train_ldreg_epoch")]) < 0
+    assert 1 < watched(run_folder(tmp_path, "byol"))["z_effective_rank"] < 96
 
 
 def test_child_processes_of_ddp_register_too(
@@ -89,6 +100,9 @@ def test_child_processes_of_ddp_register_too(
     overrides = ("data.val_path=null", *on_digits(few_digits, devices=2), "strategy=ddp")
     overrides += ("regularizers.ldreg.warmup_epochs=0",)
     script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
-    (checkpoint,) = run_folder(tmp_path, "ldreg_simclr").glob("*.ckpt")
+    run = run_folder(tmp_path, "ldreg_simclr")
+    (checkpoint,) = run.glob("*.ckpt")
+    # More than the rank that the 32 images of one process can have.
+    assert 32 < watched(run)["effective_rank"] < 64
     # 120 images in batches of 32 are three steps of one process and one of two processes.
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
