@@ -169,7 +169,7 @@ class Host(ABC):
         return WeightedKNNClassifier(k=k, T=temperature, distance_fx=distance)
 
     def read_run(self, path: Path) -> Run:
-        """Reads a pretraining run back.
+        """Reads a pretraining run back, also one of the other solo-learn.
 
         Args:
             path: A checkpoint folder of solo-learn's, or a ``.ckpt`` file in it.
@@ -182,19 +182,23 @@ class Host(ABC):
         name = arguments.get("method")
         if name not in self.trainable:
             raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")
+        made_by = "current" if "backbone" in arguments else "published"
         try:
             settings = self.settings_of(arguments)
-            method = self.rebuild(arguments)
+            if made_by == self.generation:
+                method = self.rebuild(arguments)
+            else:
+                method = self.build_method(self.pretraining_arguments(settings))
         except DimregError:
             raise
         except Exception as error:
             raise ConfigError(
-                f"{folder / 'args.json'}: is no record of a {name} of this solo-learn ({self.generation}): "
-                f"{type(error).__name__}: {_first_line(error)}."
+                f"{folder / 'args.json'}: is no record of a {name} that this solo-learn "
+                f"({self.generation}) can read; the {made_by} one wrote it ({type(error).__name__}: {_first_line(error)})."
             ) from error
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-            method.load_state_dict(state)
+            method.load_state_dict({_renamed(key, self.generation): value for key, value in state.items()})
         except Exception as error:
             lines = str(error).strip().splitlines()
             reason = (
@@ -205,6 +209,15 @@ class Host(ABC):
                 f"({type(error).__name__}: {reason[:200]})."
             ) from error
         return Run(folder, checkpoint, settings, method.eval())
+
+
+def _renamed(key: str, generation: str) -> str:
+    """A key of a state dict as this solo-learn calls it: the two differ in the name of the encoder."""
+    theirs, ours = ("encoder", "backbone") if generation == "current" else ("backbone", "encoder")
+    for prefix in ("", "momentum_"):
+        if key.startswith(f"{prefix}{theirs}."):
+            return prefix + ours + key.removeprefix(prefix + theirs)
+    return key
 
 
 def _read_arguments(path: Path) -> dict[str, Any]:

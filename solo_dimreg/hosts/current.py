@@ -229,7 +229,7 @@ class CurrentHost(Host):
         return method.backbone
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
-        return OmegaConf.create(arguments)
+        return OmegaConf.create(arguments.get("config", arguments))
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         # As it was trained: another layout of the weights would round differently.

@@ -405,8 +405,8 @@ class PublishedHost(Host):
         return method.encoder
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
-        if "config" in arguments:
-            return OmegaConf.create(arguments["config"])
+        if "config" in arguments or "backbone" in arguments:
+            return OmegaConf.create(arguments.get("config", arguments))
         return OmegaConf.create(_settings_of_script(arguments))
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from support import METHOD_KWARGS, build, config, train_steps
 
 from solo_dimreg import LDReg
@@ -174,3 +176,25 @@ def test_hydra_plugin_imports_neither_torch_nor_solo() -> None:
     ).stdout.split("\n")
     assert (Path(lines[0]) / "pretrain" / "digits" / "simclr.yaml").is_file()
     assert lines[1] == "[]"
+
+
+def test_a_run_of_the_other_solo_learn_is_read(host: Host, few_digits: Path, tmp_path: Path) -> None:
+    """Both write the same weights, under other names, beside another ``args.json``."""
+    settings = config("byol", str(few_digits / "train"), backbone={"name": "timm/test_resnet"})
+    method = build(settings)
+    ours, theirs = ("backbone", "encoder") if host.generation == "current" else ("encoder", "backbone")
+    renames = {f"{prefix}{ours}.": f"{prefix}{theirs}." for prefix in ("", "momentum_")}
+    state = {}
+    for key, value in method.state_dict().items():
+        old = next((prefix for prefix in renames if key.startswith(prefix)), None)
+        state[renames[old] + key.removeprefix(old) if old else key] = value
+    assert sum(key.startswith("momentum_" + theirs) for key in state) > 0
+    plain = OmegaConf.to_container(settings)
+    other = {"method": "byol", "encoder": "timm/test_resnet", "config": plain}
+    (tmp_path / "args.json").write_text(json.dumps(other if host.generation == "current" else plain))
+    torch.save({"state_dict": state}, tmp_path / "byol-ep=0.ckpt")
+    run = host.read_run(tmp_path)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        found, expected = run.method(images), method.eval()(images)
+    assert torch.equal(found["feats"], expected["feats"]) and torch.equal(found["z"], expected["z"])
