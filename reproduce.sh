@@ -9,11 +9,12 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   quick        the embedded digits, minutes on a CPU (the default); SEEDS=3 repeats it with three seeds
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
+  toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   setup        only make the environment (.venv); the other commands do this as needed
   test         lint, type-check and test
   help         this text
 
-OPTIONS are handed on to `solo-dimreg benchmark`, or to pytest. Results go to results/COMMAND.
+OPTIONS are handed on to `solo-dimreg benchmark` or `toy`, or to pytest. Results go to results/COMMAND.
 
 With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
 published solo-learn. Needs Python 3.11 on Linux (x86-64).
@@ -96,6 +97,10 @@ case "$command" in
     setup
     "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" \
       --seeds "${SEEDS:-1}" "$@"
+    ;;
+  toy)
+    setup
+    "$venv/bin/python" -m solo_dimreg toy --out results/toy "$@"
     ;;
   test)
     setup

@@ -65,7 +65,12 @@ def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
     """
     check_pair("z1", z1, "z2", z2)
     check_positive("temperature", temperature)
-    logits = normalize_rows(z1) @ normalize_rows(z2).T / temperature
+    return inner_product_info_nce_loss(normalize_rows(z1), normalize_rows(z2), temperature)
+
+
+def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
+    """`info_nce_loss` on the rows as they are: the similarity of two rows is their inner product."""
+    logits = z1 @ z2.T / temperature
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
 

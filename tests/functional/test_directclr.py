@@ -6,6 +6,7 @@ import torch
 from scipy.special import logsumexp
 
 from solo_dimreg.functional import directclr_loss, info_nce_loss
+from solo_dimreg.functional.directclr import inner_product_info_nce_loss
 
 
 def pair(b=12, d=7, dtype=torch.float64):
@@ -14,7 +15,12 @@ def pair(b=12, d=7, dtype=torch.float64):
 
 
 def naive_info_nce(z1, z2, temperature):
-    z1, z2 = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
+    return naive_inner_product_info_nce(
+        *(z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2)), temperature
+    )
+
+
+def naive_inner_product_info_nce(z1, z2, temperature):
     losses = []
     for a, b in ((z1, z2), (z2, z1)):
         for i in range(len(a)):
@@ -28,6 +34,13 @@ def test_info_nce_against_numpy(temperature):
     z1, z2 = pair()
     expected = naive_info_nce(z1.numpy(), z2.numpy(), temperature)
     assert info_nce_loss(z1, z2, temperature).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
+def test_inner_product_info_nce_against_numpy(temperature):
+    z1, z2 = pair()
+    expected = naive_inner_product_info_nce(z1.numpy(), z2.numpy(), temperature)
+    assert inner_product_info_nce_loss(z1, z2, temperature).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_info_nce_is_symmetric():

@@ -1,0 +1,101 @@
+"""Plots of DirectCLR's toy experiments, as matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from solo_dimreg.diagnostics.plots import COLOURS, MARKERS, STYLE
+from solo_dimreg.toy import ImplicitRegularization, Matrix, StrongAugmentation, principal_alignment
+
+UPPER, LOWER = COLOURS[0], COLOURS[5]
+
+
+@rc_context(STYLE)
+def draw_strong(results: Sequence[StrongAugmentation]) -> Figure:
+    """The final spectrum at each noise, and the spectrum over the training at each."""
+    figure = Figure(figsize=(3.6 * (1 + len(results)), 3.4))
+    figure.set_label("Spectra of one layer under weak and strong augmentation")
+    panels = figure.subplots(1, 1 + len(results), sharey=True)
+    for i, result in enumerate(results):
+        values = np.log(result.spectra[-1])
+        line = {"marker": MARKERS[i], "markersize": 5, "color": COLOURS[2 + i]}
+        panels[0].plot(range(1, len(values) + 1), values, label=f"noise {result.noise:g}", **line)
+        _draw_training(panels[i + 1], result.steps, result.spectra, upper=len(values) // 2)
+        panels[i + 1].set_title(f"during training, noise {result.noise:g}", fontsize=11)
+        panels[i + 1].legend(handles=_handles("upper half", "lower half"), loc="lower right", fontsize=10)
+    panels[0].set_title("after training", fontsize=11)
+    panels[0].set_xticks(range(1, len(results[0].spectra[-1]) + 1, 3))
+    panels[0].set_xlabel("index of the singular value")
+    panels[0].set_ylabel("ln of singular value of the outputs")
+    panels[0].legend(loc="lower left", fontsize=10)
+    return figure
+
+
+@rc_context(STYLE)
+def draw_implicit(result: ImplicitRegularization) -> Figure:
+    """Singular values of the outputs and of both layers over the training."""
+    figure = Figure(figsize=(10.8, 3.4))
+    figure.set_label("Singular values of the outputs and of both layers over the training")
+    recorded = {"outputs": result.spectra, "layer 1": result.layer1, "layer 2": result.layer2}
+    panels = figure.subplots(1, len(recorded))
+    for axes, (name, values) in zip(panels, recorded.items(), strict=True):
+        _draw_training(axes, result.steps, values, upper=result.leading)
+        axes.set_title(name, fontsize=11)
+    # The layers share a scale, which the outputs, whose covariance is of the fourth power, would flatten.
+    panels[2].sharey(panels[1])
+    panels[0].set_ylabel("ln of singular value")
+    handles = _handles(f"the {result.leading} leading ones at the end", "the others")
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+    return figure
+
+
+@rc_context({**STYLE, "axes.grid": False, "axes.spines.right": True, "axes.spines.top": True})
+def draw_alignment(result: ImplicitRegularization) -> Figure:
+    """The absolute alignment matrix before and after training, the leading directions marked.
+
+    After training also with their principal vectors as bases, in which it is the identity.
+    """
+    figure = Figure(figsize=(11.4, 4.1))
+    figure.set_label("Alignment of the two layers before and after training")
+    panels = figure.subplots(1, 3, sharey=True)
+    shown = {
+        "before training": result.alignment_before,
+        "after training": result.alignment_after,
+        "after training, principal vectors": principal_alignment(result.alignment_after, result.leading),
+    }
+    for axes, (title, matrix) in zip(panels, shown.items(), strict=True):
+        image = _draw_matrix(axes, matrix, result.leading)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("left singular vector of layer 1")
+    panels[0].set_ylabel("right singular vector of layer 2")
+    figure.colorbar(image, ax=panels, label="|inner product|", shrink=0.8)
+    return figure
+
+
+def _draw_training(axes: Any, steps: Sequence[int], values: Matrix, upper: int) -> None:
+    """A line for each singular value, the ``upper`` largest in one colour and the others in another."""
+    for index, line in enumerate(np.log(values).T):
+        axes.plot(steps, line, color=UPPER if index < upper else LOWER, linewidth=1.1)
+    axes.set_xlabel("step")
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _handles(upper: str, lower: str) -> list[Line2D]:
+    pairs = zip((UPPER, LOWER), (upper, lower), strict=True)
+    return [Line2D([], [], color=colour, label=label) for colour, label in pairs]
+
+
+def _draw_matrix(axes: Any, matrix: Matrix, leading: int) -> Any:
+    width = len(matrix)
+    edges = (0.5, width + 0.5)
+    image = axes.imshow(np.abs(matrix), vmin=0, vmax=1, cmap="cividis", extent=(*edges, *edges[::-1]))
+    axes.plot([0.5, leading + 0.5, leading + 0.5], [leading + 0.5, leading + 0.5, 0.5], color="white", lw=1.2)
+    axes.set_xticks(range(1, width + 1, 3))
+    axes.set_yticks(range(1, width + 1, 3))
+    return image
