@@ -9,12 +9,13 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   quick        the embedded digits, minutes on a CPU (the default); SEEDS=3 repeats it with three seeds
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
+  sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   setup        only make the environment (.venv); the other commands do this as needed
   test         lint, type-check and test
   help         this text
 
-OPTIONS are handed on to `solo-dimreg benchmark` or `toy`, or to pytest. Results go to results/COMMAND.
+OPTIONS are handed on to `solo-dimreg benchmark`, `sprites` or `toy`, or to pytest. Results go to results/COMMAND.
 
 With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
 published solo-learn. Needs Python 3.11 on Linux (x86-64).
@@ -97,6 +98,10 @@ case "$command" in
     setup
     "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" \
       --seeds "${SEEDS:-1}" "$@"
+    ;;
+  sprites)
+    setup
+    "$venv/bin/python" -m solo_dimreg sprites --out results/sprites "$@"
     ;;
   toy)
     setup

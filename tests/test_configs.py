@@ -52,7 +52,7 @@ def test_ldreg_shows_its_settings_and_fits_the_batch(path):
     if "regularizers" in config:
         settings = config.regularizers.ldreg
         assert set(settings) == {"weight", "k", "warmup_epochs"}
-        if path.parent.name != "digits":
+        if path.parent.name not in ("digits", "sprites"):
             assert settings.weight == LDREG_WEIGHTS[config.method.removeprefix("ldreg_")]
         assert settings.k < 2 * config.optimizer.batch_size
         assert settings.warmup_epochs < config.max_epochs

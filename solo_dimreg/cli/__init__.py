@@ -18,6 +18,7 @@ COMMANDS = {
     "diagnose": "Tell whether a representation has collapsed, and write a page about it.",
     "benchmark": "Pretrain and evaluate several methods and compare them.",
     "report": "Compare finished runs on one page, as HTML and as Markdown.",
+    "sprites": "Compare the LID of representations with the true dimension of drawn images.",
     "toy": "Show why contrastive learning collapses dimensions, in seconds.",
     "run": "Run one of solo-learn's own scripts with our methods registered.",
     "data": "Write a data set as image folders.",

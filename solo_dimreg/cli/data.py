@@ -26,3 +26,34 @@ def digits(out: Path, force: bool) -> None:
     from solo_dimreg.datasets.digits import write_digits
 
     click.echo(f"Digits: {write_digits(out, force=force)}")
+
+
+@command.command("sprites")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("datasets/sprites"),
+    show_default=True,
+    help="Folder to write train/, val/ and factors.csv into.",
+)
+@click.option("--factors", default=3, show_default=True, help="Number of free factors, from 1 to 5.")
+@click.option(
+    "--images", default=10_000, show_default=True, help="Number of images, a fifth of them in val/."
+)
+@click.option("--size", default=32, show_default=True, help="Width and height of the images in pixels.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the factors.")
+@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
+    """Drawn images of a known dimension, which is the number of free factors.
+
+    The class is the shape: a drop, a hook or a moon. Free are the first so many of size, angle, x, y and hue;
+    the others are held. factors.csv has the true values of every image.
+
+    \b
+    Example:
+      solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000
+    """
+    from solo_dimreg.datasets.sprites import write_sprites
+
+    written = write_sprites(out, factors=factors, images=images, size=size, seed=seed, force=force)
+    click.echo(f"Sprites: {written}")

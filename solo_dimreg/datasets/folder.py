@@ -22,6 +22,7 @@ def write_image_folder(
     manifest: Mapping[str, Any],
     images: Iterable[tuple[str, Image.Image]],
     *,
+    texts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Path:
     """Writes images and their manifest as ``out/<split>/<class>/<name>.png`` and ``out/dataset.json``.
@@ -33,6 +34,7 @@ def write_image_folder(
         out: folder to write.
         manifest: description of the data set; ``manifest["splits"]`` maps each split to its number of images.
         images: pairs of a path below ``out`` and the image.
+        texts: further files, such as a table of the images: name -> content.
         force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write afresh.
 
     Returns:
@@ -41,10 +43,11 @@ def write_image_folder(
     Raises:
         ConfigError: ``out`` exists and is neither empty nor complete.
     """
+    texts = {**(texts or {}), MANIFEST: json.dumps(manifest, indent=2) + "\n"}
     target = out.expanduser().resolve()
     vacant = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not vacant and not force:
-        fault = _fault(target, manifest)
+        fault = _fault(target, manifest, texts)
         if not fault:
             return out
         raise ConfigError(
@@ -55,7 +58,7 @@ def write_image_folder(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
     try:
-        _write(partial, manifest, images)
+        _write(partial, manifest, images, texts)
         if not vacant:
             target.rename(_aside(target))
         elif target.exists():
@@ -67,7 +70,7 @@ def write_image_folder(
     return out
 
 
-def _fault(target: Path, manifest: Mapping[str, Any]) -> str:
+def _fault(target: Path, manifest: Mapping[str, Any], texts: Iterable[str]) -> str:
     """What keeps the existing ``target`` from being used as it is; empty when it is complete."""
     if not target.is_dir():
         return "is a file"
@@ -81,7 +84,8 @@ def _fault(target: Path, manifest: Mapping[str, Any]) -> str:
         count = sum(1 for _ in target.glob(f"{split}/*/*.png"))
         if count != expected:
             return f"has {count} images in {split!r} instead of {expected}"
-    return ""
+    missing = [name for name in texts if not (target / name).is_file()]
+    return f"has no {missing[0]}" if missing else ""
 
 
 def _aside(target: Path) -> Path:
@@ -92,7 +96,12 @@ def _aside(target: Path) -> Path:
     return path
 
 
-def _write(folder: Path, manifest: Mapping[str, Any], images: Iterable[tuple[str, Image.Image]]) -> None:
+def _write(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    images: Iterable[tuple[str, Image.Image]],
+    texts: Mapping[str, str],
+) -> None:
     folder.mkdir()
     total = sum(manifest["splits"].values())
     # disable=None: no bar where standard error is not a terminal
@@ -100,4 +109,5 @@ def _write(folder: Path, manifest: Mapping[str, Any], images: Iterable[tuple[str
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, format="PNG")
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")

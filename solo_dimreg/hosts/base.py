@@ -194,7 +194,8 @@ class Host(ABC):
         except Exception as error:
             raise ConfigError(
                 f"{folder / 'args.json'}: is no record of a {name} that this solo-learn "
-                f"({self.generation}) can read; the {made_by} one wrote it ({type(error).__name__}: {_first_line(error)})."
+                f"({self.generation}) can read; the {made_by} one wrote it "
+                f"({type(error).__name__}: {_first_line(error)})."
             ) from error
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]

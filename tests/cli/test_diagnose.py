@@ -1,4 +1,4 @@
-"""``solo-dimreg diagnose`` as a user has it: every kind of input, the files it leaves, and what it refuses."""
+"""``solo-dimreg diagnose`` as a user has it: every kind of input, the files, and what it refuses."""
 
 from __future__ import annotations
 
@@ -166,13 +166,25 @@ def test_a_timm_model_and_the_pixels(here: Any, folder: Path, few_digits: Path) 
 
 
 def test_an_untrained_resnet_is_judged_by_its_figures(here: Any, folder: Path, digits: Path) -> None:
-    """timm starts the residual branches of its ResNets at 0: nearly all of the variance is in one direction."""
+    """timm starts residual branches at 0: nearly all of the variance is in one direction."""
     run = here("diagnose", "resnet18", "--images", str(digits), "--split", "val", "--size", "32")
     assert run.returncode == 0, run.stderr
     (found,) = inputs(folder / "diagnosis")
     spectrum = found["features"]["spectrum"]
     assert spectrum[0] > 0.8 * sum(spectrum) and found["features"]["effective_rank"] < 0.05 * 359
     assert found["verdict"]["kind"] == "global collapse"
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3, 4, 5])
+def test_the_pixels_of_sprites_have_the_dimension_of_their_factors(
+    here: Any, folder: Path, factors: int
+) -> None:
+    options = ("--factors", str(factors), "--images", "2000", "--size", "16", "--out", "sprites")
+    assert here("data", "sprites", *options).returncode == 0
+    assert here("diagnose", "pixels", "--images", "sprites", "--size", "16").returncode == 0
+    (found,) = inputs(folder / "diagnosis")
+    assert found["features"]["lid"] == pytest.approx(factors, rel=0.15)
+    assert [line["class"] for line in found["classes"]] == ["drop", "hook", "moon"]
 
 
 def test_folders_without_classes_and_torchvision_data_sets(here: Any, folder: Path) -> None:

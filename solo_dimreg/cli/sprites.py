@@ -1,0 +1,52 @@
+"""``solo-dimreg sprites``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("sprites")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/sprites"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option(
+    "--factors", multiple=True, type=int, help="Number of free factors; may be repeated.  [1, 2, 3, 5]"
+)
+@click.option(
+    "--images", default=2_000, show_default=True, help="Number of images for each number of factors."
+)
+@click.option("--seed", default=5, show_default=True, help="Seed of the training.")
+@click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+@click.argument("overrides", nargs=-1)
+def command(
+    out: Path,
+    factors: tuple[int, ...],
+    images: int,
+    seed: int,
+    linear_overrides: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Pretrain on drawn images of a known dimension and compare the LID with it.
+
+    The true dimension is the number of free factors. The LID is that of the pixels, of an untrained backbone
+    and of SimCLR's without and with LDReg; beside it, how much of each factor a linear regression reads out.
+    OVERRIDES change every pretraining config. Finished runs are skipped, an interrupted one resumes.
+
+    \b
+    Example:
+      solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.sprites import FREE_FACTORS, results_table, run_sprites
+
+    results = run_sprites(
+        out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
+    )
+    print_table(*results_table(results["rows"]))
+    click.echo(f"Results: {out / 'sprites.json'}, {out / 'sprites.png'}")

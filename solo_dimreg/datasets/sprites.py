@@ -1,0 +1,181 @@
+"""Drawn shapes whose images have a known dimension: as many as there are factors left free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from solo_dimreg.datasets.folder import write_image_folder
+from solo_dimreg.errors import ConfigError
+
+Array = NDArray[np.floating]
+
+#: The factors in the order in which they are freed, each with its range; a held one has the middle of it.
+#: ``size`` is the radius of the shape, ``x`` and ``y`` its place right of and below the centre, all three in
+#: units of the image's width; ``angle`` (clockwise) and ``hue`` (red 0, green 1/3) are in turns.
+#: The ranges are so narrow that a path through them hardly bends in pixel space, and close to each other in
+#: length there: otherwise the LID of a few thousand images is far from the number of factors.
+FACTORS: dict[str, tuple[float, float]] = {
+    "size": (0.21, 0.36),
+    "angle": (-0.1, 0.1),
+    "x": (-0.07, 0.07),
+    "y": (-0.07, 0.07),
+    "hue": (-0.25, 0.25),
+}
+# Width of the edges, in units of the image's width. An edge sharper than its way from neighbour to neighbour
+# changes the image by the square root of that way, and the LID is up to twice the dimension.
+EDGE = 0.12
+BACKGROUND = 0.05
+BRIGHTNESS, SATURATION = 0.6, 0.35  # of the colours, which lie on a circle around a grey
+DECIMALS = 6
+EVERY = 5  # one in so many images of a shape is for validation
+BATCH = 256
+
+
+def _drop(u: Array, v: Array) -> Array:
+    """A disc that tapers to a point: the union of discs along a line, the radius falling linearly."""
+    start, end, thick, thin = -0.45, 0.93, 0.55, 0.07
+    length = end - start
+    sine = (thick - thin) / length
+    v = np.abs(v)
+    along = np.clip((u - start - v * sine / (1 - sine**2) ** 0.5) / length, 0, 1)
+    return np.hypot(u - start - along * length, v) - (thick + along * (thin - thick))
+
+
+def _hook(u: Array, v: Array) -> Array:
+    """The letter L."""
+    return np.minimum(_box(u + 0.35, v, 0.25, 0.8), _box(u, v - 0.55, 0.6, 0.25))
+
+
+def _moon(u: Array, v: Array) -> Array:
+    """A disc without another one."""
+    return np.maximum(np.hypot(u, v) - 1, 0.75 - np.hypot(u - 0.55, v))
+
+
+def _box(u: Array, v: Array, width: float, height: float) -> Array:
+    beside, above = np.abs(u) - width, np.abs(v) - height
+    return np.hypot(beside.clip(0), above.clip(0)) + np.maximum(beside, above).clip(max=0)
+
+
+#: Signed distances to shapes in the unit disc, negative inside. None has a rotational symmetry.
+SHAPES: dict[str, Callable[[Array, Array], Array]] = {"drop": _drop, "hook": _hook, "moon": _moon}
+
+
+def draw_sprites(shape: str, factors: Array, size: int = 32) -> NDArray[np.uint8]:
+    """Draws images of one shape, with soft edges: a factor that changes a little changes the image a little.
+
+    Args:
+        shape: a name in ``SHAPES``.
+        factors: a row for each image, a column for each of ``FACTORS``, (N, 5).
+        size: width and height of the images in pixels.
+
+    Returns:
+        RGB images, (N, size, size, 3).
+    """
+    radius, angle, x, y, hue = np.asarray(factors, dtype=np.float32).T[:, :, None, None]
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    right, down = centres - x, centres[:, None] - y
+    cosine, sine = np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)
+    distance = SHAPES[shape]((cosine * right + sine * down) / radius, (cosine * down - sine * right) / radius)
+    ramp = np.clip(0.5 - distance * radius / np.float32(EDGE), 0, 1)
+    cover = (ramp**2 * (3 - 2 * ramp))[..., None]
+    phases = hue[..., None] - np.arange(3, dtype=np.float32) / 3
+    colour = BRIGHTNESS + SATURATION * np.cos(2 * np.pi * phases)
+    return np.rint(255 * (BACKGROUND + cover * (colour - BACKGROUND))).astype(np.uint8)
+
+
+def sample_factors(images: int, free: int, seed: int = 0) -> Array:
+    """Factors of random images, (images, 5): the first ``free`` uniform in their ranges, the others held.
+
+    The same seed gives the same values whatever the number of images and of free factors.
+    """
+    low, high = np.array(list(FACTORS.values())).T
+    position = np.random.default_rng(seed).random((images, len(FACTORS)))
+    position[:, free:] = 0.5
+    return np.round(low + position * (high - low), DECIMALS)
+
+
+def write_sprites(
+    out: Path, *, factors: int = 3, images: int = 10_000, size: int = 32, seed: int = 0, force: bool = False
+) -> Path:
+    """Writes sprites as ``out/{train,val}/<shape>/NNNNN.png``, and ``out/factors.csv`` with their factors.
+
+    The images of each shape are a manifold of dimension ``factors``, which the LID of the pixels shows within
+    about a tenth from 2,000 images on. With a single factor 10,000 images lie so close that their rounding to
+    8 bits shows as well: 1.6 instead of 1.0 with 32 neighbours. A fifth of every shape is for validation. The
+    folder is complete or absent, also after an interruption; a complete one is left alone.
+
+    Args:
+        out: folder to write, for example ``datasets/sprites``.
+        factors: how many of ``FACTORS``, in their order, are free; the others are held.
+        images: number of images, in both splits together.
+        size: width and height of the images in pixels.
+        seed: seed of the factors.
+        force: move an existing folder aside and write afresh.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: an option is out of range, or ``out`` exists and is neither empty nor a complete copy of
+            the same sprites.
+    """
+    _check("factors", factors, 1, len(FACTORS))
+    _check("images", images, EVERY * len(SHAPES))
+    _check("size", size, 16)
+    _check("seed", seed, 0)
+    values = sample_factors(images, factors, seed)
+    names = [_name(index) for index in range(images)]
+    splits = {split: sum(name.startswith(split) for name in names) for split in ("train", "val")}
+    lines = [",".join(("path", "shape", *FACTORS))]
+    for name, row in zip(names, values, strict=True):
+        lines.append(",".join((name, name.split("/")[1], *(f"{value:.{DECIMALS}f}" for value in row))))
+    return write_image_folder(
+        Path(out),
+        _manifest(factors, size, seed, splits),
+        _images(names, values, size),
+        texts={"factors.csv": "\n".join(lines) + "\n"},
+        force=force,
+    )
+
+
+def _check(option: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        allowed = f">= {least}" if most is None else f"from {least} to {most}"
+        raise ConfigError(f"--{option}: {value} is not allowed; it must be a whole number {allowed}.")
+
+
+def _manifest(factors: int, size: int, seed: int, splits: dict[str, int]) -> dict[str, Any]:
+    names = list(FACTORS)
+    return {
+        "name": "sprites",
+        "description": "Drawn shapes; the dimension of the images of each is the number of free factors",
+        "classes": list(SHAPES),
+        "image_size": size,
+        "free_factors": names[:factors],
+        "held_factors": names[factors:],
+        "ranges": {name: list(limits) for name, limits in FACTORS.items()},
+        "edge": EDGE,
+        "seed": seed,
+        "splits": splits,
+    }
+
+
+def _name(index: int) -> str:
+    within, shape = divmod(index, len(SHAPES))
+    split = "val" if within % EVERY == EVERY - 1 else "train"
+    return f"{split}/{list(SHAPES)[shape]}/{index:05d}.png"
+
+
+def _images(names: list[str], values: Array, size: int) -> Iterator[tuple[str, Image.Image]]:
+    for number, shape in enumerate(SHAPES):
+        own = np.arange(number, len(names), len(SHAPES))
+        for start in range(0, len(own), BATCH):
+            chosen = own[start : start + BATCH]
+            for index, pixels in zip(chosen, draw_sprites(shape, values[chosen], size), strict=True):
+                yield names[index], Image.fromarray(pixels)

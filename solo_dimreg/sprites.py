@@ -1,0 +1,204 @@
+"""How the LID of representations compares with the true dimension of the images, on drawn sprites."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from solo_dimreg.benchmark import FIRST_SEED, Row, Suite, run_row
+from solo_dimreg.datasets.sprites import FACTORS, write_sprites
+from solo_dimreg.diagnostics.figures import LID_NEIGHBOURS
+from solo_dimreg.diagnostics.plots import COLOURS, STYLE, WIDTH, save_png
+from solo_dimreg.evaluation import extract_splits
+from solo_dimreg.files import write_json
+from solo_dimreg.functional import geometric_mean_lid
+from solo_dimreg.hosts import Run, register
+
+FREE_FACTORS = (1, 2, 3, 5)
+IMAGES = 2_000
+METHODS = ("simclr", "ldreg_simclr")
+MAX_SAMPLES = 10_000  # of the LID, which seeks neighbours among all pairs
+PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training or validation images of sprites: paths, sorted, and the values of the free factors."""
+
+    paths: list[Path]
+    factors: dict[str, np.ndarray]
+
+
+def run_sprites(
+    out: Path,
+    factors: Sequence[int] = FREE_FACTORS,
+    images: int = IMAGES,
+    seed: int = FIRST_SEED,
+    overrides: Sequence[str] = (),
+    linear_overrides: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Pretrains on sprites with different numbers of free factors and measures what becomes of them.
+
+    Finished runs are skipped, an interrupted one resumes.
+
+    Args:
+        out: Folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
+        factors: The numbers of free factors.
+        images: Number of images in each data set.
+        seed: Seed of the training.
+        overrides: Changes to every pretraining config, as in Hydra.
+        linear_overrides: Changes to the config of the linear probe.
+        say: Told of the progress.
+
+    Returns:
+        The content of ``sprites.json``. Each of its ``rows`` is one representation of one data set: the
+        pixels, the features of an untrained backbone and of those that were trained. ``lid`` is that of
+        the training images (geometric mean, moments), ``readout`` how much of each free factor a linear
+        regression reads out, R2 on the validation images; ``linear_acc1`` is the probe's, on the shapes.
+
+    Raises:
+        ConfigError: an option is out of range, or a config cannot work.
+    """
+    content: dict[str, Any] = {
+        "solo_learn": register().generation,
+        "images": images,
+        "seed": seed,
+        "overrides": list(overrides),
+        "k": LID_NEIGHBOURS,
+        "rows": [],
+    }
+    pretrained = partial(run_row, seed=seed, overrides=overrides, linear_overrides=linear_overrides, say=say)
+    for free in sorted(set(factors)):
+        say(f"{free} free factor{'s' if free > 1 else ''}")
+        data = write_sprites(out / "data" / f"factors{free}-images{images}", factors=free, images=images)
+        for row in _measure(data, free, out / "runs" / f"factors{free}", pretrained):
+            content["rows"].append(row)
+            write_json(out / "sprites.json", content)
+    save_png(draw_lids(content["rows"]), out / "sprites.png")
+    return content
+
+
+def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+    """The rows of one data set."""
+    train, val = (read_split(data, split, free) for split in ("train", "val"))
+
+    def row(representation: str, features: Sequence[Tensor], accuracy: float | None = None) -> dict[str, Any]:
+        return {
+            "factors": free,
+            "representation": representation,
+            "lid": float(geometric_mean_lid(features[0][:MAX_SAMPLES], k=LID_NEIGHBOURS)),
+            "readout": readout(features[0], features[1], train.factors, val.factors),
+            "linear_acc1": accuracy,
+        }
+
+    yield row("pixels", [read_pixels(split.paths) for split in (train, val)])
+    suite = Suite("sprites", (), tuple(f"data.{split}_path='{data / split}'" for split in ("train", "val")))
+    for method in METHODS:
+        result = pretrained(suite=suite, row=Row(method, method), folder=runs / method)
+        run = register().read_run(Path(result["checkpoint"]))
+        if method == METHODS[0]:
+            yield row("untrained", _features(_untrained(run)))
+        yield row(method, _features(run), result["linear_acc1"])
+
+
+def read_split(data: Path, split: str, free: int) -> Split:
+    """Reads from ``factors.csv`` which images a split has, in the order of an image folder."""
+    with (data / "factors.csv").open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["path"].startswith(f"{split}/")]
+    lines.sort(key=lambda line: line["path"])
+    factors = {name: np.array([float(line[name]) for line in lines]) for name in list(FACTORS)[:free]}
+    return Split([data / line["path"] for line in lines], factors)
+
+
+def read_pixels(paths: Sequence[Path]) -> Tensor:
+    """Images as rows of values from 0 to 1."""
+    return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).flatten(1) / 255
+
+
+def _features(run: Run) -> list[Tensor]:
+    return [split.features for split in extract_splits(register(), run)]
+
+
+def _untrained(run: Run) -> Run:
+    """The same network with the weights that it started from."""
+    host = register()
+    host.seed(run.settings.seed)
+    method = host.rebuild(json.loads((run.folder / "args.json").read_text()))
+    return replace(run, method=method.eval())
+
+
+def readout(
+    train: Tensor, val: Tensor, train_factors: Mapping[str, np.ndarray], val_factors: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """How much of each factor is linear in a representation: R2 of a ridge regression on new images.
+
+    Args:
+        train: representation of the training images, (N, D).
+        val: that of the validation images, (M, D).
+        train_factors: their factors by name, each (N,).
+        val_factors: those of the validation images, each (M,).
+    """
+    regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
+    regression.fit(train.numpy(), np.stack(list(train_factors.values()), axis=1))
+    guesses = regression.predict(val.numpy()).reshape(len(val), -1)
+    return {
+        name: float(r2_score(values, guesses[:, i])) for i, (name, values) in enumerate(val_factors.items())
+    }
+
+
+def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the comparison, as text."""
+
+    def text(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    header = ["free factors", "representation", "LID", *(f"R2 {name}" for name in FACTORS), "linear top-1 %"]
+    cells = [
+        [
+            str(row["factors"]),
+            row["representation"],
+            text(row["lid"]),
+            *(text(row["readout"].get(name)) for name in FACTORS),
+            text(row["linear_acc1"], 1),
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+@rc_context(STYLE)
+def draw_lids(rows: Sequence[dict[str, Any]]) -> Figure:
+    """The LID of each representation over the number of free factors, beside the truth."""
+    figure = Figure(figsize=(WIDTH, 4.0))
+    figure.set_label("LID of sprites over their true dimension")
+    axes = figure.add_subplot()
+    counts = sorted({row["factors"] for row in rows})
+    axes.plot(counts, counts, "--", color="#7F7F7F", label="true dimension")
+    for i, name in enumerate(dict.fromkeys(row["representation"] for row in rows)):
+        own = [row for row in rows if row["representation"] == name]
+        lids = [row["lid"] for row in own]
+        axes.plot([row["factors"] for row in own], lids, marker="o", color=COLOURS[i], label=name)
+    axes.set_xlabel("free factors of the images")
+    axes.set_ylabel(f"LID (k = {LID_NEIGHBOURS})")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return figure

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.functional import to_tensor
+
+from solo_dimreg.datasets import write_sprites
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional import geometric_mean_lid
+from solo_dimreg.sprites import METHODS, read_pixels, read_split, readout, results_table, run_sprites
+
+SMALL = ("max_epochs=1", "optimizer.batch_size=32")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("a study") / "results"
+    return out, run_sprites(out, [2], images=90, overrides=SMALL, linear_overrides=SMALL)
+
+
+def test_a_small_study_has_a_row_for_every_representation(study: tuple[Path, dict]) -> None:
+    out, content = study
+    assert json.loads((out / "sprites.json").read_text()) == content
+    assert (out / "sprites.png").read_bytes().startswith(b"\x89PNG")
+    assert [row["representation"] for row in content["rows"]] == ["pixels", "untrained", *METHODS]
+    for row in content["rows"]:
+        assert row["factors"] == 2 and 0 < row["lid"] < 60
+        assert set(row["readout"]) == {"size", "angle"} and max(row["readout"].values()) <= 1
+        assert (row["linear_acc1"] is not None) == (row["representation"] in METHODS)
+    lids = [row["lid"] for row in content["rows"]]
+    assert len(set(lids[:3])) == 3  # pixels, untrained and trained features are not the same
+
+
+def test_the_lid_of_the_pixels_is_that_of_the_training_images(study: tuple[Path, dict]) -> None:
+    out, content = study
+    images = ImageFolder(str(next(out.glob("data/*/train"))), transform=to_tensor)
+    x = torch.stack([image for image, _ in images]).flatten(1)
+    assert content["rows"][0]["lid"] == pytest.approx(float(geometric_mean_lid(x, k=32)), rel=1e-4)
+
+
+def test_a_rerun_skips_what_is_finished(study: tuple[Path, dict]) -> None:
+    out, content = study
+    said: list[str] = []
+    again = run_sprites(out, [2], images=90, overrides=SMALL, linear_overrides=SMALL, say=said.append)
+    assert again == content
+    assert sum("skipped" in line for line in said) == len(METHODS)
+
+
+def test_the_factors_are_in_the_order_of_an_image_folder(tmp_path: Path) -> None:
+    data = write_sprites(tmp_path / "sprites", factors=2, images=45)
+    for split in ("train", "val"):
+        images = ImageFolder(str(data / split), transform=to_tensor)
+        found = read_split(data, split, free=2)
+        assert [str(path) for path in found.paths] == [path for path, _ in images.samples]
+        assert list(found.factors) == ["size", "angle"]
+        flat = torch.stack([image for image, _ in images]).permute(0, 2, 3, 1).flatten(1)
+        assert torch.equal(read_pixels(found.paths), flat)
+    size, row = found.factors["size"][3], (data / "factors.csv").read_text().splitlines()
+    (line,) = [each for each in row if str(found.paths[3].relative_to(data)) in each]
+    assert float(line.split(",")[2]) == size
+
+
+def test_a_readout_is_1_for_a_linear_factor_and_0_for_one_that_is_not_there() -> None:
+    rng = np.random.default_rng(0)
+    there, absent = rng.random((2, 600))
+    features = torch.from_numpy(np.outer(there, rng.normal(size=16)) + 1e-3 * rng.normal(size=(600, 16)))
+    factors = {"there": there, "absent": absent}
+    halves = [
+        {name: values[part] for name, values in factors.items()} for part in (slice(300), slice(300, 600))
+    ]
+    found = readout(features[:300], features[300:], *halves)
+    assert found["there"] > 0.999 and abs(found["absent"]) < 0.1
+    alone = readout(features[:300], features[300:], *({"there": half["there"]} for half in halves))
+    assert alone["there"] == pytest.approx(found["there"], abs=1e-3)
+
+
+def test_the_table_leaves_out_what_was_held() -> None:
+    rows = [
+        {
+            "factors": 1,
+            "representation": "pixels",
+            "lid": 1.0621,
+            "readout": {"size": 0.5},
+            "linear_acc1": None,
+        },
+        {"factors": 1, "representation": "simclr", "lid": 2, "readout": {"size": -1}, "linear_acc1": 99.96},
+    ]
+    header, cells = results_table(rows)
+    assert header[3:8] == ["R2 size", "R2 angle", "R2 x", "R2 y", "R2 hue"]
+    assert cells == [
+        ["1", "pixels", "1.06", "0.50", "", "", "", "", ""],
+        ["1", "simclr", "2.00", "-1.00", "", "", "", "", "100.0"],
+    ]
+
+
+def test_a_wrong_number_of_factors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--factors: 6"):
+        run_sprites(tmp_path, [6])
