@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +178,14 @@ def _classes(
 
 
 def _umap(plot: Callable[[Path], None]) -> bytes:
+    """The plot; none, with a warning, if it fails: the figures do not depend on it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "umap.png")
-        plot(path)
+        try:
+            plot(path)
+        except Exception as error:
+            warnings.warn(f"UMAP is left out ({type(error).__name__}: {error}).", stacklevel=2)
+            return b""
         return path.read_bytes()
 
 
@@ -207,6 +213,7 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
     lines = [
         [label, *(_cell(getattr(space, figure), decimals) for _, _, space in columns)]
         for figure, (label, decimals) in TABLE.items()
+        if any(getattr(space, figure) is not None for _, _, space in columns)
     ]
     verdicts = ["verdict", *(judge(space).kind for _, _, space in columns)]
     information = [each.information.get("mutual_information") for each, _, _ in columns]

@@ -30,18 +30,26 @@ CUMULATIVE = Explanation(
     SPECTRUM.source,
     SPECTRUM.address,
 )
-CORRELATION = replace(explain("off_diagonal_correlation"), label="correlation of the axes")
-LID = replace(explain("lid"), label="LID")
 UMAP = Explanation(
     "UMAP",
     "solo-learn's UMAP plot of the features, coloured by class.",
     "McInnes et al., 2018",
     "https://arxiv.org/abs/1802.03426",
 )
-EXPLAINED = (
-    *("effective_rank", "lid", "rankme", "alpha_req", "off_diagonal_correlation", "matrix_entropy"),
-    *("mutual_information", "uniformity"),
-)
+# Of the features r and the embeddings z alike.
+EXPLANATIONS = {
+    name: replace(explain(name), label=label)
+    for name, label in {
+        "lid": "LID",
+        "effective_rank": "effective rank",
+        "rankme": "RankMe",
+        "alpha_req": "alpha-ReQ",
+        "off_diagonal_correlation": "off-diagonal correlation",
+        "matrix_entropy": "entropy H",
+        "mutual_information": "I(R;Z)",
+        "uniformity": "uniformity",
+    }.items()
+}
 # Cells along each side of a heat map: more axes than these are averaged in blocks.
 CELLS = 128
 # Lines of the table of classes that the page shows.
@@ -76,16 +84,17 @@ def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explana
         for each in diagnoses
         for name, space in each.spaces.items()
     }
-    spectra = {name: space.spectrum.tolist() for name, space in spaces.items()}
+    # Beyond what so few samples can have, a spectrum is 0 whatever the features are.
+    spectra = {name: space.spectrum[: space.attainable].tolist() for name, space in spaces.items()}
     lids = {name: space.lids.tolist() for name, space in spaces.items()}
     pictures = {
         "spectra": (plots.draw_spectra(spectra), SPECTRUM),
         "cumulative_variance": (plots.draw_cumulative_variance(spectra), CUMULATIVE),
-        "lid": (plots.draw_lids(lids), LID),
+        "lid": (plots.draw_lids(lids), EXPLANATIONS["lid"]),
     }
     for number, (name, space) in enumerate(spaces.items(), 1):
         drawn = plots.draw_correlation(_blocks(space.correlation).tolist(), name)
-        pictures[f"correlation-{number}"] = (drawn, CORRELATION)
+        pictures[f"correlation-{number}"] = (drawn, EXPLANATIONS["off_diagonal_correlation"])
     return pictures
 
 
@@ -106,7 +115,7 @@ def _page(diagnoses: Sequence[Diagnosis], pictures: dict[str, tuple[Figure, Expl
         page.section("Plots", page.figures(cards)),
         *(part for each in diagnoses for part in _classes(each)),
         page.section(
-            "What the figures mean", *(page.paragraph(caption(explain(name))) for name in EXPLAINED)
+            "What the figures mean", *(page.paragraph(caption(each)) for each in EXPLANATIONS.values())
         ),
         page.section(
             "Thresholds",

@@ -48,7 +48,7 @@ th.long { white-space: normal; min-width: 11rem; max-width: 20rem; overflow-wrap
   align-items: start; margin: .8rem 0; }
 figure { margin: 0; padding: .45rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .4rem; }
-figure svg { display: block; width: 100%; height: auto; }
+figure svg, figure img { display: block; width: 100%; height: auto; }
 figure svg text { font-family: system-ui, sans-serif !important; }
 figcaption { margin-top: .4rem; font-size: .9rem; color: var(--soft); }
 """

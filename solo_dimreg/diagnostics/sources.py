@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.backbones import PREFIX, build_backbone, input_size_kwargs, timm_names
 from solo_dimreg.diagnostics.arrays import SUFFIXES, open_arrays
@@ -21,6 +21,8 @@ from solo_dimreg.diagnostics.images import Images, image_dataset
 from solo_dimreg.errors import ConfigError, nearest
 
 PIXELS = "pixels"
+# Images of a UMAP plot, at most; more are thinned out evenly.
+UMAP_IMAGES = 10_000
 # Rows of a feature file that are read at a time.
 ROWS = 8192
 
@@ -38,7 +40,7 @@ class Source:
         count: The number of samples.
         batches: Reads them, from the start, at every call.
         classes: Names of the classes, by label.
-        umap: Draws solo-learn's UMAP plot into a file; None where there is no model and no labels.
+        umap: Draws solo-learn's UMAP plot into a file; None for a feature file.
     """
 
     name: str
@@ -238,9 +240,11 @@ def _of_images(
             yield features.cpu(), None if embeddings is None else embeddings.cpu(), labels
 
     def umap(path: Path) -> None:
-        from solo.utils.auto_umap import OfflineUMAP
+        from solo_dimreg.hosts import register
 
-        OfflineUMAP().plot(device, backbone, loader, str(path))
+        some = Subset(dataset, range(0, len(dataset), -(-len(dataset) // UMAP_IMAGES)))
+        few = DataLoader(some, images.batch_size, num_workers=images.num_workers)
+        register().draw_umap(backbone, few, device, path)
 
     return Source(
         name,

@@ -141,6 +141,10 @@ class Host(ABC):
         """The encoder inside a method."""
 
     @abstractmethod
+    def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
+        """solo-learn's UMAP plot of the features of labelled images, as a PNG file; needs the extra umap."""
+
+    @abstractmethod
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         """The config behind the ``args.json`` of a run."""
 

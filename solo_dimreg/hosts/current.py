@@ -228,6 +228,11 @@ class CurrentHost(Host):
     def backbone(self, method: Any) -> nn.Module:
         return method.backbone
 
+    def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
+        from solo.utils.auto_umap import OfflineUMAP
+
+        OfflineUMAP().plot(device, backbone, loader, str(path))
+
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         return OmegaConf.create(arguments.get("config", arguments))
 

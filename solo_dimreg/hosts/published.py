@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone, input_size_kwargs
@@ -165,6 +165,17 @@ class _TrainersClipping:
         from solo.methods.base import pl
 
         pl.LightningModule.clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
+class _WithFeatures(nn.Module):
+    """A backbone with the outputs of a method."""
+
+    def __init__(self, backbone: nn.Module, device: str) -> None:
+        super().__init__()
+        self.backbone, self.device = backbone, device
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"feats": self.backbone(images)}
 
 
 class PublishedHost(Host):
@@ -403,6 +414,17 @@ class PublishedHost(Host):
 
     def backbone(self, method: Any) -> nn.Module:
         return method.encoder
+
+    def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
+        from solo.utils.auto_umap import AutoUMAP
+
+        # 1.0.2 has the plot in a callback only: given is what that reads of a trainer and a module.
+        callback = AutoUMAP(argparse.Namespace(name=path.stem))
+        callback.path, callback.umap_placeholder = path.parent, path.name
+        trainer = argparse.Namespace(
+            val_dataloaders=[loader], is_global_zero=True, logger=None, current_epoch=0
+        )
+        callback.plot(trainer, _WithFeatures(backbone, device))
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         if "config" in arguments or "backbone" in arguments:

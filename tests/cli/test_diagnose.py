@@ -318,3 +318,15 @@ def test_a_checkpoint_of_another_architecture(here: Any, folder: Path, few_digit
     run = here("diagnose", "out", "--out", "found")
     assert run.returncode == 2 and "is no intact checkpoint" in run.stderr
     assert not (folder / "found").exists()
+
+
+def test_solo_learns_umap_joins_the_page(here: Any, folder: Path, few_digits: Path) -> None:
+    pytest.importorskip("umap", reason="needs the extra umap")
+    options = ("--images", str(few_digits), "--size", "32")
+    assert here("diagnose", "test_resnet", *options, "--out", "with").returncode == 0
+    assert here("diagnose", "test_resnet", *options, "--no-umap", "--out", "without").returncode == 0
+    colours = Image.open(folder / "with" / "umap-1.png").convert("RGB").getcolors(2**24)
+    assert colours is not None and len(colours) > 50  # points of ten classes, not an empty plot
+    assert '<img alt="UMAP of test_resnet' in check_page(folder / "with")
+    assert not list((folder / "without").glob("umap*"))
+    assert inputs(folder / "with") == inputs(folder / "without")
