@@ -86,10 +86,13 @@ def run_sprites(
         "rows": [],
     }
     pretrained = partial(run_row, seed=seed, overrides=overrides, linear_overrides=linear_overrides, say=say)
-    for free in sorted(set(factors)):
+    data = {
+        free: write_sprites(out / "data" / f"factors{free}-images{images}", factors=free, images=images)
+        for free in sorted(set(factors))
+    }
+    for free, folder in data.items():
         say(f"{free} free factor{'s' if free > 1 else ''}")
-        data = write_sprites(out / "data" / f"factors{free}-images{images}", factors=free, images=images)
-        for row in _measure(data, free, out / "runs" / f"factors{free}", pretrained):
+        for row in _measure(folder, free, out / "runs" / f"factors{free}", pretrained):
             content["rows"].append(row)
             write_json(out / "sprites.json", content)
     save_png(draw_lids(content["rows"]), out / "sprites.png")
@@ -104,19 +107,32 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
         return {
             "factors": free,
             "representation": representation,
-            "lid": float(geometric_mean_lid(features[0][:MAX_SAMPLES], k=LID_NEIGHBOURS)),
+            "lid": float(geometric_mean_lid(_sample(features[0]), k=LID_NEIGHBOURS)),
             "readout": readout(features[0], features[1], train.factors, val.factors),
             "linear_acc1": accuracy,
         }
 
+    suite = Suite(
+        "sprites", (), tuple(_override(f"data.{split}_path", data / split) for split in ("train", "val"))
+    )
+    results = [pretrained(suite=suite, row=Row(method, method), folder=runs / method) for method in METHODS]
     yield row("pixels", [read_pixels(split.paths) for split in (train, val)])
-    suite = Suite("sprites", (), tuple(f"data.{split}_path='{data / split}'" for split in ("train", "val")))
-    for method in METHODS:
-        result = pretrained(suite=suite, row=Row(method, method), folder=runs / method)
+    for method, result in zip(METHODS, results, strict=True):
         run = register().read_run(Path(result["checkpoint"]))
         if method == METHODS[0]:
             yield row("untrained", _features(_untrained(run)))
         yield row(method, _features(run), result["linear_acc1"])
+
+
+def _override(key: str, path: Path) -> str:
+    """An override of Hydra's, in which a quoted value may hold any character."""
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
+def _sample(features: Tensor) -> Tensor:
+    """A random choice of the rows, which are sorted by shape."""
+    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]]
 
 
 def read_split(data: Path, split: str, free: int) -> Split:

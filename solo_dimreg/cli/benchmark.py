@@ -10,7 +10,9 @@ import click
 @click.command("benchmark")
 @click.argument("name", metavar="NAME")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/NAME]"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the results.  [default: results/NAME]",
 )
 @click.option(
     "--seeds", default=1, show_default=True, help="Number of seeds; more give a standard deviation."

@@ -15,7 +15,7 @@ def command() -> None:
 @command.command("digits")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=Path("datasets/digits"),
     show_default=True,
     help="Folder to write train/ and val/ into.",
@@ -31,7 +31,7 @@ def digits(out: Path, force: bool) -> None:
 @command.command("sprites")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=Path("datasets/sprites"),
     show_default=True,
     help="Folder to write train/, val/ and factors.csv into.",

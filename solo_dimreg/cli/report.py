@@ -10,14 +10,17 @@ import click
 @click.command("report")
 @click.argument("folder", metavar="RESULTS_DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the report.  [default: the results' own]"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the report.  [default: the results' own]",
 )
 def command(folder: Path, out: Path | None) -> None:
     """Compare the runs in RESULTS_DIR on one page: report.html, and report.md with its plots.
 
     RESULTS_DIR is a folder that 'solo-dimreg benchmark' wrote, or any with checkpoint folders below it, such
-    as trained_models. Shown is what is there: accuracies and dimensionality over the seeds, curves over the
-    epochs, spectra, wall time, and in what the configurations differ. No training, no network.
+    as trained_models. Of the latter it shows the curves over the epochs and in what the configurations
+    differ; of a benchmark also accuracies and dimensionality over the seeds, spectra and wall time. No
+    training, no network.
 
     \b
     Example:

@@ -10,7 +10,7 @@ import click
 @click.command("sprites")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=Path("results/sprites"),
     show_default=True,
     help="Folder of the results.",
@@ -36,7 +36,8 @@ def command(
 
     The true dimension is the number of free factors. The LID is that of the pixels, of an untrained backbone
     and of SimCLR's without and with LDReg; beside it, how much of each factor a linear regression reads out.
-    OVERRIDES change every pretraining config. Finished runs are skipped, an interrupted one resumes.
+    OVERRIDES change every pretraining config. Finished runs are skipped, an interrupted one resumes;
+    sprites.json and sprites.png have the rows of the last call.
 
     \b
     Example:
@@ -45,6 +46,7 @@ def command(
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.sprites import FREE_FACTORS, results_table, run_sprites
 
+    out = out.expanduser()
     results = run_sprites(
         out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
     )

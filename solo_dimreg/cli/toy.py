@@ -10,13 +10,15 @@ import click
 @click.command("toy")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=Path("results/toy"),
     show_default=True,
     help="Folder of the results.",
 )
 @click.option("--steps", default=10_000, show_default=True, help="Batches of each of the three trainings.")
-@click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all draws."
+)
 def command(out: Path, steps: int, seed: int) -> None:
     """Show why contrastive learning collapses dimensions: DirectCLR's two toy experiments.
 

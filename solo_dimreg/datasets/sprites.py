@@ -34,7 +34,7 @@ BACKGROUND = 0.05
 BRIGHTNESS, SATURATION = 0.6, 0.35  # of the colours, which lie on a circle around a grey
 DECIMALS = 6
 EVERY = 5  # one in so many images of a shape is for validation
-BATCH = 256
+BATCH_PIXELS = 2**18  # drawn at a time
 
 
 def _drop(u: Array, v: Array) -> Array:
@@ -175,7 +175,8 @@ def _name(index: int) -> str:
 def _images(names: list[str], values: Array, size: int) -> Iterator[tuple[str, Image.Image]]:
     for number, shape in enumerate(SHAPES):
         own = np.arange(number, len(names), len(SHAPES))
-        for start in range(0, len(own), BATCH):
-            chosen = own[start : start + BATCH]
+        batch = max(1, BATCH_PIXELS // size**2)
+        for start in range(0, len(own), batch):
+            chosen = own[start : start + batch]
             for index, pixels in zip(chosen, draw_sprites(shape, values[chosen], size), strict=True):
                 yield names[index], Image.fromarray(pixels)

@@ -63,7 +63,7 @@ def draw_accuracies(
     figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(names) + _legend_height(accuracies)))
     figure.set_label("Top-1 accuracy of each method")
     axes = figure.add_subplot()
-    for i, (evaluation, values) in enumerate(accuracies.items()):
+    for i, values in enumerate(accuracies.values()):
         offset = 0.26 * (i - (len(accuracies) - 1) / 2)
         axes.errorbar(
             [mean for mean, _ in values],
@@ -72,32 +72,37 @@ def draw_accuracies(
             fmt=MARKERS[i % len(MARKERS)],
             color=COLOURS[i],
             capsize=3,
-            label=evaluation,
         )
     axes.set_yticks(range(len(names)), [_short(name, 20) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("top-1 accuracy (%)")
-    _legend(figure, *axes.get_legend_handles_labels())
+    points = [
+        Line2D([], [], linestyle="", marker=MARKERS[i % len(MARKERS)], color=COLOURS[i])
+        for i in range(len(accuracies))
+    ]
+    _legend(figure, points, list(accuracies))
     return figure
 
 
 @rc_context(STYLE)
-def draw_spectra(spectra: Mapping[str, Sequence[float]]) -> Figure:
+def draw_spectra(spectra: Mapping[str, Sequence[float]], names: Sequence[str] | None = None) -> Figure:
     """Log singular values of the covariance of representations, the largest of each set to 0.
 
     Args:
         spectra: For each method or representation, by name, its singular values, descending.
+        names: All names, if some have no spectrum: the place in it is a name's colour in every plot.
     """
+    places = list(names or spectra)
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
     figure.set_label("Spectra of " + ", ".join(spectra))
     axes = figure.add_subplot()
-    for i, (name, values) in enumerate(spectra.items()):
+    for name, values in spectra.items():
         largest = max(values[0], 1e-30)
         logs = [math.log10(max(value / largest, 1e-9)) for value in values]
-        axes.plot(range(1, len(logs) + 1), logs, label=_short(name), **_line(i))
+        axes.plot(range(1, len(logs) + 1), logs, **_line(places.index(name)))
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("log10 of singular value / largest")
-    _legend(figure, *axes.get_legend_handles_labels())
+    _legend_of_lines(figure, {name: places.index(name) for name in spectra})
     return figure
 
 
@@ -139,15 +144,15 @@ def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
     figure.set_label("Cumulative variance of " + ", ".join(spectra))
     axes = figure.add_subplot()
-    for i, (name, values) in enumerate(spectra.items()):
+    for i, values in enumerate(spectra.values()):
         total = sum(values) or 1.0
         parts = [100 * part / total for part in accumulate(values)]
-        axes.plot(range(1, len(parts) + 1), parts, label=_short(name), **_line(i))
+        axes.plot(range(1, len(parts) + 1), parts, **_line(i))
     axes.set_xscale("log")
     axes.set_ylim(0, 102)
     axes.set_xlabel("number of directions")
     axes.set_ylabel("variance (%)")
-    _legend(figure, *axes.get_legend_handles_labels())
+    _legend_of_lines(figure, {name: i for i, name in enumerate(spectra)})
     return figure
 
 
@@ -164,16 +169,9 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     everything = [math.log(max(value, 1e-3)) for values in lids.values() for value in values]
     low, high = min(everything) - 0.05, max(everything) + 0.05
     edges = [math.exp(low + (high - low) * i / 48) for i in range(49)]
-    for i, (name, values) in enumerate(lids.items()):
+    for i, values in enumerate(lids.values()):
         weights = [100 / len(values)] * len(values)
-        axes.hist(
-            [max(value, 1e-3) for value in values],
-            edges,
-            weights=weights,
-            histtype="step",
-            label=_short(name),
-            **_line(i),
-        )
+        axes.hist([max(value, 1e-3) for value in values], edges, weights=weights, histtype="step", **_line(i))
         mean = math.exp(fmean(math.log(max(value, 1e-3)) for value in values))
         axes.axvline(mean, **{**_line(i), "linewidth": 1.0})
     axes.set_xscale("log")
@@ -182,8 +180,7 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("LID of a point (line: geometric mean)")
     axes.set_ylabel("points (%)")
-    handles = axes.get_legend_handles_labels()[1]
-    _legend(figure, [Line2D([], [], **_line(i)) for i in range(len(handles))], handles)
+    _legend_of_lines(figure, {name: i for i, name in enumerate(lids)})
     return figure
 
 
@@ -243,6 +240,12 @@ def _legend_height(labels: Collection[str]) -> float:
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Below the axes, where it covers nothing, in as many columns as fit."""
     figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels), fontsize=10)
+
+
+def _legend_of_lines(figure: Figure, places: Mapping[str, int]) -> None:
+    """Names and the lines of their places; matplotlib's own legend leaves out what starts with ``_``."""
+    handles = [Line2D([], [], **_line(place)) for place in places.values()]
+    _legend(figure, handles, [_short(name) for name in places])
 
 
 def save_png(figure: Figure, path: Path) -> None:

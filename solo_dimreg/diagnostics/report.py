@@ -113,7 +113,7 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     cards = [Card("accuracy", plots.draw_accuracies(names, accuracies), ACCURACY)]
     spectra = {result["method"]: result["spectrum"] for result in reversed(results) if "spectrum" in result}
     if spectra:
-        drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra})
+        drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra}, names)
         cards.append(Card("spectra", drawn, SPECTRUM))
     return [Section(heading, LEGEND, *results_table(summary), cards)]
 

@@ -150,7 +150,8 @@ def _read_results(path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e308
 
 
 def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
@@ -193,7 +194,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict
                 for column, name in names.items():
                     if row.get(column):
                         curves.setdefault(name, {})[int(float(row["epoch"]))] = float(row[column])
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, OverflowError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from error
     return curves
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,7 +15,10 @@ from solo_dimreg.diagnostics.plots import (
     COLOURS,
     INK,
     draw_accuracies,
+    draw_correlation,
+    draw_cumulative_variance,
     draw_curves,
+    draw_lids,
     draw_spectra,
     save_png,
     svg,
@@ -146,3 +150,44 @@ def test_png(tmp_path: Path) -> None:
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert image.format == "PNG" and image.width == 720
         assert np.asarray(image.convert("L"))[0, 0] == 255
+
+
+SPECTRA = {"_a": [4.0, 2.0, 1.0, 1.0], "b": [1.0, 0.0, 0.0, 0.0]}
+
+
+def legend(figure: Figure) -> dict[str, Any]:
+    """The colour of each name."""
+    (box,) = figure.legends
+    handles = zip(box.get_texts(), box.legend_handles, strict=True)
+    return {text.get_text(): handle.get_color() for text, handle in handles}
+
+
+@pytest.mark.parametrize("draw", [draw_spectra, draw_cumulative_variance, draw_lids])
+def test_every_name_is_in_the_legend_in_the_colour_of_its_line(draw: Any) -> None:
+    figure = draw(SPECTRA)
+    assert legend(figure) == {"_a": COLOURS[0], "b": COLOURS[1]}
+    (axes,) = figure.axes
+    lines = [each.get_color() for each in axes.lines] or [each.get_edgecolor() for each in axes.patches]
+    assert lines == [COLOURS[0], COLOURS[1]]
+
+
+def test_a_name_without_a_spectrum_keeps_its_colour() -> None:
+    assert legend(draw_spectra({"b": [1.0, 0.5]}, ["a", "b"])) == {"b": COLOURS[1]}
+
+
+def test_cumulative_variance_adds_up() -> None:
+    (axes,) = draw_cumulative_variance(SPECTRA).axes
+    assert axes.lines[0].get_ydata().tolist() == [50, 75, 87.5, 100]
+    assert axes.lines[1].get_ydata().tolist() == [100, 100, 100, 100]
+
+
+def test_lids_are_counted_in_percent_with_a_line_at_their_geometric_mean() -> None:
+    (axes,) = draw_lids({"x": [1.0, 4.0, 16.0]}).axes
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(4)
+    heights = axes.patches[0].get_xy()[:, 1]
+    assert heights.max() == pytest.approx(100 / 3)
+
+
+def test_correlations_are_shown_from_0_to_1() -> None:
+    picture = draw_correlation([[1.0, 0.25], [0.25, 1.0]], "x").axes[0].images[0]
+    assert picture.get_array().tolist() == [[1.0, 0.25], [0.25, 1.0]] and picture.get_clim() == (0, 1)
