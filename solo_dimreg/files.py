@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from solo_dimreg.errors import ConfigError
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it, so that it is never half there."""
@@ -17,6 +19,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Refuses a folder that cannot be made or written into, before any work is done for it.
+
+    Raises:
+        ConfigError: names the option and the folder.
+    """
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        what = "cannot be written into" if existing.is_dir() else "is a file"
+        raise ConfigError(f"{option}: {str(folder)!r} cannot be used: {str(existing)!r} {what}.")
 
 
 def write_text(path: Path, text: str) -> None:

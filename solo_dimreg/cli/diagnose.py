@@ -67,16 +67,23 @@ def command(
       solo-dimreg diagnose features.npy --labels labels.npy
     """
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.diagnostics.arrays import SUFFIXES
     from solo_dimreg.diagnostics.diagnose import diagnose, summary_table
     from solo_dimreg.diagnostics.diagnosis_page import write_diagnosis
-    from solo_dimreg.diagnostics.sources import Images, open_source
+    from solo_dimreg.diagnostics.sources import Images, distinct_names, open_source
     from solo_dimreg.errors import ConfigError
+    from solo_dimreg.files import check_writable
     from solo_dimreg.hosts.registration import generation
 
     if len(inputs) > 1 and (weights or embeddings or labels):
         raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")
     where = Images(images, dataset, split, size, batch_size, num_workers)
+    if (images or dataset) and all(Path(given).suffix in SUFFIXES for given in inputs):
+        raise ConfigError("--images and --dataset are for models and pixels; a feature file needs no images.")
+    out = out.expanduser()
+    check_writable("--out", out)
     sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]
+    sources = distinct_names(sources, inputs)
     with_umap = umap and importlib.util.find_spec("umap") is not None and generation() is not None
     diagnoses = [diagnose(source, with_umap) for source in sources]
     print_table(*summary_table(diagnoses))
@@ -84,4 +91,4 @@ def command(
         click.echo(
             f"\n{each.source.name}: {each.verdict.kind}: {each.verdict.reason} {each.caution}".rstrip()
         )
-    click.echo(f"\nPage: {write_diagnosis(diagnoses, out.expanduser())}")
+    click.echo(f"\nPage: {write_diagnosis(diagnoses, out)}")

@@ -44,9 +44,11 @@ def command(
       solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
     """
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import check_writable
     from solo_dimreg.sprites import FREE_FACTORS, results_table, run_sprites
 
     out = out.expanduser()
+    check_writable("--out", out)
     results = run_sprites(
         out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
     )

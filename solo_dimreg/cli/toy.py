@@ -33,10 +33,12 @@ def command(out: Path, steps: int, seed: int) -> None:
     import torch
 
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import check_writable
     from solo_dimreg.toy import run_toy
 
     torch.set_num_threads(1)  # with matrices this small more threads mostly wait for each other
     out = out.expanduser()
+    check_writable("--out", out)
     effects = run_toy(out, steps, seed, say=click.echo)
     gaps = [
         [f"lower 8 below upper 8 log singular values, noise {noise}", "", f"{gap:.2f}"]

@@ -16,6 +16,8 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # What the parts of a file with several tensors may be called.
 NAMES = {
     "features": ("features", "feats", "feat", "r", "representations", "x"),
@@ -149,11 +151,11 @@ def _named(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
 def _check(where: str, name: str, array: Array) -> None:
     dtype = array.example.dtype
     if name == "labels":
-        if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool or len(array.shape) != 1:
+        if dtype not in INTEGERS or len(array.shape) != 1:
             raise ConfigError(
                 f"{where} are {dtype} of shape {array.shape}; they must be integers, one a sample."
             )
-    elif dtype.is_complex or dtype == torch.bool:
-        raise ConfigError(f"{where} are {dtype}; they must be real numbers.")
+    elif dtype not in (*FLOATS, *INTEGERS):
+        raise ConfigError(f"{where} are {dtype}; they must be floating-point numbers or signed integers.")
     elif len(array.shape) != 2 or 0 in array.shape:
         raise ConfigError(f"{where} have shape {array.shape}; they must be (samples, dimensions), not empty.")

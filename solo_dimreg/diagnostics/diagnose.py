@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,17 @@ from solo_dimreg.diagnostics.figures import (
     describe_space,
     judge,
     mutual_information,
+    random_indices,
 )
-from solo_dimreg.diagnostics.sources import Source
-from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.diagnostics.sources import Batch, Source
+from solo_dimreg.diagnostics.streaming import FeatureStatistics, NeighbourSearch
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
 
 MIN_SAMPLES = 3
+# Their covariance matrix in float64 takes 2 GiB, and its decomposition some times that.
+MAX_DIMENSIONS = 16_384
+MAX_VALUE = 1e100  # its square still is a number
 # The figures of the summary: what each is called, and its decimals.
 TABLE = {
     "samples": ("samples", 0),
@@ -103,7 +107,9 @@ class Diagnosis:
 
 
 def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
-    """Reads the features of a source once, batch by batch, and describes them.
+    """Reads the features of a source batch by batch and describes them.
+
+    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them.
 
     Args:
         source: From :func:`solo_dimreg.diagnostics.sources.open_source`.
@@ -115,61 +121,100 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
     if source.count < MIN_SAMPLES:
         raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
     statistics = FeatureStatistics()
+    some = _Some(source) if source.count > statistics.sample_size else None
     with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True) as bar:
         for features, embeddings, labels in _batches(source):
             for name, rows in (("features", features), ("embeddings", embeddings)):
                 if rows is not None:
-                    _check_finite(source.name, name, rows, statistics.count)
+                    _check_rows(source.name, name, rows, statistics.count)
             statistics.update(features, embeddings, labels)
+            if some is not None:
+                some.update(features, embeddings)
             bar.update(len(features))
-        bar.set_description(f"{source.name}: neighbours")
+        bar.set_description(f"{source.name}: figures")
         sample = statistics.sample
-        space = describe_space(statistics.features, sample.features)
+        distances = some.distances if some else {}
+        space = describe_space(statistics.features, sample.features, distances.get("features"))
         moments = statistics.embeddings
         embedded, information = None, {}
         if moments is not None and sample.embeddings is not None:
-            embedded = describe_space(moments, sample.embeddings)
+            embedded = describe_space(moments, sample.embeddings, distances.get("embeddings"))
             information = mutual_information(sample.features, sample.embeddings)
-    classes = _classes(sample.features, sample.labels, space.lids, source.classes)
+    points = sample.labels if some is None else some.labels
+    classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
     return Diagnosis(source, space, embedded, information, classes, umap)
 
 
-def _batches(source: Source) -> Any:
+class _Some:
+    """A choice of samples whose neighbours are sought among all."""
+
+    def __init__(self, source: Source) -> None:
+        indices = random_indices(source.count)
+        batches = list(_batches(source, indices.tolist()))
+        features, embeddings, labels = (
+            None if parts[0] is None else torch.cat(parts) for parts in zip(*batches, strict=True)
+        )
+        self.labels = labels
+        queries = {"features": features, "embeddings": embeddings}
+        self._searches = {
+            name: NeighbourSearch(rows, indices, MANY_NEIGHBOURS)
+            for name, rows in queries.items()
+            if rows is not None
+        }
+
+    def update(self, features: Tensor, embeddings: Tensor | None) -> None:
+        for name, rows in (("features", features), ("embeddings", embeddings)):
+            if rows is not None:
+                self._searches[name].update(rows)
+
+    @property
+    def distances(self) -> dict[str, Tensor]:
+        return {name: search.distances for name, search in self._searches.items()}
+
+
+def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[Batch]:
     """The batches; an image that cannot be decoded, say, is an error of one line."""
     try:
-        yield from source.batches()
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise ConfigError(f"{source.name}: {type(error).__name__}: {reason}.") from error
+        yield from source.batches(indices)
+    except Exception as error:
+        # Of an error in a worker of the loader, the last line is the error itself.
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        if isinstance(error, ConfigError) or "ConfigError: " in reason:
+            raise ConfigError(reason.rpartition("ConfigError: ")[2]) from error
+        raise ConfigError(f"{source.name}: {type(error).__name__}: {reason[:200].rstrip('.')}.") from error
 
 
-def _check_finite(source: str, name: str, rows: Tensor, before: int) -> None:
-    finite = torch.isfinite(rows).all(dim=1)
-    if not finite.all():
-        first = int((~finite).nonzero()[0])
+def _check_rows(source: str, name: str, rows: Tensor, before: int) -> None:
+    if rows.shape[1] > MAX_DIMENSIONS:
         raise ConfigError(
-            f"{source}: {name} are not finite (NaN or infinite), first in row {before + first}; "
-            "mend or remove such rows."
+            f"{source}: {name} of {rows.shape[1]} dimensions are too wide for a covariance matrix; give at "
+            f"most {MAX_DIMENSIONS} (of images, a smaller --size)."
+        )
+    wrong = ~(rows.isfinite() & (rows.abs() <= MAX_VALUE)).all(dim=1)
+    if wrong.any():
+        raise ConfigError(
+            f"{source}: {name} are not finite (NaN, infinite or above {MAX_VALUE:g}), first in row "
+            f"{before + int(wrong.nonzero()[0])}; mend or remove such rows."
         )
 
 
 def _classes(
-    features: Tensor, labels: Tensor | None, lids: Tensor, names: Sequence[str]
+    features: Tensor, labels: Tensor | None, lids: Tensor, points: Tensor | None, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One line a class, empty without labels or with a single one."""
-    if labels is None or len(values := labels.unique()) < 2:
+    """One line a class, empty without labels or with a single one; ``points`` are the labels of the LIDs."""
+    if labels is None or points is None or len(values := labels.unique()) < 2:
         return []
     total = float(features.double().var(dim=0).sum()) or 1.0
     lines = []
     for value in values.tolist():
         members = labels == value
-        own = features[members].double()
+        own, own_lids = features[members].double(), lids[points == value]
         lines.append(
             {
                 "class": str(names[value]) if 0 <= value < len(names) else str(value),
                 "samples": int(members.sum()),
-                "lid": float(lids[members].double().log().mean().exp()),
+                "lid": float(own_lids.double().log().mean().exp()) if len(own_lids) else None,
                 "effective_rank": float(effective_rank(own, center=True)),
                 "within_variance": float(own.var(dim=0, correction=0).sum()) / total,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,12 +144,12 @@ def _verdict(each: Diagnosis) -> list[str]:
 def _classes(each: Diagnosis) -> list[str]:
     if not each.classes:
         return []
-    lowest = sorted(each.classes, key=lambda line: line["lid"])[:CLASSES]
+    lowest = sorted(each.classes, key=lambda line: line["lid"] or math.inf)[:CLASSES]
     rows = [
         [
             line["class"],
             str(line["samples"]),
-            f"{line['lid']:.2f}",
+            "–" if line["lid"] is None else f"{line['lid']:.2f}",
             f"{line['effective_rank']:.1f}",
             f"{100 * line['within_variance']:.1f}",
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments
+from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments, NeighbourSearch
 from solo_dimreg.functional import matrix_entropy, matrix_mutual_information, uniformity
 from solo_dimreg.functional.decorrelation import mean_off_diagonal
 from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
@@ -23,6 +23,8 @@ from solo_dimreg.functional.spectrum import (
 # LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
 LID_NEIGHBOURS = 32
 MANY_NEIGHBOURS = 512
+# Of more samples than are kept, the neighbours of so many are sought, among all samples.
+QUERIES = 1_000
 # Samples for the figures that need the similarities of all pairs at once.
 PAIRWISE_SAMPLES = 2_048
 
@@ -47,13 +49,13 @@ class Space:
         rankme: RankMe (Garrido et al. 2023).
         alpha_req: exponent of the spectrum's power law (Agrawal et al. 2022), None where it is undefined.
         off_diagonal_correlation: mean absolute correlation of two axes (Hua et al. 2021).
-        lid: geometric mean of the LID, moments, k = 32, over a sample (Huang et al. 2024).
+        lid: geometric mean of the LID, moments, k = 32, over some or all points (Huang et al. 2024).
         lid_mle: the same by maximum likelihood.
         lid_512: that by moments with k = 512, None for fewer than 2,048 samples.
         uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next two.
         matrix_entropy, matrix_entropy_1: of order 2 and 1 (Sanchez Giraldo et al. 2015).
         spectrum: singular values of the covariance, (D,), descending.
-        lids: the LID of each sample point.
+        lids: the LID of each of these points.
         correlation: the D x D correlation matrix, zeros for constant axes.
     """
 
@@ -85,24 +87,34 @@ class Space:
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
 
-def describe_space(moments: Moments, sample: Tensor) -> Space:
-    """The figures of features with these moments, of which ``sample`` (n, D) is a random sample."""
+def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = None) -> Space:
+    """The figures of features.
+
+    Args:
+        moments: Those of all the features.
+        sample: A random sample of them, (n, D).
+        distances: From some of the features to their nearest neighbours among all, ascending, (Q, k). None:
+            the sample is all the features, and its neighbours are sought in it.
+    """
     n, mean, covariance = moments.count, moments.mean, moments.covariance
     scale = max(n - 1, 1)
     total = float(covariance.trace()) * scale / n + float(mean @ mean)  # the mean squared length
-    # Below it is the rounding error of the features as they came, and that of the decomposition.
-    floor = (8 * moments.resolution) ** 2 * total * n / scale
+    # Below it is the rounding error of the features as they came, spread over D directions, and that of the
+    # decomposition.
+    floor = (2 * moments.resolution) ** 2 * total / len(mean)
     spectrum = _eigenvalues(covariance)
     floor = max(floor, len(mean) * torch.finfo(torch.float64).eps * float(spectrum[0]))
     spectrum = torch.where(spectrum > floor, spectrum, 0)
     raw = _eigenvalues(covariance * scale + n * torch.outer(mean, mean))[: min(n, len(mean))]
     exponent = float(power_law_exponent(spectrum[spectrum > 0]))
     correlation = correlation_of(covariance, floor)
-    distances = neighbour_distances(sample.float(), MANY_NEIGHBOURS)
+    points = _unit_scale(sample)
+    if distances is None:
+        distances = neighbour_distances(points, MANY_NEIGHBOURS)
     if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
-        distances = torch.zeros(len(sample), 2)
+        distances = torch.zeros(len(distances), 2)
     lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
-    few = sample[:PAIRWISE_SAMPLES]
+    few = points[_few(len(points))]
     return Space(
         samples=n,
         dimensions=len(mean),
@@ -114,7 +126,7 @@ def describe_space(moments: Moments, sample: Tensor) -> Space:
         off_diagonal_correlation=float(mean_off_diagonal(correlation)),
         lid=_geometric_mean(lids),
         lid_mle=_geometric_mean(lid_of_distances(distances[:, :LID_NEIGHBOURS], "mle")),
-        lid_512=_geometric_mean(lid_of_distances(distances)) if len(sample) >= 4 * MANY_NEIGHBOURS else None,
+        lid_512=_geometric_mean(lid_of_distances(distances)) if n >= 4 * MANY_NEIGHBOURS else None,
         uniformity=float(uniformity(few)),
         matrix_entropy=max(0.0, float(matrix_entropy(few))),
         matrix_entropy_1=max(0.0, float(matrix_entropy(few, order=1))),
@@ -126,7 +138,8 @@ def describe_space(moments: Moments, sample: Tensor) -> Space:
 
 def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]:
     """I(R;Z) of order 2 and 1, of at most 2,048 samples."""
-    r, z = features[:PAIRWISE_SAMPLES], embeddings[:PAIRWISE_SAMPLES]
+    few = _few(len(features))
+    r, z = _unit_scale(features)[few], _unit_scale(embeddings)[few]
     return {
         "mutual_information": float(matrix_mutual_information(r, z)),
         "mutual_information_1": float(matrix_mutual_information(r, z, order=1)),
@@ -137,13 +150,20 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
     """Global and local dimensionality of features (N, D) and embeddings (N, d).
 
     Returns:
-        ``effective_rank`` of the centred features, ``lid`` (geometric mean over a random sample of at most
-        10,000 points, k = 32), the ``spectrum`` (the D singular values of their covariance, descending), and
+        ``effective_rank`` of the centred features, ``lid`` (geometric mean over all points, or 1,000 of more
+        than 10,000, k = 32), the ``spectrum`` (the D singular values of their covariance, descending), and
         ``z_correlation``, the mean absolute off-diagonal correlation of the embeddings, None without them.
     """
     statistics = FeatureStatistics()
     statistics.update(features, embeddings)
-    space = describe_space(statistics.features, statistics.sample.features)
+    distances = None
+    if len(features) > statistics.sample_size:
+        indices = random_indices(len(features))
+        search = NeighbourSearch(features[indices], indices, MANY_NEIGHBOURS)
+        for rows in features.split(8192):
+            search.update(rows)
+        distances = search.distances
+    space = describe_space(statistics.features, statistics.sample.features, distances)
     moments = statistics.embeddings
     return {
         "z_correlation": None
@@ -153,6 +173,11 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
         "lid": space.lid,
         "spectrum": space.spectrum.tolist(),
     }
+
+
+def random_indices(count: int) -> Tensor:
+    """The samples whose neighbours are sought, where there are too many to do it for all; always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:QUERIES]
 
 
 def correlation_of(covariance: Tensor, floor: float = 0.0) -> Tensor:
@@ -205,6 +230,18 @@ def judge(space: Space) -> Verdict:
         )
         return Verdict("local collapse", reason)
     return Verdict("healthy", f"the features fill their dimensions globally: {filled}, and locally: {lid}.")
+
+
+def _unit_scale(sample: Tensor) -> Tensor:
+    """The rows in units of their root mean square length: their squares fit into float32 then."""
+    rows = sample.double()
+    length = float((rows**2).sum(dim=1).mean().sqrt())
+    return (rows / (length or 1.0)).float()
+
+
+def _few(count: int) -> Tensor:
+    """A random choice of the rows, which may be sorted by class."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PAIRWISE_SAMPLES]
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:

@@ -55,10 +55,13 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
         return _torchvision_dataset(images.dataset, root, images.split, transform)
     if not root.is_dir():
         raise ConfigError(f"--images: {str(root)!r} is a file; it must be a folder of images.")
-    if (root / images.split).is_dir():
-        root = root / images.split
-    if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in root.iterdir()):
-        return _FlatFolder(root, transform)
+    splits = [name for name in ("train", "val") if (root / name).is_dir()]
+    if splits and images.split not in splits:
+        raise ConfigError(f"--split: {str(root)!r} has no folder {images.split!r}, only {splits[0]!r}.")
+    root = root / images.split if splits else root
+    files = [entry for entry in root.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if files and not any(entry.is_dir() for entry in root.iterdir()):
+        return _FlatFolder(files, transform)
     check_image_folder("--images", root)
     return torchvision.datasets.ImageFolder(str(root), transform)
 
@@ -66,15 +69,28 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
 class _FlatFolder(Dataset):
     """Images that lie in one folder, without classes."""
 
-    def __init__(self, root: Path, transform: Callable) -> None:
-        self.files = sorted(file for file in root.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    def __init__(self, files: list[Path], transform: Callable) -> None:
+        self.files = sorted(files)
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(torchvision.datasets.folder.default_loader(str(self.files[index]))), 0
+        return self.transform(load_image(str(self.files[index]))), 0
+
+
+def load_image(path: str) -> Image.Image:
+    """The image, in RGB.
+
+    Raises:
+        ConfigError: it cannot be decoded; names the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            return Image.open(file).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ConfigError(f"{path}: cannot be read as an image ({str(error)[:120].rstrip('.')}).") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.backbones import PREFIX, build_backbone, input_size_kwargs, timm_names
 from solo_dimreg.diagnostics.arrays import SUFFIXES, open_arrays
-from solo_dimreg.diagnostics.images import Images, image_dataset
+from solo_dimreg.diagnostics.images import Images, image_dataset, load_image
 from solo_dimreg.errors import ConfigError, nearest
 
 PIXELS = "pixels"
@@ -38,7 +38,7 @@ class Source:
         name: What it is called in the results.
         description: What it is, for the report.
         count: The number of samples.
-        batches: Reads them, from the start, at every call.
+        batches: Reads them from the start at every call, or given indices those samples in that order.
         classes: Names of the classes, by label.
         umap: Draws solo-learn's UMAP plot into a file; None for a feature file.
     """
@@ -46,7 +46,7 @@ class Source:
     name: str
     description: str
     count: int
-    batches: Callable[[], Iterator[Batch]]
+    batches: Callable[[Sequence[int] | None], Iterator[Batch]]
     classes: Sequence[str] = ()
     umap: Callable[[Path], None] | None = field(default=None, compare=False)
 
@@ -72,6 +72,8 @@ def open_source(
     """
     path = Path(given).expanduser()
     if path.suffix in SUFFIXES:
+        if weights:
+            raise ConfigError(f"--weights: is for a timm model, not for {given}.")
         return _feature_file(path, embeddings, labels)
     for option, file in (("embeddings", embeddings), ("labels", labels)):
         if file:
@@ -85,13 +87,24 @@ def open_source(
     return _timm_model(given, images, weights)
 
 
+def distinct_names(sources: Sequence[Source], given: Sequence[str]) -> list[Source]:
+    """The sources, those with a common name renamed to what the user typed, or else numbered."""
+    names = [source.name for source in sources]
+    typed = [each if names.count(name) > 1 else name for name, each in zip(names, given, strict=True)]
+    numbered = [
+        f"{name} ({number})" if typed.count(name) > 1 else name for number, name in enumerate(typed, 1)
+    ]
+    return [replace(source, name=name) for source, name in zip(sources, numbered, strict=True)]
+
+
 def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> Source:
     arrays = open_arrays(path, embeddings, labels)
     count = len(arrays["features"])
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, count, ROWS):
-            rows = {name: array.read(start, min(start + ROWS, count)) for name, array in arrays.items()}
+    def batches(indices: Sequence[int] | None) -> Iterator[Batch]:
+        blocks = ((start, min(start + ROWS, count)) for start in range(0, count, ROWS))
+        for start, stop in blocks if indices is None else ((index, index + 1) for index in indices):
+            rows = {name: array.read(start, stop) for name, array in arrays.items()}
             floating = [_floating(rows.get(name)) for name in ("features", "embeddings")]
             yield floating[0], floating[1], rows["labels"].long() if "labels" in rows else None
 
@@ -152,7 +165,7 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
 
     from solo_dimreg.evaluation import DEVICE
 
-    name = given.removeprefix(PREFIX)
+    name = given.removeprefix(PREFIX).partition(".")[0]  # without timm's tag of pretrained weights
     if PREFIX + name not in timm_names():
         raise ConfigError(
             f"{given}: is neither a file, nor a folder, nor 'pixels', nor a model of timm's."
@@ -231,11 +244,14 @@ def _of_images(
     backbone: nn.Module,
     device: str,
 ) -> Source:
-    loader = DataLoader(dataset, images.batch_size, num_workers=images.num_workers)
+    if hasattr(dataset, "loader"):  # torchvision's image folders, also those that solo-learn makes
+        dataset.loader = load_image
 
     @torch.no_grad()
-    def batches() -> Iterator[Batch]:
-        for batch, labels in loader:
+    def batches(indices: Sequence[int] | None) -> Iterator[Batch]:
+        chosen = dataset if indices is None else Subset(dataset, indices)
+        backbone.eval()  # solo-learn's UMAP plot leaves it in training
+        for batch, labels in DataLoader(chosen, images.batch_size, num_workers=images.num_workers):
             features, embeddings = forward(batch)
             yield features.cpu(), None if embeddings is None else embeddings.cpu(), labels
 

@@ -212,3 +212,40 @@ class FeatureStatistics:
         state = {name: value for name, value in vars(self).items() if name != "_generator"}
         state["_sample"] = [None if rows is None else rows.cpu() for rows in self._sample]
         return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+class NeighbourSearch:
+    """Distances from some samples to their nearest neighbours among all that arrive, batch by batch.
+
+    Computed in float64, where the matrix product loses nothing that float32 features could tell apart.
+
+    Args:
+        queries: shape (Q, D).
+        indices: Where each query itself arrives, counted from 0, shape (Q,): it is no neighbour of its own.
+        k: Number of neighbours.
+    """
+
+    def __init__(self, queries: Tensor, indices: Tensor, k: int) -> None:
+        self._centre = queries.double().mean(dim=0)
+        self._queries = queries.double() - self._centre
+        self._indices = indices
+        self._squares = torch.full((len(queries), k), torch.inf, dtype=torch.float64)
+        self._seen = 0
+
+    def update(self, rows: Tensor) -> None:
+        """Looks for neighbours in the next batch, shape (B, D)."""
+        rows = rows.double() - self._centre
+        lengths = (self._queries**2).sum(dim=1, keepdim=True) + (rows**2).sum(dim=1)
+        squares = torch.addmm(lengths, self._queries, rows.T, alpha=-2)
+        squares[squares <= 1e-14 * lengths] = 0  # what rounding leaves of equal rows
+        place = self._indices - self._seen
+        here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
+        squares[here, place[here]] = torch.inf
+        everyone = torch.cat([self._squares, squares], dim=1)
+        self._squares = everyone.topk(self._squares.shape[1], dim=1, largest=False).values
+        self._seen += len(rows)
+
+    @property
+    def distances(self) -> Tensor:
+        """Ascending, shape (Q, k), or (Q, N - 1) if no more samples than that have arrived."""
+        return self._squares[:, : max(self._seen - 1, 0)].sqrt().float()

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -166,6 +169,15 @@ class Host(ABC):
         finally:
             logging.disable(previous)
 
+    def _build_without_data(self, settings: DictConfig, classes: int) -> Any:
+        """The method of a config whose images may be elsewhere; solo-learn counts folders of classes."""
+        settings = OmegaConf.create(plain(settings))
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(classes):
+                Path(folder, str(number)).mkdir()
+            settings.data.train_path = folder
+            return self.build_method(self.pretraining_arguments(settings))
+
     def knn(self, k: int, temperature: float, distance: str) -> Any:
         """solo-learn's weighted k-NN classifier."""
         from solo.utils.knn import WeightedKNNClassifier
@@ -187,12 +199,13 @@ class Host(ABC):
         if name not in self.trainable:
             raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")
         made_by = "current" if "backbone" in arguments else "published"
+        state = _read_state(checkpoint)
         try:
             settings = self.settings_of(arguments)
             if made_by == self.generation:
                 method = self.rebuild(arguments)
             else:
-                method = self.build_method(self.pretraining_arguments(settings))
+                method = self._build_without_data(settings, len(state.get("classifier.bias", [0])))
         except DimregError:
             raise
         except Exception as error:
@@ -202,13 +215,10 @@ class Host(ABC):
                 f"({type(error).__name__}: {_first_line(error)})."
             ) from error
         try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
             method.load_state_dict({_renamed(key, self.generation): value for key, value in state.items()})
         except Exception as error:
             lines = str(error).strip().splitlines()
-            reason = (
-                lines[1].strip() if isinstance(error, RuntimeError) and len(lines) > 1 else _first_line(error)
-            )
+            reason = lines[1].strip() if len(lines) > 1 else _first_line(error)
             raise ConfigError(
                 f"{checkpoint}: is no intact checkpoint of the {name} that args.json beside it describes "
                 f"({type(error).__name__}: {reason[:200]})."
@@ -223,6 +233,21 @@ def _renamed(key: str, generation: str) -> str:
         if key.startswith(f"{prefix}{theirs}."):
             return prefix + ours + key.removeprefix(prefix + theirs)
     return key
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
+            return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{checkpoint}: holds more than weights and settings, which could run code and is not loaded."
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{checkpoint}: is no intact checkpoint ({type(error).__name__}: {_first_line(error)[:200]})."
+        ) from error
 
 
 def _read_arguments(path: Path) -> dict[str, Any]:

@@ -18,7 +18,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.functional import effective_rank, geometric_mean_lid, matrix_mutual_information
+from solo_dimreg.diagnostics.figures import random_indices
+from solo_dimreg.functional import (
+    effective_rank,
+    geometric_mean_lid,
+    local_intrinsic_dimensionality,
+    matrix_mutual_information,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -232,6 +238,13 @@ def damaged(folder: Path) -> Path:
     np.save(folder / "nan.npy", np.where(np.arange(800).reshape(100, 8) == 563, np.nan, x))
     np.save(folder / "inf.npy", np.where(np.arange(800).reshape(100, 8) == 563, np.inf, x))
     np.save(folder / "labels99.npy", np.arange(99))
+    np.save(folder / "huge.npy", x.astype(np.float64) * 1e200)
+    np.save(folder / "wide.npy", np.zeros((4, 20_000), dtype=np.float16))
+    torch.save(torch.zeros(9, 4).to(torch.float8_e4m3fn), folder / "float8.pt")
+    (folder / "broken" / "c").mkdir(parents=True)
+    for name in ("a", "b", "bad"):
+        Image.new("RGB", (64, 64), "red").save(folder / "broken" / "c" / f"{name}.png")
+    (folder / "broken" / "c" / "bad.png").write_bytes((folder / "broken" / "c" / "a.png").read_bytes()[:90])
     save_file({"features": torch.from_numpy(x)}, folder / "ok.safetensors")
     (folder / "truncated.safetensors").write_bytes((folder / "ok.safetensors").read_bytes()[:-50])
     torch.save(torch.from_numpy(x), folder / "ok.pt")
@@ -258,7 +271,7 @@ def damaged(folder: Path) -> Path:
         (["truncated.pt"], ["truncated.pt: cannot be read"]),
         (["no-rows.npy"], ["features have shape (0, 8)"]),
         (["cube.npy"], ["features have shape (1, 100, 8)"]),
-        (["complex.npy"], ["complex.npy", "real numbers"]),
+        (["complex.npy"], ["complex.npy", "floating-point numbers"]),
         (["words.npy"], ["words.npy: cannot be read"]),
         (["two.npy"], ["2 samples are too few"]),
         (["nan.npy"], ["nan.npy: features are not finite", "row 70"]),
@@ -268,6 +281,13 @@ def damaged(folder: Path) -> Path:
         (["ok.npy", "--labels", "ok.npy"], ["ok.npy: labels are torch.float32", "integers"]),
         (["ok.npy", "--embeddings", "two.npy"], ["two.npy: 2 embeddings for 100 features"]),
         (["ok.npy", "ok.pt", "--labels", "labels99.npy"], ["belong to one input"]),
+        (["huge.npy"], ["huge.npy: features are not finite", "row 0"]),
+        (["wide.npy"], ["20000 dimensions are too wide"]),
+        (["float8.pt"], ["float8", "floating-point numbers"]),
+        (["ok.npy", "--weights", "weights.pt"], ["--weights: is for a timm model"]),
+        (["ok.npy", "--images", "DIGITS"], ["--images", "needs no images"]),
+        (["pixels", "--images", "broken"], ["broken/c/bad.png: cannot be read as an image"]),
+        (["pixels", "--images", "broken", "--num-workers", "1"], ["broken/c/bad.png: cannot be read"]),
         (["weights.pt"], ["weights.pt: has no tensor named features", "--weights"]),
         (["evil.pt"], ["evil.pt", "could run code"]),
         (["plain.pt"], ["plain.pt", "could run code"]),
@@ -298,6 +318,46 @@ def test_what_cannot_be_diagnosed_is_one_line(
     for word in words:
         assert word in errors[0]
     assert not (damaged / "out").exists() and not (damaged / "EXECUTED").exists()
+
+
+def test_a_split_that_is_not_there_is_refused(here: Any, folder: Path, few_digits: Path) -> None:
+    (folder / "images").mkdir()
+    (folder / "images" / "train").symlink_to(few_digits / "train")
+    run = here("diagnose", "pixels", "--images", "images", "--split", "val")
+    assert run.returncode == 2 and "--split: 'images' has no folder 'val', only 'train'" in run.stderr
+
+
+def test_inputs_of_one_name_are_told_apart(here: Any, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        np.save(folder / name / "features.npy", normal(60, 5, seed=ord(name)).numpy())
+    assert here("diagnose", "a/features.npy", "b/features.npy", "a/features.npy").returncode == 0
+    out = folder / "diagnosis"
+    names = ["a/features.npy (1)", "b/features.npy", "a/features.npy (3)"]
+    assert [each["name"] for each in inputs(out)] == names
+    assert (out / "correlation-3.png").is_file()
+
+
+def test_more_samples_than_are_kept(here: Any, folder: Path) -> None:
+    """The LID is that among all 12,000, and the classes have theirs from the points that were chosen."""
+    features = torch.cat([normal(6000, 3) @ normal(3, 8, seed=1), 50 + normal(6000, 8, seed=2)])
+    labels = torch.arange(12_000) // 6000
+    save_file({"features": features, "labels": labels}, folder / "many.safetensors")
+    assert here("diagnose", "many.safetensors").returncode == 0
+    (found,) = inputs(folder / "diagnosis")
+    chosen = random_indices(12_000)
+    lids = local_intrinsic_dimensionality(features[chosen], features, k=32, self_indices=chosen)
+    assert found["features"]["lid"] == pytest.approx(lids.log().mean().exp().item(), rel=1e-3)
+    for line, label in zip(found["classes"], (0, 1), strict=True):
+        own = lids[labels[chosen] == label].log().mean().exp().item()
+        assert line["lid"] == pytest.approx(own, rel=1e-3)
+    assert sum(line["samples"] for line in found["classes"]) == 10_000
+
+
+def test_an_output_folder_that_cannot_be_is_refused_at_once(here: Any, damaged: Path) -> None:
+    run = here("diagnose", "ok.npy", "--out", "ok.npy/x")
+    assert run.returncode == 2 and "--out: 'ok.npy/x' cannot be used" in run.stderr
+    assert "sample" not in run.stderr  # nothing was read
 
 
 def test_a_checkpoint_of_another_architecture(here: Any, folder: Path, few_digits: Path) -> None:

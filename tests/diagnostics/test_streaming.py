@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
 
-from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.diagnostics.streaming import FeatureStatistics, NeighbourSearch
 
 
 def data(n, d, e=0, offset=0.0, seed=0):
@@ -140,6 +141,32 @@ def test_what_does_not_fit_is_refused(second, message):
     with pytest.raises(ValueError, match=message):
         statistics.update(*second)
     assert statistics.count == 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(6, 60),
+    size=st.integers(1, 70),
+    scale=st.sampled_from([1e-20, 1.0, 1e20]),
+    seed=st.integers(0, 1000),
+)
+def test_neighbours_against_scikit_learn(n, size, scale, seed):
+    rows = scale * (
+        100 + torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
+    rows[1] = rows[0]  # duplicates are neighbours at distance 0
+    indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:5]
+    search = NeighbourSearch(rows[indices], indices, 4)
+    for batch in rows.split(size):
+        search.update(batch)
+    expected, _ = NearestNeighbors(n_neighbors=5).fit(rows / scale).kneighbors(rows[indices] / scale)
+    np.testing.assert_allclose(search.distances / scale, expected[:, 1:], rtol=1e-5, atol=1e-6)
+
+
+def test_fewer_neighbours_than_asked_for():
+    search = NeighbourSearch(torch.eye(3)[:1], torch.tensor([0]), 10)
+    search.update(torch.eye(3))
+    torch.testing.assert_close(search.distances, torch.full((1, 2), 2**0.5))
 
 
 def test_nothing_seen_has_no_moments():

@@ -182,6 +182,7 @@ def test_a_run_of_the_other_solo_learn_is_read(host: Host, few_digits: Path, tmp
     """Both write the same weights, under other names, beside another ``args.json``."""
     settings = config("byol", str(few_digits / "train"), backbone={"name": "timm/test_resnet"})
     method = build(settings)
+    settings.data.train_path = "images/that/are/elsewhere"
     ours, theirs = ("backbone", "encoder") if host.generation == "current" else ("encoder", "backbone")
     renames = {f"{prefix}{ours}.": f"{prefix}{theirs}." for prefix in ("", "momentum_")}
     state = {}
