@@ -17,7 +17,8 @@ import csv
 import io
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -163,16 +164,17 @@ def make_monitor(
 
         def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
             if settings["on"] == "train" and self._wanted(trainer):
-                self._open()
+                self._look(True)
 
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            self._look(False)  # a validation that follows is not the training
             # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
             if settings["on"] == "train" and trainer.is_last_batch and self._wanted(trainer):
                 self._measure(trainer, module)
 
         def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
             if settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
-                self._open()
+                self._look(True)
 
         def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             embeddings = self.windows.get("z_")
@@ -196,9 +198,9 @@ def make_monitor(
             for window in self.windows.values():
                 window.remove()
 
-        def _open(self) -> None:
+        def _look(self, open_: bool) -> None:
             for window in self.windows.values():
-                window.open = True
+                window.open = open_
 
         def _measure(self, trainer: Any, module: Any) -> None:
             taken = {prefix: window.take() for prefix, window in self.windows.items()}
@@ -212,21 +214,36 @@ def make_monitor(
             epoch = trainer.current_epoch
             self.history = [row for row in self.history if row["epoch"] < epoch]
             self.history.append({"epoch": epoch, "step": trainer.global_step, **figures})
-            if rank() == 0 and self.folder is not None:
-                write_csv(self.history, self.folder / f"{NAME}.csv")
+            if rank() == 0:
+                self._write()
                 started = time.monotonic()
                 if started >= self.next_plot:
                     self._plot()
                     self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
 
+        def _write(self) -> None:
+            if self.folder is not None:
+                with _harmless():
+                    write_csv(self.history, self.folder / f"{NAME}.csv")
+
         def _plot(self) -> None:
             from solo_dimreg.diagnostics.plots import save_png
 
             if self.folder is not None and self.history:
-                save_png(draw_history(self.history), self.folder / f"{NAME}.png")
+                with _harmless():
+                    save_png(draw_history(self.history), self.folder / f"{NAME}.png")
 
     DimensionalityMonitor.__qualname__ = DimensionalityMonitor.__name__  # its name in checkpoints
     return DimensionalityMonitor()
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """A full disk, say, must not end a training of days for the sake of a plot."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"monitor: nothing was written ({error}).", stacklevel=3)
 
 
 def write_csv(history: list[dict[str, float]], path: Path) -> None:

@@ -192,6 +192,33 @@ def test_a_metric_that_fails_is_a_warning(
     assert row["effective_rank"] > 1 and row["lid"] != row["lid"]
 
 
+def test_a_folder_that_cannot_be_written_does_not_end_the_training(host: Host, few_digits: Path) -> None:
+    class Spoiler(host.pl.Callback):  # type: ignore[misc, name-defined]
+        def on_train_epoch_end(self, *_: Any) -> None:
+            (file,) = Path.cwd().rglob("dimensionality.csv")
+            if file.is_file():
+                file.unlink()
+                file.mkdir()
+
+    method = build(small(few_digits, monitor={}, max_epochs=2))
+    with pytest.warns(UserWarning, match="monitor: nothing was written"):
+        trainer = fit(host, method, epochs=2, callbacks=[Spoiler()])
+    assert trainer.global_step == 6
+
+
+def test_a_projector_that_the_training_does_not_use(host: Host, few_digits: Path) -> None:
+    """No embeddings were seen, and the validation does not stand in for the training."""
+    method = build(small(few_digits, monitor={"metrics": ["effective_rank"]}))
+    method.projector, unused = torch.nn.Identity(), method.projector
+    monitor = method.configure_callbacks()[0]
+    method.configure_callbacks = lambda: [monitor]
+    method.projector = unused
+
+    fit(host, method, validate=True)
+    (row,) = history(Path.cwd())
+    assert set(row) == {"epoch", "step", "effective_rank"}
+
+
 def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = host.pl.loggers.WandbLogger(project="test", offline=True, save_dir=str(Path.cwd()))
