@@ -164,7 +164,7 @@ def run_row(
     Returns:
         The figures of the run, and its ``checkpoint``.
     """
-    from solo_dimreg.checks import check_common, check_pretraining
+    from solo_dimreg.checks import check_common
     from solo_dimreg.environment import describe_environment
     from solo_dimreg.hydra_plugin import config_root
     from solo_dimreg.settings import compose, fit_to_machine
@@ -182,7 +182,6 @@ def run_row(
     for each in (settings, linear):
         check_common(each)
         fit_to_machine(each)
-    check_pretraining(register(), settings)
     wanted = json.dumps([register().generation, plain(settings), plain(linear)], sort_keys=True)
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     result_file = folder / fingerprint / "result.json"

@@ -102,7 +102,7 @@ class FeatureStatistics:
         joint -= mean
         self._scatter.addmm_(joint.T, joint)
         keys = torch.rand(len(joint), generator=self._generator, dtype=torch.float64)
-        self._keep(keys, [None if kind is None else kind.detach().clone() for kind in batch])
+        self._keep(keys, [None if kind is None else kind.detach() for kind in batch])
 
     def merge(self, other: FeatureStatistics) -> None:
         """Adds all that ``other`` has seen; the moments become those of both together.
@@ -202,6 +202,8 @@ class FeatureStatistics:
             pairs = zip(self._sample, rows, strict=True)
             rows = [None if old is None or new is None else torch.cat([old, new]) for old, new in pairs]
             keys = torch.cat([self._keys, keys])
+        else:  # the caller may go on to change what is kept
+            rows = [None if row is None else row.clone() for row in rows]
         if len(keys) > self.sample_size:
             kept = keys.topk(self.sample_size, largest=False).indices.sort().values
             keys, rows = keys[kept], [None if row is None else row[kept] for row in rows]

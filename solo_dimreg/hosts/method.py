@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def make_method_base(base: type, read_block: Any) -> type:
         read_block: ``Host.read_block``.
     """
 
-    class Method(base):  # type: ignore[misc, valid-type]
+    class Method(base, metaclass=ABCMeta):  # type: ignore[misc, valid-type]
         """Write ``build`` and ``loss``; the rest is the same in both solo-learns.
 
         ``build`` makes ``self.projector`` (features (B, D), D being ``self.features_dim``, to embeddings) and
@@ -52,9 +53,9 @@ def make_method_base(base: type, read_block: Any) -> type:
             """Makes ``self.projector``; the identity here."""
             self.projector = nn.Identity()
 
+        @abstractmethod
         def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
             """Losses and figures to log, by name, from the large crops; ``"loss"`` is what is minimized."""
-            raise NotImplementedError(f"{type(self).__name__} has no loss")
 
         @property
         def learnable_params(self) -> list[dict[str, Any]]:

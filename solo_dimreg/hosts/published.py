@@ -13,94 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone, input_size_kwargs
+from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone
 from solo_dimreg.errors import ConfigError, PluginError, unknown
-from solo_dimreg.hosts.base import CLASSES, Host, device_count, plain
+from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.hosts.published_arguments import (
+    PRECISIONS,
+    backbone_settings,
+    count_classes,
+    optimizer_settings,
+    scheduler_settings,
+    settings_of_script,
+    transform_settings,
+)
 from solo_dimreg.plugins import registered
 from solo_dimreg.regularization import check_keys
-
-PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true": 32}
-
-
-def count_classes(dataset: str, train_path: str | None) -> int:
-    """The number of classes of a named data set, or of the folders of a custom one (1 without labels)."""
-    if dataset in CLASSES:
-        return CLASSES[dataset]
-    return max(1, sum(entry.is_dir() for entry in Path(str(train_path)).iterdir()))
-
-
-def _transform_settings(dataset: str, augmentation: DictConfig) -> dict[str, Any]:
-    """One entry of ``augmentations:`` in the words of solo-learn 1.0.2."""
-    if not augmentation.rrc.enabled:
-        raise ConfigError(
-            "augmentations.rrc.enabled: false needs the current solo-learn; 1.0.2 always crops."
-        )
-    if augmentation.get("equalization", {}).get("prob", 0):
-        raise ConfigError("augmentations.equalization.prob: only 0 is allowed; 1.0.2 has no equalization.")
-    jitter = augmentation.color_jitter
-    settings = {
-        "crop_size": augmentation.crop_size,
-        "min_scale": augmentation.rrc.crop_min_scale,
-        "max_scale": augmentation.rrc.crop_max_scale,
-        "color_jitter_prob": jitter.prob,
-        **{name: jitter.get(name, 0.0) for name in ("brightness", "contrast", "saturation", "hue")},
-        "gray_scale_prob": augmentation.grayscale.prob,
-        "gaussian_prob": augmentation.gaussian_blur.prob,
-        "solarization_prob": augmentation.solarization.prob,
-        "horizontal_flip_prob": augmentation.horizontal_flip.prob,
-    }
-    if dataset == "custom":
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-        settings["mean"] = plain(augmentation.get("mean", IMAGENET_DEFAULT_MEAN))
-        settings["std"] = plain(augmentation.get("std", IMAGENET_DEFAULT_STD))
-    return settings
-
-
-def _optimizer_settings(optimizer: DictConfig, scale: float) -> dict[str, Any]:
-    extra = dict(plain(optimizer.get("kwargs", {})) or {})
-    name = optimizer.name
-    lars = name == "lars"
-    settings = {
-        "optimizer": "sgd" if lars else name,
-        "lars": lars,
-        "batch_size": optimizer.batch_size,
-        "lr": optimizer.lr * scale,
-        "classifier_lr": optimizer.get("classifier_lr", 0.1) * scale,
-        "weight_decay": optimizer.weight_decay,
-        "eta_lars": extra.pop("eta", 1e-3),
-        "grad_clip_lars": extra.pop("clip_lr", False),
-        "exclude_bias_n_norm": extra.pop(
-            "exclude_bias_n_norm", optimizer.get("exclude_bias_n_norm_wd", False)
-        ),
-    }
-    if settings["optimizer"] == "sgd":
-        extra.setdefault("momentum", 0.9)
-    return {**settings, "extra_optimizer_args": extra}
-
-
-def _scheduler_settings(scheduler: DictConfig) -> dict[str, Any]:
-    return {
-        "scheduler": scheduler.name,
-        "min_lr": scheduler.get("min_lr", 0.0),
-        "warmup_start_lr": scheduler.get("warmup_start_lr", 3e-5),
-        "warmup_epochs": scheduler.get("warmup_epochs", 10),
-        "lr_decay_steps": plain(scheduler.get("lr_decay_steps", None)),
-    }
-
-
-def _backbone_settings(settings: DictConfig) -> dict[str, Any]:
-    name = settings.backbone.name
-    kwargs = dict(plain(settings.backbone.get("kwargs", {})) or {})
-    cifar = settings.data.dataset in ("cifar10", "cifar100")
-    crop_size = settings.augmentations[0].crop_size
-    if find_backbone(name) is not None:
-        kwargs = {**input_size_kwargs(name, crop_size), **kwargs}
-    elif "resnet" not in name:
-        kwargs.setdefault("img_size", crop_size)
-        if "vit" in name:
-            kwargs.setdefault("patch_size", 16)
-    return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
 
 
 class _Schedules:
@@ -268,13 +194,13 @@ class PublishedHost(Host):
             * settings.get("num_nodes", 1)
             / 256
         )
-        transforms = [_transform_settings(data.dataset, augmentation) for augmentation in augmentations]
+        transforms = [transform_settings(data.dataset, augmentation) for augmentation in augmentations]
         large = [a.num_crops for a in augmentations if a.crop_size == augmentations[0].crop_size]
         arguments = {
             **self._method_settings(self.methods[settings.method], settings),
-            **_backbone_settings(settings),
-            **_optimizer_settings(settings.optimizer, scale),
-            **_scheduler_settings(settings.scheduler),
+            **backbone_settings(settings),
+            **optimizer_settings(settings.optimizer, scale),
+            **scheduler_settings(settings.scheduler),
             "method": settings.method,
             "name": settings.name,
             "dataset": data.dataset,
@@ -408,8 +334,8 @@ class PublishedHost(Host):
             backbone,
             num_classes=num_classes,
             max_epochs=settings.max_epochs,
-            **_optimizer_settings(settings.optimizer, scale),
-            **_scheduler_settings(settings.scheduler),
+            **optimizer_settings(settings.optimizer, scale),
+            **scheduler_settings(settings.scheduler),
         )
 
     def backbone(self, method: Any) -> nn.Module:
@@ -429,32 +355,7 @@ class PublishedHost(Host):
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         if "config" in arguments or "backbone" in arguments:
             return OmegaConf.create(arguments.get("config", arguments))
-        return OmegaConf.create(_settings_of_script(arguments))
+        return OmegaConf.create(settings_of_script(arguments))
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         return self.methods[arguments["method"]](**arguments)
-
-
-def _settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that evaluation needs, from the ``args.json`` of an argparse script of 1.0.2."""
-    folder = Path(arguments["data_dir"])
-    transforms = arguments["transform_kwargs"]
-    first = transforms[0] if isinstance(transforms, list) else transforms
-    return {
-        "name": arguments.get("name"),
-        "method": arguments["method"],
-        "backbone": {"name": arguments["encoder"]},
-        "data": {
-            "dataset": arguments["dataset"],
-            "train_path": str(folder / (arguments.get("train_dir") or f"{arguments['dataset']}/train")),
-            "val_path": str(folder / (arguments.get("val_dir") or f"{arguments['dataset']}/val")),
-            "num_workers": arguments.get("num_workers", 4),
-        },
-        "augmentations": [
-            {
-                "crop_size": first["crop_size"],
-                "mean": list(first.get("mean", (0.485, 0.456, 0.406))),
-                "std": list(first.get("std", (0.228, 0.224, 0.225))),
-            }
-        ],
-    }

@@ -178,7 +178,7 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, fe
     deadline = time.monotonic() + 300
     while not list(tmp_path.rglob("*ep=1.ckpt")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr
-        time.sleep(0.1)
+        time.sleep(0.1)  # between looks for a file that another process writes; nothing is timed
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
