@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional._checks import check_features
+from solo_dimreg.functional.neighbours import nearest
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,6 @@ class FeatureStatistics:
 class NeighbourSearch:
     """Distances from some samples to their nearest neighbours among all that arrive, batch by batch.
 
-    Computed in float64, where the matrix product loses nothing that float32 features could tell apart.
-
     Args:
         queries: shape (Q, D).
         indices: Where each query itself arrives, counted from 0, shape (Q,): it is no neighbour of its own.
@@ -228,26 +227,26 @@ class NeighbourSearch:
     """
 
     def __init__(self, queries: Tensor, indices: Tensor, k: int) -> None:
-        self._centre = queries.double().mean(dim=0)
-        self._queries = queries.double() - self._centre
-        self._indices = indices
-        self._squares = torch.full((len(queries), k), torch.inf, dtype=torch.float64)
+        self._queries = _at_least_float32(queries)
+        self._indices = indices.to(queries.device)
+        self._distances = self._queries.new_full((len(queries), k), torch.inf)
         self._seen = 0
 
     def update(self, rows: Tensor) -> None:
         """Looks for neighbours in the next batch, shape (B, D)."""
-        rows = rows.double() - self._centre
-        lengths = (self._queries**2).sum(dim=1, keepdim=True) + (rows**2).sum(dim=1)
-        squares = torch.addmm(lengths, self._queries, rows.T, alpha=-2)
-        squares[squares <= 1e-14 * lengths] = 0  # what rounding leaves of equal rows
-        place = self._indices - self._seen
-        here = ((place >= 0) & (place < len(rows))).nonzero().squeeze(1)
-        squares[here, place[here]] = torch.inf
-        everyone = torch.cat([self._squares, squares], dim=1)
-        self._squares = everyone.topk(self._squares.shape[1], dim=1, largest=False).values
+        k = self._distances.shape[1]
+        # One more than asked, which may be the query itself.
+        found = nearest(self._queries, _at_least_float32(rows), min(k + 1, len(rows)), None)
+        itself = found[1] == (self._indices - self._seen)[:, None]
+        distances = found[0].masked_fill(itself, torch.inf)
+        self._distances = torch.cat([self._distances, distances], 1).topk(k, dim=1, largest=False).values
         self._seen += len(rows)
 
     @property
     def distances(self) -> Tensor:
         """Ascending, shape (Q, k), or (Q, N - 1) if no more samples than that have arrived."""
-        return self._squares[:, : max(self._seen - 1, 0)].sqrt().float()
+        return self._distances[:, : max(self._seen - 1, 0)].float()
+
+
+def _at_least_float32(rows: Tensor) -> Tensor:
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from solo_dimreg.functional._checks import check_choice, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
-
-# Blocks of the distance matrix and of the differences behind its gradient, in elements: 128 MiB in float32.
-_BLOCK = 2**25
+from solo_dimreg.functional.neighbours import NeighbourDistances, nearest
 
 
 @full_precision
@@ -73,8 +69,8 @@ def local_intrinsic_dimensionality(
     if k < 2:
         return x[:, :0].sum(dim=1) + 1
     with torch.no_grad():
-        distances, neighbours = _nearest(x, reference, k, self_indices)
-    return lid_of_distances(_NeighbourDistances.apply(x, reference, distances, neighbours), estimator)
+        distances, neighbours = nearest(x.detach(), reference.detach(), k, self_indices)
+    return lid_of_distances(NeighbourDistances.apply(x, reference, distances, neighbours), estimator)
 
 
 @torch.no_grad()
@@ -85,7 +81,7 @@ def neighbour_distances(x: Tensor, k: int) -> Tensor:
     smaller k.
     """
     itself = torch.arange(len(x), device=x.device)
-    return _nearest(x, x, min(k, len(x) - 1), itself)[0]
+    return nearest(x, x, min(k, len(x) - 1), itself)[0]
 
 
 def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:
@@ -133,46 +129,6 @@ def _maximum_likelihood(ratios: Tensor) -> Tensor:
 
 # From the sorted distances in units of the largest, (B, k), to the LID, (B,).
 ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {"mom": _moments, "mle": _maximum_likelihood}
-
-
-def _nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distances to the k nearest rows of ``reference``, ascending, and those rows, both (B, k)."""
-    found = []
-    rows = max(1, _BLOCK // len(reference))
-    for start in range(0, len(x), rows):
-        # The matrix-product shortcut cancels for near-identical points, down to NaN: differences never do.
-        block = torch.cdist(x[start : start + rows], reference, compute_mode="donot_use_mm_for_euclid_dist")
-        if self_indices is not None:
-            block.scatter_(1, self_indices[start : start + rows, None], torch.inf)
-        found.append(block.topk(k, dim=1, largest=False, sorted=True))
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-
-class _NeighbourDistances(torch.autograd.Function):
-    """Gives distances that are already known their gradient, from k differences per query instead of N."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor) -> Tensor:
-        ctx.save_for_backward(x, reference, distances, neighbours)
-        return distances.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        x, reference, distances, neighbours = ctx.saved_tensors
-        grad_x = torch.empty_like(x)
-        grad_reference = torch.zeros_like(reference) if ctx.needs_input_grad[1] else None
-        pull = torch.where(distances == 0, 0, grad).unsqueeze(2)
-        lengths = torch.where(distances == 0, 1, distances).unsqueeze(2)
-        rows = max(1, _BLOCK // (neighbours.shape[1] * x.shape[1]))
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            # The direction first: the quotient of pull and length overflows for nearly coinciding points.
-            forces = (x[part].unsqueeze(1) - reference[neighbours[part]]) / lengths[part] * pull[part]
-            grad_x[part] = forces.sum(dim=1)
-            if grad_reference is not None:
-                grad_reference.index_add_(0, neighbours[part].flatten(), forces.flatten(0, 1), alpha=-1)
-        return grad_x, grad_reference, None, None
 
 
 def _check_reference(x: Tensor, reference: Tensor, self_indices: Tensor | None) -> None:

@@ -73,10 +73,12 @@ class LDReg(nn.Module):
                 f"{momentum[0].shape[1]} and {online[0].shape[1]}."
             )
         queries = torch.cat(online)
-        reference = [all_gather(torch.cat(group).detach()) for group in (online, momentum) if group]
+        reference = all_gather(queries.detach())
+        if momentum:
+            reference = torch.cat([reference, all_gather(torch.cat(momentum).detach())])
         own_rows = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
         lids = local_intrinsic_dimensionality(
-            queries, torch.cat(reference), self.k, self.estimator, self_indices=own_rows
+            queries, reference, self.k, self.estimator, self_indices=own_rows
         )
         lids = all_gather(lids)
         if not momentum:

@@ -90,7 +90,8 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
         return lid, *torch.autograd.grad(lid.log().sum(), (x, reference))
 
     whole = value_and_gradients()
-    monkeypatch.setattr("solo_dimreg.functional.lid._BLOCK", 45)
+    for name, size in {"TILE": 4, "SYMMETRIC": 1, "PAIRS": 45, "COLUMNS": 3, "DIFFERENCES": 7}.items():
+        monkeypatch.setattr(f"solo_dimreg.functional.neighbours._{name}", size)
     torch.testing.assert_close(value_and_gradients(), whole, rtol=1e-12, atol=1e-12)
 
 
