@@ -7,12 +7,23 @@ parameters.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+class _Step(NamedTuple):
+    equal_rows: set[int]
+    # By identity, with the tensor itself, or its id could become another's.
+    gathered: dict[int, tuple[Tensor, Tensor]]
+
+
+_step: _Step | None = None
 
 
 def world_size() -> int:
@@ -34,6 +45,8 @@ def all_gather(x: Tensor) -> Tensor:
     Args:
         x: shape (B, ...), the same on every process.
 
+    Inside :func:`shared_gathers`, a tensor is sent once, however many losses ask for it.
+
     Returns:
         Shape (W * B, ...).
 
@@ -42,8 +55,31 @@ def all_gather(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    _check_equal_rows(x)
-    return _AllGather.apply(x)
+    if _step is None:
+        _check_equal_rows(x)
+        return _AllGather.apply(x)
+    if id(x) not in _step.gathered:
+        if len(x) not in _step.equal_rows:
+            _check_equal_rows(x)
+            _step.equal_rows.add(len(x))
+        _step.gathered[id(x)] = x, _AllGather.apply(x)
+    return _step.gathered[id(x)][1]
+
+
+@contextmanager
+def shared_gathers(rows: int) -> Iterator[None]:
+    """Within, such as in a training step, each tensor is gathered once for all that ask for it.
+
+    Args:
+        rows: The batch size that all processes are known to have: it is not compared, which would be one more
+            collective, for which the device is waited for. Other numbers of rows are compared, once.
+    """
+    global _step
+    outer, _step = _step, _Step({rows}, {})
+    try:
+        yield
+    finally:
+        _step = outer
 
 
 def broadcast(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from solo_dimreg import (
     ShuffledDBN,
 )
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
-from solo_dimreg.distributed import all_gather, rank, world_size
+from solo_dimreg.distributed import all_gather, rank, shared_gathers, world_size
 from solo_dimreg.functional import matrix_entropy, uniformity
 
 GROUPS = (2, 3)
@@ -140,6 +140,27 @@ def gathered_statistics():
     return [total.features.mean, *moments, total.sample.features, total.sample.labels.double()]
 
 
+def collectives_of_a_step():
+    """The collectives of forward and backward of all terms together, on two views of two kinds."""
+    counts = {}
+    originals = {name: getattr(dist, name) for name in ("all_gather", "all_reduce")}
+    for name, original in originals.items():
+        setattr(
+            dist, name, lambda *a, n=name, f=original: (counts.__setitem__(n, counts.get(n, 0) + 1), f(*a))[1]
+        )
+    rows = BATCH // world_size()
+    x = [view.requires_grad_() for view in views_of(torch.float32, slice(rank() * rows, (rank() + 1) * rows))]
+    z = [(2 * view).sin() for view in x]
+    losses = [LDReg(k=5), Decorrelation(), EffectiveRank()]
+    with shared_gathers(rows):
+        total = sum(loss(x) + loss(z) for loss in losses) + AdaDim()(x, z)
+    total.backward()
+    for name, original in originals.items():
+        setattr(dist, name, original)
+    apart = sum(loss(x) + loss(z) for loss in losses) + AdaDim()(x, z)
+    return counts, float(total.detach()), float(apart.detach())
+
+
 def gather_integers():
     return all_gather(torch.tensor([[rank()], [10 + rank()]]))
 
@@ -152,6 +173,7 @@ def worker(rank_, size, folder):
     results["statistics"] = running_statistics()
     results["alpha"] = averaged_rank()
     results["streamed"] = gathered_statistics()
+    results["collectives"] = collectives_of_a_step()
     torch.save(results, f"{folder}/{size}-{rank_}.pt")
     dist.destroy_process_group()
 
@@ -225,3 +247,11 @@ def test_one_process_gathers_nothing():
     x = torch.zeros(3, 2)
     assert all_gather(x) is x
     assert (world_size(), rank()) == (1, 0)
+
+
+def test_a_step_sends_each_tensor_once(results):
+    for result in results:
+        counts, together, apart = result["collectives"]
+        # Four views and, for each kind, the LIDs; no collective compares the sizes. Each comes back once.
+        assert counts == {"all_gather": 6, "all_reduce": 6}
+        assert abs(together - apart) < 1e-5 * abs(apart)

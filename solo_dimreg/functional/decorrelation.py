@@ -86,8 +86,14 @@ def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e
         ValueError: ``eps`` is not above 0.
     """
     check_positive("eps", eps)
-    groups = (x - mean).view(len(x), len(covariance), -1).transpose(0, 1)
-    return (groups @ inverse_square_root(covariance, eps)).transpose(0, 1).reshape(x.shape)
+    return whiten_with(x, mean, inverse_square_root(covariance, eps))
+
+
+@full_precision
+def whiten_with(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """The same with the inverse square roots of the covariances, (G, D / G, D / G)."""
+    groups = (x - mean).view(len(x), len(whitening), -1).transpose(0, 1)
+    return (groups @ whitening).transpose(0, 1).reshape(x.shape)
 
 
 @full_precision

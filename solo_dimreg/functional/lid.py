@@ -62,15 +62,15 @@ def local_intrinsic_dimensionality(
             raise ValueError(
                 "self_indices says where the queries are in reference, but no reference was given."
             )
-        reference, self_indices = x, torch.arange(len(x), device=x.device)
+        # A view: an autograd function that gets one tensor twice breaks the graph of torch.compile.
+        reference, self_indices = x.view_as(x), torch.arange(len(x), device=x.device)
     _check_reference(x, reference, self_indices)
 
     k = min(k, len(reference) - (self_indices is not None))
     if k < 2:
         return x[:, :0].sum(dim=1) + 1
-    with torch.no_grad():
-        distances, neighbours = nearest(x.detach(), reference.detach(), k, self_indices)
-    return lid_of_distances(NeighbourDistances.apply(x, reference, distances, neighbours), estimator)
+    distances, _ = NeighbourDistances.apply(x, reference, k, self_indices)
+    return lid_of_distances(distances, estimator)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Candidates beside the k nearest: the farthest of them must be farther than the k-th, by more than rounding.
 _MARGIN = 4
@@ -113,20 +114,22 @@ def _(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, force
 
 
 class NeighbourDistances(torch.autograd.Function):
-    """Gives distances that are already known their gradient."""
+    """:func:`nearest` with a gradient, which is that of the distances to the neighbours found."""
 
     @staticmethod
-    def forward(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor) -> Tensor:
-        """The distances, (B, k), as they are."""
-        return distances.clone()
+    def forward(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Distances, (B, k), and rows of ``reference``, (B, k)."""
+        return nearest(x, reference, k, self_indices)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keeps what the gradient depends on."""
-        ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs[:2], *output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """From that of the distances."""
         arguments = (*ctx.saved_tensors, grad)
         if ctx.needs_input_grad[1]:

@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from solo_dimreg.diagnostics.monitor import make_monitor, monitor_settings
+from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.regularization import build_terms
 
@@ -81,6 +83,11 @@ def regularize(
     module: Any, where: str, views: Sequence[Tensor], momentum_views: Sequence[Tensor]
 ) -> Iterator[Tensor]:
     """The weighted terms of this epoch that look at ``where``, each logged under its own name."""
+    # Half precision is promoted once, so that all terms gather the same tensors.
+    views, momentum_views = (
+        [v.to(torch.promote_types(v.dtype, torch.float32)) for v in group]
+        for group in (views, momentum_views)
+    )
     for name, term in module.regularizers.items():
         if term.where != where:
             continue
@@ -109,6 +116,10 @@ class EmbeddingTap:
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The method's loss plus the terms on its embeddings."""
         module: Any = self
+        with shared_gathers(module.batch_size):  # solo-learn drops the last, smaller batch
+            return self._training_step(module, batch, batch_idx)
+
+    def _training_step(self, module: Any, batch: Any, batch_idx: int) -> Tensor:
         if all(term.where != "embeddings" for term in module.regularizers.values()):
             return super().training_step(batch, batch_idx)  # type: ignore[misc]
         with (

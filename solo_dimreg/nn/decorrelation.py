@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,15 @@ from solo_dimreg.functional.decorrelation import (
     check_decorrelation_options,
     check_groups,
     decorrelation_loss,
+    whiten_with,
     whitening_statistics,
 )
+from solo_dimreg.functional.spectrum import inverse_square_root
+from solo_dimreg.nn._buffers import Float32Buffers
 from solo_dimreg.nn._views import as_views
 
 
-class DecorrelatedBatchNorm(nn.Module):
+class DecorrelatedBatchNorm(Float32Buffers):
     """Batch normalization that also decorrelates the axes of each group, by ZCA [1; 2].
 
     In training it whitens with the statistics of the batch, that of all processes, and keeps running ones,
@@ -73,6 +77,7 @@ class DecorrelatedBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(num_features))
         identity = torch.eye(num_features // num_groups).repeat(num_groups, 1, 1)
         self.register_buffer("running_covariance", identity)
+        self._whitening: tuple[Any, Tensor] | None = None
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
@@ -87,20 +92,32 @@ class DecorrelatedBatchNorm(nn.Module):
         if self.training:
             x = self._whiten_batch(x)
         else:
-            x = apply_whitening(x, self.running_mean, self.running_covariance, self.eps)
+            x = whiten_with(x, self.running_mean, self._running_whitening())
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
         mean, covariance = whitening_statistics(batch, self.num_groups)
-        self._track(mean, covariance, len(batch))
+        self._track(mean.detach(), covariance.detach(), len(batch))
         return apply_whitening(x, mean, covariance, self.eps)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, covariance: Tensor, samples: int) -> None:
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         unbiased = covariance * (samples / (samples - 1))
-        self.running_covariance.lerp_(unbiased.to(self.running_covariance), self.momentum)
+        # A batch that overflowed would leave NaN for good.
+        finite = mean.isfinite().all() & covariance.isfinite().all()
+        for running, new in ((self.running_mean, mean), (self.running_covariance, unbiased)):
+            running.lerp_(torch.where(finite, new.to(running), running), self.momentum)
+
+    def _running_whitening(self) -> Tensor:
+        """That of the running covariance, decomposed anew only when it has changed."""
+        covariance = self.running_covariance
+        if torch.compiler.is_compiling() or covariance.is_inference():
+            return inverse_square_root(covariance, self.eps)
+        state = covariance._version, covariance.data_ptr(), covariance.dtype, covariance.device
+        if self._whitening is None or self._whitening[0] != state:
+            self._whitening = state, inverse_square_root(covariance, self.eps)
+        return self._whitening[1]
 
     def extra_repr(self) -> str:
         """The options, for printing."""

@@ -55,7 +55,7 @@ class EffectiveRank(nn.Module):
         Raises:
             ValueError: there are no views, or the shapes do not fit.
         """
-        features = all_gather(torch.cat(as_views("views", views, minimum=1)))
+        features = torch.cat([all_gather(view) for view in as_views("views", views, minimum=1)])
         return -effective_rank(features, self.center).log()
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.distributed import all_gather, rank
+from solo_dimreg.distributed import all_gather, rank, world_size
 from solo_dimreg.functional._checks import check_choice
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
@@ -72,19 +72,22 @@ class LDReg(nn.Module):
                 "momentum_views must be as wide as views, got widths "
                 f"{momentum[0].shape[1]} and {online[0].shape[1]}."
             )
+        # View by view, as other losses gather them: each is sent once. One process sees its queries.
         queries = torch.cat(online)
-        reference = all_gather(queries.detach())
+        reference, own_rows = queries.detach(), torch.arange(len(queries), device=queries.device)
+        if world_size() > 1:
+            reference = torch.cat([all_gather(view).detach() for view in online])
+            b, w = len(online[0]), world_size()
+            own_rows = own_rows + (own_rows // b * (w - 1) + rank()) * b
         if momentum:
-            reference = torch.cat([reference, all_gather(torch.cat(momentum).detach())])
-        own_rows = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
+            reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
         lids = local_intrinsic_dimensionality(
             queries, reference, self.k, self.estimator, self_indices=own_rows
         )
-        lids = all_gather(lids)
+        by_view = all_gather(lids.view(len(online), -1).T)
         if not momentum:
-            return ldreg_penalty(lids, self.norm)
-        by_view = lids.view(-1, len(online), len(online[0])).unbind(dim=1)
-        return torch.stack([ldreg_penalty(view, self.norm) for view in by_view]).sum()
+            return ldreg_penalty(by_view, self.norm)
+        return torch.stack([ldreg_penalty(view, self.norm) for view in by_view.unbind(dim=1)]).sum()
 
     def extra_repr(self) -> str:
         """The options, for printing."""

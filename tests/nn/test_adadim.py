@@ -59,7 +59,7 @@ def test_metrics_are_those_of_the_last_call():
 
 
 def test_alpha_averages_the_filling_of_the_embedding():
-    adadim = AdaDim(ema=0.9).double()
+    adadim = AdaDim(ema=0.9, rank_every=1).double()
     fills = []
     for step in range(4):
         r, z = batch(step)
@@ -68,6 +68,25 @@ def test_alpha_averages_the_filling_of_the_embedding():
         weights = [0.9 ** (step - i) for i in range(step + 1)]
         expected = sum(w * f for w, f in zip(weights, fills, strict=True)) / sum(weights)
         assert adadim.metrics["alpha"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_rank_is_estimated_every_few_steps_and_on_resuming_too():
+    first, second = AdaDim(rank_every=3), AdaDim(rank_every=3)
+    for step in range(7):
+        if step == 4:
+            second.load_state_dict(first.state_dict())
+        for adadim in (first, second)[: 1 + (step >= 4)]:
+            adadim(*batch(step))
+            expected = 5 * fill(batch(step // 3 * 3)[1])
+            assert adadim.metrics["erank"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_buffers_stay_in_float32_in_a_half_precision_module():
+    adadim, precise = AdaDim(ema=0.999).bfloat16(), AdaDim(ema=0.999)
+    for _ in range(300):
+        adadim(*batch()), precise(*batch())
+    assert adadim.rank_sum.dtype == torch.float32
+    assert adadim.rank_weight == precise.rank_weight > 0.25
 
 
 def test_alpha_of_a_small_batch_counts_the_rank_it_can_have():
@@ -177,6 +196,7 @@ def test_degenerate_batches_are_finite(kind, dtype, order):
         ({"alpha": 1.5}, r"alpha must be a finite number in \[0, 1\], got 1.5"),
         ({"alpha": None}, "got None"),
         ({"ema": 1.0}, "ema must be below 1"),
+        ({"rank_every": 0}, "rank_every must be an integer >= 1, got 0"),
         ({"ema": -0.1}, r"ema must be a finite number in \[0, 1\]"),
         ({"beta": -1}, "beta must be a finite number >= 0, got -1"),
         ({"beta": math.inf}, "got inf"),
@@ -211,4 +231,4 @@ def test_wrong_arguments_are_refused(change, message):
 
 
 def test_options_are_printed():
-    assert repr(AdaDim()).startswith("AdaDim(alpha='erank', ema=0.99, beta=0.01")
+    assert repr(AdaDim()).startswith("AdaDim(alpha='erank', ema=0.99, rank_every=10, beta=0.01")

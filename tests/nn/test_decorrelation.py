@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import solo_dimreg
 from solo_dimreg import DecorrelatedBatchNorm, Decorrelation, ShuffledDBN
 from solo_dimreg.functional import decorrelation_loss, zca_whiten
 
@@ -155,3 +156,47 @@ def test_options_are_printed():
     expected = "ShuffledDBN(6, num_groups=2, eps=1e-05, momentum=0.1, affine=False)"
     assert repr(ShuffledDBN(6, 2)) == expected
     assert repr(Decorrelation()).startswith("Decorrelation(correlation_weight=1.0")
+
+
+def test_evaluation_decomposes_the_running_covariance_once(monkeypatch):
+    layer = DecorrelatedBatchNorm(6, 2)
+    calls = []
+    exact = solo_dimreg.nn.decorrelation.inverse_square_root
+    monkeypatch.setattr(
+        "solo_dimreg.nn.decorrelation.inverse_square_root", lambda *a: calls.append(1) or exact(*a)
+    )
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    layer.train()(x)
+    first = [layer.eval()(x) for _ in range(3)]
+    assert len(calls) == 1 and torch.equal(first[0], first[2])
+    changes = [
+        lambda: layer.train()(2 * x),
+        lambda: layer.running_covariance.mul_(2),
+        lambda: layer.load_state_dict(DecorrelatedBatchNorm(6, 2).state_dict()),
+        lambda: layer.double(),
+    ]
+    for number, change in enumerate(changes, 2):
+        change()
+        found = layer.eval()(x)
+        assert len(calls) == number
+        fresh = DecorrelatedBatchNorm(6, 2).to(layer.running_mean.dtype).eval()
+        fresh.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(found, fresh(x))
+        calls.pop()
+
+
+@pytest.mark.parametrize("kind", [DecorrelatedBatchNorm, ShuffledDBN])
+def test_a_batch_that_overflowed_leaves_the_running_statistics_alone(kind):
+    layer = kind(6, 2)
+    layer(torch.randn(20, 6))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for bad in (torch.inf, torch.nan):
+        x = torch.randn(20, 6)
+        x[3, 2] = bad
+        layer(x)
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_running_statistics_stay_in_float32_in_a_half_precision_module():
+    assert DecorrelatedBatchNorm(6, 2).bfloat16().running_covariance.dtype == torch.float32
