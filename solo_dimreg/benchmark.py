@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.diagnostics.runs import summarize
@@ -22,6 +28,7 @@ from solo_dimreg.files import write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
 
 FIRST_SEED = 5
+FINISHED = "  finished before: skipped"
 # The probe runs in the process that compares, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
@@ -97,6 +104,7 @@ def run_suite(
     rows: Sequence[str] = (),
     overrides: Sequence[str] = (),
     linear_overrides: Sequence[str] = (),
+    jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Runs a comparison, or what is left of it; writes its results after every run and reports at the end.
@@ -109,6 +117,8 @@ def run_suite(
         rows: Names of the rows to run; all by default.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
+        jobs: Number of runs at the same time, see :func:`default_jobs`. Of more than one, each is a process
+            with its share of the cores, and writes what it prints to ``log.txt`` in its folder.
         say: Told of the progress.
 
     Returns:
@@ -131,14 +141,84 @@ def run_suite(
     _check_data(suite, overrides)
     chosen = [row for row in suite.rows if not rows or row.name in rows]
     plan = [(row, FIRST_SEED + i) for row in chosen for i in range(seeds)]
-    results: list[dict[str, Any]] = []
-    for number, (row, seed) in enumerate(plan, 1):
-        say(f"[{number}/{len(plan)}] {row.name}, seed {seed}")
-        folder = out / "runs" / row.name / f"seed{seed}"
-        results.append(run_row(suite, row, seed, folder, overrides, linear_overrides, say))
-        summary = write_results(name, out, results)
+    runs = [
+        partial(
+            run_row, suite, row, seed, out / "runs" / row.name / f"seed{seed}", overrides, linear_overrides
+        )
+        for row, seed in plan
+    ]
+    labels = [f"{row.name}, seed {seed}" for row, seed in plan]
+    results: dict[int, dict[str, Any]] = {}
+    for number, result in (_one_by_one if jobs == 1 else _side_by_side)(runs, labels, jobs, say):
+        results[number] = result
+        summary = write_results(name, out, [results[number] for number in sorted(results)])
     write_report(out, out)
     return summary
+
+
+def default_jobs() -> int:
+    """One run on each core; one after the other where there is a GPU.
+
+    Networks as small as those of ``quick`` gain little from a second thread, and lose much where another
+    program wants the core: threads then wait for each other.
+    """
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
+
+
+def _one_by_one(
+    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        say(f"[{number + 1}/{len(runs)}] {label}")
+        yield number, run(say)
+
+
+def _side_by_side(
+    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The results in the order in which they come."""
+    jobs = min(jobs, len(runs))
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
+    start, trained = time.perf_counter(), 0
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                number = futures[future]
+                result, was_done = future.result()
+                trained += not was_done
+                text = "finished before" if was_done else f"linear top-1 {result['linear_acc1']:.1f} %"
+                # Those that were finished before took no time, and say nothing about the others.
+                left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
+                rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
+                say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
+                yield number, result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    """The result, and whether it was there before; what is printed goes to a file beside the run."""
+    folder: Path = run.args[3]  # type: ignore[attr-defined]
+    folder.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        print(text, flush=True)
+
+    with (
+        (folder / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        result = run(say)
+    return result, FINISHED in said
 
 
 def _check_data(suite: Suite, overrides: Sequence[str]) -> None:
@@ -186,7 +266,7 @@ def run_row(
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     result_file = folder / fingerprint / "result.json"
     if result_file.is_file():
-        say("  finished before: skipped")
+        say(FINISHED)
         return json.loads(result_file.read_text())
     settings.checkpoint.dir = str(result_file.parent)
     run, seconds = _pretrain(settings, result_file.parent, say)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 from torchvision import transforms
 from tqdm import tqdm
 
@@ -100,14 +101,37 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
     check_data(settings, need_val=True)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = host.evaluation_datasets(settings, transform, transform)
-    _, val_loader = host.evaluation_loaders(*datasets, batch_size=256, num_workers=settings.data.num_workers)
+    return _extract(host, run, datasets, settings.data.num_workers)
+
+
+def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
+    train, val = datasets
+    _, val_loader = host.evaluation_loaders(train, val, batch_size=256, num_workers=num_workers)
     # The training loader of solo-learn shuffles and drops the last batch; the other one does neither.
-    _, train_loader = host.evaluation_loaders(
-        datasets[1], datasets[0], batch_size=256, num_workers=settings.data.num_workers
-    )
+    _, train_loader = host.evaluation_loaders(val, train, batch_size=256, num_workers=num_workers)
     return extract(run.method, train_loader, "train features"), extract(
         run.method, val_loader, "val features"
     )
+
+
+class _Extracted(nn.Module):
+    """In place of a frozen backbone, for features that it has made already, of shape (B, D, 1, 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inplanes = self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features, (B, D)."""
+        return features.flatten(1)
+
+
+def _features_of(
+    host: Host, run: Run, datasets: Sequence[Any], num_workers: int
+) -> tuple[Any, nn.Module]:
+    splits = _extract(host, run, datasets, num_workers)
+    images = [TensorDataset(split.features[:, :, None, None], split.labels) for split in splits]
+    return images, _Extracted(splits[0].features.shape[1])
 
 
 def knn_accuracy(
@@ -169,13 +193,17 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
                 f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
             )
     check_data(settings, need_val=True)
-    datasets = host.evaluation_datasets(settings, *evaluation_transforms(host, run.settings))
+    train_transform, val_transform = evaluation_transforms(host, run.settings)
+    datasets = host.evaluation_datasets(settings, train_transform, val_transform)
+    # solo-learn asks for the top five, of however few classes.
+    classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
+    backbone = host.backbone(run.method)
+    if train_transform is val_transform:  # nothing random: every epoch would compute the same features
+        datasets, backbone = _features_of(host, run, datasets, settings.data.num_workers)
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
     host.seed(settings.get("seed", 5))
-    # solo-learn asks for the top five, of however few classes.
-    classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
-    probe = host.build_probe(host.backbone(run.method), settings, classes)
+    probe = host.build_probe(backbone, settings, classes)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
     trainer = host.pl.Trainer(**chosen)

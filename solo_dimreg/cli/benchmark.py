@@ -18,6 +18,11 @@ import click
     "--seeds", default=1, show_default=True, help="Number of seeds; more give a standard deviation."
 )
 @click.option("--row", "rows", multiple=True, help="Run this row only; may be repeated.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
+)
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @click.argument("overrides", nargs=-1)
 def command(
@@ -25,6 +30,7 @@ def command(
     out: Path | None,
     seeds: int,
     rows: tuple[str, ...],
+    jobs: int | None,
     linear_overrides: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
@@ -37,7 +43,7 @@ def command(
     Example:
       solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
     """
-    from solo_dimreg.benchmark import run_suite
+    from solo_dimreg.benchmark import default_jobs, run_suite
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnostics.runs import results_table
 
@@ -46,6 +52,7 @@ def command(
         from solo_dimreg.datasets.digits import write_digits
 
         write_digits(Path("datasets/digits"))
-    results = run_suite(name, out, seeds, rows, overrides, linear_overrides, say=click.echo)
+    jobs = jobs or default_jobs()
+    results = run_suite(name, out, seeds, rows, overrides, linear_overrides, jobs, say=click.echo)
     print_table(*results_table(results["summary"]))
     click.echo(f"Report: {out / 'report.html'}")
