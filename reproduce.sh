@@ -11,11 +11,12 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
                the full benchmarks; each says which data it expects where
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
+  bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
   setup        only make the environment (.venv); the other commands do this as needed
   test         lint, type-check and test
   help         this text
 
-OPTIONS are handed on to `solo-dimreg benchmark`, `sprites` or `toy`, or to pytest. Results go to results/COMMAND.
+OPTIONS are handed on to `solo-dimreg benchmark`, `sprites`, `toy` or `bench`, or to pytest. Results go to results/COMMAND.
 
 With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
 published solo-learn. Needs Python 3.11 on Linux (x86-64).
@@ -106,6 +107,10 @@ case "$command" in
   toy)
     setup
     "$venv/bin/python" -m solo_dimreg toy --out results/toy "$@"
+    ;;
+  bench)
+    setup
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" "$venv/bin/python" -m solo_dimreg bench "$@"
     ;;
   test)
     setup

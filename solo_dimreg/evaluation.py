@@ -126,9 +126,7 @@ class _Extracted(nn.Module):
         return features.flatten(1)
 
 
-def _features_of(
-    host: Host, run: Run, datasets: Sequence[Any], num_workers: int
-) -> tuple[Any, nn.Module]:
+def _features_of(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Any, nn.Module]:
     splits = _extract(host, run, datasets, num_workers)
     images = [TensorDataset(split.features[:, :, None, None], split.labels) for split in splits]
     return images, _Extracted(splits[0].features.shape[1])

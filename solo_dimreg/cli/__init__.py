@@ -16,6 +16,7 @@ COMMANDS = {
     "linear": "Evaluate a checkpoint with solo-learn's linear probe.",
     "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",
     "diagnose": "Tell whether a representation has collapsed, and write a page about it.",
+    "bench": "Measure what losses, regularizers and the monitor cost.",
     "benchmark": "Pretrain and evaluate several methods and compare them.",
     "report": "Compare finished runs on one page, as HTML and as Markdown.",
     "sprites": "Compare the LID of representations with the true dimension of drawn images.",

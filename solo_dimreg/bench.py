@@ -1,0 +1,288 @@
+"""What the add-on costs: every figure a ratio of medians, measured in turn in one process.
+
+Beside each function stands its textbook formulation, which must give the same loss and gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import shared_gathers
+from solo_dimreg.functional import directclr_loss, effective_rank, ldreg_loss, zca_whiten
+from solo_dimreg.functional.adadim import ntxent_loss, vicreg_loss
+from solo_dimreg.nn import AdaDim, Decorrelation, DirectCLR, EffectiveRank, LDReg, ShuffledDBN
+
+Loss = Callable[[Tensor], Tensor]
+# Value and gradient, relative; float32 features leave a textbook's distances about a thousandth of it.
+AGREEMENT = 1e-3
+IMAGES_OF_AN_EPOCH = 1437  # of the digits
+STEP = 256
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function on features of some shape, beside its textbook formulation."""
+
+    name: str
+    shape: tuple[int, int]
+    ours: Loss
+    textbook: Loss
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the result.
+
+    Attributes:
+        ratio: what is named by ``of`` took this many times as long, or needed this many times the memory.
+        agrees: loss and gradient are those of the textbook; None where there is none.
+    """
+
+    name: str
+    shape: str
+    of: str
+    ratio: float
+    agrees: bool | None = None
+
+
+def features(shape: tuple[int, int], seed: int = 0) -> Tensor:
+    """Non-negative features around a surface of 24 dimensions, as an encoder makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(shape[0], 24, generator=generator) @ torch.randn(24, shape[1], generator=generator)
+    return (latent + torch.randn(*shape, generator=generator)).relu()
+
+
+def textbook_ldreg(x: Tensor, k: int) -> Tensor:
+    """All distances by a matrix product, all of them sorted, and autograd through both."""
+    distances = torch.cdist(x, x.detach(), compute_mode="use_mm_for_euclid_dist")
+    nearest = distances.sort(dim=1).values[:, 1 : k + 1]
+    mean = nearest[:, :-1].mean(dim=1)
+    return -(mean / (nearest[:, -1] - mean)).log().mean()
+
+
+def textbook_effective_rank(x: Tensor) -> Tensor:
+    """Through the singular value decomposition of the features."""
+    values = torch.linalg.svdvals(x - x.mean(dim=0))
+    p = values / values.sum()
+    return torch.special.entr(p).sum().exp()
+
+
+def textbook_whitening(x: Tensor) -> Tensor:
+    """Autograd through the eigenvectors, which is NaN for equal eigenvalues."""
+    centred = x - x.mean(dim=0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+    return _rows(centred @ (vectors / (values + 1e-5).sqrt() @ vectors.T))
+
+
+def textbook_directclr(x: Tensor) -> Tensor:
+    """InfoNCE of the first entries, as a paper writes it."""
+    z1, z2 = F.normalize(x[:, :360]).chunk(2)
+    logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1))
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def _rows(z: Tensor) -> Tensor:
+    """A scalar that treats all rows and columns differently."""
+    weights = torch.arange(1.0, z.shape[1] + 1) / z.shape[1]
+    return (z * weights).sin().mean()
+
+
+LDREG = (
+    (512, 512, 64),
+    (768, 384, 48),
+    (1024, 2048, 64),
+    (2048, 2048, 64),
+    (3072, 1536, 96),
+    (4096, 2048, 64),
+)
+LARGE = (8192, 2048, 128)
+
+
+def cases(large: bool = False) -> list[Case]:
+    """All functions; with ``large``, LDReg's loss of 8,192 features too, which takes a minute."""
+
+    def ldreg(b: int, d: int, k: int) -> Case:
+        return Case(f"LDReg, k = {k}", (b, d), partial(ldreg_loss, k=k), partial(textbook_ldreg, k=k))
+
+    return [
+        *(ldreg(*shape) for shape in (*LDREG, *((LARGE,) if large else ()))),
+        Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
+        Case("DBN", (512, 128), lambda x: _rows(zca_whiten(x)), textbook_whitening),
+        Case(
+            "DirectCLR",
+            (512, 2048),
+            lambda x: directclr_loss(x[: len(x) // 2], x[len(x) // 2 :]),
+            textbook_directclr,
+        ),
+    ]
+
+
+def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Figure]:
+    """Measures everything, a figure at a time."""
+    for case in cases(large):
+        yield from compare(case, repeats)
+    if steps:
+        yield from compare_steps(repeats)
+
+
+def compare(case: Case, repeats: int) -> Iterator[Figure]:
+    """Time, in turn, and memory, each in its own process, of forward and backward."""
+    x = features(case.shape)
+    shape = " x ".join(map(str, case.shape))
+    agrees = _agree(_value_and_gradient(case.ours, x), _value_and_gradient(case.textbook, x))
+    functions = [partial(_value_and_gradient, each, x) for each in (case.textbook, case.ours)]
+    textbook, ours, product = medians([*functions, lambda: x @ x.T], repeats)
+    yield Figure(case.name, shape, "textbook's time over ours", textbook / ours, agrees)
+    if case.name.startswith("LDReg"):
+        yield Figure(case.name, shape, "ours over one x @ x.T", ours / product)
+        memory = [extra_memory(case.name, case.shape, which) for which in ("ours", "textbook")]
+        yield Figure(case.name, shape, "our extra memory over the textbook's", memory[0] / max(memory[1], 1))
+
+
+def medians(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Seconds of each, the median of as many rounds, in each of which all take their turn."""
+    for function in functions:
+        function()
+    rounds = []
+    for _ in range(repeats):
+        seconds = []
+        for function in functions:
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+        rounds.append(seconds)
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _value_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    value = loss(x)
+    return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool:
+    """The same loss and, in all but a hundredth of the rows, the same gradient.
+
+    In a few rows the textbook's rounding takes one of two almost equally far neighbours for the other.
+    """
+    value, gradient = (a - b for a, b in zip(ours, textbook, strict=True))
+    near = gradient.norm(dim=1) <= AGREEMENT * textbook[1].norm(dim=1)
+    return abs(float(value)) <= AGREEMENT * abs(float(textbook[0])) and float(near.float().mean()) >= 0.99
+
+
+def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
+    """Bytes by which a process grows at most for one forward and backward of a case."""
+    command = [sys.executable, "-m", "solo_dimreg.bench", name, *map(str, shape), which]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _measure_memory(name: str, b: str, d: str, which: str) -> None:
+    (case,) = (c for c in cases(large=True) if c.name == name and c.shape == (int(b), int(d)))
+    loss = getattr(case, which)
+    _value_and_gradient(loss, features((130, 64)))  # what libraries take at their first call
+    x = features(case.shape)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    before = _memory("VmRSS")
+    _value_and_gradient(loss, x)
+    print(_memory("VmHWM") - before)
+
+
+def _memory(kind: str) -> int:
+    """Of this process, in bytes; unlike ``getrusage``, without what its parent held."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
+    return int(line.split()[1]) * 1024
+
+
+class _Step:
+    """A training step of a ResNet-18 on 256 noise images of 32 x 32, with two views."""
+
+    def __init__(self, last: nn.Module | None = None) -> None:
+        from torchvision.models import resnet18
+
+        torch.manual_seed(0)
+        self.backbone = resnet18()
+        self.backbone.fc = nn.Identity()  # type: ignore[assignment]
+        self.projector = nn.Sequential(
+            nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 256), last or nn.Identity()
+        )
+        self.views = torch.randn(2, STEP, 3, 32, 32)
+
+    def __call__(self, loss: Callable[[list[Tensor], list[Tensor]], Tensor]) -> float:
+        with shared_gathers(STEP):
+            r = [self.backbone(view) for view in self.views]
+            value = loss(r, [self.projector(each) for each in r])
+        value.backward()
+        return float(value.detach())
+
+
+def compare_steps(repeats: int) -> Iterator[Figure]:
+    """What a term, a method and the monitor add to a whole step, against the nearest baseline."""
+    step, whitened = _Step(), _Step(ShuffledDBN(256, 8))
+    standardized = _Step(nn.BatchNorm1d(256, affine=False))
+    ldreg, decorrelation, rank = LDReg(), Decorrelation(), EffectiveRank()
+    adadim, direct = AdaDim(), DirectCLR(dim=90)
+    runs: dict[str, Callable[[], object]] = {
+        "simclr": lambda: step(lambda r, z: ntxent_loss(z[0], z[1])),
+        "ldreg": lambda: step(lambda r, z: ntxent_loss(z[0], z[1]) + 0.01 * ldreg(r)),
+        "decorrelation": lambda: step(lambda r, z: ntxent_loss(z[0], z[1]) + 0.01 * decorrelation(z)),
+        "effective_rank": lambda: step(lambda r, z: ntxent_loss(z[0], z[1]) + 0.01 * rank(r)),
+        "vicreg": lambda: step(lambda r, z: vicreg_loss(z[0], z[1])),
+        "adadim": lambda: step(lambda r, z: adadim(r, z)),
+        "infonce": lambda: step(lambda r, z: directclr_loss(r[0], r[1], dim=512)),
+        "directclr": lambda: step(lambda r, z: direct(r[0], r[1])),
+        "bn": lambda: standardized(lambda r, z: F.mse_loss(z[0], z[1])),
+        "shuffled_dbn": lambda: whitened(lambda r, z: F.mse_loss(z[0], z[1])),
+        "monitor": _monitor(),
+    }
+    seconds = dict(zip(runs, medians(list(runs.values()), repeats), strict=True))
+    shape = f"ResNet-18, {STEP} x 32 x 32"
+    pairs = {
+        **dict.fromkeys(("ldreg", "decorrelation", "effective_rank"), "simclr"),
+        **{"adadim": "vicreg", "directclr": "infonce", "shuffled_dbn": "bn"},
+    }
+    for name, baseline in pairs.items():
+        yield Figure(
+            name, shape, f"time of a step over that of {baseline}", seconds[name] / seconds[baseline]
+        )
+    epoch = seconds["simclr"] * IMAGES_OF_AN_EPOCH / STEP
+    yield Figure("monitor", shape, f"time over that of an epoch of {IMAGES_OF_AN_EPOCH} images",
+                 seconds["monitor"] / epoch)  # fmt: skip
+
+
+def _monitor() -> Callable[[], object]:
+    from solo_dimreg.diagnostics.monitor import DEFAULTS, _figures
+
+    r, z = features((DEFAULTS["max_samples"], 512)), features((DEFAULTS["max_samples"], 256), seed=1)
+    return lambda: _figures(DEFAULTS["metrics"], r, z)
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor, instruction set, threads and torch: ratios depend on them, too."""
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def as_json(figures: Sequence[Figure]) -> str:
+    """All figures, with the machine."""
+    return json.dumps({**describe_machine(), "figures": [asdict(figure) for figure in figures]}, indent=2)
+
+
+if __name__ == "__main__":
+    _measure_memory(*sys.argv[1:])

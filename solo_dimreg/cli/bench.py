@@ -1,0 +1,41 @@
+"""``solo-dimreg bench``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("bench")
+@click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Rounds of which the median is taken.",
+)
+@click.option("--large", is_flag=True, help="LDReg's loss of 8,192 features too.")
+@click.option("--steps/--no-steps", default=True, show_default=True, help="Measure whole training steps.")
+def command(as_json_: bool, repeats: int, large: bool, steps: bool) -> None:
+    """Measure what losses, regularizers and the monitor cost, as ratios.
+
+    Beside each function stands its textbook formulation, in the same process and in turn; the two must give
+    the same loss and gradient, or the exit status is 1. Takes minutes; nothing else should run.
+    """
+    from solo_dimreg import bench
+    from solo_dimreg.cli.output import print_table
+
+    figures = []
+    for figure in bench.run(repeats, large, steps):
+        figures.append(figure)
+        click.echo(f"{figure.name}, {figure.shape}: {figure.of}: {figure.ratio:.3g}", err=True)
+    if as_json_:
+        click.echo(bench.as_json(figures))
+    else:
+        machine = bench.describe_machine()
+        click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
+        verdicts = {True: "yes", False: "NO", None: ""}
+        rows = [[f.name, f.shape, f.of, f"{f.ratio:.3g}", verdicts[f.agrees]] for f in figures]
+        print_table(["what", "on", "ratio", "value", "same loss and gradient"], rows)
+    if any(figure.agrees is False for figure in figures):
+        raise SystemExit(1)
