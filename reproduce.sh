@@ -79,11 +79,12 @@ run_tests() {
   local cores
   cores=$(getconf _NPROCESSORS_ONLN)
   unset HYDRA_FULL_ERROR
-  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}" WANDB_MODE=offline MPLBACKEND=Agg
+  # A worker on each core, with one thread: threads of small networks wait for each other.
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=offline MPLBACKEND=Agg
   "$venv/bin/ruff" check .
   "$venv/bin/ruff" format --check .
   "$venv/bin/mypy"
-  "$venv/bin/python" -m pytest "$@"
+  "$venv/bin/python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadgroup "$@"
 }
 
 command=${1:-quick}

@@ -14,7 +14,21 @@ from solo_dimreg.cli import main
 from solo_dimreg.datasets.digits import write_digits
 from solo_dimreg.hosts import Host, register
 
-torch.set_num_threads(2)
+# Workers of pytest-xdist, one on each core, would wait for each other's threads.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+# What these fixtures make is made once: the tests that use them run in one worker.
+SHARED = ("all_results", "site", "study", "wheel", "without_block")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                # Of the methods, each by itself: they share nothing, and are many.
+                part = item.callspec.params["name"] if name == "without_block" else ""
+                item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{name}-{part}"))
 
 
 @pytest.fixture(scope="session")

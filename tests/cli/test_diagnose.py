@@ -367,6 +367,7 @@ def test_a_checkpoint_of_another_architecture(here: Any, folder: Path, few_digit
         "optimizer.batch_size=32",
         "checkpoint.dir=out",
         "backbone.name=timm/test_resnet",
+        "~backbone.kwargs",
     ]
     assert here("pretrain", "-cp", "digits", "-cn", "simclr", *data, *options).returncode == 0
     (checkpoint,) = folder.glob("out/*/*/*.ckpt")

@@ -29,7 +29,7 @@ def test_end_to_end_on_a_slice_of_the_digits(
     assert "method_kwargs" not in "".join(table) and "| regularizers.ldreg.k | – |" in "".join(table)
     for run in results["runs"]:
         assert run["environment"]["torch"] == torch.__version__ and run["finished"].endswith("UTC")
-        assert len(run["spectrum"]) == 512 and run["spectrum"] == sorted(run["spectrum"], reverse=True)
+        assert len(run["spectrum"]) == 256 and run["spectrum"] == sorted(run["spectrum"], reverse=True)
     for name in ("accuracy.png", "spectra.png", "curve-val_acc1.png"):
         assert Path("results", name).read_bytes().startswith(b"\x89PNG")
     assert "ldreg_simclr" in Path("results/report.html").read_text()
@@ -68,3 +68,32 @@ def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str) -> 
     if name == "quick":
         assert len({config["max_epochs"] for config in configs.values()}) == 1
         assert len({config["backbone"]["name"] for config in configs.values()}) == 1
+
+
+def test_rows_side_by_side_are_those_one_by_one(
+    tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    arguments = (
+        *("quick", Path("results"), 1, ["simclr", "bn"]),
+        ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0", *paths],
+        ["max_epochs=1", "optimizer.batch_size=32"],
+    )
+    said: list[str] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    together = run_suite(*arguments, jobs=2, say=said.append)
+    assert said[0] == "2 runs, 2 at a time with 1 thread each" and said[-1].startswith("[2/2] ")
+    assert [run["method"] for run in together["runs"]] == ["simclr", "bn"]
+    again = run_suite(*arguments, jobs=2, say=said.append)
+    assert again == together and "finished before" in said[-1]
+    assert "max_epochs" in Path("results/runs/bn/seed5/log.txt").read_text()
+    torch.set_num_threads(1)
+    try:
+        alone = run_suite("quick", Path("alone"), *arguments[2:], say=said.append)
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(together["runs"], alone["runs"], strict=True):
+        for name in ("linear_acc1", "knn_acc1", "effective_rank", "spectrum"):
+            assert one[name] == other[name]

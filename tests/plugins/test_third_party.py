@@ -88,7 +88,8 @@ def pretrain(site: Path, few_digits: Path, cwd: Path, *overrides: str):
     return solo_dimreg(
         site,
         *("pretrain", "--config-path", "digits", "--config-name", "simclr", "name=spread-digits"),
-        *("method=spread", "backbone.name=small_network", "max_epochs=1", "scheduler.warmup_epochs=0"),
+        *("method=spread", "backbone.name=small_network", "~backbone.kwargs", "max_epochs=1"),
+        "scheduler.warmup_epochs=0",
         *("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out", "~method_kwargs"),
         *(f"data.{split}_path={few_digits / split}" for split in ("train", "val")),
         *overrides,
