@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -149,6 +149,7 @@ def run_suite(
     ]
     labels = [f"{row.name}, seed {seed}" for row, seed in plan]
     results: dict[int, dict[str, Any]] = {}
+    jobs = min(jobs, len(runs))
     for number, result in (_one_by_one if jobs == 1 else _side_by_side)(runs, labels, jobs, say):
         results[number] = result
         summary = write_results(name, out, [results[number] for number in sorted(results)])
@@ -180,7 +181,6 @@ def _side_by_side(
     runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The results in the order in which they come."""
-    jobs = min(jobs, len(runs))
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
@@ -199,6 +199,8 @@ def _side_by_side(
                 yield number, result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()  # who interrupts us does not always interrupt them
             raise
 
 

@@ -10,7 +10,7 @@ from solo_dimreg import bench
 
 @pytest.mark.parametrize("case", bench.cases(), ids=lambda case: f"{case.name} {case.shape}")
 def test_the_textbook_gives_the_same_loss_and_gradient(case):
-    x = bench.features((256, 512), seed=1).double()
+    x = bench.features((256, min(512, case.shape[1])), seed=1).double()
     ours, textbook = (bench._value_and_gradient(loss, x) for loss in (case.ours, case.textbook))
     torch.testing.assert_close(ours, textbook, rtol=1e-4, atol=1e-9)
     assert bench._agree(ours, textbook)

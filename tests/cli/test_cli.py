@@ -96,7 +96,7 @@ def fails(run: subprocess.CompletedProcess, *words: str) -> None:
         ("simclr", ["data.format=dalli"], ["data.format", "Did you mean 'dali'"]),
         ("simclr", ["optimizer.batch_size=5000"], ["optimizer.batch_size", "5000", "120"]),
         ("simclr", ["optimiser.lr=1"], ["optimiser"]),
-        ("directclr", ["method_kwargs.dim=4096"], ["method_kwargs.dim", "4096", "512"]),
+        ("directclr", ["method_kwargs.dim=4096"], ["method_kwargs.dim", "4096", "256"]),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(

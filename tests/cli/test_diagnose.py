@@ -131,9 +131,9 @@ def test_a_checkpoint_brings_its_images(here: Any, folder: Path, few_digits: Pat
     assert run.returncode == 0, run.stderr
     (found,) = inputs(folder / "diagnosis")
     sizes = [(found[name]["samples"], found[name]["dimensions"]) for name in ("features", "embeddings")]
-    assert sizes == [(120, 512), (120, 128)]
+    assert sizes == [(120, 256), (120, 128)]
     assert [line["class"] for line in found["classes"]] == list("0123456789")
-    assert "Fewer samples (120) than dimensions (512)" in run.stdout
+    assert "Fewer samples (120) than dimensions (256)" in run.stdout
 
     val = here("diagnose", "out", "--split", "val", "--out", "val")
     images = here("diagnose", "out", "--images", str(few_digits / "val"), "--out", "images")
