@@ -14,8 +14,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from zipfile import is_zipfile
 
@@ -184,7 +186,7 @@ def _side_by_side(
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
         futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
         try:
             for done, future in enumerate(as_completed(futures), 1):
@@ -202,6 +204,19 @@ def _side_by_side(
             for child in active_children():
                 child.terminate()  # who interrupts us does not always interrupt them
             raise
+
+
+def _start_worker(threads: int) -> None:
+    """Takes its share of the cores, and ends with its parent, however that ends."""
+    torch.set_num_threads(threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
 
 
 def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
