@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -32,15 +32,27 @@ def check_pair(name1: str, x1: Tensor, name2: str, x2: Tensor) -> None:
 
 
 def check_int(name: str, value: Any, minimum: int) -> None:
-    """Refuses anything but an integer of at least ``minimum``; ``True`` and ``2.0`` are not integers here."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    """Refuses anything but an integer, of Python or NumPy, of at least ``minimum``; ``True`` is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ConfigError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Refuses anything but ``True`` and ``False``."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Refuses anything but a finite number above 0."""
     if not _is_number(value) or value <= 0:
         raise ConfigError(f"{name} must be a finite number > 0, got {value!r}.")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuses anything but a finite number."""
+    if not _is_number(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}.")
 
 
 def check_between(name: str, value: Any, low: float, high: float = math.inf) -> None:

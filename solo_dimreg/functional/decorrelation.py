@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +12,7 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.spectrum import inverse_square_root, subtract_mean
+from solo_dimreg.functional.spectrum import column_lengths, inverse_square_root, subtract_mean
 
 
 @full_precision
@@ -28,14 +31,15 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
     Args:
         x: embeddings, shape (B, D).
         num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
-        eps: added to the eigenvalues, above 0; small against them, or the covariance stays below the
-            identity.
+        eps: added to the eigenvalues, at least 0; small against them, or the covariance stays below the
+            identity. With 0, as in the released code of [2], eigenvalues below the rounding error count as
+            that.
 
     Returns:
         The whitened embeddings, shape (B, D).
 
     Raises:
-        ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is not above 0.
+        ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is below 0.
     """
     mean, covariance = whitening_statistics(x, num_groups)
     return apply_whitening(x, mean, covariance, eps)
@@ -77,15 +81,15 @@ def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e
         x: embeddings, shape (B, D).
         mean: shape (D,).
         covariance: shape (G, D / G, D / G).
-        eps: added to the eigenvalues, above 0.
+        eps: added to the eigenvalues, at least 0.
 
     Returns:
         Shape (B, D).
 
     Raises:
-        ValueError: ``eps`` is not above 0.
+        ValueError: ``eps`` is below 0.
     """
-    check_positive("eps", eps)
+    check_between("eps", eps, 0)
     return whiten_with(x, mean, inverse_square_root(covariance, eps))
 
 
@@ -164,12 +168,18 @@ def variance_hinge(x: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Ten
 
     Args:
         x: embeddings, shape (B, D).
-        target_std: standard deviation from which an axis is not penalized.
-        eps: added to the variance, which divides by B - 1.
+        target_std: standard deviation from which an axis is not penalized, above 0.
+        eps: added to the variance, which divides by B - 1; above 0.
 
     Returns:
         The penalty, a scalar.
+
+    Raises:
+        ValueError: an option is not above 0, or ``x`` is not of shape (B, D).
     """
+    check_features("x", x)
+    check_positive("target_std", target_std)
+    check_positive("eps", eps)
     variance = ((x - x.mean(dim=0)) ** 2).sum(dim=0) / max(len(x) - 1, 1)
     return F.relu(target_std - (variance + eps).sqrt()).mean()
 
@@ -186,17 +196,31 @@ def covariance_penalty(x: Tensor) -> Tensor:
 
     Returns:
         The penalty, a scalar.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
+    check_features("x", x)
     centred = x - x.mean(dim=0)
     covariance = centred.T @ centred / max(len(x) - 1, 1)
     return (_off_diagonal(covariance) ** 2).sum() / x.shape[1]
 
 
-def check_groups(num_features: int, num_groups: int) -> None:
-    """Refuses a number of groups that does not divide the number of axes."""
+def check_groups(num_features: int, num_groups: Any) -> int:
+    """The number of groups; refuses one that does not divide the number of axes."""
     check_int("num_groups", num_groups, minimum=1)
     if num_features % num_groups:
         raise ConfigError(f"num_groups must divide the {num_features} axes, got {num_groups}.")
+    return int(num_groups)
+
+
+def automatic_groups(num_features: int, samples: int) -> int:
+    """Groups of at most half as many axes as there are samples: the least divisor of D from 2 D / B on.
+
+    After the released code of Hua et al. (ICCV 2021), which has ``ceil(2 D / B)`` groups, a divisor or not.
+    """
+    least = min(math.ceil(2 * num_features / samples), num_features)
+    return next(groups for groups in range(least, num_features + 1) if num_features % groups == 0)
 
 
 def check_decorrelation_options(correlation_weight: float, variance_weight: float, target_std: float) -> None:
@@ -209,7 +233,7 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
 def _correlation(x: Tensor) -> Tensor:
     """The correlation matrix, (D, D), with zeros for constant axes."""
     centred = subtract_mean(x)
-    length = torch.linalg.vector_norm(centred, dim=0)
+    length = column_lengths(centred)
     unit = centred / torch.where(length == 0, 1, length)
     return unit.T @ unit
 

@@ -76,6 +76,13 @@ def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1
 
 
 def normalize_rows(x: Tensor) -> Tensor:
-    """Scales each row to length 1; unlike ``F.normalize``, a row of zeros gets no gradient of 1e12."""
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / torch.where(length > 1e-12, length, 1)
+    """Scales each row to length 1, however long it is; a row of zeros stays.
+
+    Unlike with ``F.normalize``, a row shorter than 1e-12 gets gradient 0 instead of one of 1e12 and more.
+    """
+    # In units of its largest entry, the squares of a row neither overflow nor vanish.
+    peak = x.detach().abs().amax(dim=1, keepdim=True)
+    scaled = x / torch.where(peak > 0, peak, 1)
+    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    unit = scaled / torch.where(length > 0, length, 1)
+    return torch.where(peak > 1e-12, unit, unit.detach())

@@ -10,6 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from solo_dimreg.functional._checks import check_features, check_int
 from solo_dimreg.functional._precision import full_precision, no_autocast
+from solo_dimreg.functional.directclr import normalize_rows
+
+# Those that the released code of alpha-ReQ fits, both included.
+POWER_LAW_RANKS = (4, 100)
 
 
 @full_precision
@@ -38,12 +42,13 @@ def effective_rank(x: Tensor, center: bool = False) -> Tensor:
 
 
 @full_precision
-def singular_spectrum(x: Tensor) -> Tensor:
+def singular_spectrum(x: Tensor, normalize: bool = False) -> Tensor:
     """Singular values of the covariance matrix of ``x``, in descending order [1, sec. 3].
 
     The covariance is that of the columns over the rows, centred and divided by B - 1. Its logarithm is the
-    spectrum that [1] plots. Computed from the singular values of the centred features, which keeps the small
-    ones accurate; the D - min(B, D) that a small batch leaves undetermined are 0.
+    spectrum that [1] plots; its released script scales the rows to length 1 first: ``normalize=True``.
+    Computed from the singular values of the centred features, which keeps the small ones accurate; the
+    D - min(B, D) that a small batch leaves undetermined are 0.
 
     References:
         [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
@@ -51,6 +56,7 @@ def singular_spectrum(x: Tensor) -> Tensor:
 
     Args:
         x: features, shape (B, D).
+        normalize: scale the rows to length 1 first.
 
     Returns:
         The singular values, shape (D,).
@@ -59,7 +65,8 @@ def singular_spectrum(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    values = singular_values(subtract_mean(x)) ** 2 / max(len(x) - 1, 1)
+    centred = subtract_mean(normalize_rows(x) if normalize else x)
+    values = singular_values(centred) ** 2 / max(len(x) - 1, 1)
     return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
 
 
@@ -91,8 +98,9 @@ def alpha_req(x: Tensor) -> Tensor:
     """alpha-ReQ: the exponent of the power law that the covariance spectrum decays with [1].
 
     The eigenvalues of the covariance are taken to follow ``lambda_i ~ i^-alpha``; alpha is the slope of the
-    least squares line through all points ``(ln i, -ln lambda_i)`` of the nonzero eigenvalues, the leading one
-    included. [1] finds the best representations near 1.
+    least squares line through the points ``(ln i, -ln lambda_i)`` of the ranks i from 4 to 100, weighted by
+    1 / i, as in the authors' released code: the leading eigenvalues follow no power law, and the last ones of
+    a sample are far below those of its distribution. [1] finds the best representations near 1.
 
     References:
         [1] Agrawal et al., alpha-ReQ: Assessing Representation Quality in Self-Supervised Learning by
@@ -102,24 +110,27 @@ def alpha_req(x: Tensor) -> Tensor:
         x: features, shape (B, D).
 
     Returns:
-        alpha, a scalar; NaN where fewer than two nonzero eigenvalues leave it undefined.
+        alpha, a scalar; NaN where fewer than five nonzero eigenvalues leave it undefined.
 
     Raises:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    spectrum = singular_spectrum(x)
+    values = singular_values(subtract_mean(x))
     # What is below is the rounding error of x, whose spectrum would be fitted too.
-    floor = (8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x)) ** 2 / max(len(x) - 1, 1)
-    return power_law_exponent(spectrum[spectrum > floor])
+    floor = 8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, dtype=torch.float64)
+    values = values[values > floor]
+    return power_law_exponent((values / values[:1]) ** 2)
 
 
 def power_law_exponent(spectrum: Tensor) -> Tensor:
-    """The exponent of the power law through eigenvalues above 0, descending: what alpha-ReQ fits."""
-    logs = spectrum.log()
-    positions = torch.arange(1, len(logs) + 1, device=logs.device, dtype=logs.dtype).log()
-    centred = positions - positions.mean()
-    return -(centred * logs).sum() / (centred**2).sum()
+    """The exponent of the power law through eigenvalues above 0, descending, at ``POWER_LAW_RANKS``."""
+    first, last = POWER_LAW_RANKS
+    logs = spectrum[first - 1 : last].log()
+    ranks = torch.arange(first, first + len(logs), device=logs.device, dtype=logs.dtype)
+    weights = 1 / ranks / (1 / ranks).sum()
+    positions = ranks.log() - (weights * ranks.log()).sum()
+    return -(weights * positions * logs).sum() / (weights * positions**2).sum()
 
 
 @full_precision
@@ -153,12 +164,13 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
             f"x must hold samples_per_class = {samples_per_class} consecutive rows for each of at least two "
             f"samples, got {len(x)} rows."
         )
-    classes = x.view(-1, samples_per_class, x.shape[1])
+    # In float64: the square of 1e20 is no float32, and eps not nothing beside that of 1e-3.
+    classes = x.double().view(-1, samples_per_class, x.shape[1])
     means = classes.mean(dim=1)
     deviations = (classes - means.unsqueeze(1)).flatten(0, 1)
     within = inverse_square_root(deviations.T @ deviations / len(deviations), eps=1e-4)
     values = singular_values((means - means.mean(dim=0)) @ within) ** 2
-    return smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))]))
+    return smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))])).to(x.dtype)
 
 
 @full_precision
@@ -175,7 +187,8 @@ def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
 
     Args:
         matrix: shape (..., g, g).
-        eps: added to each eigenvalue, above 0.
+        eps: added to each eigenvalue, at least 0. With 0, those below the machine epsilon, relative to the
+            largest, count as that; a matrix of zeros as the identity.
 
     Returns:
         Shape (..., g, g).
@@ -189,7 +202,12 @@ class _InverseSquareRoot(torch.autograd.Function):
         poison = _poison(matrix)  # as for singular_values: NaN instead of an error
         values, vectors = torch.linalg.eigh(torch.where(poison == 0, matrix, 0))
         # Rounding leaves eigenvalues of 0 slightly negative.
-        roots = (values.clamp_min(0) + eps).sqrt() + poison
+        values = values.clamp_min(0)
+        if eps == 0:
+            largest = values.amax(dim=-1, keepdim=True)
+            least = torch.where(largest > 0, torch.finfo(values.dtype).eps * largest, 1)
+            values = torch.maximum(values, least)
+        roots = (values + eps).sqrt() + poison
         return vectors / roots.unsqueeze(-2) @ vectors.mT, roots, vectors
 
     @staticmethod
@@ -221,8 +239,13 @@ def subtract_mean(x: Tensor) -> Tensor:
     What such a column keeps of its mean's rounding error is no direction that the features spread in.
     """
     centred = x - x.mean(dim=0)
-    rounding = 16 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x.detach(), dim=0)
-    return torch.where(torch.linalg.vector_norm(centred.detach(), dim=0) <= rounding, 0, centred)
+    rounding = 16 * torch.finfo(x.dtype).eps * column_lengths(x.detach())
+    return torch.where(column_lengths(centred.detach()) <= rounding, 0, centred)
+
+
+def column_lengths(x: Tensor) -> Tensor:
+    """The length of each column, (D,); its squares neither overflow nor vanish in float64."""
+    return torch.linalg.vector_norm(x, dim=0, dtype=torch.float64).to(x.dtype)
 
 
 def entropy(weights: Tensor) -> Tensor:

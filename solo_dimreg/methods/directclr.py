@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from solo_dimreg.distributed import all_gather, broadcast
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional import info_nce_loss
+from solo_dimreg.functional._checks import check_int, check_positive
 
 MODES = ("directclr", "baseline", "single", "simclr", "group")
 
@@ -57,16 +58,16 @@ def make_directclr(base: type) -> type:
             width = self.features_dim
             if mode not in MODES:
                 raise ConfigError(f"method_kwargs.mode: {unknown('mode', str(mode), MODES)}")
-            if not temperature > 0:
-                raise ConfigError(
-                    f"method_kwargs.temperature: {temperature!r} is not allowed; it must be > 0."
-                )
-            if mode == "directclr" and not (isinstance(dim, int) and 1 <= dim <= width):
+            check_positive("temperature", temperature)
+            check_int("dim", dim, minimum=1)
+            check_int("proj_output_dim", proj_output_dim, minimum=1)
+            check_int("num_groups", num_groups, minimum=1)
+            if mode == "directclr" and dim > width:
                 raise ConfigError(
                     f"method_kwargs.dim: {dim!r} is not allowed; it must be a whole number from 1 to "
                     f"{width}, the width of the backbone's features."
                 )
-            if mode == "group" and (num_groups < 1 or width % num_groups):
+            if mode == "group" and width % num_groups:
                 raise ConfigError(
                     f"method_kwargs.num_groups: {num_groups!r} is not allowed; it must divide {width}, "
                     "the width of the backbone's features."

@@ -130,7 +130,7 @@ def test_overflow_is_nan_and_no_error(function):
         (normal(4, 8), {"num_groups": 2}, "groups of 4 axes needs more than 4 samples, got 4"),
         (normal(9, 8), {"num_groups": 3}, "num_groups must divide the 8 axes, got 3"),
         (normal(9, 8), {"num_groups": 0}, "num_groups must be an integer >= 1, got 0"),
-        (normal(9, 8), {"eps": 0}, "eps must be a finite number > 0, got 0"),
+        (normal(9, 8), {"eps": -1}, "eps must be a finite number >= 0, got -1"),
         (normal(9), {}, r"shape \(B, D\)"),
     ],
 )

@@ -132,12 +132,35 @@ def with_covariance_eigenvalues(values, b=60, d=20):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("count", [2, 10, 20])
+@pytest.mark.parametrize("count", [5, 10, 20])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.3])
 def test_alpha_req_of_a_power_law_is_its_exponent(alpha, count, dtype):
     x = with_covariance_eigenvalues([i**-alpha for i in range(1, count + 1)]).to(dtype)
     tolerance = 1e-8 if dtype == torch.float64 else 1e-3
     assert alpha_req(x).item() == pytest.approx(alpha, abs=tolerance)
+
+
+def authors_exponent(spectrum):
+    """The weighted fit of alpha-ReQ's authors, by NumPy's least squares: ranks 4 to 100, weights 1 / rank."""
+    ranks = np.arange(1, len(spectrum) + 1)[3:100]
+    # polyfit squares its weights
+    return -np.polyfit(np.log(ranks), np.log(spectrum[3:100]), 1, w=ranks**-0.5)[0]
+
+
+@pytest.mark.parametrize("d", [12, 60, 200])
+def test_alpha_req_is_the_authors_fit(d):
+    x = normal(300, d) * torch.linspace(1, 3, d).exp() ** -1
+    expected = authors_exponent(singular_spectrum(x).numpy())
+    assert alpha_req(x).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "tolerance"), [(0.5, 0.1), (1.0, 0.1), (1.5, 0.1)])
+def test_alpha_req_of_a_sample_is_near_that_of_its_distribution(alpha, tolerance):
+    found = []
+    for seed in range(3):
+        x = normal(600, 512, seed=seed) * torch.arange(1.0, 513) ** (-alpha / 2)
+        found.append(alpha_req(x).item())
+    assert np.mean(found) == pytest.approx(alpha, abs=tolerance)
 
 
 @pytest.mark.parametrize("x", [torch.zeros(6, 4), torch.full((6, 4), 7.3), normal(1, 4), torch.ones(6, 1)])
@@ -217,3 +240,23 @@ def test_gradient_of_the_inverse_square_root(name):
 def test_wrong_shapes_are_refused(function):
     with pytest.raises(ValueError, match=r"x must have shape \(B, D\)"):
         function(torch.zeros(3))
+
+
+def test_the_spectrum_of_normalized_rows_is_directclrs():
+    x = normal(30, 12) + 1
+    unit = (x / x.norm(dim=1, keepdim=True)).numpy()
+    expected = np.linalg.svd(np.cov(unit.T), compute_uv=False)
+    np.testing.assert_allclose(singular_spectrum(x, normalize=True).numpy(), expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inverse_square_root_without_eps(dtype):
+    full = normal(20, 6)
+    covariance = (full.T @ full).to(dtype)
+    root = inverse_square_root(covariance, 0)
+    torch.testing.assert_close(root @ covariance @ root, torch.eye(6, dtype=dtype), rtol=1e-3, atol=1e-4)
+    for singular in (torch.zeros(4, 4, dtype=dtype), torch.ones(4, 4, dtype=dtype)):
+        singular.requires_grad_()
+        out = inverse_square_root(singular, 0)
+        (gradient,) = torch.autograd.grad(out.sum(), singular)
+        assert torch.isfinite(out).all() and torch.isfinite(gradient).all()
