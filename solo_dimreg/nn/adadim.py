@@ -10,7 +10,13 @@ from torch import Tensor
 
 from solo_dimreg.distributed import all_gather
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.functional._checks import check_between, check_choice, check_int, check_positive
+from solo_dimreg.functional._checks import (
+    check_between,
+    check_choice,
+    check_int,
+    check_number,
+    check_positive,
+)
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.adadim import adadim_loss, check_vicreg_weights, ntxent_loss, vicreg_loss
 from solo_dimreg.functional.information import check_order, matrix_entropies
@@ -26,48 +32,69 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 BETA_SCHEDULES = ("gradual", "constant", "linear")
 
 
-@torch.library.custom_op("solo_dimreg::rank_in_turn", mutates_args=("calls",))
-def _rank_in_turn(z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
-    """The effective rank of z at each ``every``-th call, and the last one in between; counts the calls.
+RANK_OF = ("view", "both")
+RANK_AGAINST = ("attainable", "start")
+
+
+@torch.library.custom_op("solo_dimreg::ranks_in_turn", mutates_args=("calls",))
+def _ranks_in_turn(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
+    """:func:`_ranks` at each ``every``-th call, and the last ones in between; counts the calls.
 
     The count is kept on the CPU, so that no device is waited for, and an operator for torch.compile, which
     would compile a branch on a number anew with every step.
     """
     due = int(calls) % every == 0
     calls += 1
-    return effective_rank(z).to(last) if due else last.clone()
+    return _ranks(r, z).to(last) if due else last.clone()
 
 
-@_rank_in_turn.register_fake
-def _(z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
+@_ranks_in_turn.register_fake
+def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
     return torch.empty_like(last)
+
+
+def _ranks(r: Tensor, z: Tensor) -> Tensor:
+    """The effective ranks of R and of Z, (2,), each the mean over the matrices of a stack (n, B, D)."""
+    return torch.stack([torch.stack([effective_rank(x) for x in stack]).mean() for stack in (r, z)])
 
 
 class AdaDim(Float32Buffers):
     """Moves the weight from filling the dimensions to spreading the samples as the embedding fills up [1].
 
-    ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta_t * I(R;Z)``, over all
+    ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta * I(R;Z)``, over all
     processes. A reconstruction from the abstract, the findings and the reviews of [1], whose code and
     equations were not at hand: every choice is an option.
 
-    After each call, ``metrics`` holds, detached: ``alpha``, ``beta``, ``erank`` (effective rank of Z), the
-    matrix-based entropies ``H_R`` and ``H_Z``, ``I_RZ``, and ``loss_sample`` and ``loss_dimension`` without
-    their weights.
+    After each call, ``metrics`` holds, detached: ``alpha``, ``beta``, ``H_R`` and ``H_Z``, the effective
+    ranks of R and Z by which [1] measures H(R) and H(Z); ``matrix_entropy_R`` and ``matrix_entropy_Z``, from
+    which ``I_RZ`` comes; and ``loss_sample`` and ``loss_dimension`` without their weights. The matrix entropy
+    of features that are not centred and not negative hardly moves: all of them share the direction of their
+    mean, so that their Gram matrix is close to one of rank 1 whatever else they do.
+
+    The embeddings of a fresh network have nearly full rank, of which the invariance first takes much away: in
+    short trainings alpha falls, and with ``rank_against="start"`` it stays 0.
 
     References:
         [1] Kokilepersaud et al., AdaDim: Dimensionality Adaptation for SSL Representational Dynamics,
             arXiv 2505.12576, 2025.
 
     Args:
-        alpha: "erank", the effective rank of the embeddings over the largest that it could be, averaged over
-            the training steps; "linear" or "cosine", from 0 to 1 over the training; or a fixed number from 0
-            to 1.
+        alpha: "erank", how far the effective rank of the embeddings has come, averaged over the training
+            steps; "linear" or "cosine", from 0 to 1 over the training; or a fixed number from 0 to 1.
+        rank_of: the effective rank is that of each "view", of which the mean is taken, or that of "both"
+            views as one matrix. The second falls as the views become alike: two equal views have half the
+            rank of two independent ones.
+        rank_against: the effective rank counts over the "attainable" one, min(B, d) for B rows; or from that
+            at the "start" of the training, alpha 0, to the attainable one, alpha 1.
         ema: weight of the past in that average, in [0, 1); the average is a buffer, without bias to its
             start.
         rank_every: number of training steps from one estimate of the effective rank to the next, at least 1;
             [1] takes it now and then, too.
-        beta: weight of I(R;Z), at least 0.
-        beta_schedule: "gradual", beta times alpha; "constant"; or "linear", from 0 to beta over the training.
+        gamma: weight of I(R;Z) in the loss. Above 0 it lowers I(R;Z), a bottleneck; below 0 it raises it. The
+            abstract of [1] says "gradual regularization of I(R;Z)", and one of its reviewers reads that as
+            raising it: the sign is disputed, hence yours to choose.
+        beta_schedule: "gradual", beta is gamma times alpha, as in [1]; "constant", gamma; or "linear", from 0
+            to gamma over the training.
         order: order of the entropies, 1 or 2; 1 takes the eigenvalues of matrices as wide as the batch.
         sample_weight: weight of NT-Xent, at least 0.
         dimension_weight: weight of VICReg, at least 0.
@@ -86,14 +113,17 @@ class AdaDim(Float32Buffers):
 
     rank_sum: Tensor
     rank_weight: Tensor
-    last_rank: Tensor
+    last_ranks: Tensor
+    start_rank: Tensor
 
     def __init__(
         self,
         alpha: str | float = "erank",
+        rank_of: str = "view",
+        rank_against: str = "attainable",
         ema: float = 0.99,
         rank_every: int = 10,
-        beta: float = 0.01,
+        gamma: float = 0.01,
         beta_schedule: str = "gradual",
         order: int = 2,
         sample_weight: float = 1.0,
@@ -108,11 +138,13 @@ class AdaDim(Float32Buffers):
             check_choice("alpha", alpha, ("erank", *SCHEDULES))
         else:
             check_between("alpha", alpha, 0, 1)
+        check_choice("rank_of", rank_of, RANK_OF)
+        check_choice("rank_against", rank_against, RANK_AGAINST)
         check_between("ema", ema, 0, 1)
         if ema == 1:
             raise ConfigError("ema must be below 1, got 1: the average would never move.")
         check_int("rank_every", rank_every, minimum=1)
-        check_between("beta", beta, 0)
+        check_number("gamma", gamma)
         check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
         check_order(order)
         check_between("sample_weight", sample_weight, 0)
@@ -120,9 +152,11 @@ class AdaDim(Float32Buffers):
         check_positive("temperature", temperature)
         check_vicreg_weights(sim, var, cov)
         self.alpha = alpha
+        self.rank_of = rank_of
+        self.rank_against = rank_against
         self.ema = ema
         self.rank_every = rank_every
-        self.beta = beta
+        self.gamma = gamma
         self.beta_schedule = beta_schedule
         self.order = order
         self.sample_weight = sample_weight
@@ -132,7 +166,8 @@ class AdaDim(Float32Buffers):
         self.metrics: dict[str, Tensor] = {}
         self.register_buffer("rank_sum", torch.zeros(()))
         self.register_buffer("rank_weight", torch.zeros(()))
-        self.register_buffer("last_rank", torch.ones(()))
+        self.register_buffer("last_ranks", torch.ones(2))
+        self.register_buffer("start_rank", torch.zeros(()))  # 0: not known yet
         self._calls = torch.zeros((), dtype=torch.long)
 
     @full_precision
@@ -157,17 +192,17 @@ class AdaDim(Float32Buffers):
 
         sample = ntxent_loss(z1, z2, self.temperature)
         dimension = vicreg_loss(z1, z2, **self.vicreg_weights)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.beta > 0):
-            h_r, h_z, information = matrix_entropies(r, z, self.order)
-        erank = self._effective_rank(z.detach())
-        alpha = self._alpha(erank / min(z.shape), progress)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gamma != 0):
+            entropy_r, entropy_z, information = matrix_entropies(r, z, self.order)
+        rank_r, rank_z, alpha = self._follow(r.detach(), z.detach(), progress)
         beta = self._beta(alpha, progress)
         self.metrics = {
             "alpha": alpha,
             "beta": beta,
-            "erank": erank,
-            "H_R": h_r.detach(),
-            "H_Z": h_z.detach(),
+            "H_R": rank_r,
+            "H_Z": rank_z,
+            "matrix_entropy_R": entropy_r.detach(),
+            "matrix_entropy_Z": entropy_z.detach(),
             "I_RZ": information.detach(),
             "loss_sample": sample.detach(),
             "loss_dimension": dimension.detach(),
@@ -177,25 +212,37 @@ class AdaDim(Float32Buffers):
         )
 
     @torch.no_grad()
-    def _effective_rank(self, z: Tensor) -> Tensor:
-        if not self.training:
-            return effective_rank(z)
-        rank = _rank_in_turn(z, self.last_rank, self._calls, self.rank_every)
-        # A step that overflowed is NaN, and will be skipped: it must not stay for good.
-        self.last_rank.copy_(torch.where(rank.isfinite(), rank, self.last_rank))
-        return rank
+    def _follow(self, r: Tensor, z: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The effective ranks of R and Z, and alpha."""
+        views = 2 if self.rank_of == "view" else 1
+        r, z = (x.view(views, -1, x.shape[1]) for x in (r, z))
+        ranks = self._effective_ranks(r, z)
+        return ranks[0], ranks[1], self._alpha(ranks[1], float(min(z.shape[1:])), progress)
 
-    @torch.no_grad()
-    def _alpha(self, fill: Tensor, progress: float) -> Tensor:
+    def _effective_ranks(self, r: Tensor, z: Tensor) -> Tensor:
+        if not self.training:
+            return _ranks(r, z)
+        ranks = _ranks_in_turn(r, z, self.last_ranks, self._calls, self.rank_every)
+        # A step that overflowed is NaN, and will be skipped: it must not stay for good.
+        self.last_ranks.copy_(torch.where(ranks.isfinite(), ranks, self.last_ranks))
+        return ranks
+
+    def _alpha(self, rank: Tensor, attainable: float, progress: float) -> Tensor:
         if not isinstance(self.alpha, str):
-            return torch.full_like(fill, self.alpha)
+            return torch.full_like(rank, self.alpha)
         if self.alpha in SCHEDULES:
-            return torch.full_like(fill, SCHEDULES[self.alpha](progress))
+            return torch.full_like(rank, SCHEDULES[self.alpha](progress))
+        filled = rank / attainable
+        if self.rank_against == "start":
+            start = torch.where(self.start_rank > 0, self.start_rank.to(rank), rank)
+            if self.training:
+                self.start_rank.copy_(torch.where(start.isfinite(), start, 0))
+            filled = ((rank - start) / (attainable - start).clamp_min(1e-6)).clamp_min(0)
         if self.training:
-            step = torch.where(fill.isfinite(), 1 - self.ema, 0).to(self.rank_sum)
-            self.rank_sum.lerp_(torch.where(fill.isfinite(), fill, 0).to(self.rank_sum), step)
+            step = torch.where(filled.isfinite(), 1 - self.ema, 0).to(self.rank_sum)
+            self.rank_sum.lerp_(torch.where(filled.isfinite(), filled, 0).to(self.rank_sum), step)
             self.rank_weight.lerp_(torch.ones_like(self.rank_weight), step)
-        return torch.where(self.rank_weight > 0, self.rank_sum / self.rank_weight, fill)
+        return torch.where(self.rank_weight > 0, self.rank_sum / self.rank_weight, filled)
 
     def get_extra_state(self) -> Tensor:
         """The number of training steps, of which every ``rank_every``-th estimates the effective rank."""
@@ -207,16 +254,17 @@ class AdaDim(Float32Buffers):
 
     def _beta(self, alpha: Tensor, progress: float) -> Tensor:
         if self.beta_schedule == "gradual":
-            return self.beta * alpha
-        return torch.full_like(alpha, self.beta * (progress if self.beta_schedule == "linear" else 1))
+            return self.gamma * alpha
+        return torch.full_like(alpha, self.gamma * (progress if self.beta_schedule == "linear" else 1))
 
     def extra_repr(self) -> str:
         """The options, for printing."""
         return (
-            f"alpha={self.alpha!r}, ema={self.ema}, rank_every={self.rank_every}, beta={self.beta}, "
-            f"beta_schedule={self.beta_schedule!r}, order={self.order}, sample_weight={self.sample_weight}, "
-            f"dimension_weight={self.dimension_weight}, temperature={self.temperature}, "
-            f"vicreg_weights={self.vicreg_weights}"
+            f"alpha={self.alpha!r}, rank_of={self.rank_of!r}, rank_against={self.rank_against!r}, "
+            f"ema={self.ema}, rank_every={self.rank_every}, gamma={self.gamma}, "
+            f"beta_schedule={self.beta_schedule!r}, order={self.order}, "
+            f"sample_weight={self.sample_weight}, dimension_weight={self.dimension_weight}, "
+            f"temperature={self.temperature}, vicreg_weights={self.vicreg_weights}"
         )
 
 

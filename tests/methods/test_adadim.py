@@ -17,7 +17,10 @@ from solo_dimreg.hosts import Host
 from solo_dimreg.training import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-METRICS = ["alpha", "beta", "erank", "H_R", "H_Z", "I_RZ", "loss_sample", "loss_dimension", "adadim_loss"]
+METRICS = [
+    *("alpha", "beta", "H_R", "H_Z", "matrix_entropy_R", "matrix_entropy_Z", "I_RZ"),
+    *("loss_sample", "loss_dimension", "adadim_loss"),
+]
 
 
 def method(few_digits: Path, **kwargs: Any) -> Any:
@@ -43,7 +46,7 @@ def test_a_fixed_alpha_is_solo_learns_own_loss(
     from solo.losses.simclr import simclr_loss_func
     from solo.losses.vicreg import vicreg_loss_func
 
-    model = method(few_digits, alpha=alpha, beta=0, temperature=0.2, sim=20.0, var=15.0, cov=2.0)
+    model = method(few_digits, alpha=alpha, gamma=0, temperature=0.2, sim=20.0, var=15.0, cov=2.0)
     monkeypatch.setattr(type(model), "progress", 0.5)
     features, embeddings = views(12), [view.requires_grad_() for view in views(6, seed=1)]
     if alpha == 1:
@@ -62,7 +65,7 @@ def test_a_fixed_alpha_is_solo_learns_own_loss(
 
 
 def test_the_weights_of_the_parents_are_options(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = method(few_digits, alpha=0.25, beta=0, sample_weight=2.0, dimension_weight=0.1)
+    model = method(few_digits, alpha=0.25, gamma=0, sample_weight=2.0, dimension_weight=0.1)
     monkeypatch.setattr(type(model), "progress", 0.5)
     out = model.loss(views(12), views(6, seed=1))
     expected = 0.25 * 2.0 * out["loss_sample"] + 0.75 * 0.1 * out["loss_dimension"]
@@ -87,11 +90,11 @@ def test_every_metric_is_logged_at_every_step(host: Host, few_digits: Path) -> N
 def test_alpha_is_the_filling_of_the_embedding(host: Host, few_digits: Path) -> None:
     model = method(few_digits)
     seen: list[Tensor] = []
-    model.adadim.register_forward_pre_hook(lambda _, inputs: seen.append(torch.cat(list(inputs[1]))))
+    model.adadim.register_forward_pre_hook(lambda _, inputs: seen.append(torch.stack(list(inputs[1]))))
     logged = train_steps(host, model, steps=1)
-    assert seen[0].shape == (2 * BATCH, PROJECTOR["proj_output_dim"])
-    rank = float(effective_rank(seen[0].detach()))
-    assert logged["train_erank_step"] == pytest.approx(rank, rel=1e-5)
+    assert seen[0].shape == (2, BATCH, PROJECTOR["proj_output_dim"])
+    rank = sum(float(effective_rank(view)) for view in seen[0].detach()) / 2
+    assert logged["train_H_Z_step"] == pytest.approx(rank, rel=1e-5)
     assert logged["train_alpha_step"] == pytest.approx(rank / PROJECTOR["proj_output_dim"], rel=1e-5)
 
 
@@ -99,7 +102,7 @@ def test_alpha_is_the_filling_of_the_embedding(host: Host, few_digits: Path) -> 
 def test_a_scheduled_alpha_follows_the_training(
     host: Host, few_digits: Path, schedule: str, last: float
 ) -> None:
-    model = method(few_digits, alpha=schedule, beta=0.1, beta_schedule="linear")
+    model = method(few_digits, alpha=schedule, gamma=0.1, beta_schedule="linear")
     logged = train_steps(host, model, steps=3)
     assert logged["train_alpha_step"] == pytest.approx(last)
     assert logged["train_beta_step"] == pytest.approx(0.1 * 2 / 3)
@@ -136,14 +139,14 @@ def test_the_checkpoint_holds_the_average(host: Host, few_digits: Path, tmp_path
         ({"alpha": "erang"}, ["alpha", "erang", "Did you mean 'erank'", "cosine, erank, linear"]),
         ({"alpha": True}, ["alpha", "True"]),
         ({"order": 3}, ["order", "3", "1 or 2"]),
-        ({"beta": -0.1}, ["beta", "-0.1", ">= 0"]),
+        ({"gamma": "high"}, ["gamma", "high", "finite number"]),
         ({"beta_schedule": "gradually"}, ["beta_schedule", "Did you mean 'gradual'"]),
         ({"ema": 1.0}, ["ema", "below 1"]),
         ({"temperature": 0}, ["temperature", "> 0"]),
         ({"cov": -1}, ["cov", "-1", ">= 0"]),
         ({"proj_output_dim": 0}, ["proj_output_dim", "0", ">= 1"]),
         ({"proj_hidden_dim": 2.5}, ["proj_hidden_dim", "2.5", ">= 1"]),
-        ({"alfa": 1}, ["method_kwargs.alfa", "Did you mean 'alpha'", "Valid: alpha, beta"]),
+        ({"alfa": 1}, ["method_kwargs.alfa", "Did you mean 'alpha'", "Valid: alpha, beta_schedule"]),
     ],
 )
 def test_wrong_options_are_refused_before_training(

@@ -22,15 +22,19 @@ def batch(seed=0, b=12, dtype=torch.float64):
     return list(r.unbind()), list(z.unbind())
 
 
+def mean_rank(views):
+    return sum(effective_rank(view).item() for view in views) / 2
+
+
 def fill(z):
-    return (effective_rank(torch.cat(z)) / 5).item()
+    return mean_rank(z) / 5
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_loss_is_the_weighted_sum_of_its_parts(order):
     r, z = batch()
     adadim = AdaDim(
-        alpha=0.3, beta=0.5, beta_schedule="constant", order=order, sample_weight=2.0, dimension_weight=0.1,
+        alpha=0.3, gamma=0.5, beta_schedule="constant", order=order, sample_weight=2.0, dimension_weight=0.1,
         temperature=0.2, sim=10.0, var=5.0, cov=2.0,
     )  # fmt: skip
     information = matrix_mutual_information(torch.cat(r), torch.cat(z), order)
@@ -45,9 +49,10 @@ def test_metrics_are_those_of_the_last_call():
     expected = {
         "alpha": fill(z),
         "beta": 0.01 * fill(z),
-        "erank": 5 * fill(z),
-        "H_R": matrix_entropy(torch.cat(r)).item(),
-        "H_Z": matrix_entropy(torch.cat(z)).item(),
+        "H_R": mean_rank(r),
+        "H_Z": mean_rank(z),
+        "matrix_entropy_R": matrix_entropy(torch.cat(r)).item(),
+        "matrix_entropy_Z": matrix_entropy(torch.cat(z)).item(),
         "I_RZ": matrix_mutual_information(torch.cat(r), torch.cat(z)).item(),
         "loss_sample": ntxent_loss(*z).item(),
         "loss_dimension": vicreg_loss(*z).item(),
@@ -78,7 +83,7 @@ def test_the_rank_is_estimated_every_few_steps_and_on_resuming_too():
         for adadim in (first, second)[: 1 + (step >= 4)]:
             adadim(*batch(step))
             expected = 5 * fill(batch(step // 3 * 3)[1])
-            assert adadim.metrics["erank"].item() == pytest.approx(expected, rel=1e-5)
+            assert adadim.metrics["H_Z"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_buffers_stay_in_float32_in_a_half_precision_module():
@@ -92,9 +97,51 @@ def test_buffers_stay_in_float32_in_a_half_precision_module():
 def test_alpha_of_a_small_batch_counts_the_rank_it_can_have():
     r, z = batch(b=2)
     adadim = AdaDim()
-    adadim([view[:1] for view in r], [view[:1] for view in z])
-    expected = effective_rank(torch.stack([z[0][0], z[1][0]])) / 2
-    assert adadim.metrics["alpha"].item() == pytest.approx(expected.item(), rel=1e-6)
+    adadim(r, z)
+    assert adadim.metrics["alpha"].item() == pytest.approx(mean_rank(z) / 2, rel=1e-6)
+
+
+def views_of_rank(rank, agreement, b=64, d=256):
+    """Two views whose embeddings fill ``rank`` directions evenly and agree more or less."""
+    generator = torch.Generator().manual_seed(1)
+    one, other = torch.randn(2, b, rank, generator=generator).unbind()
+    directions, _ = torch.linalg.qr(torch.randn(d, rank, generator=generator))
+    return [one @ directions.T, (agreement * one + (1 - agreement**2) ** 0.5 * other) @ directions.T]
+
+
+def alpha_of(z, **options):
+    adadim = AdaDim(**options)
+    adadim([torch.ones(len(z[0]), 3)] * 2, z)
+    return adadim.metrics["alpha"].item()
+
+
+def test_alpha_does_not_depend_on_how_well_the_views_agree():
+    alphas = [alpha_of(views_of_rank(256, agreement)) for agreement in (0, 0.5, 0.9, 1)]
+    assert max(alphas) - min(alphas) < 0.01 and min(alphas) > 0.8
+    falling = [alpha_of(views_of_rank(256, agreement), rank_of="both") for agreement in (0, 0.9, 1)]
+    assert falling[0] > 1.5 * falling[-1] and falling[0] > falling[1] > falling[2]
+
+
+@pytest.mark.parametrize("options", [{}, {"rank_of": "both"}])
+def test_alpha_grows_with_the_rank_of_the_embeddings(options):
+    alphas = [alpha_of(views_of_rank(rank, 0.9), **options) for rank in (2, 8, 32, 64)]
+    assert alphas == sorted(alphas) and alphas[-1] > 5 * alphas[0]
+
+
+def test_alpha_against_the_start_goes_from_0_to_1():
+    adadim = AdaDim(rank_against="start", ema=0.0, rank_every=1)
+    r = [torch.ones(64, 3)] * 2
+    alphas = []
+    for rank in (8, 32, 4, 64):
+        adadim(r, views_of_rank(rank, 0.9))
+        alphas.append(adadim.metrics["alpha"].item())
+    start, last = (mean_rank(views_of_rank(rank, 0.9)) for rank in (8, 64))
+    assert alphas[0] == alphas[2] == 0 and 0 < alphas[1] < alphas[3]
+    assert alphas[3] == pytest.approx((last - start) / (64 - start), rel=1e-4)
+    resumed = AdaDim(rank_against="start", ema=0.0, rank_every=1)
+    resumed.load_state_dict(adadim.state_dict())
+    resumed(r, views_of_rank(32, 0.9))
+    assert resumed.metrics["alpha"].item() == pytest.approx(alphas[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +160,22 @@ def test_alpha_without_the_effective_rank(alpha, progress, expected):
     ("schedule", "expected"), [("gradual", 2 * 0.3), ("constant", 2.0), ("linear", 2 * 0.4)]
 )
 def test_schedules_of_beta(schedule, expected):
-    adadim = AdaDim(alpha=0.3, beta=2.0, beta_schedule=schedule)
+    adadim = AdaDim(alpha=0.3, gamma=2.0, beta_schedule=schedule)
     adadim(*batch(), progress=0.4)
     assert adadim.metrics["beta"].item() == pytest.approx(expected)
 
 
-def test_no_beta_is_the_first_version():
+@pytest.mark.parametrize("gamma", [-0.5, 0.5])
+def test_gamma_of_either_sign(gamma):
+    r, z = batch()
+    losses = [AdaDim(alpha=0.3, gamma=each, beta_schedule="constant")(r, z) for each in (0, gamma)]
+    information = matrix_mutual_information(torch.cat(r), torch.cat(z))
+    torch.testing.assert_close(losses[1] - losses[0], gamma * information)
+
+
+def test_no_gamma_is_the_first_version():
     r, z = (([view.requires_grad_() for view in views]) for views in batch())
-    adadim = AdaDim(beta=0)
+    adadim = AdaDim(gamma=0)
     adadim(r, z).backward()
     assert r[0].grad is None and z[0].grad is not None
     assert torch.isfinite(adadim.metrics["I_RZ"])
@@ -129,7 +184,7 @@ def test_no_beta_is_the_first_version():
 def test_alpha_gets_no_gradient():
     r, z = batch()
     z = [view.requires_grad_() for view in z]
-    adadim = AdaDim(beta=0)
+    adadim = AdaDim(gamma=0)
     loss = adadim(r, z)
     alpha = adadim.metrics["alpha"]
     expected = alpha * ntxent_loss(*z) + (1 - alpha) * vicreg_loss(*z)
@@ -198,8 +253,10 @@ def test_degenerate_batches_are_finite(kind, dtype, order):
         ({"ema": 1.0}, "ema must be below 1"),
         ({"rank_every": 0}, "rank_every must be an integer >= 1, got 0"),
         ({"ema": -0.1}, r"ema must be a finite number in \[0, 1\]"),
-        ({"beta": -1}, "beta must be a finite number >= 0, got -1"),
-        ({"beta": math.inf}, "got inf"),
+        ({"gamma": math.inf}, "gamma must be a finite number, got inf"),
+        ({"gamma": "1"}, "gamma must be a finite number, got '1'"),
+        ({"rank_of": "views"}, "Unknown rank_of 'views'. Did you mean 'view'"),
+        ({"rank_against": "begin"}, "Unknown rank_against 'begin'. Valid: attainable, start"),
         ({"beta_schedule": "gradually"}, "Unknown beta_schedule 'gradually'. Did you mean 'gradual'"),
         ({"order": 3}, "order must be 1 or 2, got 3"),
         ({"sample_weight": -1}, "sample_weight"),
@@ -231,4 +288,4 @@ def test_wrong_arguments_are_refused(change, message):
 
 
 def test_options_are_printed():
-    assert repr(AdaDim()).startswith("AdaDim(alpha='erank', ema=0.99, rank_every=10, beta=0.01")
+    assert repr(AdaDim()).startswith("AdaDim(alpha='erank', rank_of='view', rank_against='attainable', ema")
