@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.hosts import Host, register
+from solo_dimreg.hosts import Host, base_name, generation, register
 
 BATCH = 16
 AUGMENTATION = {
@@ -52,9 +53,16 @@ METHOD_KWARGS: dict[str, dict[str, Any]] = {
 }
 
 
+METHODS = {
+    "current": list(METHOD_KWARGS),
+    "published": [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")],
+}[generation() or "current"]
+PROJECTED = {"wmse": BATCH // 2}
+
+
 def config(method: str, train_path: str, **changes: Any) -> DictConfig:
     """A complete pretraining config on image folders; ``changes`` replace or add top-level keys."""
-    base = method.removeprefix("ldreg_")
+    base = base_name(method)
     content: dict[str, Any] = {
         "name": f"{method}-test",
         "method": method,
@@ -127,3 +135,15 @@ def build(settings: DictConfig, host: Host | None = None) -> Any:
     arguments = host.pretraining_arguments(settings)
     host.pl.seed_everything(int(settings.seed))
     return host.build_method(arguments)
+
+
+def build_small(few_digits: Path, name: str, multicrop: bool, **changes: Any) -> Any:
+    """A method on a tiny backbone, with small crops if it is to have them."""
+    large, small = copy.deepcopy(AUGMENTATION), {**copy.deepcopy(AUGMENTATION), "crop_size": 16}
+    settings = config(name, str(few_digits / "train"), **changes)
+    settings.augmentations = [large, small] if multicrop else [large]
+    if name != "mae":  # which needs solo-learn's ViT
+        settings.backbone = {"name": "timm/test_resnet"}
+    if name == "wmse":
+        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=PROJECTED["wmse"])
+    return build(settings)

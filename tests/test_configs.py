@@ -12,6 +12,7 @@ LINEAR = sorted(ROOT.glob("linear/*/*.yaml"))
 RELEASED_LEARNING_RATES = {
     "simclr": 0.075 * 2048**0.5,
     "ldreg_simclr": 0.075 * 2048**0.5,
+    "ldreg_simclr_vit": 0.075 * 2048**0.5,
     "ldreg_simclr_tuned": 0.5 * 2048 / 256,
     "ldreg_byol": 0.4 * 2048 / 256,
     "ldreg_mocov3": 0.6 * 2048 / 256,
@@ -21,8 +22,19 @@ RELEASED_LEARNING_RATES = {
     "adadim": 0.075 * 2048**0.5,
     "shuffled_dbn": 0.075 * 2048**0.5,
 }
-LDREG_WEIGHTS = {"simclr": 0.01, "byol": 0.005, "mocov3": 0.005, "mae": 5e-6}
-DIGITS = {"adadim", "bn", "byol", "directclr", "infonce", "ldreg_byol", "ldreg_simclr", "shuffled_dbn"}
+LDREG_WEIGHTS = {"simclr": 0.01, "byol": 0.005, "mocov3": 0.05, "mae": 5e-6}
+LDREG_WEIGHT_OF_A_VIT = 0.001  # SimCLR
+DIGITS = {
+    "adadim",
+    "adadim_fixed",
+    "bn",
+    "byol",
+    "directclr",
+    "infonce",
+    "ldreg_byol",
+    "ldreg_simclr",
+    "shuffled_dbn",
+}
 DIGITS |= {"simclr", "vicreg"}
 
 
@@ -51,10 +63,13 @@ def test_ldreg_shows_its_settings_and_fits_the_batch(path):
     assert ("regularizers" in config) == path.stem.startswith("ldreg_")
     if "regularizers" in config:
         settings = config.regularizers.ldreg
-        assert set(settings) == {"weight", "k", "warmup_epochs"}
-        if path.parent.name not in ("digits", "sprites"):
-            assert settings.weight == LDREG_WEIGHTS[config.method.removeprefix("ldreg_")]
-        assert settings.k < 2 * config.optimizer.batch_size
+        assert set(settings) | {"k"} == {"weight", "k", "warmup_epochs"}
+        if path.parent.name not in ("digits", "patches", "sprites"):
+            of_vit = LDREG_WEIGHT_OF_A_VIT if "vit" in path.stem else None
+            assert settings.weight == (of_vit or LDREG_WEIGHTS[config.method.removeprefix("ldreg_")])
+            # Where the batch is not the paper's, nor are the neighbours.
+            assert ("k" in settings) == (path.parent.name == "imagenet" or "moco" in path.stem)
+        assert settings.get("k", 16) < 2 * config.optimizer.batch_size
         assert settings.warmup_epochs < config.max_epochs
 
 
@@ -65,9 +80,10 @@ def test_imagenet_has_the_released_learning_rates(path):
     assert config.optimizer.lr * batch / 256 == pytest.approx(RELEASED_LEARNING_RATES[path.stem], rel=1e-4)
 
 
-def test_the_digits_configs_share_data_backbone_and_epochs():
+@pytest.mark.parametrize("name", ["digits", "patches"])
+def test_the_configs_of_embedded_data_share_data_backbone_and_epochs(name):
     shared = ["backbone", "data", "augmentations", "max_epochs", "devices"]
-    paths = sorted(ROOT.glob("pretrain/digits/*.yaml"))
+    paths = sorted(ROOT.glob(f"pretrain/{name}/*.yaml"))
     assert {path.stem for path in paths} == DIGITS
     configs = [load(path) for path in paths]
     settings = [OmegaConf.to_container(OmegaConf.masked_copy(config, shared)) for config in configs]

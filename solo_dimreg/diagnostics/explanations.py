@@ -46,7 +46,8 @@ FIGURES = {
     "matrix_entropy": (
         "entropy H",
         "Matrix-based Rényi entropy of order 2, in nats: how evenly the samples spread; 0 if all are "
-        "parallel.",
+        "parallel. Of features that are not negative, all of which share the direction of their mean, it "
+        "hardly moves: AdaDim's H(R) is the effective rank.",
         *RENYI,
     ),
     "effective_rank": (
@@ -61,10 +62,20 @@ FIGURES = {
         "distances to its nearest neighbours; the geometric mean over the points.",
         *LDREG,
     ),
+    "lid_mle": (
+        "LID, maximum likelihood",
+        "The LID by maximum likelihood with 32 neighbours, as LDReg tracks it.",
+        *LDREG,
+    ),
+    "lid_mle_512": (
+        "LID, maximum likelihood (k = 512)",
+        "The LID by maximum likelihood with 512 neighbours, as LDReg tracks it: of wider neighbourhoods.",
+        *LDREG,
+    ),
     "alpha_req": (
         "alpha-ReQ",
-        "The exponent of the power law that the spectrum decays with; values near 1 tend to go with good "
-        "representations, larger ones with few dimensions.",
+        "The exponent of the power law that the spectrum decays with, at ranks 4 to 100; values near 1 tend "
+        "to go with good representations, larger ones with few dimensions.",
         "Agrawal et al., NeurIPS 2022",
     ),
     "off_diagonal_correlation": (

@@ -60,7 +60,8 @@ def ldreg_penalty(lids: Tensor, norm: str = "l1") -> Tensor:
 
     ``"l1"`` is ``-mean_i ln LID_i``; ``"l2"`` is ``-sqrt(mean_i (ln LID_i)^2)``. The authors' released code
     differs in both: its l1 takes ``|ln LID_i|``, which drives a LID below 1 further down; its l2 takes the
-    root of each sample by itself, which makes it equal to its l1.
+    root of each sample by itself, which makes it equal to its l1. Minimizing ``"l2"`` moves every LID away
+    from 1, so one below 1 further down; ``"l1"`` raises those too.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.

@@ -28,7 +28,8 @@ def local_intrinsic_dimensionality(
       ``m = mean(d_1..d_{k-1})`` and ``LID = m / (d_k - m)``. scikit-dimension's ``MOM`` averages all k
       distances instead; the two are tied by ``LID_skdim + 1 = (LID + 1) * k / (k - 1)``.
     - ``"mle"``, maximum likelihood, which is Hill's estimator [1]:
-      ``LID = -1 / ((1/k) sum_i ln(d_i / d_k))``. scikit-dimension's ``MLE`` divides by k - 1 instead of k.
+      ``LID = -1 / ((1/k) sum_i ln(d_i / d_k))``. scikit-dimension's ``MLE`` divides by k - 1 instead of k;
+      the released code of [2] adds 1e-4 to each ratio inside the logarithm, which we do not.
 
     Differentiable once, in ``x`` and in ``reference``. A distance of 0 has gradient 0. In units of ``d_k``,
     distances and the spread of distances below the machine epsilon count as that epsilon, so the estimate is

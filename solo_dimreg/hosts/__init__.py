@@ -1,6 +1,17 @@
 """The two solo-learns: which one is here, and our methods registered with it."""
 
-from solo_dimreg.hosts.base import CLASSES, Host, Run, device_count, plain
+from solo_dimreg.hosts.base import CLASSES, OWN_BLOCKS, Host, Run, base_name, device_count, plain
 from solo_dimreg.hosts.registration import find_host, generation, register
 
-__all__ = ["CLASSES", "Host", "Run", "device_count", "find_host", "generation", "plain", "register"]
+__all__ = [
+    "CLASSES",
+    "OWN_BLOCKS",
+    "Host",
+    "Run",
+    "base_name",
+    "device_count",
+    "find_host",
+    "generation",
+    "plain",
+    "register",
+]

@@ -28,6 +28,17 @@ from solo_dimreg.hosts.method import make_method_base
 
 # The number of classes of the data sets that solo-learn knows by name.
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
+# The blocks of a config that we add to solo-learn's.
+OWN_BLOCKS = ("regularizers", "monitor", "projector")
+# Our variants of every method of solo-learn: LDReg, and the same with the opposite sign.
+VARIANTS = ("ldreg_", "minlid_")
+
+
+def base_name(method: str) -> str:
+    """The name of the method of solo-learn of which ``method`` is a variant; other names as they are."""
+    for prefix in VARIANTS:
+        method = method.removeprefix(prefix)
+    return method
 
 
 def plain(block: Any) -> Any:

@@ -20,16 +20,16 @@ from solo_dimreg.backbones import (
     timm_names,
 )
 from solo_dimreg.errors import ConfigError, PluginError
-from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.hosts.base import Host, base_name, device_count, plain
 from solo_dimreg.plugins import registered
 
 
 def _build_own(build: Callable, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    return build(method.removeprefix("ldreg_") if method else method, *args, **kwargs)
+    return build(base_name(method) if method else method, *args, **kwargs)
 
 
 def _build_other(name: str, method: str | None, **kwargs: Any) -> nn.Module:
-    if method and method.removeprefix("ldreg_") == "mae":
+    if method and base_name(method) == "mae":
         raise ConfigError(f"backbone.name: {name!r} is not allowed for MAE, which needs solo-learn's ViT.")
     return build_backbone(name, {key: plain(value) for key, value in kwargs.items()})
 

@@ -8,22 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from support import AUGMENTATION, BATCH, METHOD_KWARGS, PROJECTOR, RandomViews, build, config, train_steps
+from support import BATCH, METHODS, PROJECTED, PROJECTOR, RandomViews, build_small, train_steps
 from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, generation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-METHODS = {
-    "current": list(METHOD_KWARGS),
-    "published": [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")],
-}[generation() or "current"]
 # Those whose loss takes small crops too; the others unpack exactly two views, or leave the small ones out.
 MULTICROP = {"current": ["byol", "simclr", "supcon", "swav"], "published": ["byol", "simclr"]}[
     generation() or "current"
 ]
-PROJECTED = {"wmse": BATCH // 2}
 WITHOUT_PROJECTOR = ["mae"]
 REGULARIZERS: dict[str, dict[str, Any]] = {
     "ldreg": {"weight": 1.0, "k": 8, "warmup_epochs": 0},
@@ -32,23 +27,6 @@ REGULARIZERS: dict[str, dict[str, Any]] = {
 }
 PLACES = ["features", "embeddings"]
 CASES = [(name, False) for name in METHODS] + [(name, True) for name in MULTICROP]
-
-
-@pytest.fixture(autouse=True)
-def cholesky(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts back ``torch.cholesky``, gone from today's torch, which W-MSE of solo-learn 1.0.2 calls."""
-    monkeypatch.setattr(torch, "cholesky", torch.linalg.cholesky)
-
-
-def build_small(few_digits: Path, name: str, multicrop: bool, **changes: Any) -> Any:
-    large, small = copy.deepcopy(AUGMENTATION), {**copy.deepcopy(AUGMENTATION), "crop_size": 16}
-    settings = config(name, str(few_digits / "train"), **changes)
-    settings.augmentations = [large, small] if multicrop else [large]
-    if name != "mae":  # which needs solo-learn's ViT
-        settings.backbone = {"name": "timm/test_resnet"}
-    if name == "wmse":
-        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=PROJECTED["wmse"])
-    return build(settings)
 
 
 def step(host: Host, model: Any, multicrop: bool) -> tuple[Tensor, dict[str, float]]:

@@ -107,16 +107,38 @@ def test_warmup_epochs_train_without_the_term(host: Host, few_digits: Path) -> N
     assert not torch.equal(states[0], states[2])
 
 
-@pytest.mark.parametrize("name", ["ldreg_simclr", "ldreg_byol", "ldreg_mae", "ldreg_mocov3"])
+PAPER = {  # weight and k; None: from the batch
+    "ldreg_simclr": (0.01, None),
+    "ldreg_byol": (0.005, None),
+    "ldreg_vicreg": (0.025, None),
+    "ldreg_barlow_twins": (1.0, None),
+    "ldreg_mocov2plus": (0.05, 128),
+    "ldreg_mocov3": (0.05, 128),
+    "ldreg_mae": (5e-6, None),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
 def test_ldreg_twin_brings_the_papers_settings(host: Host, few_digits: Path, name: str) -> None:
     if name not in host.methods:
         assert host.generation == "published"
         return
     model = build(config(name, str(few_digits / "train")))
     term = model.regularizers["ldreg"]
-    weights = {"ldreg_simclr": 0.01, "ldreg_byol": 0.005, "ldreg_mocov3": 0.005, "ldreg_mae": 5e-6}
-    assert (term.weight, term.warmup_epochs, term.regularizer.k) == (weights[name], 10, 64)
+    assert (term.weight, term.regularizer.k) == PAPER[name]
+    assert (term.warmup_epochs, term.regularizer.direction) == (10, "max")
     assert all(torch.isfinite(torch.tensor(value)) for value in train_steps(host, model).values())
+
+
+def test_minlid_lowers_the_lid_of_every_method(host: Host, few_digits: Path) -> None:
+    twins = {name.removeprefix("ldreg_") for name in host.methods if name.startswith("ldreg_")}
+    assert twins == {name.removeprefix("minlid_") for name in host.methods if name.startswith("minlid_")}
+    block = {"ldreg": {"weight": 0.1, "k": 8, "warmup_epochs": 0}}
+    model = build(config("minlid_byol", str(few_digits / "train"), regularizers=block))
+    term = model.regularizers["ldreg"]
+    assert (term.weight, term.regularizer.direction) == (0.1, "min")
+    # A LID above 1 is a loss above 0, where LDReg's is below it.
+    assert train_steps(host, model, steps=1)["train_ldreg_step"] > 0
 
 
 def test_config_wins_over_the_papers_settings(few_digits: Path) -> None:

@@ -100,7 +100,7 @@ def test_wrong_views_are_refused(arguments, message):
 
 
 def test_options_are_printed():
-    assert repr(LDReg(k=8)) == "LDReg(k=8, estimator='mom', norm='l1')"
+    assert repr(LDReg(k=8)) == "LDReg(k=8, estimator='mom', norm='l1', direction='max')"
 
 
 def test_near_identical_class_tokens_are_finite_where_the_matrix_product_gives_nan():
@@ -129,3 +129,21 @@ def test_near_identical_class_tokens_are_finite_where_the_matrix_product_gives_n
     torch.testing.assert_close(
         tokens.grad.double(), exact.grad, rtol=1e-2, atol=1e-4 * exact.grad.abs().max()
     )
+
+
+@pytest.mark.parametrize(("b", "k"), [(40, 16), (512, 16), (1024, 32)])
+def test_the_neighbours_grow_with_the_batch(b, k):
+    x = views(1, b, 3)
+    assert LDReg()(x) == LDReg(k=k)(x) != LDReg(k=k + 1)(x)
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_min_is_the_opposite_of_max(norm, momentum):
+    x, m = views(), views(seed=1) if momentum else []
+    assert LDReg(k=5, norm=norm, direction="min")(x, m) == -LDReg(k=5, norm=norm)(x, m)
+
+
+def test_an_unknown_direction_is_refused():
+    with pytest.raises(ValueError, match=r"Unknown direction 'up'\. Valid: max, min"):
+        LDReg(direction="up")
