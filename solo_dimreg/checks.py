@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.diagnostics.monitor import monitor_settings
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.hosts import Host, device_count, plain
+from solo_dimreg.hosts import OWN_BLOCKS, Host, base_name, device_count, plain
+from solo_dimreg.projectors import projector_settings
 from solo_dimreg.regularization import build_terms
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -55,7 +56,6 @@ NUMBERS: dict[str, int | float | None] = {
     "momentum.base_tau": 0.0,
     "momentum.final_tau": 0.0,
 }
-OWN_BLOCKS = ("regularizers", "monitor")
 REQUIRED = ("max_epochs", "devices", "optimizer.name", "optimizer.batch_size", "optimizer.lr")
 REQUIRED_TO_PRETRAIN = (
     "name",
@@ -111,6 +111,7 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
         raise ConfigError(f"method: {unknown('method', str(settings.method), valid)}")
     _check_crops(host, settings)
     build_terms(plain(settings.get("regularizers")))
+    projector_settings(plain(settings.get("projector")))
     monitor = monitor_settings(plain(settings.get("monitor")))
     check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
 
@@ -158,7 +159,7 @@ def _check_crops(host: Host, settings: DictConfig) -> None:
     for size, count in sizes:
         _check_number("augmentations.crop_size", size, 1)
         _check_number("augmentations.num_crops", count, 1)
-    method = settings.method.removeprefix("ldreg_")
+    method = base_name(settings.method)
     if method in ANY_CROPS or issubclass(host.methods[settings.method], host.Method):
         return
     if large != 2:

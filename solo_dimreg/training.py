@@ -87,6 +87,10 @@ def _run_folder(settings: DictConfig) -> Path:
     return Path(settings.checkpoint.get("dir", "trained_models")) / settings.method
 
 
+# What makes a run the one that it is, besides what solo-learn compares.
+COMPARED = ("method_kwargs", "regularizers", "projector")
+
+
 def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str | None:
     given = settings.get("resume_from_checkpoint")
     if given is not None:
@@ -98,7 +102,7 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
     ):
         found = host.resumable(arguments)
         if found and not _same_run(host, settings, Path(found)):
-            print(f"Not resuming from {found}: its seed, method_kwargs or regularizers are others.")
+            print(f"Not resuming from {found}: it differs in its seed, {' or '.join(COMPARED)}.")
             return None
         if found:
             print(f"Resuming from {found}")
@@ -109,7 +113,7 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
 def _same_run(host: Host, settings: DictConfig, checkpoint: Path) -> bool:
     """solo-learn's auto-resume compares neither the seed nor what makes a method the one that it is."""
     other = host.settings_of(json.loads((checkpoint.parent / "args.json").read_text()))
-    own = {key: plain(settings.get(key)) or None for key in ("method_kwargs", "regularizers")}
+    own = {key: plain(settings.get(key)) or None for key in COMPARED}
     # LDReg's defaults and solo-learn's are written into args.json: what the config gives has to agree.
     agrees = all(_within(value, plain(other.get(key)) or {}) for key, value in own.items() if value)
     return agrees and other.get("seed", 5) == settings.get("seed", 5)

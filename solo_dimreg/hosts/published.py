@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone
 from solo_dimreg.errors import ConfigError, PluginError, unknown
-from solo_dimreg.hosts.base import Host, device_count, plain
+from solo_dimreg.hosts.base import OWN_BLOCKS, Host, device_count, plain
 from solo_dimreg.hosts.published_arguments import (
     PRECISIONS,
     backbone_settings,
@@ -227,7 +227,7 @@ class PublishedHost(Host):
             "entity": settings.get("wandb", {}).get("entity"),
             "config": plain(settings),
         }
-        for block in ("regularizers", "monitor"):
+        for block in OWN_BLOCKS:
             if settings.get(block) is not None:
                 arguments[block] = plain(settings[block])
         return arguments

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from solo_dimreg.diagnostics.monitor import make_monitor, monitor_settings
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.nn import DecorrelatedBatchNorm
+from solo_dimreg.projectors import append_normalization, projector_settings
 from solo_dimreg.regularization import build_terms
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def make_tap(base: type, host: Host) -> type:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             terms = build_terms(host.read_block(args, kwargs, "regularizers"))
             self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
+            self.projector_settings = projector_settings(host.read_block(args, kwargs, "projector"))
             host.initialize(self, super().__init__, args, kwargs)
             self.regularizers: Any = nn.ModuleDict(terms)
 
@@ -101,7 +104,9 @@ def regularize(
 
 
 class EmbeddingTap:
-    """Adds the config's regularizers of the embeddings to the loss of the method below it."""
+    """Adds the config's regularizers of the embeddings to the loss of the method below it, and its
+    normalization to the end of its projector.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,6 +117,31 @@ class EmbeddingTap:
                 f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
                 "which has no projector; use features."
             )
+        if module.projector_settings is not None:
+            self._normalize_projectors(module)
+
+    def _normalize_projectors(self, module: Any) -> None:
+        names = [name for prefix in ("", "momentum_") if (name := projector_name(module, prefix))]
+        if not names:
+            raise ConfigError(f"projector: {type(self).__name__} has no projector; leave the block out.")
+        for name in names:
+            append_normalization(module, name, module.features_dim, module.projector_settings)
+
+    def on_fit_start(self) -> None:
+        """Refuses groups that the batch cannot whiten."""
+        super().on_fit_start()  # type: ignore[misc]
+        module: Any = self
+        batch = module.batch_size * module.trainer.world_size
+        for layer in module.modules():
+            if not isinstance(layer, DecorrelatedBatchNorm):
+                continue
+            size = layer.num_features // layer.num_groups
+            if size >= batch:
+                block = "projector" if module.projector_settings else "method_kwargs"
+                raise ConfigError(
+                    f"{block}.num_groups: gives groups of {size} axes, which a batch of {batch} cannot "
+                    "whiten; raise num_groups or optimizer.batch_size."
+                )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The method's loss plus the terms on its embeddings."""
@@ -133,8 +163,14 @@ class EmbeddingTap:
 
 def find_projector(module: nn.Module, prefix: str = "") -> nn.Module | None:
     """The module that makes the embeddings, or the momentum copy of it, where there is one."""
+    name = projector_name(module, prefix)
+    return module.get_submodule(name) if name else None
+
+
+def projector_name(module: nn.Module, prefix: str = "") -> str | None:
+    """The name of that module."""
     modules = dict(module.named_modules())
-    return next((modules[prefix + name] for name in PROJECTORS if prefix + name in modules), None)
+    return next((prefix + name for name in PROJECTORS if prefix + name in modules), None)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.distributed import all_gather, broadcast
-from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
+from solo_dimreg.functional._checks import check_between, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.decorrelation import (
     apply_whitening,
+    automatic_groups,
     check_decorrelation_options,
     check_groups,
     decorrelation_loss,
@@ -38,10 +39,13 @@ class DecorrelatedBatchNorm(Float32Buffers):
     Args:
         num_features: number of axes D.
         num_groups: number of groups of consecutive axes, a divisor of D. A group must have fewer axes than
-            the batch has samples.
-        eps: added to the eigenvalues of the covariance, above 0.
+            the batch has samples. "auto": from the size of the first batch, the fewest groups of at most half
+            as many axes, after [2]'s released code.
+        eps: added to the eigenvalues of the covariance, at least 0, which [2]'s released code has.
         momentum: weight of the batch in the running statistics, from 0 to 1.
         affine: learn a scale and a shift of each axis.
+        track_running_stats: without it there are no running statistics, and evaluation whitens with those of
+            its own batches, as in [2]'s released code; a row then depends on the others of its batch.
 
     Raises:
         ValueError: an option is out of range; in training, the batch is too small for the groups.
@@ -58,26 +62,29 @@ class DecorrelatedBatchNorm(Float32Buffers):
     def __init__(
         self,
         num_features: int,
-        num_groups: int = 1,
+        num_groups: int | str = 1,
         eps: float = 1e-5,
         momentum: float = 0.1,
         affine: bool = False,
+        track_running_stats: bool = True,
     ) -> None:
         super().__init__()
         check_int("num_features", num_features, minimum=1)
-        check_groups(num_features, num_groups)
-        check_positive("eps", eps)
+        self.automatic = num_groups == "auto"
+        # Until the first batch is seen, a group is an axis.
+        self.num_groups = check_groups(num_features, num_features if self.automatic else num_groups)
+        check_between("eps", eps, 0)
         check_between("momentum", momentum, 0, 1)
         self.num_features = num_features
-        self.num_groups = num_groups
+        self.track_running_stats = track_running_stats
         self.eps = eps
         self.momentum = momentum
         self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        identity = torch.eye(num_features // num_groups).repeat(num_groups, 1, 1)
-        self.register_buffer("running_covariance", identity)
+        self.register_buffer("running_mean", torch.zeros(num_features) if track_running_stats else None)
+        self.register_buffer("running_covariance", self._identity() if track_running_stats else None)
         self._whitening: tuple[Any, Tensor] | None = None
+        self._settled = not self.automatic
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
@@ -91,18 +98,41 @@ class DecorrelatedBatchNorm(Float32Buffers):
             raise ValueError(f"x must have {self.num_features} axes, got shape {tuple(x.shape)}.")
         if self.training:
             x = self._whiten_batch(x)
-        else:
+        elif self.track_running_stats:
             x = whiten_with(x, self.running_mean, self._running_whitening())
+        else:
+            x = apply_whitening(x, *whitening_statistics(x, self._groups(len(x))), self.eps)
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
-        mean, covariance = whitening_statistics(batch, self.num_groups)
+        mean, covariance = whitening_statistics(batch, self._groups(len(batch)))
         self._track(mean.detach(), covariance.detach(), len(batch))
         return apply_whitening(x, mean, covariance, self.eps)
 
+    def _groups(self, samples: int) -> int:
+        if self.automatic and not (self._settled and self.track_running_stats):
+            self._settle(automatic_groups(self.num_features, samples))
+        return self.num_groups
+
+    def _settle(self, num_groups: int) -> None:
+        self.num_groups, self._settled = num_groups, True
+        if self.track_running_stats:
+            self.running_covariance = self._identity().to(self.running_covariance)
+
+    def _identity(self) -> Tensor:
+        return torch.eye(self.num_features // self.num_groups).repeat(self.num_groups, 1, 1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}running_covariance")
+        if self.automatic and saved is not None:
+            self._settle(len(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @torch.no_grad()
     def _track(self, mean: Tensor, covariance: Tensor, samples: int) -> None:
+        if not self.track_running_stats:
+            return
         unbiased = covariance * (samples / (samples - 1))
         # A batch that overflowed would leave NaN for good.
         finite = mean.isfinite().all() & covariance.isfinite().all()
@@ -123,7 +153,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         """The options, for printing."""
         return (
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.weight is not None}"
+            f"affine={self.weight is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
@@ -143,9 +173,11 @@ class ShuffledDBN(DecorrelatedBatchNorm):
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
-        self._track(*whitening_statistics(batch.detach(), self.num_groups), len(batch))
+        groups = self._groups(len(batch))
+        if self.track_running_stats:
+            self._track(*whitening_statistics(batch.detach(), groups), len(batch))
         order = broadcast(torch.randperm(self.num_features, device=x.device))
-        mean, covariance = whitening_statistics(batch[:, order], self.num_groups)
+        mean, covariance = whitening_statistics(batch[:, order], groups)
         return apply_whitening(x[:, order], mean, covariance, self.eps)[:, order.argsort()]
 
 

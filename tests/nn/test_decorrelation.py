@@ -109,7 +109,7 @@ def test_half_precision_under_autocast(layer_type):
         ({"num_features": 0}, "num_features must be an integer >= 1, got 0"),
         ({"num_groups": 4}, "num_groups must divide the 6 axes, got 4"),
         ({"num_groups": True}, "got True"),
-        ({"eps": -1e-5}, "eps must be a finite number > 0"),
+        ({"eps": -1e-5}, "eps must be a finite number >= 0"),
         ({"momentum": 1.5}, r"momentum must be a finite number in \[0, 1\], got 1.5"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_regularizer_without_views_is_refused():
 
 
 def test_options_are_printed():
-    expected = "ShuffledDBN(6, num_groups=2, eps=1e-05, momentum=0.1, affine=False)"
+    expected = "ShuffledDBN(6, num_groups=2, eps=1e-05, momentum=0.1, affine=False, track_running_stats=True)"
     assert repr(ShuffledDBN(6, 2)) == expected
     assert repr(Decorrelation()).startswith("Decorrelation(correlation_weight=1.0")
 
@@ -200,3 +200,43 @@ def test_a_batch_that_overflowed_leaves_the_running_statistics_alone(kind):
 
 def test_running_statistics_stay_in_float32_in_a_half_precision_module():
     assert DecorrelatedBatchNorm(6, 2).bfloat16().running_covariance.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("b", "groups"), [(6, 2), (40, 1), (4, 3), (3, 6), (5, 3)])
+def test_automatic_groups_have_at_most_half_as_many_axes_as_samples(b, groups):
+    x = embeddings(b)
+    layer = ShuffledDBN(6, "auto").double()
+    torch.manual_seed(0)
+    whitened = layer(x)
+    assert layer.num_groups == groups and layer.running_covariance.shape == (groups, 6 // groups, 6 // groups)
+    torch.manual_seed(0)
+    torch.testing.assert_close(whitened, ShuffledDBN(6, groups).double()(x))
+    # The groups are settled: a later batch of another size does not regroup the running statistics.
+    layer(embeddings(39, seed=1))
+    assert layer.num_groups == groups
+
+
+def test_automatic_groups_are_read_back():
+    first, second = (DecorrelatedBatchNorm(6, "auto").double() for _ in range(2))
+    first(embeddings(6))
+    second.load_state_dict(first.state_dict())
+    assert second.num_groups == 2
+    torch.testing.assert_close(second.eval()(embeddings()), first.eval()(embeddings()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer_type", [DecorrelatedBatchNorm, ShuffledDBN])
+@pytest.mark.parametrize("groups", [2, "auto"])
+def test_evaluation_by_the_statistics_of_the_batch(layer_type, groups):
+    x = embeddings(b=8)
+    layer = layer_type(6, groups, eps=0, track_running_stats=False).double()
+    layer(embeddings(seed=2))
+    assert not layer.state_dict()
+    torch.testing.assert_close(layer.eval()(x), zca_whiten(x, 2, 0))
+
+
+@pytest.mark.parametrize("layer_type", [DecorrelatedBatchNorm, ShuffledDBN])
+def test_no_eps_leaves_constant_axes_finite(layer_type):
+    x = torch.ones(8, 6).requires_grad_()
+    out = layer_type(6, 2, eps=0)(x)
+    out.sum().backward()
+    assert torch.isfinite(out).all() and torch.isfinite(x.grad).all()

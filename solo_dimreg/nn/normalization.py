@@ -1,0 +1,66 @@
+"""The layer that stands behind a projector and standardizes or whitens the embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.functional._checks import check_between, check_bool
+from solo_dimreg.functional.decorrelation import check_groups
+from solo_dimreg.nn.decorrelation import DecorrelatedBatchNorm, ShuffledDBN
+
+
+def _none(width: int, num_groups: Any, eps: float, momentum: float, affine: bool, track: bool) -> nn.Module:
+    return nn.Identity()
+
+
+def _bn(width: int, num_groups: Any, eps: float, momentum: float, affine: bool, track: bool) -> nn.Module:
+    return nn.BatchNorm1d(width, eps, momentum, affine, track)
+
+
+NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
+    "none": _none,
+    "bn": _bn,
+    "dbn": DecorrelatedBatchNorm,
+    "shuffled_dbn": ShuffledDBN,
+}
+WHITENING = ("dbn", "shuffled_dbn")
+
+
+def normalization_layer(
+    width: int,
+    normalization: str = "shuffled_dbn",
+    num_groups: int | str = "auto",
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    affine: bool = False,
+    track_running_stats: bool = True,
+) -> nn.Module:
+    """What stands behind a projector, for embeddings (B, width).
+
+    Args:
+        width: width of the embeddings.
+        normalization: ``none`` collapses completely without another remedy, ``bn`` standardizes each axis,
+            ``dbn`` whitens groups of axes, ``shuffled_dbn`` groups drawn anew at every step.
+        num_groups: groups of axes that are whitened, a divisor of the width; ``auto``, see
+            :class:`solo_dimreg.DecorrelatedBatchNorm`.
+        eps: added to variances and eigenvalues, at least 0.
+        momentum: weight of the batch in the running statistics, from 0 to 1.
+        affine: learn a scale and a shift of each axis.
+        track_running_stats: without it, evaluation has the statistics of its own batches.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+    if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
+        raise ConfigError(unknown("normalization", str(normalization), NORMALIZATIONS))
+    check_between("eps", eps, 0)
+    check_between("momentum", momentum, 0, 1)
+    check_bool("affine", affine)
+    check_bool("track_running_stats", track_running_stats)
+    if normalization in WHITENING and num_groups != "auto":
+        check_groups(width, num_groups)
+    return NORMALIZATIONS[normalization](width, num_groups, eps, momentum, affine, track_running_stats)

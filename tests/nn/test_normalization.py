@@ -1,0 +1,52 @@
+"""The layer behind a projector, by the names of a config."""
+
+import pytest
+import torch
+from torch import nn
+
+from solo_dimreg import DecorrelatedBatchNorm, ShuffledDBN
+from solo_dimreg.nn.normalization import normalization_layer
+
+
+def test_every_name_is_its_layer():
+    kinds = {
+        "none": nn.Identity,
+        "bn": nn.BatchNorm1d,
+        "dbn": DecorrelatedBatchNorm,
+        "shuffled_dbn": ShuffledDBN,
+    }
+    for name, kind in kinds.items():
+        layer = normalization_layer(8, name)
+        assert type(layer) is kind
+        assert layer(torch.randn(16, 8)).shape == (16, 8)
+
+
+def test_options_reach_the_layer():
+    options = {"eps": 0, "momentum": 0.3, "affine": True, "track_running_stats": False}
+    layer = normalization_layer(8, "dbn", 4, **options)
+    assert (layer.num_groups, layer.eps, layer.momentum, layer.track_running_stats) == (4, 0, 0.3, False)
+    assert layer.weight is not None
+    batch_norm = normalization_layer(8, "bn", **options)
+    assert (batch_norm.eps, batch_norm.momentum, batch_norm.affine, batch_norm.running_mean) == (
+        0,
+        0.3,
+        True,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalization": "whiten"}, "Unknown normalization 'whiten'"),
+        ({"num_groups": 3}, "num_groups must divide the 8 axes, got 3"),
+        ({"num_groups": "all"}, "num_groups must be an integer >= 1, got 'all'"),
+        ({"eps": -1}, "eps must be a finite number >= 0"),
+        ({"momentum": 2}, "momentum"),
+        ({"affine": 1}, "affine must be true or false, got 1"),
+        ({"track_running_stats": None}, "track_running_stats must be true or false"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        normalization_layer(8, **options)
