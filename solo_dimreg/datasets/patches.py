@@ -1,0 +1,136 @@
+"""Patches of the photographs and textures that installed packages carry: natural images, no download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from solo_dimreg.datasets.folder import write_image_folder
+from solo_dimreg.datasets.packages import file_in
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._checks import check_int
+
+SIZE = 32
+CELL = 64  # pixels: pictures are cut into such squares, of which some are for validation
+VAL_FRACTION = 0.2
+FLAT = (
+    4.0  # standard deviation of grey levels, of 255, below which a patch shows nothing (borders, night sky)
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a package, and what its documentation says of its licence."""
+
+    package: str
+    file: str
+    licence: str
+
+
+PICTURES = {
+    "astronaut": Picture("skimage", "data/astronaut.png", "public domain (NASA)"),
+    "brick": Picture("skimage", "data/brick.png", "CC0 (CC0Textures)"),
+    "camera": Picture("skimage", "data/camera.png", "CC0 (Lav Varshney)"),
+    "chelsea": Picture("skimage", "data/chelsea.png", "CC0 (Stefan van der Walt)"),
+    "china": Picture("sklearn", "datasets/images/china.jpg", "CC BY 2.0 (danielbuechele, Flickr)"),
+    "coffee": Picture("skimage", "data/coffee.png", "CC0 (Rachel Michetti)"),
+    "coins": Picture("skimage", "data/coins.png", "no known copyright restrictions (Brooklyn Museum)"),
+    "flower": Picture("sklearn", "datasets/images/flower.jpg", "CC BY 2.0 (vultilion, Flickr)"),
+    "grass": Picture("skimage", "data/grass.png", "CC0 (linolafett, DeviantArt)"),
+    "gravel": Picture("skimage", "data/gravel.png", "CC0 (CC0Textures)"),
+    "hubble": Picture("skimage", "data/hubble_deep_field.jpg", "public domain (NASA)"),
+    "ihc": Picture("skimage", "data/ihc.png", "no known copyright restrictions (CMMI)"),
+    "moon": Picture("skimage", "data/moon.png", "not stated by scikit-image"),
+    "motorcycle": Picture(
+        "skimage",
+        "data/motorcycle_left.png",
+        "not stated by scikit-image (Middlebury 2014 stereo benchmark, Scharstein et al., GCPR 2014)",
+    ),
+    "retina": Picture("skimage", "data/retina.jpg", "CC0 (Mikael Häggström)"),
+    "rocket": Picture("skimage", "data/rocket.jpg", "public domain (SpaceX)"),
+}
+
+
+def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool = False) -> Path:
+    """Writes patches as ``out/{train,val}/<picture>/NNNNN.png``; the class is the picture.
+
+    Each picture is cut into squares of 64 x 64 pixels, a fifth of which, drawn at random, are for validation.
+    A patch for validation lies inside one of them (or several side by side), one for training touches none.
+    Patches that show next to nothing are left out. The folder is complete or absent, also after an
+    interruption.
+
+    Args:
+        out: folder to write, for example ``datasets/patches``.
+        patches: number of patches of each of the 16 pictures, a fifth of them for validation; at least 5.
+        seed: seed of the squares and the positions.
+        force: move an existing folder aside and write afresh.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
+        DimregError: scikit-image or scikit-learn is missing, or has not these pictures.
+    """
+    check_int("patches", patches, minimum=5)
+    check_int("seed", seed, minimum=0)
+    val = round(patches * VAL_FRACTION)
+    counts = {"train": patches - val, "val": val}
+    manifest: dict[str, Any] = {
+        "name": "patches",
+        "description": f"{SIZE} x {SIZE} patches of photographs and textures, RGB; the class is the picture; "
+        "training and validation from disjoint regions",
+        "source": "pictures in the wheels of scikit-image and scikit-learn",
+        "licences": {name: picture.licence for name, picture in PICTURES.items()},
+        "classes": list(PICTURES),
+        "image_size": SIZE,
+        "seed": seed,
+        "splits": {split: count * len(PICTURES) for split, count in counts.items()},
+    }
+    return write_image_folder(Path(out), manifest, _images(counts, seed), force=force)
+
+
+def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Image]]:
+    for number, (name, picture) in enumerate(PICTURES.items()):
+        pixels = np.asarray(Image.open(file_in(picture.package, picture.file)).convert("RGB"))
+        generator = np.random.default_rng([seed, number])
+        for_val = _validation_pixels(pixels.shape[:2], generator)
+        for split, count in counts.items():
+            chosen = _positions(pixels, for_val if split == "val" else ~for_val, count, generator)
+            for index, (y, x) in enumerate(chosen):
+                patch = Image.fromarray(pixels[y : y + SIZE, x : x + SIZE])
+                yield f"{split}/{name}/{index:05d}.png", patch
+
+
+def _validation_pixels(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """True where a pixel (H, W) is for validation; rows and columns beyond whole squares never are."""
+    rows, columns = (length // CELL for length in shape)
+    cells = np.zeros(rows * columns, dtype=bool)
+    cells[generator.permutation(len(cells))[: max(1, round(VAL_FRACTION * len(cells)))]] = True
+    pixels = np.zeros(shape, dtype=bool)
+    squares = cells.reshape(rows, columns).repeat(CELL, axis=0).repeat(CELL, axis=1)
+    pixels[: rows * CELL, : columns * CELL] = squares
+    return pixels
+
+
+def _positions(
+    pixels: np.ndarray, allowed: np.ndarray, count: int, generator: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Upper left corners, all different and in the order of the draw, of patches that are all allowed."""
+    inside = np.lib.stride_tricks.sliding_window_view(allowed, (SIZE, SIZE)).all(axis=(2, 3))
+    corners = generator.permutation(np.argwhere(inside))
+    grey = pixels.mean(axis=2)
+    patches = (tuple(map(int, corner)) for corner in corners)
+    shown = ((y, x) for y, x in patches if grey[y : y + SIZE, x : x + SIZE].std() >= FLAT)
+    found = list(islice(shown, count))
+    if len(found) < count:
+        raise ConfigError(
+            f"patches: {count} of a split are too many; a picture has {len(found)}. Ask for fewer."
+        )
+    return found
