@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from solo_dimreg.checks import check_common, check_data, check_full_batch
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
+from solo_dimreg.regularization import check_keys
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -31,7 +33,9 @@ NATIVE_SIZES = {
 }
 
 
-def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, Callable]:
+def evaluation_transforms(
+    host: Host, settings: DictConfig, other_data: bool = False
+) -> tuple[Callable, Callable]:
     """Transforms for training a probe and for testing, at the resolution of the pretraining crops.
 
     solo-learn's own where they have that resolution. Otherwise the whole image, resized, for both: which
@@ -40,11 +44,12 @@ def evaluation_transforms(host: Host, settings: DictConfig) -> tuple[Callable, C
     Args:
         host: The solo-learn in use.
         settings: The config of the pretraining.
+        other_data: The images are not those of the pretraining, but of any size and kind.
     """
     view = settings.augmentations[0]
     size, dataset = view.crop_size, settings.data.dataset
     native = host.evaluation_transforms(dataset)
-    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None:
+    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None and not other_data:
         return native
     if dataset == "custom":
         from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -169,6 +174,38 @@ def knn_accuracy(
     return {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3)}
 
 
+def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Module:
+    """The classifier of a probe as the ``classifier:`` block of a linear config asks for it.
+
+    LDReg's protocol [1, released ``models/resnet.py``] has ``{normalization: bn, init_std: 0.01}``.
+
+    References:
+        [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
+
+    Args:
+        linear: solo-learn's classifier.
+        block: ``normalization``, ``none`` or ``bn``, a batch norm without scale and shift before the linear
+            layer; and ``init_std``, the standard deviation of its initial weights (its bias is 0 then). None:
+            solo-learn's classifier as it is.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    if not block:
+        return linear
+    check_keys("classifier", block, {"normalization", "init_std"})
+    normalization, std = block.get("normalization", "none"), block.get("init_std")
+    if normalization not in ("none", "bn"):
+        raise ConfigError(f"classifier.normalization: {unknown('name', str(normalization), ('none', 'bn'))}")
+    if std is not None:
+        check_positive("classifier.init_std", std)
+        nn.init.normal_(linear.weight, std=std)
+        nn.init.zeros_(linear.bias)
+    if normalization == "none":
+        return linear
+    return nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)
+
+
 def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, float]:
     """Trains solo-learn's linear probe on the run's frozen backbone.
 
@@ -191,7 +228,11 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
                 f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
             )
     check_data(settings, need_val=True)
-    train_transform, val_transform = evaluation_transforms(host, run.settings)
+    classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # before there is anything to wait for
+    other_data = any(
+        settings.data.get(key) != run.settings.data.get(key) for key in ("dataset", "train_path")
+    )
+    train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
     datasets = host.evaluation_datasets(settings, train_transform, val_transform)
     # solo-learn asks for the top five, of however few classes.
     classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
@@ -202,6 +243,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
     host.seed(settings.get("seed", 5))
     probe = host.build_probe(backbone, settings, classes)
+    probe.classifier = classifier_head(probe.classifier, settings.get("classifier"))
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
     trainer = host.pl.Trainer(**chosen)

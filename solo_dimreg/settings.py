@@ -86,6 +86,19 @@ def fit_to_machine(settings: DictConfig) -> None:
     settings.sync_batchnorm = bool(settings.devices != "1" and settings.get("sync_batchnorm", False))
 
 
+def other_data(folder: Path) -> tuple[str, ...]:
+    """Overrides that make a config read an image folder with train/ and val/.
+
+    Raises:
+        ConfigError: it has not both.
+    """
+    for split in ("train", "val"):
+        if not (folder / split).is_dir():
+            raise ConfigError(f"--data: {str(folder)!r} has no folder {split!r}; it must have train and val.")
+    paths = [f"data.{split}_path='{(folder / split).as_posix()}'" for split in ("train", "val")]
+    return ("data.dataset=custom", "++data.format=image_folder", *paths)
+
+
 def evaluation_settings(settings: DictConfig, run: Run, overrides: Sequence[str] = ()) -> DictConfig:
     """A linear config with the data and the backbone of the pretraining run.
 

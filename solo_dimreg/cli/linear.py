@@ -16,10 +16,20 @@ import click
     "(for a custom data set, digits).",
 )
 @click.option("--config-name", "-cn", default="linear", show_default=True, help="Name of the config.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Probe on other images: a folder with train/ and val/, a folder per class in each.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
 @click.argument("overrides", nargs=-1)
 def command(
-    checkpoint: Path, config_path: str | None, config_name: str, out: Path | None, overrides: tuple[str, ...]
+    checkpoint: Path,
+    config_path: str | None,
+    config_name: str,
+    data: Path | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
 ) -> None:
     """Train solo-learn's linear probe on the frozen backbone of CHECKPOINT.
 
@@ -27,9 +37,14 @@ def command(
     pretraining; OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1. The
     result is printed; the probe itself is not saved.
 
+    With --data the representation is probed on images that it was not pretrained on, resized to the
+    resolution of the pretraining: how well it transfers. `classifier.normalization=bn
+    classifier.init_std=0.01` is the classifier of LDReg's protocol, and the default on ImageNet.
+
     \b
     Example:
       solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
+      solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches
     """
     from solo_dimreg.checks import check_common
     from solo_dimreg.cli.output import print_table
@@ -37,12 +52,14 @@ def command(
     from solo_dimreg.evaluation import linear_accuracy
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
-    from solo_dimreg.settings import compose, evaluation_settings, fit_to_machine
+    from solo_dimreg.settings import compose, evaluation_settings, fit_to_machine, other_data
 
     host = register()
     run = host.read_run(checkpoint.expanduser())
     folders = {"cifar10": "cifar", "cifar100": "cifar", "custom": "digits"}
     dataset = run.settings.data.dataset
+    if data is not None:
+        overrides = (*overrides, *other_data(data.expanduser()))
     linear = compose("linear", config_path or folders.get(dataset, dataset), config_name, overrides)
     linear = evaluation_settings(linear, run, overrides)
     check_common(linear)
@@ -50,6 +67,10 @@ def command(
     result = linear_accuracy(host, run, linear)
     if rank() != 0:
         return
+    if data is not None:
+        names = [folder.name for folder in sorted((data.expanduser() / "train").iterdir()) if folder.is_dir()]
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        click.echo(f"On {data}: {len(names)} classes ({shown}).")
     print_table(["linear", "%"], [["top-1", f"{result['acc1']:.2f}"], ["top-5", f"{result['acc5']:.2f}"]])
     if out:
-        write_json(out, {"checkpoint": str(run.checkpoint), "linear": result})
+        write_json(out, {"checkpoint": str(run.checkpoint), "data": data and str(data), "linear": result})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,20 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
     result = solo_dimreg(*probe, "data.num_workers=0", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert 0 <= json.loads((tmp_path / "linear.json").read_text())["linear"]["acc1"] <= 100
+
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        for index, digit in enumerate("36"):
+            shutil.copytree(few_digits / split / digit, other / split / f"kind{index}")
+    result = solo_dimreg(
+        *("linear", str(checkpoint.parent), "--data", str(other), "--out", "other.json", "max_epochs=1"),
+        *("optimizer.batch_size=8", "+classifier.normalization=bn", "+classifier.init_std=0.01"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 classes (kind0, kind1)" in result.stdout
+    probed = json.loads((tmp_path / "other.json").read_text())
+    assert probed["data"] == str(other) and 0 <= probed["linear"]["acc1"] <= 100
 
     options = (
         "--k",
