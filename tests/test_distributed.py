@@ -70,7 +70,7 @@ CASES = {
     "ldreg half": lambda r, z, x: LDReg(k=5)([view.bfloat16() for view in r]),
     "directclr": lambda r, z, x: DirectCLR(dim=5)(*r),
     "adadim": lambda r, z, x: AdaDim()(r, z),
-    "adadim order 1": lambda r, z, x: AdaDim(beta=1.0, beta_schedule="constant", order=1)(r, z),
+    "adadim order 1": lambda r, z, x: AdaDim(gamma=1.0, beta_schedule="constant", order=1)(r, z),
     "decorrelation": lambda r, z, x: Decorrelation()(r),
     "effective rank": lambda r, z, x: EffectiveRank()(r),
     "entropy": lambda r, z, x: matrix_entropy(all_gather(z[0]), order=1),
