@@ -271,7 +271,7 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
 
 
 def _monitor() -> Callable[[], object]:
-    from solo_dimreg.diagnostics.monitor import DEFAULTS, _figures
+    from solo_dimreg.blocks.monitor import DEFAULTS, _figures
 
     r, z = features((DEFAULTS["max_samples"], 512)), features((DEFAULTS["max_samples"], 256), seed=1)
     return lambda: _figures(DEFAULTS["metrics"], r, z)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from solo_dimreg.diagnostics.monitor import monitor_settings
+from solo_dimreg.blocks.monitor import monitor_settings
+from solo_dimreg.blocks.projector import projector_settings
+from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.hosts import OWN_BLOCKS, Host, base_name, device_count, plain
-from solo_dimreg.projectors import projector_settings
-from solo_dimreg.regularization import build_terms
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")

@@ -14,11 +14,11 @@ from torch.utils.data import TensorDataset
 from torchvision import transforms
 from tqdm import tqdm
 
+from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.checks import check_common, check_data, check_full_batch
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
-from solo_dimreg.regularization import check_keys
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from solo_dimreg.backbones import check_input_sizes, find_backbone
+from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
 from solo_dimreg.checks import check_full_batch, check_pretraining
 from solo_dimreg.errors import ConfigError, DimregError
 from solo_dimreg.evaluation import evaluation_transforms

@@ -123,8 +123,8 @@ def test_adadim_has_the_settings_of_its_parents_on_the_digits():
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=label)
 def test_the_options_are_those_of_the_method(path):
+    from solo_dimreg.blocks.regularizers import build_terms, parameter_names
     from solo_dimreg.hosts import register
-    from solo_dimreg.regularization import build_terms, parameter_names
 
     config, host = load(path), register()
     if config.method not in host.methods:

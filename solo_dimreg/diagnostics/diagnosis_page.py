@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from solo_dimreg.diagnostics import page, plots
+from solo_dimreg import plots
+from solo_dimreg.diagnostics import page
 from solo_dimreg.diagnostics.diagnose import Diagnosis, results, summary_table
 from solo_dimreg.diagnostics.explanations import SPECTRUM, Explanation, caption, explain
 from solo_dimreg.diagnostics.figures import THRESHOLDS, judge

@@ -135,7 +135,7 @@ def figure(drawing: str, caption: str) -> Html:
     """A card with a picture and what it shows.
 
     Args:
-        drawing: An SVG element, see :func:`solo_dimreg.diagnostics.plots.svg`.
+        drawing: An SVG element, see :func:`solo_dimreg.plots.svg`.
         caption: Text, or HTML for links.
     """
     return Html(f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>\n")

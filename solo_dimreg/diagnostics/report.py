@@ -10,7 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from solo_dimreg.diagnostics import page, plots
+from solo_dimreg import plots
+from solo_dimreg.diagnostics import page
 from solo_dimreg.diagnostics.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
 from solo_dimreg.diagnostics.runs import (
     ABSENT,

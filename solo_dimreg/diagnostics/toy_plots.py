@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from solo_dimreg.diagnostics.plots import COLOURS, MARKERS, STYLE
+from solo_dimreg.plots import COLOURS, MARKERS, STYLE
 from solo_dimreg.toy import ImplicitRegularization, Matrix, StrongAugmentation, principal_alignment
 
 UPPER, LOWER = COLOURS[0], COLOURS[5]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.backbones import (
+from solo_dimreg.blocks.backbone import (
     PREFIX,
     build_backbone,
     check_backbone_name,

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.backbones import build_backbone, check_backbone_name, find_backbone
+from solo_dimreg.blocks.backbone import build_backbone, check_backbone_name, find_backbone
+from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.hosts.base import OWN_BLOCKS, Host, device_count, plain
 from solo_dimreg.hosts.published_arguments import (
@@ -26,7 +27,6 @@ from solo_dimreg.hosts.published_arguments import (
     transform_settings,
 )
 from solo_dimreg.plugins import registered
-from solo_dimreg.regularization import check_keys
 
 
 class _Schedules:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from solo_dimreg.backbones import find_backbone, input_size_kwargs
+from solo_dimreg.blocks.backbone import find_backbone, input_size_kwargs
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts.base import CLASSES, plain
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.diagnostics.monitor import make_monitor, monitor_settings
+from solo_dimreg.blocks.monitor import make_monitor, monitor_settings
+from solo_dimreg.blocks.projector import append_normalization, projector_settings
+from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.nn import DecorrelatedBatchNorm
-from solo_dimreg.projectors import append_normalization, projector_settings
-from solo_dimreg.regularization import build_terms
 
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host

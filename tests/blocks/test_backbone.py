@@ -14,7 +14,7 @@ import torch
 from support import AUGMENTATION, build, config, train_steps
 from torch import nn
 
-from solo_dimreg.backbones import TimmBackbone
+from solo_dimreg.blocks.backbone import TimmBackbone
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.evaluation import extract_splits, knn_accuracy, linear_accuracy
 from solo_dimreg.hosts import Host

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import all_gather, rank, world_size
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import write_text
 from solo_dimreg.functional import matrix_mutual_information, singular_spectrum
 from solo_dimreg.plugins import registered
-from solo_dimreg.regularization import check_keys
 
 PLACES = ("train", "val")
 DEFAULTS: dict[str, Any] = {
@@ -227,7 +227,7 @@ def make_monitor(
                     write_csv(self.history, self.folder / f"{NAME}.csv")
 
         def _plot(self) -> None:
-            from solo_dimreg.diagnostics.plots import save_png
+            from solo_dimreg.plots import save_png
 
             if self.folder is not None and self.history:
                 with _harmless():
@@ -258,7 +258,7 @@ def write_csv(history: list[dict[str, float]], path: Path) -> None:
 
 def draw_history(history: list[dict[str, float]]) -> Any:
     """The curves of all figures, those of features and embeddings in one panel each."""
-    from solo_dimreg.diagnostics.plots import draw_curves
+    from solo_dimreg.plots import draw_curves
 
     panels: dict[str, dict[str, list[dict[int, float]]]] = {}
     for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):

@@ -13,7 +13,7 @@ import torch
 from support import BATCH, METHOD_KWARGS, RandomViews, build, config
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo_dimreg.diagnostics.monitor import DEFAULTS, monitor_settings
+from solo_dimreg.blocks.monitor import DEFAULTS, monitor_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank, matrix_mutual_information
 from solo_dimreg.hosts import Host, generation
@@ -184,7 +184,7 @@ def test_a_metric_that_fails_is_a_warning(
 
     known = registered("metrics")
     broken = {**known, "lid": replace(known["lid"], value=fails)}
-    monkeypatch.setattr("solo_dimreg.diagnostics.monitor.registered", lambda kind: broken)
+    monkeypatch.setattr("solo_dimreg.blocks.monitor.registered", lambda kind: broken)
     method = build(small(few_digits, monitor={"metrics": ["lid", "effective_rank"]}))
     with pytest.warns(UserWarning, match="lid failed .RuntimeError: no such luck"):
         fit(host, method)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from solo_dimreg.diagnostics.plots import (
+from solo_dimreg.plots import (
     COLOURS,
     INK,
     draw_accuracies,

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from solo_dimreg.blocks.regularizers import check_keys, parameter_names
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.nn.normalization import normalization_layer
-from solo_dimreg.regularization import check_keys, parameter_names
 
 
 def projector_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:

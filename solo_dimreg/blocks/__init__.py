@@ -1,0 +1,1 @@
+"""What the blocks of a config become, a module a block."""
