@@ -261,10 +261,10 @@ def run_row(
     Returns:
         The figures of the run, and its ``checkpoint``.
     """
-    from solo_dimreg.checks import check_common
-    from solo_dimreg.environment import describe_environment
     from solo_dimreg.hydra_plugin import config_root
-    from solo_dimreg.settings import compose, fit_to_machine
+    from solo_dimreg.running.checks import check_common
+    from solo_dimreg.running.environment import describe_environment
+    from solo_dimreg.running.settings import compose, fit_to_machine
 
     configs = config_root()
     fixed = ("checkpoint.enabled=True", f"++seed={seed}")
@@ -304,7 +304,7 @@ def run_row(
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
     """The pretrained run, and the seconds that it took, None where a part of it was done before."""
     from solo_dimreg.hosts.base import checkpoint_epoch
-    from solo_dimreg.training import pretrain
+    from solo_dimreg.running.pretraining import pretrain
 
     # An interruption can cut off the checkpoint that is being written; the one before it is still there then.
     before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
@@ -338,8 +338,8 @@ def _evaluate(
     run: Run, linear: DictConfig, linear_overrides: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, Any]:
     from solo_dimreg.diagnostics.figures import representation_figures
-    from solo_dimreg.evaluation import extract_splits, knn_accuracy, linear_accuracy
-    from solo_dimreg.settings import evaluation_settings
+    from solo_dimreg.running.evaluation import extract_splits, knn_accuracy, linear_accuracy
+    from solo_dimreg.running.settings import evaluation_settings
 
     say("  evaluating")
     host = register()

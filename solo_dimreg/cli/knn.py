@@ -61,9 +61,9 @@ def command(
       solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
     """
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.evaluation import extract_splits, knn_accuracy
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
+    from solo_dimreg.running.evaluation import extract_splits, knn_accuracy
 
     host = register()
     run = host.read_run(checkpoint.expanduser())

@@ -46,13 +46,13 @@ def command(
       solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
       solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches
     """
-    from solo_dimreg.checks import check_common
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.distributed import rank
-    from solo_dimreg.evaluation import linear_accuracy
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
-    from solo_dimreg.settings import compose, evaluation_settings, fit_to_machine, other_data
+    from solo_dimreg.running.checks import check_common
+    from solo_dimreg.running.evaluation import linear_accuracy
+    from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
 
     host = register()
     run = host.read_run(checkpoint.expanduser())

@@ -27,16 +27,16 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
       solo-dimreg pretrain -cp solo-learn/scripts/pretrain/cifar -cn byol \\
           +regularizers.ldreg.weight=0.005 +regularizers.ldreg.k=64
     """
-    from solo_dimreg.checks import check_common
     from solo_dimreg.distributed import rank
     from solo_dimreg.hosts import register
-    from solo_dimreg.settings import compose, fit_to_machine
+    from solo_dimreg.running.checks import check_common
+    from solo_dimreg.running.settings import compose, fit_to_machine
 
     register()
     settings = compose("pretrain", config_path, config_name, overrides)
     check_common(settings)
     fit_to_machine(settings)
-    from solo_dimreg.training import pretrain
+    from solo_dimreg.running.pretraining import pretrain
 
     folder = pretrain(settings)
     if rank() == 0:

@@ -117,8 +117,8 @@ def _floating(rows: Any) -> Any:
 
 
 def _checkpoint(path: Path, images: Images) -> Source:
-    from solo_dimreg.evaluation import DEVICE, evaluation_transforms
     from solo_dimreg.hosts import register
+    from solo_dimreg.running.evaluation import DEVICE, evaluation_transforms
 
     host = register()
     run = host.read_run(path)
@@ -144,7 +144,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
 
 
 def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset:
-    from solo_dimreg.checks import check_data
+    from solo_dimreg.running.checks import check_data
 
     settings = run.settings
     if settings.data.get("format") == "dali":
@@ -163,7 +163,7 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
-    from solo_dimreg.evaluation import DEVICE
+    from solo_dimreg.running.evaluation import DEVICE
 
     name = given.removeprefix(PREFIX).partition(".")[0]  # without timm's tag of pretrained weights
     if PREFIX + name not in timm_names():

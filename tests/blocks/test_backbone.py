@@ -16,10 +16,10 @@ from torch import nn
 
 from solo_dimreg.blocks.backbone import TimmBackbone
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.evaluation import extract_splits, knn_accuracy, linear_accuracy
 from solo_dimreg.hosts import Host
-from solo_dimreg.settings import compose, evaluation_settings, fit_to_machine
-from solo_dimreg.training import pretrain
+from solo_dimreg.running.evaluation import extract_splits, knn_accuracy, linear_accuracy
+from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # A ResNet, a ConvNeXt, a ViT, and two of EfficientNet's kind, one with a layer after the pooling.

@@ -15,7 +15,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import off_diagonal_correlation
 from solo_dimreg.hosts import Host
 from solo_dimreg.hosts.tap import find_projector
-from solo_dimreg.training import pretrain
+from solo_dimreg.running.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_PROJECTOR = [name for name in METHODS if name != "mae"]

@@ -50,7 +50,7 @@ def test_missing_data_says_what_to_put_where(
 def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str) -> None:
     """The same backbone, data, optimizer, schedule and length for all rows that share a base."""
     from solo_dimreg.hosts import plain
-    from solo_dimreg.settings import compose
+    from solo_dimreg.running.settings import compose
 
     suite = SUITES[name]
     configs = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host
-from solo_dimreg.training import pretrain
+from solo_dimreg.running.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NORMALIZATIONS = ["none", "bn", "dbn", "shuffled_dbn"]

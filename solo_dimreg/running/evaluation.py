@@ -15,10 +15,10 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from solo_dimreg.blocks.regularizers import check_keys
-from solo_dimreg.checks import check_common, check_data, check_full_batch
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
+from solo_dimreg.running.checks import check_common, check_data, check_full_batch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -212,7 +212,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     Args:
         host: The solo-learn in use.
         run: The pretrained run.
-        settings: A config from :func:`solo_dimreg.settings.evaluation_settings`, fitted to the machine.
+        settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the machine.
 
     Returns:
         Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.

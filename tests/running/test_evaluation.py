@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.evaluation import classifier_head
+from solo_dimreg.running.evaluation import classifier_head
 
 
 def test_ldregs_classifier_normalizes_and_starts_small():

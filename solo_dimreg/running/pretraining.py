@@ -13,10 +13,10 @@ import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
-from solo_dimreg.checks import check_full_batch, check_pretraining
 from solo_dimreg.errors import ConfigError, DimregError
-from solo_dimreg.evaluation import evaluation_transforms
 from solo_dimreg.hosts import Host, plain, register
+from solo_dimreg.running.checks import check_full_batch, check_pretraining
+from solo_dimreg.running.evaluation import evaluation_transforms
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 

@@ -1,0 +1,1 @@
+"""Pretrains and evaluates: settings, checks and what runs them."""
