@@ -24,10 +24,10 @@ from zipfile import is_zipfile
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from solo_dimreg.diagnostics.runs import summarize
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
+from solo_dimreg.reports.runs import summarize
 
 FIRST_SEED = 5
 FINISHED = "  finished before: skipped"
@@ -129,7 +129,7 @@ def run_suite(
     Raises:
         ConfigError: an unknown suite or row, data that is not there, or a config that cannot work.
     """
-    from solo_dimreg.diagnostics.report import write_report
+    from solo_dimreg.reports.comparison import write_report
 
     if name not in SUITES:
         raise ConfigError(unknown("benchmark", name, SUITES))

@@ -45,7 +45,7 @@ def command(
     """
     from solo_dimreg.benchmark import default_jobs, run_suite
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.diagnostics.runs import results_table
+    from solo_dimreg.reports.runs import results_table
 
     out = out or Path("results") / name
     if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):

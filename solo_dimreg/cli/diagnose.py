@@ -69,11 +69,11 @@ def command(
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnostics.arrays import SUFFIXES
     from solo_dimreg.diagnostics.diagnose import diagnose, summary_table
-    from solo_dimreg.diagnostics.diagnosis_page import write_diagnosis
     from solo_dimreg.diagnostics.sources import Images, distinct_names, open_source
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
     from solo_dimreg.hosts.registration import generation
+    from solo_dimreg.reports.diagnosis import write_diagnosis
 
     if len(inputs) > 1 and (weights or embeddings or labels):
         raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")

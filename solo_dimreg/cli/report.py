@@ -26,7 +26,7 @@ def command(folder: Path, out: Path | None) -> None:
     Example:
       solo-dimreg report results/quick
     """
-    from solo_dimreg.diagnostics.report import write_report
+    from solo_dimreg.reports.comparison import write_report
 
     folder = folder.expanduser()
     click.echo(f"Report: {write_report(folder, (out or folder).expanduser())}")

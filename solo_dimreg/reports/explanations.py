@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from solo_dimreg.diagnostics import page
+from solo_dimreg.reports import page
 
 ARXIV = "https://arxiv.org/abs/"
 

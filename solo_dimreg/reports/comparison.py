@@ -11,9 +11,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from solo_dimreg import plots
-from solo_dimreg.diagnostics import page
-from solo_dimreg.diagnostics.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
-from solo_dimreg.diagnostics.runs import (
+from solo_dimreg.files import write_text
+from solo_dimreg.reports import page
+from solo_dimreg.reports.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
+from solo_dimreg.reports.runs import (
     ABSENT,
     LOGGED,
     RunRecord,
@@ -24,7 +25,6 @@ from solo_dimreg.diagnostics.runs import (
     results_table,
     summarize,
 )
-from solo_dimreg.files import write_text
 
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
 # What the page opens with; every other figure that was recorded follows, folded.

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from solo_dimreg.diagnostics import page
+from solo_dimreg.reports import page
 
 HOSTILE = "<script>alert('x')</script>\"&\u2028</table>"
 

@@ -1,0 +1,1 @@
+"""Shows: HTML pages and tables of what was measured."""
