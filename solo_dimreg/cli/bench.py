@@ -22,8 +22,8 @@ def command(as_json_: bool, repeats: int, large: bool, steps: bool) -> None:
     Beside each function stands its textbook formulation, in the same process and in turn; the two must give
     the same loss and gradient, or the exit status is 1. Takes minutes; nothing else should run.
     """
-    from solo_dimreg import bench
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies import bench
 
     figures = []
     for figure in bench.run(repeats, large, steps):

@@ -43,9 +43,9 @@ def command(
     Example:
       solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
     """
-    from solo_dimreg.benchmark import default_jobs, run_suite
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.runs import results_table
+    from solo_dimreg.studies.benchmark import default_jobs, run_suite
 
     out = out or Path("results") / name
     if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):

@@ -45,7 +45,7 @@ def command(
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.sprites import FREE_FACTORS, results_table, run_sprites
+    from solo_dimreg.studies.sprites import FREE_FACTORS, results_table, run_sprites
 
     out = out.expanduser()
     check_writable("--out", out)

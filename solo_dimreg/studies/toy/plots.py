@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from solo_dimreg.plots import COLOURS, MARKERS, STYLE
-from solo_dimreg.toy import ImplicitRegularization, Matrix, StrongAugmentation, principal_alignment
+from solo_dimreg.studies.toy.experiments import (
+    ImplicitRegularization,
+    Matrix,
+    StrongAugmentation,
+    principal_alignment,
+)
 
 UPPER, LOWER = COLOURS[0], COLOURS[5]
 

@@ -244,8 +244,8 @@ def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dic
     Raises:
         ConfigError: ``steps`` is below 1.
     """
-    from solo_dimreg.diagnostics.toy_plots import draw_alignment, draw_implicit, draw_strong
     from solo_dimreg.plots import save_png
+    from solo_dimreg.studies.toy.plots import draw_alignment, draw_implicit, draw_strong
 
     strong = []
     for noise in (WEAK, STRONG):

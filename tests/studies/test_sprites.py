@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_tensor
 from solo_dimreg.datasets import write_sprites
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import geometric_mean_lid
-from solo_dimreg.sprites import METHODS, read_pixels, read_split, readout, results_table, run_sprites
+from solo_dimreg.studies.sprites import METHODS, read_pixels, read_split, readout, results_table, run_sprites
 
 SMALL = ("max_epochs=1", "optimizer.batch_size=32")
 

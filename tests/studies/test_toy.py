@@ -17,7 +17,7 @@ from scipy.special import softmax
 from torch import nn
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.toy import (
+from solo_dimreg.studies.toy.experiments import (
     ImplicitRegularization,
     StrongAugmentation,
     alignment_matrix,

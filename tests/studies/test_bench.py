@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from solo_dimreg import bench
+from solo_dimreg.studies import bench
 
 
 @pytest.mark.parametrize("case", bench.cases(), ids=lambda case: f"{case.name} {case.shape}")

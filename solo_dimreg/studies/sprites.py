@@ -22,7 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from solo_dimreg.benchmark import FIRST_SEED, Row, Suite, run_row
 from solo_dimreg.datasets.sprites import FACTORS, write_sprites
 from solo_dimreg.diagnostics.figures import LID_NEIGHBOURS
 from solo_dimreg.files import write_json
@@ -30,6 +29,7 @@ from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.hosts import Run, register
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.running.evaluation import extract_splits
+from solo_dimreg.studies.benchmark import FIRST_SEED, Row, Suite, run_row
 
 FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000

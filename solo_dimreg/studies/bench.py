@@ -185,7 +185,7 @@ def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool
 
 def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
     """Bytes by which a process grows at most for one forward and backward of a case."""
-    command = [sys.executable, "-m", "solo_dimreg.bench", name, *map(str, shape), which]
+    command = [sys.executable, "-m", "solo_dimreg.studies.bench", name, *map(str, shape), which]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

@@ -1,0 +1,1 @@
+"""Compares: the benchmarks, the sprites, the toy experiments, the costs."""

@@ -1,0 +1,1 @@
+"""DirectCLR's two toy experiments."""
