@@ -25,7 +25,7 @@ from solo_dimreg.diagnostics.figures import (
     mutual_information,
     random_indices,
 )
-from solo_dimreg.diagnostics.sources import Batch, Source
+from solo_dimreg.diagnostics.sources.opening import Batch, Source
 from solo_dimreg.diagnostics.streaming import FeatureStatistics, NeighbourSearch
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
@@ -112,7 +112,7 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
     Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them.
 
     Args:
-        source: From :func:`solo_dimreg.diagnostics.sources.open_source`.
+        source: From :func:`solo_dimreg.diagnostics.sources.opening.open_source`.
         with_umap: Also have solo-learn draw its UMAP plot, where the source has a model and images.
 
     Raises:

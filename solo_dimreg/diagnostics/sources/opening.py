@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.blocks.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
-from solo_dimreg.diagnostics.arrays import SUFFIXES, open_arrays
-from solo_dimreg.diagnostics.images import Images, image_dataset, load_image
+from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, open_arrays
+from solo_dimreg.diagnostics.sources.images import Images, image_dataset, load_image
 from solo_dimreg.errors import ConfigError, nearest
 
 PIXELS = "pixels"

@@ -1,0 +1,1 @@
+"""What can be diagnosed: arrays, checkpoints, timm models and images."""
