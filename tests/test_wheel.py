@@ -10,10 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+PLUGIN = "hydra_plugins/solo_dimreg.py"
 PROBE = """
-import json, sys
+import json, site, sys
 target, root = sys.argv[1:]
-sys.path[:] = [target] + [path for path in sys.path if path != root]
+sys.path[:] = [path for path in sys.path if not path.startswith(root) or "site-packages" in path]
+here = set(sys.path)
+site.addsitedir(target)  # reads what an editable install puts there
+sys.path.sort(key=lambda path: path in here)
 import hydra_plugins.solo_dimreg
 import solo_dimreg
 from hydra.core.plugins import Plugins
@@ -24,7 +28,6 @@ print(json.dumps({
     "mounted": hydra_plugins.solo_dimreg.__file__,
     "discovered": [plugin.__module__ for plugin in Plugins.instance().discover(SearchPathPlugin)],
     "configs": str(config_root()),
-    "configs of the mounted copy": str(hydra_plugins.solo_dimreg.config_root()),
 }))
 """
 
@@ -43,6 +46,12 @@ def wheel(tmp_path_factory):
     return path
 
 
+def probe(target: Path) -> dict:
+    """What a Python finds with this folder among its packages, and without this working tree."""
+    code = run(sys.executable, "-I", "-c", PROBE, target, ROOT, cwd=target)
+    return json.loads(code.splitlines()[-1])
+
+
 def read(wheel: Path, ending: str) -> str:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(ending))
@@ -56,8 +65,8 @@ def test_the_wheel_holds_what_an_installation_needs(wheel):
     assert "configs/pretrain/digits/simclr.yaml" in configs
     assert {f"solo_dimreg/{name}" for name in configs} <= names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "solo_dimreg").rglob("*.py")}
-    assert modules <= names
-    assert {"solo_dimreg/py.typed", "hydra_plugins/solo_dimreg.py"} <= names
+    assert modules - {f"solo_dimreg/_hydra/{PLUGIN}"} <= names
+    assert {"solo_dimreg/py.typed", PLUGIN} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     # hydra_plugins is a namespace that every Hydra plugin shares
     assert "hydra_plugins/__init__.py" not in names
@@ -87,15 +96,21 @@ def test_an_installed_wheel_finds_its_configs_and_its_hydra_plugin(wheel, tmp_pa
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target]
     run(*pip, wheel, cwd=tmp_path)
-    found = json.loads(run(sys.executable, "-I", "-c", PROBE, target, ROOT, cwd=tmp_path).splitlines()[-1])
+    found = probe(target)
     assert found["package"] == str(target / "solo_dimreg" / "__init__.py")
-    assert found["mounted"] == str(target / "hydra_plugins" / "solo_dimreg.py")
+    assert found["mounted"] == str(target / PLUGIN)
     assert "hydra_plugins.solo_dimreg" in found["discovered"]
-    assert found["configs"] == found["configs of the mounted copy"] == str(target / "solo_dimreg" / "configs")
+    assert found["configs"] == str(target / "solo_dimreg" / "configs")
     assert (target / "solo_dimreg" / "configs" / "pretrain" / "digits" / "simclr.yaml").is_file()
 
 
-def test_an_editable_install_finds_the_configs_of_the_working_tree():
-    from solo_dimreg.hydra_plugin import config_root
-
-    assert config_root() == ROOT / "configs"
+def test_an_editable_install_finds_those_of_the_working_tree(tmp_path):
+    build = "import sys; from hatchling.build import build_editable; print(build_editable(sys.argv[1]))"
+    name = run(sys.executable, "-c", build, tmp_path, cwd=ROOT).splitlines()[-1]
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        archive.extractall(tmp_path / "site")
+    found = probe(tmp_path / "site")
+    assert found["package"] == str(ROOT / "solo_dimreg" / "__init__.py")
+    assert found["mounted"] == str(ROOT / "solo_dimreg" / "_hydra" / PLUGIN)
+    assert "hydra_plugins.solo_dimreg" in found["discovered"]
+    assert found["configs"] == str(ROOT / "configs")

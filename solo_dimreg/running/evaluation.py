@@ -212,7 +212,8 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
     Args:
         host: The solo-learn in use.
         run: The pretrained run.
-        settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the machine.
+        settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the
+            machine.
 
     Returns:
         Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.

@@ -190,14 +190,11 @@ def test_import_needs_no_solo_learn_lightning_hydra_timm_or_matplotlib() -> None
 
 def test_hydra_plugin_imports_neither_torch_nor_solo() -> None:
     code = (
-        "import sys, hydra_plugins.solo_dimreg as plugin; print(plugin.config_root());"
+        "import sys, hydra_plugins.solo_dimreg;"
         "print(sorted(name for name in ('torch', 'solo', 'solo_dimreg') if name in sys.modules))"
     )
-    lines = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split("\n")
-    assert (Path(lines[0]) / "pretrain" / "digits" / "simclr.yaml").is_file()
-    assert lines[1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_run_of_the_other_solo_learn_is_read(host: Host, few_digits: Path, tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-../solo_dimreg/hydra_plugin.py

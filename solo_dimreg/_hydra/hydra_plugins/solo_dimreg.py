@@ -1,0 +1,23 @@
+"""Where Hydra looks for plugins: the build puts this folder into its namespace ``hydra_plugins``.
+
+*Every* Hydra program of the environment imports this module, which therefore imports neither torch nor
+solo-learn, nor our package, and does nothing unless the program has loaded solo-learn.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+
+class SoloDimregSearchPath(SearchPathPlugin):
+    """Appends our configs to the search path of a solo-learn script and registers our methods."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra once, before it composes the config."""
+        if "solo.methods" in sys.modules:
+            from solo_dimreg.hydra_plugin import extend
+
+            extend(search_path)
