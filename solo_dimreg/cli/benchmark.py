@@ -45,7 +45,8 @@ def command(
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.runs import results_table
-    from solo_dimreg.studies.benchmark import default_jobs, run_suite
+    from solo_dimreg.studies.benchmark import run_suite
+    from solo_dimreg.studies.parallel import default_jobs
 
     out = out or Path("results") / name
     if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):

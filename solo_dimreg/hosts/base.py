@@ -6,16 +6,11 @@ host makes of them, its *arguments*, is its own affair.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.errors import ConfigError, DimregError, unknown
 from solo_dimreg.hosts.method import make_method_base
+from solo_dimreg.hosts.runs import Run, read_run
 
 # The number of classes of the data sets that solo-learn knows by name.
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
@@ -54,16 +49,6 @@ def device_count(devices: Any) -> int:
         count = -1 if devices == "auto" else int(devices)
         return max(1, torch.cuda.device_count()) if count == -1 else count
     return len(devices)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A pretraining run read back from its folder."""
-
-    folder: Path
-    checkpoint: Path
-    settings: DictConfig
-    method: Any
 
 
 class Host(ABC):
@@ -180,7 +165,7 @@ class Host(ABC):
         finally:
             logging.disable(previous)
 
-    def _build_without_data(self, settings: DictConfig, classes: int) -> Any:
+    def build_without_data(self, settings: DictConfig, classes: int) -> Any:
         """The method of a config whose images may be elsewhere; solo-learn counts folders of classes."""
         settings = OmegaConf.create(plain(settings))
         with tempfile.TemporaryDirectory() as folder:
@@ -204,105 +189,4 @@ class Host(ABC):
         Raises:
             ConfigError: there is no such run, or its weights do not fit its ``args.json``.
         """
-        folder, checkpoint = find_checkpoint(path)
-        arguments = _read_arguments(folder / "args.json")
-        name = arguments.get("method")
-        if name not in self.trainable:
-            raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")
-        made_by = "current" if "backbone" in arguments else "published"
-        state = _read_state(checkpoint)
-        try:
-            settings = self.settings_of(arguments)
-            if made_by == self.generation:
-                method = self.rebuild(arguments)
-            else:
-                method = self._build_without_data(settings, len(state.get("classifier.bias", [0])))
-        except DimregError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{folder / 'args.json'}: is no record of a {name} that this solo-learn "
-                f"({self.generation}) can read; the {made_by} one wrote it "
-                f"({type(error).__name__}: {_first_line(error)})."
-            ) from error
-        try:
-            method.load_state_dict({_renamed(key, self.generation): value for key, value in state.items()})
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            reason = lines[1].strip() if len(lines) > 1 else _first_line(error)
-            raise ConfigError(
-                f"{checkpoint}: is no intact checkpoint of the {name} that args.json beside it describes "
-                f"({type(error).__name__}: {reason[:200]})."
-            ) from error
-        return Run(folder, checkpoint, settings, method.eval())
-
-
-def _renamed(key: str, generation: str) -> str:
-    """A key of a state dict as this solo-learn calls it: the two differ in the name of the encoder."""
-    theirs, ours = ("encoder", "backbone") if generation == "current" else ("backbone", "encoder")
-    for prefix in ("", "momentum_"):
-        if key.startswith(f"{prefix}{theirs}."):
-            return prefix + ours + key.removeprefix(prefix + theirs)
-    return key
-
-
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
-            return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"{checkpoint}: holds more than weights and settings, which could run code and is not loaded."
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"{checkpoint}: is no intact checkpoint ({type(error).__name__}: {_first_line(error)[:200]})."
-        ) from error
-
-
-def _read_arguments(path: Path) -> dict[str, Any]:
-    try:
-        arguments = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({_first_line(error)}).") from error
-    if not isinstance(arguments, dict):
-        raise ConfigError(f"{path}: must hold the settings of a run, a JSON object.")
-    return arguments
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
-
-
-def find_checkpoint(path: Path) -> tuple[Path, Path]:
-    """The run's folder and its latest checkpoint.
-
-    Args:
-        path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
-
-    Raises:
-        ConfigError: nothing there, or more than one run.
-    """
-    if not path.exists():
-        raise ConfigError(f"{path}: no such checkpoint; give a .ckpt file or the folder that holds it.")
-    if path.is_file():
-        folder, checkpoints = path.parent, [path]
-    else:
-        folders = sorted({file.parent for file in path.rglob("*.ckpt")})
-        if len(folders) != 1:
-            listed = ", ".join(str(f) for f in folders) or "none"
-            raise ConfigError(f"{path}: must hold one run with checkpoints; found {listed}.")
-        folder = folders[0]
-        checkpoints = sorted(
-            folder.glob("*.ckpt"), key=lambda file: (checkpoint_epoch(file), file.stat().st_mtime)
-        )
-    if not (folder / "args.json").is_file():
-        raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
-    return folder, checkpoints[-1]
-
-
-def checkpoint_epoch(checkpoint: Path) -> int:
-    """The epoch in the name of a checkpoint of solo-learn's, counted from 0; -1 without one."""
-    match = re.search(r"ep=(\d+)", checkpoint.stem)
-    return int(match.group(1)) if match else -1
+        return read_run(self, path)

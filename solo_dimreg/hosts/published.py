@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.blocks.backbone import build_backbone, check_backbone_name, find_backbone
@@ -26,82 +25,8 @@ from solo_dimreg.hosts.published_arguments import (
     settings_of_script,
     transform_settings,
 )
+from solo_dimreg.hosts.published_mends import ProbeOptimizers, Schedules, TrainersClipping, WithFeatures
 from solo_dimreg.plugins import registered
-
-
-class _Schedules:
-    """Gives a module of solo-learn 1.0.2 the optimizers and schedules of the current solo-learn's configs."""
-
-    settings: DictConfig
-
-    def configure_optimizers(self) -> Any:
-        """The module's own, with a warm-up that counts steps unless ``scheduler.interval`` says epochs."""
-        module: Any = self
-        configured = super().configure_optimizers()  # type: ignore[misc]
-        wanted = self.settings.scheduler
-        if wanted.name != "warmup_cosine":
-            return configured
-        (optimizer,), (old,) = configured
-        steps = module.trainer.estimated_stepping_batches / module.max_epochs
-        interval = wanted.get("interval", "step")
-        unit = steps if interval == "step" else 1
-        warmup = wanted.get("warmup_epochs", 10)
-        start = wanted.get("warmup_start_lr", 3e-5) if warmup > 0 else module.lr
-        new = type(old)(
-            optimizer,
-            warmup_epochs=warmup * unit,
-            max_epochs=module.max_epochs * unit,
-            warmup_start_lr=start,
-            eta_min=wanted.get("min_lr", 0.0),
-        )
-        if isinstance(old.get_lr, functools.partial):  # a predictor's constant learning rate
-            new.get_lr = functools.partial(old.get_lr.func, **{**old.get_lr.keywords, "get_lr": new.get_lr})
-        return [optimizer], [{"scheduler": new, "interval": interval, "frequency": 1}]
-
-    def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
-        """Lightning 1.6 takes torch's own schedulers for foreign from torch 2 on; this is its way out."""
-        scheduler.step() if metric is None else scheduler.step(metric)
-
-
-class _ProbeOptimizers(_Schedules):
-    """Gives 1.0.2's linear evaluation the options of LARS, which it leaves out."""
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer of the config for the classifier."""
-        module: Any = self
-        configured = super().configure_optimizers()
-        if self.settings.optimizer.name != "lars":
-            return configured
-        optimizers = configured[0] if isinstance(configured, tuple) else [configured]
-        optimizers[0].eta = module.extra_args["eta_lars"]
-        optimizers[0].clip = module.extra_args["grad_clip_lars"]
-        return configured
-
-
-class _TrainersClipping:
-    """Keeps the trainer's clipping of gradients apart from DINO's, which took its name in Lightning 1.6."""
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        optimizer_idx: int,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        from solo.methods.base import pl
-
-        pl.LightningModule.clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-
-class _WithFeatures(nn.Module):
-    """A backbone with the outputs of a method."""
-
-    def __init__(self, backbone: nn.Module, device: str) -> None:
-        super().__init__()
-        self.backbone, self.device = backbone, device
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"feats": self.backbone(images)}
 
 
 class PublishedHost(Host):
@@ -234,7 +159,7 @@ class PublishedHost(Host):
 
     def build_method(self, arguments: dict[str, Any]) -> Any:
         method = self.methods[arguments["method"]]
-        parents: tuple[type, ...] = (_Schedules, _TrainersClipping, method)
+        parents: tuple[type, ...] = (Schedules, TrainersClipping, method)
         if arguments["dali"]:
             from solo.methods.dali import PretrainABC
 
@@ -329,7 +254,7 @@ class PublishedHost(Host):
         if settings.optimizer.name == "adamw":
             raise ConfigError("optimizer.name: 'adamw' needs the current solo-learn; use sgd, lars or adam.")
         scale = settings.optimizer.batch_size * device_count(settings.devices) / 256
-        probe = type("LinearModel", (_ProbeOptimizers, LinearModel), {"settings": settings})
+        probe = type("LinearModel", (ProbeOptimizers, LinearModel), {"settings": settings})
         return probe(
             backbone,
             num_classes=num_classes,
@@ -350,7 +275,7 @@ class PublishedHost(Host):
         trainer = argparse.Namespace(
             val_dataloaders=[loader], is_global_zero=True, logger=None, current_epoch=0
         )
-        callback.plot(trainer, _WithFeatures(backbone, device))
+        callback.plot(trainer, WithFeatures(backbone, device))
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         if "config" in arguments or "backbone" in arguments:

@@ -2,101 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from zipfile import is_zipfile
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
 from solo_dimreg.reports.runs import summarize
+from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
+from solo_dimreg.studies.suites import SUITES, Row, Suite
 
 FIRST_SEED = 5
-FINISHED = "  finished before: skipped"
 # The probe runs in the process that compares, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a config and what is changed in it."""
-
-    name: str
-    config: str
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A comparison: where its configs are, its rows, and the data that the user has to provide."""
-
-    folder: str
-    rows: tuple[Row, ...]
-    overrides: tuple[str, ...] = ()
-    data: dict[str, str] = field(default_factory=dict)
-
-
-QUICK = tuple(
-    Row(name, name)
-    for name in (
-        *("simclr", "ldreg_simclr", "byol", "ldreg_byol", "infonce", "directclr"),
-        *("vicreg", "adadim", "bn", "shuffled_dbn"),
-    )
-)
-
-
-def _rows_beside_solo_learn() -> tuple[Row, ...]:
-    """Rows of the data sets for which solo-learn has the baselines: ours, without what makes them ours."""
-
-    def baseline(method: str) -> Row:
-        return Row(method, f"ldreg_{method}", (f"method={method}", f"name={method}", "~regularizers"))
-
-    infonce = Row("infonce", "directclr", ("name=infonce", "method_kwargs.mode=baseline"))
-    ours = [Row(name, name) for name in ("ldreg_simclr", "ldreg_byol", "directclr")]
-    return (baseline("simclr"), ours[0], baseline("byol"), ours[1], infonce, ours[2])
-
-
-def _cifar(name: str, folder: str) -> Suite:
-    paths = (f"data.dataset={name}", "data.train_path=datasets", "data.val_path=datasets")
-    where = f"{name.upper()}: the folder {folder} of its Python version"
-    return Suite("cifar", _rows_beside_solo_learn(), paths, {f"datasets/{folder}": where})
-
-
-def _imagenet(name: str) -> Suite:
-    data = {
-        f"datasets/{name}/{split}": f"{name}: its {split} images, a folder per class"
-        for split in ("train", "val")
-    }
-    paths = (f"data.train_path=datasets/{name}/train", f"data.val_path=datasets/{name}/val")
-    return Suite(name, _rows_beside_solo_learn(), paths, data)
-
-
-SUITES = {
-    "quick": Suite("digits", QUICK),
-    "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
-    "cifar100": _cifar("cifar100", "cifar-100-python"),
-    "imagenet100": _imagenet("imagenet100"),
-    "imagenet": _imagenet("imagenet"),
-}
 
 
 def run_suite(
@@ -119,8 +49,9 @@ def run_suite(
         rows: Names of the rows to run; all by default.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
-        jobs: Number of runs at the same time, see :func:`default_jobs`. Of more than one, each is a process
-            with its share of the cores, and writes what it prints to ``log.txt`` in its folder.
+        jobs: Number of runs at the same time, see :func:`solo_dimreg.studies.parallel.default_jobs`. Of more
+            than one, each is a process with its share of the cores, and writes what it prints to ``log.txt``
+            in its folder.
         say: Told of the progress.
 
     Returns:
@@ -152,90 +83,11 @@ def run_suite(
     labels = [f"{row.name}, seed {seed}" for row, seed in plan]
     results: dict[int, dict[str, Any]] = {}
     jobs = min(jobs, len(runs))
-    for number, result in (_one_by_one if jobs == 1 else _side_by_side)(runs, labels, jobs, say):
+    for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, jobs, say):
         results[number] = result
         summary = write_results(name, out, [results[number] for number in sorted(results)])
     write_report(out, out)
     return summary
-
-
-def default_jobs() -> int:
-    """One run on each core; one after the other where there is a GPU.
-
-    Networks as small as those of ``quick`` gain little from a second thread, and lose much where another
-    program wants the core: threads then wait for each other.
-    """
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-
-
-Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
-
-
-def _one_by_one(
-    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        say(f"[{number + 1}/{len(runs)}] {label}")
-        yield number, run(say)
-
-
-def _side_by_side(
-    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The results in the order in which they come."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
-    start, trained = time.perf_counter(), 0
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
-        futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                number = futures[future]
-                result, was_done = future.result()
-                trained += not was_done
-                text = "finished before" if was_done else f"linear top-1 {result['linear_acc1']:.1f} %"
-                # Those that were finished before took no time, and say nothing about the others.
-                left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
-                rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
-                say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
-                yield number, result
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()  # who interrupts us does not always interrupt them
-            raise
-
-
-def _start_worker(threads: int) -> None:
-    """Takes its share of the cores, and ends with its parent, however that ends."""
-    torch.set_num_threads(threads)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    Thread(target=end_with_parent, daemon=True).start()
-
-
-def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-    """The result, and whether it was there before; what is printed goes to a file beside the run."""
-    folder: Path = run.args[3]  # type: ignore[attr-defined]
-    folder.mkdir(parents=True, exist_ok=True)
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        print(text, flush=True)
-
-    with (
-        (folder / "log.txt").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        result = run(say)
-    return result, FINISHED in said
 
 
 def _check_data(suite: Suite, overrides: Sequence[str]) -> None:
@@ -303,7 +155,7 @@ def run_row(
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
     """The pretrained run, and the seconds that it took, None where a part of it was done before."""
-    from solo_dimreg.hosts.base import checkpoint_epoch
+    from solo_dimreg.hosts.runs import checkpoint_epoch
     from solo_dimreg.running.pretraining import pretrain
 
     # An interruption can cut off the checkpoint that is being written; the one before it is still there then.

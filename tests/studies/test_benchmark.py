@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.benchmark import SUITES, run_suite
+from solo_dimreg.studies.benchmark import run_suite
+from solo_dimreg.studies.suites import SUITES
 
 
 def test_end_to_end_on_a_slice_of_the_digits(

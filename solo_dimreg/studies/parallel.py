@@ -1,0 +1,97 @@
+"""Runs that do not need each other, one after the other or side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+FINISHED = "  finished before: skipped"
+
+
+def default_jobs() -> int:
+    """One run on each core; one after the other where there is a GPU.
+
+    Networks as small as those of ``quick`` gain little from a second thread, and lose much where another
+    program wants the core: threads then wait for each other.
+    """
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
+
+
+def one_by_one(
+    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        say(f"[{number + 1}/{len(runs)}] {label}")
+        yield number, run(say)
+
+
+def side_by_side(
+    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The results in the order in which they come."""
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
+    start, trained = time.perf_counter(), 0
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
+        futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                number = futures[future]
+                result, was_done = future.result()
+                trained += not was_done
+                text = "finished before" if was_done else f"linear top-1 {result['linear_acc1']:.1f} %"
+                # Those that were finished before took no time, and say nothing about the others.
+                left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
+                rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
+                say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
+                yield number, result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()  # who interrupts us does not always interrupt them
+            raise
+
+
+def _start_worker(threads: int) -> None:
+    """Takes its share of the cores, and ends with its parent, however that ends."""
+    torch.set_num_threads(threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    """The result, and whether it was there before; what is printed goes to a file beside the run."""
+    folder: Path = run.args[3]  # type: ignore[attr-defined]
+    folder.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        print(text, flush=True)
+
+    with (
+        (folder / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        result = run(say)
+    return result, FINISHED in said
