@@ -13,24 +13,19 @@ training is the same, to the bit, with and without.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from solo_dimreg.blocks.monitor_files import draw_history, folder_of, harmless, log_spectra, write_csv
+from solo_dimreg.blocks.monitor_window import PAIR_METRICS, Window, measure
 from solo_dimreg.blocks.regularizers import check_keys
-from solo_dimreg.distributed import all_gather, rank, world_size
+from solo_dimreg.distributed import rank
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.files import write_text
-from solo_dimreg.functional import matrix_mutual_information, singular_spectrum
 from solo_dimreg.plugins import registered
 
 PLACES = ("train", "val")
@@ -45,10 +40,6 @@ DEFAULTS: dict[str, Any] = {
         "mutual_information",
         "off_diagonal_correlation",
     ],
-}
-# Figures of features and embeddings together; the registered metrics look at one of them at a time.
-PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mutual_information": matrix_mutual_information
 }
 NAME = "dimensionality"
 # The plot is drawn anew when this many times the time that it took has passed: at most a hundredth of all.
@@ -88,244 +79,134 @@ def monitor_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return settings
 
 
-class _Window:
-    """The last rows that a module put out, at most ``size`` of them, of the first call in each step."""
+class DimensionalityMonitor:
+    """Logs the figures of an epoch and keeps ``dimensionality.csv`` and ``.png`` up to date.
 
-    def __init__(self, module: nn.Module, size: int) -> None:
-        self.size = size
-        self.rows: list[Tensor] = []
-        self.open = False
-        self._handle = module.register_forward_hook(self._see)
-
-    def _see(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not self.open:
-            return
-        self.open = False  # the other crops are other views of the same images
-        self.rows.append((output[0] if isinstance(output, tuple) else output).detach())
-        while sum(map(len, self.rows[1:])) >= self.size:
-            self.rows.pop(0)
-
-    def take(self) -> Tensor | None:
-        """The rows of all processes, (N, D); the window is empty afterwards."""
-        if not self.rows:
-            return None
-        rows = torch.cat(self.rows)[-max(1, self.size // world_size()) :]
-        self.rows = []
-        return all_gather(rows.float().contiguous())
-
-    def remove(self) -> None:
-        self._handle.remove()
-
-
-def make_monitor(
-    callback: type, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None
-) -> Any:
-    """A Lightning callback that logs the figures and keeps ``dimensionality.csv`` and ``.png`` up to date.
+    Joined to Lightning's ``Callback`` by :func:`make_monitor`.
 
     Args:
-        callback: ``Callback`` of the Lightning in use.
         settings: From :func:`monitor_settings`.
         backbone: The module whose outputs are the features.
         projector: That whose outputs are the embeddings, where there is one.
     """
 
-    class DimensionalityMonitor(callback):  # type: ignore[misc, valid-type]
-        def __init__(self) -> None:
-            super().__init__()
-            self.history: list[dict[str, float]] = []
-            self.windows: dict[str, _Window] = {}
-            self.folder: Path | None = None
-            self.next_plot = 0.0
+    def __init__(self, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None) -> None:
+        super().__init__()
+        self.settings, self.backbone, self.projector = settings, backbone, projector
+        self.history: list[dict[str, float]] = []
+        self.windows: dict[str, Window] = {}
+        self.folder: Path | None = None
+        self.next_plot = 0.0
 
-        def state_dict(self) -> dict[str, Any]:
-            return {"history": self.history}
+    def state_dict(self) -> dict[str, Any]:
+        """The figures of the epochs so far, for the checkpoint."""
+        return {"history": self.history}
 
-        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            self.history = state_dict["history"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the figures of a checkpoint."""
+        self.history = state_dict["history"]
 
-        def on_train_start(self, trainer: Any, module: Any) -> None:
-            if settings["on"] == "val" and not sum(trainer.num_val_batches):
-                raise ConfigError(
-                    "monitor.on: 'val' needs validation images: set data.val_path, or use train."
-                )
-            self.folder = _folder(trainer)
-            size = settings["max_samples"]
-            self.windows = {"": _Window(backbone, size)}
-            if projector is not None:
-                self.windows["z_"] = _Window(projector, size)
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Begins to look at the modules' outputs."""
+        if self.settings["on"] == "val" and not sum(trainer.num_val_batches):
+            raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
+        self.folder = folder_of(trainer)
+        size = self.settings["max_samples"]
+        self.windows = {"": Window(self.backbone, size)}
+        if self.projector is not None:
+            self.windows["z_"] = Window(self.projector, size)
 
-        def on_train_end(self, trainer: Any, module: Any) -> None:
-            if rank() == 0:
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Draws the last plot."""
+        if rank() == 0:
+            self._plot()
+        self._close()
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """Leaves the modules as they were."""
+        self._close()
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Looks at the first of its crops."""
+        if self.settings["on"] == "train" and self._wanted(trainer):
+            self._look(True)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Measures after the last batch of an epoch."""
+        self._look(False)  # a validation that follows is not the training
+        # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
+        if self.settings["on"] == "train" and trainer.is_last_batch and self._wanted(trainer):
+            self._measure(trainer, module)
+
+    def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Looks at the images."""
+        if self.settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
+            self._look(True)
+
+    def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Runs the projector, where the validation did not."""
+        embeddings = self.windows.get("z_")
+        if embeddings is not None and embeddings.open:  # validation has no use for the projector
+            with torch.no_grad():
+                rows = self.windows[""].rows[-1]
+                weight = next(self.projector.parameters(), rows)  # type: ignore[union-attr]
+                self.projector(rows.to(weight.dtype))  # type: ignore[misc]
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Measures."""
+        if self.settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
+            self._measure(trainer, module)
+
+    def _wanted(self, trainer: Any) -> bool:
+        epoch = trainer.current_epoch + 1
+        return bool(self.windows) and (
+            epoch % self.settings["every_n_epochs"] == 0 or epoch == trainer.max_epochs
+        )
+
+    def _close(self) -> None:
+        for window in self.windows.values():
+            window.remove()
+
+    def _look(self, open_: bool) -> None:
+        for window in self.windows.values():
+            window.open = open_
+
+    def _measure(self, trainer: Any, module: Any) -> None:
+        taken = {prefix: window.take() for prefix, window in self.windows.items()}
+        features, embeddings = taken[""], taken.get("z_")
+        if features is None:
+            return
+        figures = measure(self.settings["metrics"], features, embeddings)
+        logged = {f"dimensionality/{name}": value for name, value in figures.items()}
+        module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+        log_spectra(trainer, features, embeddings)
+        epoch = trainer.current_epoch
+        self.history = [row for row in self.history if row["epoch"] < epoch]
+        self.history.append({"epoch": epoch, "step": trainer.global_step, **figures})
+        if rank() == 0:
+            self._write()
+            started = time.monotonic()
+            if started >= self.next_plot:
                 self._plot()
-            self._close()
+                self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
 
-        def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-            self._close()
+    def _write(self) -> None:
+        if self.folder is not None:
+            with harmless():
+                write_csv(self.history, self.folder / f"{NAME}.csv")
 
-        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-            if settings["on"] == "train" and self._wanted(trainer):
-                self._look(True)
+    def _plot(self) -> None:
+        from solo_dimreg.plots import save_png
 
-        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            self._look(False)  # a validation that follows is not the training
-            # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
-            if settings["on"] == "train" and trainer.is_last_batch and self._wanted(trainer):
-                self._measure(trainer, module)
-
-        def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-            if settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
-                self._look(True)
-
-        def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            embeddings = self.windows.get("z_")
-            if embeddings is not None and embeddings.open:  # validation has no use for the projector
-                with torch.no_grad():
-                    rows = self.windows[""].rows[-1]
-                    weight = next(projector.parameters(), rows)  # type: ignore[union-attr]
-                    projector(rows.to(weight.dtype))  # type: ignore[misc]
-
-        def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-            if settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
-                self._measure(trainer, module)
-
-        def _wanted(self, trainer: Any) -> bool:
-            epoch = trainer.current_epoch + 1
-            return bool(self.windows) and (
-                epoch % settings["every_n_epochs"] == 0 or epoch == trainer.max_epochs
-            )
-
-        def _close(self) -> None:
-            for window in self.windows.values():
-                window.remove()
-
-        def _look(self, open_: bool) -> None:
-            for window in self.windows.values():
-                window.open = open_
-
-        def _measure(self, trainer: Any, module: Any) -> None:
-            taken = {prefix: window.take() for prefix, window in self.windows.items()}
-            features, embeddings = taken[""], taken.get("z_")
-            if features is None:
-                return
-            figures = _figures(settings["metrics"], features, embeddings)
-            logged = {f"dimensionality/{name}": value for name, value in figures.items()}
-            module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
-            _log_spectra(trainer, features, embeddings)
-            epoch = trainer.current_epoch
-            self.history = [row for row in self.history if row["epoch"] < epoch]
-            self.history.append({"epoch": epoch, "step": trainer.global_step, **figures})
-            if rank() == 0:
-                self._write()
-                started = time.monotonic()
-                if started >= self.next_plot:
-                    self._plot()
-                    self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
-
-        def _write(self) -> None:
-            if self.folder is not None:
-                with _harmless():
-                    write_csv(self.history, self.folder / f"{NAME}.csv")
-
-        def _plot(self) -> None:
-            from solo_dimreg.plots import save_png
-
-            if self.folder is not None and self.history:
-                with _harmless():
-                    save_png(draw_history(self.history), self.folder / f"{NAME}.png")
-
-    DimensionalityMonitor.__qualname__ = DimensionalityMonitor.__name__  # its name in checkpoints
-    return DimensionalityMonitor()
+        if self.folder is not None and self.history:
+            with harmless():
+                save_png(draw_history(self.history), self.folder / f"{NAME}.png")
 
 
-@contextmanager
-def _harmless() -> Iterator[None]:
-    """A full disk, say, must not end a training of days for the sake of a plot."""
-    try:
-        yield
-    except OSError as error:
-        warnings.warn(f"monitor: nothing was written ({error}).", stacklevel=3)
-
-
-def write_csv(history: list[dict[str, float]], path: Path) -> None:
-    """Writes one row an epoch and one column a figure, whole."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in history for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(path, text.getvalue())
-
-
-def draw_history(history: list[dict[str, float]]) -> Any:
-    """The curves of all figures, those of features and embeddings in one panel each."""
-    from solo_dimreg.plots import draw_curves
-
-    panels: dict[str, dict[str, list[dict[int, float]]]] = {}
-    for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
-        figure, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
-        curve = {int(row["epoch"]): row[name] for row in history if name in row}
-        panels.setdefault(figure.replace("_", " "), {})[kind] = [curve]
-    return draw_curves(panels, ["features", "embeddings"])
-
-
-def _figures(metrics: list[str], features: Tensor, embeddings: Tensor | None) -> dict[str, float]:
-    """Every metric of the features and, with the prefix ``z_``, of the embeddings."""
-    known = registered("metrics")
-    found: dict[str, float] = {}
-    for name in metrics:
-        if name in PAIR_METRICS:
-            if embeddings is not None:
-                found[name] = _value(name, PAIR_METRICS[name], features, embeddings)
-            continue
-        found[name] = _value(name, known[name].value, features)
-        if embeddings is not None:
-            found[f"z_{name}"] = _value(name, known[name].value, embeddings)
-    return found
-
-
-@torch.no_grad()
-def _value(name: str, metric: Callable[..., Tensor], *inputs: Tensor) -> float:
-    """A plugin's metric that fails must not end a training of days."""
-    try:
-        return float(metric(*inputs))
-    except Exception as error:
-        warnings.warn(f"monitor.metrics: {name} failed ({type(error).__name__}: {error}).", stacklevel=2)
-        return torch.nan
-
-
-def _log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> None:
-    """The log spectra as a plot, where the run is logged to wandb."""
-    logger = _wandb_logger(trainer)
-    if rank() != 0 or logger is None:
-        return
-    import wandb
-
-    spectra = {"features": features, "embeddings": embeddings}
-    logs = {
-        name: singular_spectrum(x).clamp_min(1e-30).log10().tolist()
-        for name, x in spectra.items()
-        if x is not None
-    }
-    plot = wandb.plot.line_series(
-        [list(range(1, len(values) + 1)) for values in logs.values()],
-        list(logs.values()),
-        keys=list(logs),
-        title="log10 singular values of the covariance",
-        xname="index",
-    )
-    logger.experiment.log({"dimensionality/spectrum": plot, "trainer/global_step": trainer.global_step})
-
-
-def _folder(trainer: Any) -> Path | None:
-    """Where the checkpoints go; without any, where the logger writes, or a folder of its own without one."""
-    logs = trainer.log_dir  # on every process: Lightning broadcasts it
-    for callback in trainer.callbacks:
-        if type(callback).__name__ == "Checkpointer":
-            return Path(callback.path)
-    if not trainer.loggers:
-        return Path(logs, f"dimensionality-{datetime.now():%Y%m%d-%H%M%S}")
-    return None if _wandb_logger(trainer) else Path(logs)
-
-
-def _wandb_logger(trainer: Any) -> Any:
-    return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLogger"), None)
+def make_monitor(
+    callback: type, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None
+) -> Any:
+    """A Lightning callback; ``callback`` is the ``Callback`` of the Lightning in use, the rest as above."""
+    # Under this name its state stands in checkpoints.
+    kind = type("DimensionalityMonitor", (DimensionalityMonitor, callback), {"__module__": __name__})
+    return kind(settings, backbone, projector)

@@ -34,7 +34,7 @@ def command(out: Path, steps: int, seed: int) -> None:
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.toy.experiments import run_toy
+    from solo_dimreg.studies.toy.study import run_toy
 
     torch.set_num_threads(1)  # with matrices this small more threads mostly wait for each other
     out = out.expanduser()

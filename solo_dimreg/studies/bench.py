@@ -271,10 +271,11 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
 
 
 def _monitor() -> Callable[[], object]:
-    from solo_dimreg.blocks.monitor import DEFAULTS, _figures
+    from solo_dimreg.blocks.monitor import DEFAULTS
+    from solo_dimreg.blocks.monitor_window import measure
 
     r, z = features((DEFAULTS["max_samples"], 512)), features((DEFAULTS["max_samples"], 256), seed=1)
-    return lambda: _figures(DEFAULTS["metrics"], r, z)
+    return lambda: measure(DEFAULTS["metrics"], r, z)
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -33,6 +33,7 @@ Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
 def one_by_one(
     runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The results in their order; each run prints where we print."""
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
         say(f"[{number + 1}/{len(runs)}] {label}")
         yield number, run(say)

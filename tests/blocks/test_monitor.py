@@ -184,7 +184,7 @@ def test_a_metric_that_fails_is_a_warning(
 
     known = registered("metrics")
     broken = {**known, "lid": replace(known["lid"], value=fails)}
-    monkeypatch.setattr("solo_dimreg.blocks.monitor.registered", lambda kind: broken)
+    monkeypatch.setattr("solo_dimreg.blocks.monitor_window.registered", lambda kind: broken)
     method = build(small(few_digits, monitor={"metrics": ["lid", "effective_rank"]}))
     with pytest.warns(UserWarning, match="lid failed .RuntimeError: no such luck"):
         fit(host, method)

@@ -9,16 +9,13 @@ References:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.files import write_json
 from solo_dimreg.functional import singular_spectrum
 from solo_dimreg.functional._checks import check_int
 from solo_dimreg.functional.directclr import inner_product_info_nce_loss
@@ -227,59 +224,3 @@ def subspace_cosine(alignment: Matrix, leading: int) -> float:
 def mean_diagonal(alignment: Matrix, leading: int) -> float:
     """Mean absolute diagonal of the alignment matrix over the ``leading`` directions."""
     return torch.tensor(alignment).diagonal()[:leading].abs().mean().item()
-
-
-def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Runs both experiments and writes toy.json and the plots.
-
-    Args:
-        out: folder to write into.
-        steps: number of batches of each of the three trainings, at least 1.
-        seed: seed of all draws.
-        say: told which training begins.
-
-    Returns:
-        The effects, as in toy.json.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
-    """
-    from solo_dimreg.plots import save_png
-    from solo_dimreg.studies.toy.plots import draw_alignment, draw_implicit, draw_strong
-
-    strong = []
-    for noise in (WEAK, STRONG):
-        say(f"Strong augmentation, noise {noise:g}: {steps} steps ...")
-        strong.append(strong_augmentation(noise, steps, seed))
-    say(f"Implicit regularization: {steps} steps ...")
-    implicit = implicit_regularization(steps, seed)
-    effects = _effects(strong, implicit)
-    write_json(
-        out / "toy.json",
-        {
-            "steps": steps,
-            "seed": seed,
-            "effects": effects,
-            "strong_augmentation": [asdict(each) for each in strong],
-            "implicit_regularization": asdict(implicit),
-        },
-    )
-    save_png(draw_strong(strong), out / "strong_augmentation.png")
-    save_png(draw_implicit(implicit), out / "implicit_regularization.png")
-    save_png(draw_alignment(implicit), out / "alignment.png")
-    return effects
-
-
-def _effects(strong: list[StrongAugmentation], implicit: ImplicitRegularization) -> dict[str, Any]:
-    leading = implicit.leading
-    matrices = {"before": implicit.alignment_before, "after": implicit.alignment_after}
-    return {
-        "gap": {f"{each.noise:g}": each.gap for each in strong},
-        "leading_directions": leading,
-        "subspace_cosine": {when: subspace_cosine(matrix, leading) for when, matrix in matrices.items()},
-        "mean_diagonal": {when: mean_diagonal(matrix, leading) for when, matrix in matrices.items()},
-        "mean_principal_diagonal": {
-            when: mean_diagonal(principal_alignment(matrix, leading), leading)
-            for when, matrix in matrices.items()
-        },
-    }

@@ -1,0 +1,87 @@
+"""Where the monitor's figures go: csv, plot, and wandb."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from solo_dimreg.distributed import rank
+from solo_dimreg.files import write_text
+from solo_dimreg.functional import singular_spectrum
+
+
+@contextmanager
+def harmless() -> Iterator[None]:
+    """A full disk, say, must not end a training of days for the sake of a plot."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"monitor: nothing was written ({error}).", stacklevel=3)
+
+
+def write_csv(history: list[dict[str, float]], path: Path) -> None:
+    """Writes one row an epoch and one column a figure, whole."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in history for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
+
+
+def draw_history(history: list[dict[str, float]]) -> Any:
+    """The curves of all figures, those of features and embeddings in one panel each."""
+    from solo_dimreg.plots import draw_curves
+
+    panels: dict[str, dict[str, list[dict[int, float]]]] = {}
+    for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
+        figure, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
+        curve = {int(row["epoch"]): row[name] for row in history if name in row}
+        panels.setdefault(figure.replace("_", " "), {})[kind] = [curve]
+    return draw_curves(panels, ["features", "embeddings"])
+
+
+def log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> None:
+    """The log spectra as a plot, where the run is logged to wandb."""
+    logger = _wandb_logger(trainer)
+    if rank() != 0 or logger is None:
+        return
+    import wandb
+
+    spectra = {"features": features, "embeddings": embeddings}
+    logs = {
+        name: singular_spectrum(x).clamp_min(1e-30).log10().tolist()
+        for name, x in spectra.items()
+        if x is not None
+    }
+    plot = wandb.plot.line_series(
+        [list(range(1, len(values) + 1)) for values in logs.values()],
+        list(logs.values()),
+        keys=list(logs),
+        title="log10 singular values of the covariance",
+        xname="index",
+    )
+    logger.experiment.log({"dimensionality/spectrum": plot, "trainer/global_step": trainer.global_step})
+
+
+def folder_of(trainer: Any) -> Path | None:
+    """Where the checkpoints go; without any, where the logger writes, or a folder of its own without one."""
+    logs = trainer.log_dir  # on every process: Lightning broadcasts it
+    for callback in trainer.callbacks:
+        if type(callback).__name__ == "Checkpointer":
+            return Path(callback.path)
+    if not trainer.loggers:
+        return Path(logs, f"dimensionality-{datetime.now():%Y%m%d-%H%M%S}")
+    return None if _wandb_logger(trainer) else Path(logs)
+
+
+def _wandb_logger(trainer: Any) -> Any:
+    return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLogger"), None)
