@@ -91,3 +91,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "Not run: the tests of the current solo-learn's own scripts. "
             "SOLO_LEARN=<clone of github.com/vturrisi/solo-learn> ./reproduce.sh test runs them too."
         )
+
+
+@pytest.fixture
+def cholesky(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts back ``torch.cholesky``, gone from today's torch, which W-MSE of solo-learn 1.0.2 calls."""
+    monkeypatch.setattr(torch, "cholesky", torch.linalg.cholesky)

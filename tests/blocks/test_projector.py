@@ -17,7 +17,7 @@ from solo_dimreg.hosts import Host
 from solo_dimreg.hosts.tap import find_projector
 from solo_dimreg.running.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
 WITH_PROJECTOR = [name for name in METHODS if name != "mae"]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, generation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
 # Those whose loss takes small crops too; the others unpack exactly two views, or leave the small ones out.
 MULTICROP = {"current": ["byol", "simclr", "supcon", "swav"], "published": ["byol", "simclr"]}[
     generation() or "current"
