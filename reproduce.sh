@@ -9,6 +9,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   quick        the embedded digits, minutes on a CPU (the default); SEEDS=3 repeats it with three seeds
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
+  claims       tries claims of the four papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
@@ -16,7 +17,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   test         lint, type-check and test
   help         this text
 
-OPTIONS are handed on to `solo-dimreg benchmark`, `sprites`, `toy` or `bench`, or to pytest. Results go to results/COMMAND.
+OPTIONS are handed on to `solo-dimreg benchmark`, `claims`, `sprites`, `toy` or `bench`, or to pytest. Results go to results/COMMAND.
 
 With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
 published solo-learn. Needs Python 3.11 on Linux (x86-64).
@@ -101,6 +102,10 @@ case "$command" in
     setup
     "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" \
       --seeds "${SEEDS:-1}" "$@"
+    ;;
+  claims)
+    setup
+    "$venv/bin/python" -m solo_dimreg claims --out results/claims "$@"
     ;;
   sprites)
     setup

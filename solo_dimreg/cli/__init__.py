@@ -18,6 +18,7 @@ COMMANDS = {
     "diagnose": "Tell whether a representation has collapsed, and write a page about it.",
     "bench": "Measure what losses, regularizers and the monitor cost.",
     "benchmark": "Pretrain and evaluate several methods and compare them.",
+    "claims": "Try claims of the papers over several seeds, each by a rule fixed beforehand.",
     "report": "Compare finished runs on one page, as HTML and as Markdown.",
     "sprites": "Compare the LID of representations with the true dimension of drawn images.",
     "toy": "Show why contrastive learning collapses dimensions, in seconds.",

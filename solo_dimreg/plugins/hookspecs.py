@@ -28,3 +28,8 @@ def register_backbones() -> dict[str, Any]:
 @hookspec
 def register_metrics() -> dict[str, Any]:
     """Figures of a representation, for ``monitor.metrics``; callables ``(features: (B, D)) -> scalar``."""
+
+
+@hookspec
+def register_claims() -> dict[str, Any]:
+    """Claims for ``solo-dimreg claims``; objects of ``solo_dimreg.studies.claims.claim.Claim``."""

@@ -1,0 +1,88 @@
+"""``solo-dimreg claims``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("claims")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--list", "list_", is_flag=True, help="Print the claims and their rules; run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--seeds", default=8, show_default=True, help="Number of seeds, at least 2.")
+@click.option("--first-seed", default=5, show_default=True, help="The seeds are those from here on.")
+@click.option("--data", default="patches", show_default=True, help="patches or digits.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/claims"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
+)
+@click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
+@click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+def command(
+    names: tuple[str, ...],
+    list_: bool,
+    as_json: bool,
+    seeds: int,
+    first_seed: int,
+    data: str,
+    out: Path,
+    jobs: int | None,
+    overrides: tuple[str, ...],
+    linear_overrides: tuple[str, ...],
+) -> None:
+    """Try claims of the papers, each by a rule that is fixed beforehand: holds, not shown or contradicted.
+
+    Every run is trained once, whichever claims need it; finished ones are skipped, interrupted ones resume.
+
+    \b
+    Example:
+      solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies.claims.claim import RULE
+    from solo_dimreg.studies.claims.page import HEADER, rows, summary
+    from solo_dimreg.studies.claims.study import all_claims, describe, run_claims
+    from solo_dimreg.studies.parallel import default_jobs
+
+    if list_:
+        described = [describe(claim) for claim in all_claims().values()]
+        if as_json:
+            click.echo(json.dumps({"rule": RULE, "claims": described}, indent=2))
+            return
+        click.echo(RULE)
+        for each in described:
+            click.echo(f"\n{each['name']} ({each['paper']}, {each['place']}; published: {each['published']})")
+            click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}.")
+        return
+    write_data(data)
+    say = (lambda text: click.echo(text, err=True)) if as_json else click.echo
+    outcomes = run_claims(
+        out, names, seeds, data, jobs or default_jobs(), overrides, linear_overrides, first_seed, say
+    )
+    if as_json:
+        click.echo((out / "claims.json").read_text())
+        return
+    keep = (0, 4, 5, 6)
+    print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(outcomes)])
+    click.echo(f"{summary(outcomes)}. Page: {out / 'claims.html'}")
+
+
+def write_data(name: str) -> None:
+    """Writes the embedded data set of the claims where it is not there yet."""
+    from solo_dimreg.datasets.digits import write_digits
+    from solo_dimreg.datasets.patches import write_patches
+
+    write = {"digits": write_digits, "patches": write_patches}.get(name)
+    if write is not None:
+        write(Path("datasets") / name)

@@ -1,0 +1,77 @@
+"""What a number of seeds says of a claim: paired tests, intervals, and many claims at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+LEVEL = (1 - CONFIDENCE) / 2  # one-sided
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean over the seeds of a number that a claim says is above 0.
+
+    Attributes:
+        mean: The mean.
+        low, high: Its 95 % interval, Student's t.
+        p_above: One-sided p-value of "it is not above 0".
+        p_below: That of "it is not below 0".
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_above: float
+    p_below: float
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Student's t over one number a seed, which for two methods is the difference of their runs of that seed.
+
+    Args:
+        values: At least two numbers. Where all are the same number, it counts as certain.
+
+    Raises:
+        ValueError: there are fewer than two, or one is not finite.
+    """
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        raise ValueError(f"an interval needs at least two finite numbers, got {list(values)}.")
+    mean = sum(values) / len(values)
+    if max(values) == min(values):
+        above, below = (0.0 if mean > 0 else 1.0), (0.0 if mean < 0 else 1.0)
+        return Estimate(mean, mean, mean, above, below)
+    found = stats.ttest_1samp(values, 0.0, alternative="greater")
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    p = float(found.pvalue)
+    return Estimate(mean, float(interval.low), float(interval.high), p, 1 - p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: the chance of any false positive stays below the level.
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics
+        1979.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def all_above(estimates: Sequence[Estimate]) -> float:
+    """The p-value of "not all of them are above 0": an intersection-union test takes the largest."""
+    return max(each.p_above for each in estimates)
+
+
+def any_below(estimates: Sequence[Estimate]) -> float:
+    """The p-value of "none of them is below 0", corrected for their number."""
+    return min(1.0, len(estimates) * min(each.p_below for each in estimates))
