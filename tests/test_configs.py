@@ -12,7 +12,7 @@ LINEAR = sorted(ROOT.glob("linear/*/*.yaml"))
 RELEASED_LEARNING_RATES = {
     "simclr": 0.075 * 2048**0.5,
     "ldreg_simclr": 0.075 * 2048**0.5,
-    "ldreg_simclr_vit": 0.075 * 2048**0.5,
+    "ldreg_simclr_vit": 1.5e-4 * 2048 / 256,
     "ldreg_simclr_tuned": 0.5 * 2048 / 256,
     "ldreg_byol": 0.4 * 2048 / 256,
     "ldreg_mocov3": 0.6 * 2048 / 256,

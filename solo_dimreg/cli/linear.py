@@ -64,7 +64,7 @@ def command(
     linear = evaluation_settings(linear, run, overrides)
     check_common(linear)
     fit_to_machine(linear)
-    result = linear_accuracy(host, run, linear)
+    result = linear_accuracy(host, run, linear, other_data=data is not None)
     if rank() != 0:
         return
     if data is not None:

@@ -55,7 +55,7 @@ def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         The mean, shape (D,), and the covariance within each group, shape (num_groups, D / num_groups,
-        D / num_groups), divided by B.
+        D / num_groups), divided by B, in float64.
 
     Raises:
         ValueError: the groups do not divide D, or the batch is too small for them.
@@ -69,7 +69,8 @@ def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
             f"raise the batch size, or num_groups from {num_groups} to a larger divisor of {d}."
         )
     mean = x.mean(dim=0)
-    groups = (x - mean).view(b, num_groups, -1).transpose(0, 1)
+    # In float64, in which the squares of all float32 fit.
+    groups = (x - mean).double().view(b, num_groups, -1).transpose(0, 1)
     return mean, groups.mT @ groups / b
 
 
@@ -97,7 +98,7 @@ def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e
 def whiten_with(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """The same with the inverse square roots of the covariances, (G, D / G, D / G)."""
     groups = (x - mean).view(len(x), len(whitening), -1).transpose(0, 1)
-    return (groups @ whitening).transpose(0, 1).reshape(x.shape)
+    return (groups @ whitening.to(x.dtype)).transpose(0, 1).reshape(x.shape)
 
 
 @full_precision
@@ -239,4 +240,4 @@ def _correlation(x: Tensor) -> Tensor:
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:
-    return matrix - torch.diag_embed(matrix.diagonal())
+    return matrix.masked_fill(torch.eye(len(matrix), dtype=torch.bool, device=matrix.device), 0)

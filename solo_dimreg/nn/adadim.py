@@ -43,7 +43,9 @@ def _ranks_in_turn(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int
     The count is kept on the CPU, so that no device is waited for, and an operator for torch.compile, which
     would compile a branch on a number anew with every step.
     """
-    due = int(calls) % every == 0
+    count = int(calls)
+    # Until the first estimate is finite, which a device is asked for in the first steps only.
+    due = count % every == 0 or (count < every and not bool(last.isfinite().all()))
     calls += 1
     return _ranks(r, z).to(last) if due else last.clone()
 
@@ -166,7 +168,7 @@ class AdaDim(Float32Buffers):
         self.metrics: dict[str, Tensor] = {}
         self.register_buffer("rank_sum", torch.zeros(()))
         self.register_buffer("rank_weight", torch.zeros(()))
-        self.register_buffer("last_ranks", torch.ones(2))
+        self.register_buffer("last_ranks", torch.full((2,), torch.nan))
         self.register_buffer("start_rank", torch.zeros(()))  # 0: not known yet
         self._calls = torch.zeros((), dtype=torch.long)
 

@@ -45,7 +45,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
         momentum: weight of the batch in the running statistics, from 0 to 1.
         affine: learn a scale and a shift of each axis.
         track_running_stats: without it there are no running statistics, and evaluation whitens with those of
-            its own batches, as in [2]'s released code; a row then depends on the others of its batch.
+            its own batches (of a process, not gathered), as in [2]'s released code; a row then depends on the
+            others of its batch, and a batch too small for the groups gets more of them.
 
     Raises:
         ValueError: an option is out of range; in training, the batch is too small for the groups.
@@ -101,7 +102,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         elif self.track_running_stats:
             x = whiten_with(x, self.running_mean, self._running_whitening())
         else:
-            x = apply_whitening(x, *whitening_statistics(x, self._groups(len(x))), self.eps)
+            x = apply_whitening(x, *whitening_statistics(x, self._groups_for(len(x))), self.eps)
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
@@ -115,6 +116,12 @@ class DecorrelatedBatchNorm(Float32Buffers):
             self._settle(automatic_groups(self.num_features, samples))
         return self.num_groups
 
+    def _groups_for(self, samples: int) -> int:
+        """In evaluation, where the last batch can be too small for the groups of the training."""
+        least = self._groups(samples)
+        fitting = (g for g in range(least, self.num_features + 1) if self.num_features % g == 0)
+        return next((g for g in fitting if self.num_features // g < samples), self.num_features)
+
     def _settle(self, num_groups: int) -> None:
         self.num_groups, self._settled = num_groups, True
         if self.track_running_stats:
@@ -127,6 +134,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         saved = state_dict.get(f"{prefix}running_covariance")
         if self.automatic and saved is not None:
             self._settle(len(saved))
+            self._settled = len(saved) < self.num_features  # otherwise it had not seen a batch, or will again
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
@@ -134,10 +142,12 @@ class DecorrelatedBatchNorm(Float32Buffers):
         if not self.track_running_stats:
             return
         unbiased = covariance * (samples / (samples - 1))
+        pairs = ((self.running_mean, mean), (self.running_covariance, unbiased))
+        news = [new.to(running) for running, new in pairs]
         # A batch that overflowed would leave NaN for good.
-        finite = mean.isfinite().all() & covariance.isfinite().all()
-        for running, new in ((self.running_mean, mean), (self.running_covariance, unbiased)):
-            running.lerp_(torch.where(finite, new.to(running), running), self.momentum)
+        finite = torch.stack([new.isfinite().all() for new in news]).all()
+        for (running, _), new in zip(pairs, news, strict=True):
+            running.lerp_(torch.where(finite, new, running), self.momentum)
 
     def _running_whitening(self) -> Tensor:
         """That of the running covariance, decomposed anew only when it has changed."""

@@ -206,7 +206,7 @@ def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Mo
     return nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)
 
 
-def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, float]:
+def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool = False) -> dict[str, float]:
     """Trains solo-learn's linear probe on the run's frozen backbone.
 
     Args:
@@ -214,6 +214,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
         run: The pretrained run.
         settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the
             machine.
+        other_data: The images are others than those of the pretraining, of any size and kind.
 
     Returns:
         Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.
@@ -230,9 +231,6 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig) -> dict[str, flo
             )
     check_data(settings, need_val=True)
     classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # before there is anything to wait for
-    other_data = any(
-        settings.data.get(key) != run.settings.data.get(key) for key in ("dataset", "train_path")
-    )
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
     datasets = host.evaluation_datasets(settings, train_transform, val_transform)
     # solo-learn asks for the top five, of however few classes.

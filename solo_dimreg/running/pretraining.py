@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
 from solo_dimreg.errors import ConfigError, DimregError
-from solo_dimreg.hosts import Host, plain, register
+from solo_dimreg.hosts import Host, base_name, plain, register
 from solo_dimreg.running.checks import check_full_batch, check_pretraining
 from solo_dimreg.running.evaluation import evaluation_transforms
 
@@ -114,6 +114,12 @@ def _same_run(host: Host, settings: DictConfig, checkpoint: Path) -> bool:
     """solo-learn's auto-resume compares neither the seed nor what makes a method the one that it is."""
     other = host.settings_of(json.loads((checkpoint.parent / "args.json").read_text()))
     own = {key: plain(settings.get(key)) or None for key in COMPARED}
+    others = {key: plain(other.get(key)) or None for key in COMPARED}
+    bare = base_name(settings.method) == settings.method  # or LDReg's defaults are in args.json
+    if own["projector"] != others["projector"] or (
+        bare and not own["regularizers"] and others["regularizers"]
+    ):
+        return False
     # LDReg's defaults and solo-learn's are written into args.json: what the config gives has to agree.
     agrees = all(_within(value, plain(other.get(key)) or {}) for key, value in own.items() if value)
     return agrees and other.get("seed", 5) == settings.get("seed", 5)

@@ -86,6 +86,12 @@ def fit_to_machine(settings: DictConfig) -> None:
     settings.sync_batchnorm = bool(settings.devices != "1" and settings.get("sync_batchnorm", False))
 
 
+def quoted_override(key: str, path: Path) -> str:
+    """An override of Hydra's, in which a quoted value may hold any character."""
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
 def other_data(folder: Path) -> tuple[str, ...]:
     """Overrides that make a config read an image folder with train/ and val/.
 
@@ -95,7 +101,7 @@ def other_data(folder: Path) -> tuple[str, ...]:
     for split in ("train", "val"):
         if not (folder / split).is_dir():
             raise ConfigError(f"--data: {str(folder)!r} has no folder {split!r}; it must have train and val.")
-    paths = [f"data.{split}_path='{(folder / split).as_posix()}'" for split in ("train", "val")]
+    paths = [quoted_override(f"data.{split}_path", folder / split) for split in ("train", "val")]
     return ("data.dataset=custom", "++data.format=image_folder", *paths)
 
 

@@ -29,6 +29,7 @@ from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.hosts import Run, register
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.running.evaluation import extract_splits
+from solo_dimreg.running.settings import quoted_override
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.suites import Row, Suite
 
@@ -114,7 +115,9 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
         }
 
     suite = Suite(
-        "sprites", (), tuple(_override(f"data.{split}_path", data / split) for split in ("train", "val"))
+        "sprites",
+        (),
+        tuple(quoted_override(f"data.{split}_path", data / split) for split in ("train", "val")),
     )
     results = [pretrained(suite=suite, row=Row(method, method), folder=runs / method) for method in METHODS]
     yield row("pixels", [read_pixels(split.paths) for split in (train, val)])
@@ -123,12 +126,6 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
         if method == METHODS[0]:
             yield row("untrained", _features(_untrained(run)))
         yield row(method, _features(run), result["linear_acc1"])
-
-
-def _override(key: str, path: Path) -> str:
-    """An override of Hydra's, in which a quoted value may hold any character."""
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
 
 
 def _sample(features: Tensor) -> Tensor:

@@ -289,3 +289,17 @@ def test_wrong_arguments_are_refused(change, message):
 
 def test_options_are_printed():
     assert repr(AdaDim()).startswith("AdaDim(alpha='erank', rank_of='view', rank_against='attainable', ema")
+
+
+@pytest.mark.parametrize("against", ["attainable", "start"])
+def test_a_first_step_that_overflowed_leaves_nothing_behind(against):
+    clean, poisoned = (AdaDim(rank_against=against, rank_every=4) for _ in range(2))
+    r, z = batch(1)
+    z[0][0, 0] = torch.nan
+    poisoned(r, z)
+    for step in (2, 3):
+        poisoned(*batch(step))
+        assert torch.isfinite(poisoned.metrics["alpha"])
+    clean(*batch(2))
+    assert poisoned.metrics["H_Z"] == clean.metrics["H_Z"]
+    assert poisoned.start_rank == clean.start_rank

@@ -240,3 +240,26 @@ def test_no_eps_leaves_constant_axes_finite(layer_type):
     out = layer_type(6, 2, eps=0)(x)
     out.sum().backward()
     assert torch.isfinite(out).all() and torch.isfinite(x.grad).all()
+
+
+def test_a_state_from_before_the_first_batch_settles_nothing():
+    first, second = (DecorrelatedBatchNorm(6, "auto").double() for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    second(embeddings(40))
+    assert second.num_groups == 1
+
+
+def test_a_batch_too_small_for_its_groups_is_evaluated_with_more():
+    layer = DecorrelatedBatchNorm(6, 1, track_running_stats=False).double().eval()
+    x = embeddings(4)
+    torch.testing.assert_close(layer(x), zca_whiten(x, 2))
+    torch.testing.assert_close(layer(embeddings()), zca_whiten(embeddings(), 1))
+
+
+@pytest.mark.parametrize(("scale", "eps"), [(1e20, 1e-5), (1e20, 0), (1e-25, 0)])
+def test_whitening_at_every_scale(scale, eps):
+    x = embeddings(dtype=torch.float32)
+    expected = zca_whiten(x.double(), 2, 0).float()
+    layer = DecorrelatedBatchNorm(6, 2, eps=eps)
+    torch.testing.assert_close(layer(scale * x), expected, rtol=1e-3, atol=1e-4)
+    assert torch.isfinite(layer.running_covariance).all() and torch.isfinite(layer.running_mean).all()

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -213,13 +214,14 @@ def test_warmup_counts_steps_or_epochs_on_both_solo_learns(
 def test_resumed_settings_must_be_the_same(
     few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    def run(weight: float) -> Path | None:
+    def run(weight: float | None, **changes: Any) -> Path | None:
         settings = config(
             "simclr",
             str(few_digits / "train"),
             checkpoint={"enabled": True, "dir": str(tmp_path)},
             auto_resume={"enabled": True},
-            regularizers={"ldreg": {"weight": weight, "k": 8, "warmup_epochs": 0}},
+            regularizers=weight and {"ldreg": {"weight": weight, "k": 8, "warmup_epochs": 0}},
+            **changes,
         )
         fit_to_machine(settings)
         return pretrain(settings)
@@ -227,4 +229,10 @@ def test_resumed_settings_must_be_the_same(
     first = run(0.1)
     assert run(0.2) != first
     assert "Not resuming from" in capsys.readouterr().out
+    # A block that was there is as much a difference as one that was not.
+    run(0.2, projector={"normalization": "dbn"})
+    assert "Not resuming from" in capsys.readouterr().out
+    for weight in (0.2, None):
+        run(weight)
+        assert "Not resuming from" in capsys.readouterr().out
     assert json.loads((first / "args.json").read_text())["name"] == "simclr-test"
