@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 class _Step(NamedTuple):
     equal_rows: set[int]
-    # By identity, with the tensor itself, or its id could become another's.
-    gathered: dict[int, tuple[Tensor, Tensor]]
+    # By identity, version and whether there is a graph; with the tensor, or its id could become another's.
+    gathered: dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
 
 
 _step: _Step | None = None
@@ -58,12 +58,13 @@ def all_gather(x: Tensor) -> Tensor:
     if _step is None:
         _check_equal_rows(x)
         return _AllGather.apply(x)
-    if id(x) not in _step.gathered:
+    key = id(x), x._version, torch.is_grad_enabled()
+    if key not in _step.gathered:
         if len(x) not in _step.equal_rows:
             _check_equal_rows(x)
             _step.equal_rows.add(len(x))
-        _step.gathered[id(x)] = x, _AllGather.apply(x)
-    return _step.gathered[id(x)][1]
+        _step.gathered[key] = x, _AllGather.apply(x)
+    return _step.gathered[key][1]
 
 
 @contextmanager

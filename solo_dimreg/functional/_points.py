@@ -126,9 +126,16 @@ def _same_memory(x: Tensor, y: Tensor) -> bool:
     return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
 
 
+_ROOM = 50  # bits
+
+
 def _power_of_two(size: Tensor) -> Tensor:
-    """One over the power of two next to ``size``, or 1 where that is 0 or not finite: scaling is exact."""
+    """That which brings ``size`` next to 2^50, or 1 where it is 0 or not finite: scaling is exact.
+
+    From there squares have room above, and far more room below, where an outlier leaves the other points.
+    """
     _, exponent = torch.frexp(torch.where(size.isfinite() & (size > 0), size, 1))
-    # Not beyond what the inverse of the smallest numbers would be.
     least, most = (-126, 126) if size.dtype == torch.float32 else (-1022, 1022)
-    return torch.ldexp(torch.ones_like(size), -exponent.clamp(least, most))
+    known = size.isfinite() & (size > 0)
+    shift = torch.where(known, (_ROOM - exponent).clamp(least, most), 0)
+    return torch.ldexp(torch.ones_like(size), shift)

@@ -42,7 +42,7 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
         ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is below 0.
     """
     mean, covariance = whitening_statistics(x, num_groups)
-    return apply_whitening(x, mean, covariance, eps)
+    return apply_whitening(x, mean, covariance, eps).to(x.dtype)
 
 
 @full_precision

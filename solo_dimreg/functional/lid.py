@@ -82,7 +82,8 @@ def neighbour_distances(x: Tensor, k: int) -> Tensor:
     smaller k.
     """
     itself = torch.arange(len(x), device=x.device)
-    return nearest(x, x, min(k, len(x) - 1), itself)[0]
+    k = min(k, len(x) - 1)
+    return nearest(x, x, k, itself)[0] if k else x.new_empty(len(x), 0)
 
 
 def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:

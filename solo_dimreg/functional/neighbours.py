@@ -10,7 +10,8 @@ Both directions are operators of their own for ``torch``, which ``torch.compile`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -
     Returns:
         Two tensors of shape (B, k), the second integer.
     """
+    with _full_products():
+        return _nearest(x, reference, k, self_indices)
+
+
+def _nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     points = Points(x, reference, self_indices)
     candidates = min(k + _MARGIN, len(reference) - (self_indices is not None))
     bounds, neighbours = points.candidates(candidates)
@@ -54,6 +60,17 @@ def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -
         if len(again):
             distances[again], neighbours[again] = points.search_exactly(again, k)
     return distances / points.scale, neighbours
+
+
+@contextmanager
+def _full_products() -> Iterator[None]:
+    """Products of float32 in float32: by TensorFloat32 or bfloat16 the bounds would be none."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 @nearest.register_fake

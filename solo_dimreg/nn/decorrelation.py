@@ -84,7 +84,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
         self.register_buffer("running_mean", torch.zeros(num_features) if track_running_stats else None)
         self.register_buffer("running_covariance", self._identity() if track_running_stats else None)
-        self._whitening: tuple[Any, Tensor] | None = None
+        self._whitening: tuple[Tensor, int, Tensor] | None = None
         self._settled = not self.automatic
 
     @full_precision
@@ -98,12 +98,13 @@ class DecorrelatedBatchNorm(Float32Buffers):
         if x.shape[1] != self.num_features:
             raise ValueError(f"x must have {self.num_features} axes, got shape {tuple(x.shape)}.")
         if self.training:
-            x = self._whiten_batch(x)
+            whitened = self._whiten_batch(x)
         elif self.track_running_stats:
-            x = whiten_with(x, self.running_mean, self._running_whitening())
+            whitened = whiten_with(x, self.running_mean, self._running_whitening())
         else:
-            x = apply_whitening(x, *whitening_statistics(x, self._groups_for(len(x))), self.eps)
-        return x if self.weight is None or self.bias is None else x * self.weight + self.bias
+            whitened = apply_whitening(x, *whitening_statistics(x, self._groups_for(len(x))), self.eps)
+        whitened = whitened.to(x.dtype)
+        return whitened if self.weight is None or self.bias is None else whitened * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
@@ -152,12 +153,17 @@ class DecorrelatedBatchNorm(Float32Buffers):
     def _running_whitening(self) -> Tensor:
         """That of the running covariance, decomposed anew only when it has changed."""
         covariance = self.running_covariance
-        if torch.compiler.is_compiling() or covariance.is_inference():
+        inference = covariance.is_inference() or torch.is_inference_mode_enabled()
+        if torch.compiler.is_compiling() or inference:
             return inverse_square_root(covariance, self.eps)
-        state = covariance._version, covariance.data_ptr(), covariance.dtype, covariance.device
-        if self._whitening is None or self._whitening[0] != state:
-            self._whitening = state, inverse_square_root(covariance, self.eps)
-        return self._whitening[1]
+        kept = self._whitening
+        if kept is None or kept[0] is not covariance or kept[1] != covariance._version:
+            kept = self._whitening = (
+                covariance,
+                covariance._version,
+                inverse_square_root(covariance, self.eps),
+            )
+        return kept[2]
 
     def extra_repr(self) -> str:
         """The options, for printing."""

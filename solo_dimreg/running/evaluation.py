@@ -236,10 +236,10 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool
     # solo-learn asks for the top five, of however few classes.
     classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     backbone = host.backbone(run.method)
+    check_full_batch(settings, len(datasets[0]))  # type: ignore[arg-type]
     if train_transform is val_transform:  # nothing random: every epoch would compute the same features
         datasets, backbone = _features_of(host, run, datasets, settings.data.num_workers)
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
-    check_full_batch(settings, len(loaders[0].dataset))  # type: ignore[arg-type]
     host.seed(settings.get("seed", 5))
     probe = host.build_probe(backbone, settings, classes)
     probe.classifier = classifier_head(probe.classifier, settings.get("classifier"))

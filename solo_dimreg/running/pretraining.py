@@ -9,7 +9,6 @@ import string
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
@@ -39,8 +38,7 @@ def pretrain(settings: DictConfig) -> Path | None:
     host.seed(settings.get("seed", 5))
     try:
         arguments = host.pretraining_arguments(settings)
-        # As solo-learn's main_pretrain.py does: convolutions are faster so.
-        method = host.build_method(arguments).to(memory_format=torch.channels_last)
+        method = host.build_method(arguments)
         data = host.training_data(arguments)
     except DimregError:
         raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -14,6 +16,8 @@ from threading import Thread
 from typing import Any
 
 import torch
+
+from solo_dimreg.errors import DimregError
 
 FINISHED = "  finished before: skipped"
 
@@ -46,6 +50,7 @@ def side_by_side(
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
+    others = set(active_children())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
         futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
         try:
@@ -59,9 +64,15 @@ def side_by_side(
                 rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
                 say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
                 yield number, result
+        except BrokenProcessPool as error:
+            raise DimregError(
+                "A process ended before its run did, killed or out of memory. What is finished is kept: run "
+                f"again, with --jobs {max(1, jobs - 1)} say. The last lines of log.txt in the run's folder "
+                "may say more."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
+            for child in set(active_children()) - others:
                 child.terminate()  # who interrupts us does not always interrupt them
             raise
 
@@ -89,10 +100,22 @@ def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tupl
         said.append(text)
         print(text, flush=True)
 
-    with (
-        (folder / "log.txt").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
+    with (folder / "log.txt").open("a") as log, _printing_to(log.fileno()):
         result = run(say)
     return result, FINISHED in said
+
+
+@contextmanager
+def _printing_to(file: int) -> Iterator[None]:
+    """All output of this process, whoever has opened it when."""
+    kept = [os.dup(stream) for stream in (1, 2)]
+    try:
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)

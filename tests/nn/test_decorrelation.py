@@ -263,3 +263,15 @@ def test_whitening_at_every_scale(scale, eps):
     layer = DecorrelatedBatchNorm(6, 2, eps=eps)
     torch.testing.assert_close(layer(scale * x), expected, rtol=1e-3, atol=1e-4)
     assert torch.isfinite(layer.running_covariance).all() and torch.isfinite(layer.running_mean).all()
+
+
+def test_evaluation_in_inference_mode_leaves_gradients_possible():
+    x = embeddings(dtype=torch.float32)
+    layer = DecorrelatedBatchNorm(6, 2)
+    layer(x)
+    layer.eval()
+    with torch.inference_mode():
+        expected = layer(x)
+    out = layer(x.requires_grad_())
+    out.sin().sum().backward()
+    assert torch.equal(out.detach(), expected) and torch.isfinite(x.grad).all()
