@@ -94,6 +94,7 @@ def draw(outcome: Outcome) -> Figure:
     axes.axvline(0, color="#7F7F7F", linewidth=1)
     axes.set_yticks(range(count), [str(i + 1) for i in range(count)])
     axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_xlabel("each over its largest value; above 0 as claimed")
     axes.set_ylabel("number")
     return figure
