@@ -15,9 +15,11 @@ from solo_dimreg.errors import ConfigError
 
 Array = NDArray[np.floating]
 
-#: The factors in the order in which they are freed, each with its range; a held one has the middle of it.
-#: ``size`` is the radius of the shape, ``x`` and ``y`` its place right of and below the centre, all three in
-#: units of the image's width; ``angle`` (clockwise) and ``hue`` (red 0, green 1/3) are in turns.
+#: The factors in the order in which they are freed, each with its range; a held one has the middle of it, or
+#: what ``HELD`` says. ``size`` is the radius of the shape, ``x`` and ``y`` its place right of and below the
+#: centre, all in units of the image's width; ``angle`` (clockwise) and ``hue`` (red 0, green 1/3) are in
+#: turns; ``width`` is the part of its width that the shape has across its axis, ``light`` the brightness of
+#: its colour and ``ground`` that of the background.
 #: The ranges are so narrow that a path through them hardly bends in pixel space, and close to each other in
 #: length there: otherwise the LID of a few thousand images is far from the number of factors.
 FACTORS: dict[str, tuple[float, float]] = {
@@ -26,12 +28,17 @@ FACTORS: dict[str, tuple[float, float]] = {
     "x": (-0.07, 0.07),
     "y": (-0.07, 0.07),
     "hue": (-0.25, 0.25),
+    "width": (0.7, 1.0),
+    "light": (0.35, 0.65),
+    "ground": (0.0, 0.2),
 }
+#: The values of those that are not held in the middle of their range.
+HELD = {"width": 1.0, "light": 0.6, "ground": 0.05}
+FIRST = 5  # the factors that the first version had: the same seed still gives them the same values
 # Width of the edges, in units of the image's width. An edge sharper than its way from neighbour to neighbour
 # changes the image by the square root of that way, and the LID is up to twice the dimension.
 EDGE = 0.12
-BACKGROUND = 0.05
-BRIGHTNESS, SATURATION = 0.6, 0.35  # of the colours, which lie on a circle around a grey
+SATURATION = 0.35  # of the colours, which lie on a circle around a grey
 DECIMALS = 6
 EVERY = 5  # one in so many images of a shape is for validation
 BATCH_PIXELS = 2**18  # drawn at a time
@@ -71,33 +78,38 @@ def draw_sprites(shape: str, factors: Array, size: int = 32) -> NDArray[np.uint8
 
     Args:
         shape: a name in ``SHAPES``.
-        factors: a row for each image, a column for each of ``FACTORS``, (N, 5).
+        factors: a row for each image, a column for each of ``FACTORS``, (N, 8).
         size: width and height of the images in pixels.
 
     Returns:
         RGB images, (N, size, size, 3).
     """
-    radius, angle, x, y, hue = np.asarray(factors, dtype=np.float32).T[:, :, None, None]
+    radius, angle, x, y, hue, width, light, ground = np.asarray(factors, dtype=np.float32).T[:, :, None, None]
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     right, down = centres - x, centres[:, None] - y
     cosine, sine = np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)
-    distance = SHAPES[shape]((cosine * right + sine * down) / radius, (cosine * down - sine * right) / radius)
+    distance = SHAPES[shape](
+        (cosine * right + sine * down) / radius, (cosine * down - sine * right) / (radius * width)
+    )
     ramp = np.clip(0.5 - distance * radius / np.float32(EDGE), 0, 1)
     cover = (ramp**2 * (3 - 2 * ramp))[..., None]
     phases = hue[..., None] - np.arange(3, dtype=np.float32) / 3
-    colour = BRIGHTNESS + SATURATION * np.cos(2 * np.pi * phases)
-    return np.rint(255 * (BACKGROUND + cover * (colour - BACKGROUND))).astype(np.uint8)
+    colour, ground = light[..., None] + SATURATION * np.cos(2 * np.pi * phases), ground[..., None]
+    return np.rint(255 * (ground + cover * (colour - ground))).astype(np.uint8)
 
 
 def sample_factors(images: int, free: int, seed: int = 0) -> Array:
-    """Factors of random images, (images, 5): the first ``free`` uniform in their ranges, the others held.
+    """Factors of random images, (images, 8): the first ``free`` uniform in their ranges, the others held.
 
     The same seed gives the same values whatever the number of images and of free factors.
     """
     low, high = np.array(list(FACTORS.values())).T
-    position = np.random.default_rng(seed).random((images, len(FACTORS)))
-    position[:, free:] = 0.5
-    return np.round(low + position * (high - low), DECIMALS)
+    first = np.random.default_rng(seed).random((images, FIRST))
+    others = np.random.default_rng([seed, FIRST]).random((images, len(FACTORS) - FIRST))
+    position = np.hstack([first, others])
+    values = low + position * (high - low)
+    values[:, free:] = [HELD.get(name, sum(limits) / 2) for name, limits in list(FACTORS.items())[free:]]
+    return np.round(values, DECIMALS)
 
 
 def write_sprites(
@@ -159,6 +171,7 @@ def _manifest(factors: int, size: int, seed: int, splits: dict[str, int]) -> dic
         "image_size": size,
         "free_factors": names[:factors],
         "held_factors": names[factors:],
+        "held": HELD,
         "ranges": {name: list(limits) for name, limits in FACTORS.items()},
         "edge": EDGE,
         "seed": seed,

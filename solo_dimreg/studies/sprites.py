@@ -184,13 +184,14 @@ def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
     def text(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    header = ["free factors", "representation", "LID", *(f"R2 {name}" for name in FACTORS), "linear top-1 %"]
+    names = [name for name in FACTORS if any(name in row["readout"] for row in rows)]
+    header = ["free factors", "representation", "LID", *(f"R2 {name}" for name in names), "linear top-1 %"]
     cells = [
         [
             str(row["factors"]),
             row["representation"],
             text(row["lid"]),
-            *(text(row["readout"].get(name)) for name in FACTORS),
+            *(text(row["readout"].get(name)) for name in names),
             text(row["linear_acc1"], 1),
         ]
         for row in rows

@@ -13,9 +13,8 @@ from PIL import Image
 
 from solo_dimreg.datasets import DATASETS, sprites, write_sprites
 from solo_dimreg.datasets.sprites import (
-    BACKGROUND,
-    BRIGHTNESS,
     FACTORS,
+    HELD,
     SATURATION,
     SHAPES,
     draw_sprites,
@@ -24,7 +23,7 @@ from solo_dimreg.datasets.sprites import (
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import local_intrinsic_dimensionality
 
-HELD = np.array([sum(limits) / 2 for limits in FACTORS.values()])
+MIDDLE = np.array([HELD.get(name, sum(limits) / 2) for name, limits in FACTORS.items()])
 
 
 def pixels(images: int, free: int) -> np.ndarray:
@@ -47,7 +46,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("free", range(1, 6))
+@pytest.mark.parametrize("free", range(1, 9))
 def test_the_lid_of_the_pixels_is_the_number_of_free_factors(free: int) -> None:
     x = torch.from_numpy(pixels(2000, free))
     queries = torch.arange(300)
@@ -55,7 +54,7 @@ def test_the_lid_of_the_pixels_is_the_number_of_free_factors(free: int) -> None:
     assert float(lid) == pytest.approx(free, rel=0.12)
 
 
-@pytest.mark.parametrize("free", range(1, 6))
+@pytest.mark.parametrize("free", range(1, 9))
 def test_an_independent_estimator_finds_the_same_dimension(free: int) -> None:
     """From the number of close pairs instead of the distances around a point."""
     correlation = skdim.id.CorrInt(k1=10, k2=20).fit(pixels(2000, free))
@@ -66,16 +65,17 @@ def test_an_independent_estimator_finds_the_same_dimension(free: int) -> None:
 def test_every_factor_moves_the_image_smoothly_and_in_a_direction_of_its_own(shape: str) -> None:
     low, high = np.array(list(FACTORS.values())).T
     rng = np.random.default_rng(0)
-    for start in low + (0.1 + 0.6 * rng.random((5, 5))) * (high - low):
+    for start in low + (0.1 + 0.6 * rng.random((5, 8))) * (high - low):
         steps = np.diag(high - low) * 0.1
 
         def change(part: float, start: np.ndarray = start, steps: np.ndarray = steps) -> np.ndarray:
-            drawn = draw_sprites(shape, np.stack([start, *(start + part * steps)])).reshape(6, -1) / 255
+            drawn = draw_sprites(shape, np.stack([start, *(start + part * steps)])).reshape(9, -1) / 255
             return drawn[1:] - drawn[0]
 
         whole, half = change(1), change(0.5)
         ratios = np.linalg.norm(whole, axis=1) / np.linalg.norm(half, axis=1)
-        assert ratios == pytest.approx([2] * 5, rel=0.12)  # with the square root it would be 1.41
+        assert ratios[:7] == pytest.approx([2] * 7, rel=0.12)  # with the square root it would be 1.41
+        assert ratios[7] == pytest.approx(2, rel=0.25)  # all of the background is rounded alike
         directions = whole / np.linalg.norm(whole, axis=1, keepdims=True)
         assert np.linalg.svd(directions)[1].min() > 0.2
 
@@ -96,7 +96,7 @@ def cover(shape: str, factors: np.ndarray, size: int = 256) -> np.ndarray:
 def test_size_angle_and_place_are_those_of_the_letter_l(sharp: None, seed: int) -> None:
     """Area and centroid in closed form: a 0.5 x 1.6 and a 1.2 x 0.5 bar that share a 0.5 x 0.5 corner."""
     factors = sample_factors(1, 5, seed)[0]
-    radius, angle, x, y, _ = factors
+    radius, angle, x, y, *_ = factors
     drawn = cover("hook", factors)
     area = 0.8 + 0.6 - 0.25
     assert drawn.mean() == pytest.approx(area * radius**2, rel=0.005)
@@ -116,25 +116,26 @@ def test_the_moon_has_the_area_of_a_disc_without_a_lens(sharp: None) -> None:
     r, d = 0.75, 0.55
     lens = math.acos((d**2 + 1 - r**2) / (2 * d)) + r**2 * math.acos((d**2 + r**2 - 1) / (2 * d * r))
     lens -= 0.5 * math.sqrt((1 + r - d) * (d + 1 - r) * (d + r - 1) * (d + r + 1))
-    assert cover("moon", HELD).mean() == pytest.approx((math.pi - lens) * HELD[0] ** 2, rel=0.005)
+    assert cover("moon", MIDDLE).mean() == pytest.approx((math.pi - lens) * MIDDLE[0] ** 2, rel=0.005)
 
 
 def test_the_hue_is_the_angle_on_the_circle_of_colours() -> None:
-    factors = np.tile(HELD, (11, 1))
+    factors = np.tile(MIDDLE, (11, 1))
     factors[:, 4] = np.linspace(*FACTORS["hue"], 11)
     colours = draw_sprites("drop", factors).reshape(11, -1, 3).max(axis=1) / 255
     red, green, blue = colours.T
     found = np.arctan2(math.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * math.pi)
     assert found == pytest.approx(factors[:, 4], abs=0.002)
-    assert np.linalg.norm(colours - BRIGHTNESS, axis=1) == pytest.approx(SATURATION * 1.5**0.5, abs=0.005)
+    assert np.linalg.norm(colours - HELD["light"], axis=1) == pytest.approx(SATURATION * 1.5**0.5, abs=0.005)
 
 
 def test_shapes_have_room_in_the_image() -> None:
-    corners = np.array(np.meshgrid(*FACTORS.values())).reshape(5, -1).T
+    corners = np.array(np.meshgrid(*FACTORS.values())).reshape(8, -1).T
+    ground = np.rint(255 * corners[:, 7, None, None])
     for shape in SHAPES:
         drawn = draw_sprites(shape, corners).astype(int)
         border = np.concatenate([drawn[:, 0], drawn[:, -1], drawn[:, :, 0], drawn[:, :, -1]], axis=1)
-        assert np.abs(border - round(255 * BACKGROUND)).max() <= 5
+        assert np.abs(border - ground).max() <= 15
 
 
 def test_the_images_are_those_that_the_table_says(folder: Path) -> None:
@@ -158,7 +159,7 @@ def test_the_first_factors_are_free_and_the_others_held(folder: Path) -> None:
             assert np.unique(values).size > 145
             assert values.mean() == pytest.approx((low + high) / 2, abs=(high - low) * 0.12)
         else:
-            assert set(values) == {(low + high) / 2}
+            assert set(values) == {HELD.get(name, (low + high) / 2)}
 
 
 def test_a_fifth_of_every_shape_is_for_validation(folder: Path) -> None:
@@ -171,9 +172,9 @@ def test_a_fifth_of_every_shape_is_for_validation(folder: Path) -> None:
 
 
 def test_the_seed_fixes_each_image_whatever_else_is_chosen() -> None:
-    factors = sample_factors(100, 5, seed=3)
+    factors = sample_factors(100, 8, seed=3)
     assert np.array_equal(sample_factors(40, 2, seed=3)[:, :2], factors[:40, :2])
-    assert not np.isin(sample_factors(100, 5, seed=4), factors).any()
+    assert not np.isin(sample_factors(100, 8, seed=4), factors).any()
 
 
 def test_a_second_call_changes_nothing_and_another_choice_is_refused(folder: Path) -> None:
@@ -198,8 +199,8 @@ def test_without_its_table_a_folder_is_incomplete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("factors", 0, "from 1 to 5"),
-        ("factors", 6, "from 1 to 5"),
+        ("factors", 0, "from 1 to 8"),
+        ("factors", 9, "from 1 to 8"),
         ("images", 14, ">= 15"),
         ("size", 8, ">= 16"),
         ("seed", -1, ">= 0"),

@@ -91,13 +91,13 @@ def test_the_table_leaves_out_what_was_held() -> None:
         {"factors": 1, "representation": "simclr", "lid": 2, "readout": {"size": -1}, "linear_acc1": 99.96},
     ]
     header, cells = results_table(rows)
-    assert header[3:8] == ["R2 size", "R2 angle", "R2 x", "R2 y", "R2 hue"]
-    assert cells == [
-        ["1", "pixels", "1.06", "0.50", "", "", "", "", ""],
-        ["1", "simclr", "2.00", "-1.00", "", "", "", "", "100.0"],
-    ]
+    assert header[3:] == ["R2 size", "linear top-1 %"]
+    assert cells == [["1", "pixels", "1.06", "0.50", ""], ["1", "simclr", "2.00", "-1.00", "100.0"]]
+    rows[1]["readout"] = {"size": -1, "angle": 0.3}
+    header, cells = results_table(rows)
+    assert header[3:5] == ["R2 size", "R2 angle"] and cells[0][3:5] == ["0.50", ""]
 
 
 def test_a_wrong_number_of_factors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--factors: 6"):
-        run_sprites(tmp_path, [6])
+    with pytest.raises(ConfigError, match="--factors: 9"):
+        run_sprites(tmp_path, [9])
