@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.errors import ConfigError, DimregError, unknown
+from solo_dimreg.hosts.checkpoints import read_weights
 
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host
@@ -45,7 +43,7 @@ def read_run(host: Host, path: Path) -> Run:
     if name not in host.trainable:
         raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), host.trainable)}")
     made_by = "current" if "backbone" in arguments else "published"
-    state = _read_state(checkpoint)
+    state = read_weights(checkpoint)
     try:
         settings = host.settings_of(arguments)
         if made_by == host.generation:
@@ -79,21 +77,6 @@ def _renamed(key: str, generation: str) -> str:
         if key.startswith(f"{prefix}{theirs}."):
             return prefix + ours + key.removeprefix(prefix + theirs)
     return key
-
-
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
-            return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"{checkpoint}: holds more than weights and settings, which could run code and is not loaded."
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"{checkpoint}: is no intact checkpoint ({type(error).__name__}: {_first_line(error)[:200]})."
-        ) from error
 
 
 def _read_arguments(path: Path) -> dict[str, Any]:
