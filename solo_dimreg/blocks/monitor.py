@@ -131,11 +131,15 @@ class DimensionalityMonitor:
         if self.settings["on"] == "train" and self._wanted(trainer):
             self._look(True)
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
         """Measures after the last batch of an epoch."""
         self._look(False)  # a validation that follows is not the training
+        # Of an epoch that limit_train_batches cuts short, Lightning does not say that it is the last.
+        last = trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches
         # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
-        if self.settings["on"] == "train" and trainer.is_last_batch and self._wanted(trainer):
+        if self.settings["on"] == "train" and last and self._wanted(trainer):
             self._measure(trainer, module)
 
     def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:

@@ -139,6 +139,11 @@ def test_it_looks_every_n_epochs_and_at_the_last(
     assert len({row["effective_rank"] for row in rows}) == len(epochs)
 
 
+def test_an_epoch_that_is_cut_short_is_measured_too(host: Host, few_digits: Path) -> None:
+    fit(host, build(small(few_digits, monitor={})), epochs=2, limit_train_batches=2)
+    assert [row["step"] for row in history(Path.cwd())] == [2, 4]
+
+
 def test_the_files_are_whole_during_the_training(host: Host, few_digits: Path) -> None:
     class Reader(host.pl.Callback):  # type: ignore[misc, name-defined]
         lengths: list[int] = []  # noqa: RUF012
@@ -210,7 +215,7 @@ def test_a_projector_that_the_training_does_not_use(host: Host, few_digits: Path
     """No embeddings were seen, and the validation does not stand in for the training."""
     method = build(small(few_digits, monitor={"metrics": ["effective_rank"]}))
     method.projector, unused = torch.nn.Identity(), method.projector
-    monitor = method.configure_callbacks()[0]
+    monitor = method.configure_callbacks()[-1]
     method.configure_callbacks = lambda: [monitor]
     method.projector = unused
 
