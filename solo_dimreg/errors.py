@@ -7,11 +7,25 @@ from collections.abc import Iterable
 
 
 class DimregError(Exception):
-    """Base of every error that solo-dimreg raises on purpose."""
+    """Base of every error that solo-dimreg raises on purpose; ``status`` is what a command ends with."""
+
+    status = 2
 
 
 class ConfigError(DimregError, ValueError):
     """A setting is wrong: the message names the key, the value and what would be right."""
+
+
+class TrainingError(DimregError):
+    """A training cannot go on, for a reason that its settings do not show."""
+
+    status = 1
+
+
+class DivergenceError(TrainingError):
+    """The loss of a training is no longer finite."""
+
+    status = 3
 
 
 class PluginError(DimregError):
@@ -20,6 +34,14 @@ class PluginError(DimregError):
 
 class HostError(DimregError):
     """No usable solo-learn was found, or the one found lacks what was asked for."""
+
+
+def one_line(error: DimregError) -> str:
+    """The message; of one that comes from a worker process of a loader, without the traceback before it."""
+    text = str(error).strip()
+    if not text.startswith("Caught "):
+        return text
+    return text.splitlines()[-1].partition(": ")[2]
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
 import click
 
-from solo_dimreg.errors import DimregError
+from solo_dimreg.errors import DimregError, one_line
 
 COMMANDS = {
     "pretrain": "Pretrain a method on images.",
@@ -63,19 +64,22 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; exit status 2 for what the user can mend, 130 after Ctrl-C.
+    """Runs the command line; exit status 2 for what the user can mend, 3 for a training that diverged, 130
+    after Ctrl-C.
 
     HYDRA_FULL_ERROR=1 shows where an error comes from, as in solo-learn's scripts.
     """
     if Path("solo", "methods", "__init__.py").is_file():
         sys.path.insert(0, str(Path.cwd()))  # inside a clone of solo-learn, as for its own scripts
+    # As an interruption: what is half written is removed, and processes that were started end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         status = cli.main(standalone_mode=False)
     except DimregError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        click.echo(f"error: {error}", err=True)
-        status = 2
+        click.echo(f"error: {one_line(error)}", err=True)
+        status = error.status
     except click.ClickException as error:
         error.show()
         status = error.exit_code

@@ -24,7 +24,7 @@ from solo_dimreg.hosts.runs import Run, read_run
 # The number of classes of the data sets that solo-learn knows by name.
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
 # The blocks of a config that we add to solo-learn's.
-OWN_BLOCKS = ("regularizers", "monitor", "projector")
+OWN_BLOCKS = ("regularizers", "monitor", "projector", "divergence")
 # Our variants of every method of solo-learn: LDReg, and the same with the opposite sign.
 VARIANTS = ("ldreg_", "minlid_")
 

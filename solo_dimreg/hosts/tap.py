@@ -23,6 +23,7 @@ from solo_dimreg.blocks.projector import append_normalization, projector_setting
 from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts.guard import divergence_settings, make_guard
 from solo_dimreg.nn import DecorrelatedBatchNorm
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def make_tap(base: type, host: Host) -> type:
             terms = build_terms(host.read_block(args, kwargs, "regularizers"))
             self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
             self.projector_settings = projector_settings(host.read_block(args, kwargs, "projector"))
+            self.patience = divergence_settings(host.read_block(args, kwargs, "divergence"))
+            self.last_terms: dict[str, Tensor] = {}
             host.initialize(self, super().__init__, args, kwargs)
             self.regularizers: Any = nn.ModuleDict(terms)
 
@@ -65,13 +68,14 @@ def make_tap(base: type, host: Host) -> type:
             return super().learnable_params + own
 
         def configure_callbacks(self) -> list[Any]:
-            callbacks = list(super().configure_callbacks())
+            callbacks = [*super().configure_callbacks(), make_guard(host.pl.Callback, self.patience)]
             if self.monitor_settings is None:
                 return callbacks
             modules = host.backbone(self), find_projector(self)
             return [*callbacks, make_monitor(host.pl.Callback, self.monitor_settings, *modules)]
 
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            self.last_terms.clear()
             out = super().training_step(batch, batch_idx)
             views = out["feats"][: self.num_large_crops]
             momentum_views = out.get("momentum_feats", ())
@@ -100,6 +104,7 @@ def regularize(
             continue
         value = term(views, momentum_views)
         module.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
+        module.last_terms[name] = value.detach()
         yield term.weight * value
 
 

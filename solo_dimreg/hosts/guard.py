@@ -1,0 +1,253 @@
+"""Guards a training: it stops when it has diverged, and its checkpoints are whole and finite.
+
+A callback that every method brings, so that solo-learn's own scripts are guarded too::
+
+    divergence: {patience: 10}
+
+``patience`` is the number of steps in a row whose loss is not finite after which the training stops.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solo_dimreg.blocks.regularizers import check_keys
+from solo_dimreg.distributed import rank, world_size
+from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
+
+PATIENCE = 10
+
+
+def divergence_settings(block: Mapping[str, Any] | None) -> int:
+    """The patience of a ``divergence:`` block.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    if block is None:
+        return PATIENCE
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"divergence: {block!r} is not a mapping of settings, {{patience: {PATIENCE}}}.")
+    check_keys("divergence", block, {"patience"})
+    patience = block.get("patience", PATIENCE)
+    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+        raise ConfigError(
+            f"divergence.patience: {patience!r} is not allowed; it must be a whole number >= 1."
+        )
+    return patience
+
+
+class Guard:
+    """The callback without its base class, which is the host's.
+
+    Args:
+        patience: From :func:`divergence_settings`.
+        checkpointers: solo-learn's class of callbacks that save.
+    """
+
+    def __init__(self, patience: int, checkpointers: type) -> None:
+        super().__init__()
+        self.patience, self.checkpointers = patience, checkpointers
+        self.bad = 0  # steps in a row, until now
+        self.told = False
+        self.kept: Path | None = None
+        self.resumed: dict[str, Any] | None = None
+        self.module: Any = None
+        # The loss of the step before: on a GPU it is there, so that looking at it waits for nothing.
+        self.previous: tuple[int, Tensor, dict[str, Tensor]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint, what solo-learn and Lightning leave out of it, and a resumed run needs."""
+        updater = getattr(self.module, "momentum_updater", None)
+        return {
+            "random": random_states(),
+            "tau": None if updater is None else float(updater.cur_tau),
+            "last_step": getattr(self.module, "last_step", None),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps that of a checkpoint until the training goes on."""
+        self.resumed = state_dict
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Leaves out the function that keeps the learning rate of SimSiam's and NNSiam's predictor.
+
+        It is bound to this run's scheduler, which would drive the resumed run, and that has its own.
+        """
+        for state in checkpoint.get("lr_schedulers", ()):
+            state.pop("get_lr", None)
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Goes on where the run that is resumed was."""
+        if self.resumed is None:
+            return
+        state, self.resumed = self.resumed, None
+        if world_size() == 1:  # only the first process writes its state
+            set_random_states(state["random"])
+        if state["tau"] is not None:
+            module.momentum_updater.cur_tau, module.last_step = state["tau"], state["last_step"]
+        loop = trainer.fit_loop
+        loader = getattr(loop, "_combined_loader", None)
+        if getattr(loader, "_iterator", None) is not None and loop.epoch_loop.restarting:
+            # Lightning 2 has begun to iterate, and drawn a seed from the other state; it does not begin anew.
+            torch.empty((), dtype=torch.int64).random_()
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        """Takes over how checkpoints are written."""
+        self.module = module
+        trainer.save_checkpoint = self._whole(trainer.save_checkpoint, module)
+        for callback in trainer.callbacks:
+            if isinstance(callback, self.checkpointers):
+                callback.save = self._finite(callback.save, module)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        """Looks at the loss of a step."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        if loss.device.type != "cpu" and self.previous is not None:
+            self._look(module, *self.previous)
+        self.previous = trainer.global_step, loss.detach(), dict(module.last_terms)
+        if loss.device.type == "cpu":
+            self._look(module, *self.previous)
+        self._stop_together(trainer, module)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """A training that ends before the patience does has diverged all the same."""
+        if not all_finite(module):
+            self._stop(module, "its weights are not finite at the end")
+
+    def _look(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        if bool(torch.isfinite(loss)):
+            self.bad = 0
+            return
+        self.bad += 1
+        if self.told:
+            return
+        self.told = True
+        guilty = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]
+        source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
+        print(
+            f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _stop_together(self, trainer: Any, module: Any) -> None:
+        """Of several processes one may see it a step before the others; they stop at the same one."""
+        worst = self.bad
+        if world_size() > 1:
+            if (trainer.global_step % self.patience) != 0:
+                return
+            count = torch.tensor(worst, device=module.device)
+            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+            worst = int(count)
+        if worst >= self.patience:
+            self._stop(module, f"{worst} steps in a row had no finite loss")
+
+    def _stop(self, module: Any, why: str) -> None:
+        kept = f"the last finite checkpoint is {self.kept}" if self.kept else "no checkpoint was written"
+        stop(module, DivergenceError(f"{name_of(module)} has diverged: {why}; {kept}. Lower optimizer.lr."))
+
+    def _finite(self, save: Callable[..., Any], module: Any) -> Callable[..., Any]:
+        """Saves nothing that is not finite, so that the last finite checkpoint stays."""
+
+        @wraps(save)
+        def guarded(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+            if not all_finite(module):
+                kept = f"; {self.kept} is kept" if self.kept else ""
+                print(f"No checkpoint is written: weights are not finite{kept}.", file=sys.stderr, flush=True)
+                return None
+            return save(trainer, *args, **kwargs)
+
+        return guarded
+
+    def _whole(self, save: Callable[..., Any], module: Any) -> Callable[..., Any]:
+        """Saves under another name first: under its own, a checkpoint is whole or not there."""
+
+        @wraps(save)
+        def guarded(filepath: Any, *args: Any, **kwargs: Any) -> Any:
+            path = Path(filepath)
+            partial = path.with_name(f".{path.name}.partial")
+            try:
+                for stale in path.parent.glob(".*.ckpt.partial") if rank() == 0 else ():
+                    stale.unlink(missing_ok=True)  # of a run that was killed while it wrote
+                found = save(partial, *args, **kwargs)
+                if rank() == 0:
+                    os.replace(partial, path)
+                self.kept = path
+                return found
+            except (OSError, RuntimeError) as error:
+                if partial.is_file():
+                    partial.unlink()
+                kept = f"{self.kept} is kept" if self.kept else "there is none before it"
+                reason = str(error).strip().partition("\n")[0][:200]
+                stop(
+                    module,
+                    TrainingError(f"{path}: the checkpoint cannot be written ({reason}); {kept}."),
+                    error,
+                )
+
+        return guarded
+
+
+def make_guard(callback: type, patience: int) -> Any:
+    """The guard as a callback of the host's Lightning."""
+    from solo.utils.checkpointer import Checkpointer
+
+    return type("Guard", (Guard, callback), {"__module__": __name__})(patience, Checkpointer)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, of tensors and numbers alone."""
+    version, python, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Sets the generators to what :func:`random_states` returned."""
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def all_finite(module: Any) -> bool:
+    """Whether all weights are; buffers may be infinite on purpose, or since one step overflowed."""
+    return all(bool(torch.isfinite(weight).all()) for weight in module.parameters())
+
+
+def name_of(module: Any) -> str:
+    """The method as its class is called."""
+    return type(module).__name__
+
+
+def stop(module: Any, error: TrainingError, cause: BaseException | None = None) -> None:
+    """Ends the training: our commands show the error, solo-learn's scripts one line, and a status.
+
+    A script would show the traceback of an exception and end with status 1.
+    """
+    if getattr(module, "raises", False):
+        raise error from cause
+    if rank() == 0:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(error.status)

@@ -1,0 +1,169 @@
+"""Trainings that diverge stop and say so; checkpoints are whole and finite, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from support import config
+
+from solo_dimreg.errors import ConfigError, DivergenceError
+from solo_dimreg.hosts.guard import divergence_settings
+from solo_dimreg.nn import LDReg
+from solo_dimreg.running.pretraining import pretrain
+
+STEPS = 7  # an epoch, of 16 of the 120 images
+SHORT = ("optimizer.batch_size=16", "data.num_workers=0", "method_kwargs.proj_hidden_dim=32")
+
+
+def settings_of(few_digits: Path, folder: Path, **changes: Any) -> DictConfig:
+    checkpoint = {"enabled": True, "dir": str(folder / "trained"), "frequency": 1, "keep_prev": False}
+    settings = config("simclr", str(few_digits / "train"), checkpoint=checkpoint, **changes)
+    settings.scheduler = {"name": "none"}
+    settings.backbone = {"name": "timm/test_resnet"}
+    return settings
+
+
+def command(few_digits: Path, *overrides: str) -> list[str]:
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    start = [sys.executable, "-m", "solo_dimreg", "pretrain", "--config-path", "digits", "--config-name"]
+    return [*start, "ldreg_simclr", "checkpoint.dir=trained", *SHORT, *paths, *overrides]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "trained").rglob("*.ckpt"))
+
+
+def test_a_training_that_diverges_stops_with_the_last_finite_checkpoint(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    calls: list[int] = []
+
+    def forward(self: LDReg, views: Any, others: Any = ()) -> torch.Tensor:
+        calls.append(1)
+        return views[0].sum() * (float("inf") if len(calls) > STEPS + 1 else 0.0)
+
+    monkeypatch.setattr(LDReg, "forward", forward)
+    block = {"ldreg": {"weight": 1.0, "warmup_epochs": 0}}
+    settings = settings_of(
+        few_digits, tmp_path, max_epochs=9, regularizers=block, divergence={"patience": STEPS + 2}
+    )
+    with pytest.raises(
+        DivergenceError, match=rf"SimCLR has diverged: {STEPS + 2} steps in a row .*ep=0\.ckpt"
+    ):
+        pretrain(settings)
+    assert len(calls) == 2 * STEPS + 3
+    said = capfd.readouterr().err
+    assert len(re.findall(r"Step \d+ of SimCLR: the loss is .*; it came from its term ldreg = ", said)) == 1
+    (kept,) = checkpoints(tmp_path)
+    state = torch.load(kept, weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_the_term_is_named(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(LDReg, "forward", lambda self, views, others=(): views[0].sum() * float("inf"))
+    settings = settings_of(
+        few_digits,
+        tmp_path,
+        max_epochs=1,
+        regularizers={"ldreg": {"weight": 1.0, "warmup_epochs": 0}},
+        divergence={"patience": 2},
+    )
+    with pytest.raises(DivergenceError, match="no checkpoint was written"):
+        pretrain(settings)
+    assert re.search(
+        r"the loss is -?(inf|nan); it came from its term ldreg = -?(inf|nan)", capfd.readouterr().err
+    )
+    assert not checkpoints(tmp_path)
+
+
+def test_a_single_bad_step_is_told_and_survived(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """As a loss scaler would leave it: the weights stay finite."""
+    calls: list[int] = []
+
+    def forward(self: LDReg, views: Any, others: Any = ()) -> torch.Tensor:
+        calls.append(1)
+        return torch.full((), float("nan") if len(calls) == 2 else 0.0) + 0 * views[0].detach().sum()
+
+    monkeypatch.setattr(LDReg, "forward", forward)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, closure=None: closure and closure())
+    pretrain(
+        settings_of(
+            few_digits, tmp_path, max_epochs=1, regularizers={"ldreg": {"weight": 1.0, "warmup_epochs": 0}}
+        )
+    )
+    assert len(calls) > 3 and capfd.readouterr().err.count("it came from its term ldreg = nan") == 1
+    assert len(checkpoints(tmp_path)) == 1
+
+
+def test_the_command_ends_with_status_3(few_digits: Path, tmp_path: Path) -> None:
+    overrides = (
+        "max_epochs=3",
+        "optimizer.name=sgd",
+        "optimizer.lr=1e9",
+        "scheduler.name=none",
+        "monitor=null",
+    )
+    done = subprocess.run(command(few_digits, *overrides), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("has diverged") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_ends_with_one_line_and_no_part_of_a_checkpoint(few_digits: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+
+    done = subprocess.run(
+        command(few_digits, "max_epochs=1"), cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "the checkpoint cannot be written" in line and "Traceback" not in done.stderr
+    assert not checkpoints(tmp_path) and not list((tmp_path / "trained").rglob(".*partial"))
+
+
+def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        command(few_digits, "max_epochs=50"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 240
+        while not (partial := list(tmp_path.rglob(".*.partial"))) or not checkpoints(tmp_path):
+            assert run.poll() is None and time.monotonic() < end
+        assert partial
+    finally:
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    assert checkpoints(tmp_path) and all(map(is_zipfile, checkpoints(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"patients": 3}, r"divergence\.patients: unknown key .* Did you mean 'patience'"),
+        ({"patience": 0}, r"divergence\.patience: 0 is not allowed"),
+        ({"patience": True}, r"divergence\.patience: True is not allowed"),
+        (7, r"divergence: 7 is not a mapping"),
+    ],
+)
+def test_wrong_settings_are_refused(block: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        divergence_settings(block)

@@ -1,0 +1,91 @@
+"""Four epochs in one go equal two, an end in the third, and a resumption: to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from support import BATCH, METHODS, config
+
+from solo_dimreg.hosts import register
+from solo_dimreg.hosts.runs import checkpoint_epoch
+from solo_dimreg.reports.runs import read_curves
+from solo_dimreg.running.pretraining import pretrain
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Killed(Exception):
+    """In place of a kill -9: what is not in the checkpoint is lost."""
+
+
+def settings_of(few_digits: Path, folder: str, name: str, **changes: Any) -> DictConfig:
+    checkpoint = {"enabled": True, "dir": folder, "frequency": 1, "keep_prev": False}
+    settings = config(name, str(few_digits / "train"), checkpoint=checkpoint, max_epochs=4, **changes)
+    settings.data.val_path = str(few_digits / "val")
+    settings.monitor = {"metrics": ["effective_rank"]}
+    settings.augmentations[0].color_jitter = {
+        "prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1,
+    }  # fmt: skip
+    if name != "mae":
+        settings.backbone = {"name": "timm/test_resnet"}
+    if name == "directclr":
+        settings.method_kwargs = {"dim": 48}
+    if name == "shuffled_dbn":
+        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
+    if name == "wmse":
+        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=BATCH // 2)
+    settings.scheduler = {"name": "warmup_cosine", "warmup_epochs": 1}
+    return settings
+
+
+def last(folder: str) -> Path:
+    return max(Path(folder).rglob("*.ckpt"), key=checkpoint_epoch)
+
+
+# solo-learn makes some of their buffers while it trains, and cannot load what it has saved of them.
+NOT_RESUMABLE = ("deepclusterv2", "swav")
+NAMES = [*(name for name in METHODS if name not in NOT_RESUMABLE), "adadim", "directclr", "shuffled_dbn"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_the_same(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cholesky: None, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    terms = {"ldreg": {"weight": 0.1, "warmup_epochs": 1}, "effective_rank": {"weight": 0.01}}
+    if name not in ("mae", "directclr"):
+        terms["decorrelation"] = {"weight": 0.01}
+    block = {"regularizers": terms}
+    pretrain(settings_of(few_digits, "whole", name, **block))
+
+    kind = register().methods[name]
+    step = kind.training_step
+
+    def until_the_third(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 2 and batch_idx == 2:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(kind, "training_step", until_the_third)
+    with pytest.raises(Killed):
+        pretrain(settings_of(few_digits, "parts", name, **block))
+    monkeypatch.setattr(kind, "training_step", step)
+    settings = settings_of(few_digits, "parts", name, **block)
+    settings.resume_from_checkpoint = str(last("parts"))
+    assert checkpoint_epoch(last("parts")) == 1
+    torch.rand(7)
+    pretrain(settings)
+
+    whole, parts = (torch.load(last(folder), weights_only=True) for folder in ("whole", "parts"))
+    assert whole["global_step"] == parts["global_step"] and whole["epoch"] == parts["epoch"] == 3
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][key]), key
+    curves = [
+        read_curves(sorted(file.parent for file in Path(folder).rglob("args.json")))
+        for folder in ("whole", "parts")
+    ]
+    assert curves[0] == curves[1] and sorted(curves[0]["effective_rank"]) == [0, 1, 2, 3]
