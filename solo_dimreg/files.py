@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
@@ -27,10 +31,36 @@ def check_writable(option: str, folder: Path) -> None:
     Raises:
         ConfigError: names the option and the folder.
     """
-    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        what = "cannot be written into" if existing.is_dir() else "is a file"
+    existing, what = folder, ""
+    try:
+        existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+        what = "" if existing.is_dir() else "is a file"
+        if not what:
+            with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
+                pass  # permissions alone do not tell: the administrator has all, and may not write everywhere
+    except OSError:
+        what = "cannot be written into"
+    if what:
         raise ConfigError(f"{option}: {str(folder)!r} cannot be used: {str(existing)!r} {what}.")
+
+
+@contextmanager
+def locked(option: str, folder: Path) -> Iterator[None]:
+    """Keeps a folder of results to one process at a time; the lock ends with the process, however it ends.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
+            ) from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import click
 
 @click.group("data")
 def command() -> None:
-    """Write a data set as image folders, the format that solo-learn reads. Nothing is downloaded."""
+    """Write a data set as image folders, which solo-learn reads, or check one. Nothing is downloaded."""
 
 
 @command.command("digits")
@@ -78,7 +78,7 @@ def mnist(out: Path, force: bool) -> None:
     show_default=True,
     help="Folder to write train/, val/ and factors.csv into.",
 )
-@click.option("--factors", default=3, show_default=True, help="Number of free factors, from 1 to 5.")
+@click.option("--factors", default=3, show_default=True, help="Number of free factors, from 1 to 8.")
 @click.option(
     "--images", default=10_000, show_default=True, help="Number of images, a fifth of them in val/."
 )
@@ -88,8 +88,8 @@ def mnist(out: Path, force: bool) -> None:
 def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
     """Drawn images of a known dimension, which is the number of free factors.
 
-    The class is the shape: a drop, a hook or a moon. Free are the first so many of size, angle, x, y and hue;
-    the others are held. factors.csv has the true values of every image.
+    The class is the shape: a drop, a hook or a moon. Free are the first so many of size, angle, x, y, hue,
+    width, light and ground; the others are held. factors.csv has the true values of every image.
 
     \b
     Example:
@@ -99,3 +99,23 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
 
     written = write_sprites(out, factors=factors, images=images, size=size, seed=seed, force=force)
     click.echo(f"Sprites: {written}")
+
+
+@command.command("check")
+@click.argument("folder", type=click.Path(path_type=Path))
+def check(folder: Path) -> None:
+    """Decode every image below FOLDER once; exit status 2 if one would fail a training or be misread."""
+    from solo_dimreg.datasets.check import check_images
+    from solo_dimreg.errors import ConfigError
+
+    found = check_images(folder)
+    for path, fault in found.faults.items():
+        click.echo(f"{path} {fault}.")
+    modes = ", ".join(f"{count} {mode}" for mode, count in found.modes.most_common())
+    sizes = ", ".join(f"{count} of {w} x {h}" for (w, h), count in found.sizes.most_common(3))
+    more = f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""
+    click.echo(f"{found.images} images are fine: {modes}; {sizes}{more}.")
+    if found.faults:
+        raise ConfigError(
+            f"{folder}: {len(found.faults)} of its images are not usable; they are named above."
+        )

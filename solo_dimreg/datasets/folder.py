@@ -61,9 +61,14 @@ def write_image_folder(
         _write(partial, manifest, images, texts)
         if not vacant:
             target.rename(_aside(target))
-        elif target.exists():
+        elif target.exists() and not any(target.iterdir()):
             target.rmdir()
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            if _fault(target, manifest, texts):
+                raise
+            shutil.rmtree(partial)  # another process has written the same meanwhile
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

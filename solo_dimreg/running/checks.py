@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from solo_dimreg.blocks.monitor import monitor_settings
 from solo_dimreg.blocks.projector import projector_settings
 from solo_dimreg.blocks.regularizers import build_terms
+from solo_dimreg.datasets.check import IMAGE_SUFFIXES, check_images
 from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.files import check_writable
 from solo_dimreg.hosts import OWN_BLOCKS, Host, base_name, device_count, plain
+from solo_dimreg.hosts.guard import divergence_settings
+from solo_dimreg.running.schema import Common, Linear, Pretraining
+from solo_dimreg.running.validation import check_method_keys, check_schema, keys_of_host
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")
 DATASETS = ("cifar10", "cifar100", "stl10", *FOLDER_DATASETS)
 FORMATS = ("image_folder", "h5", "dali")
@@ -109,11 +114,41 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
     valid = host.trainable
     if settings.method not in valid:
         raise ConfigError(f"method: {unknown('method', str(settings.method), valid)}")
+    _check_schema(host, settings, Pretraining)
+    check_method_keys(host, settings.method, settings.get("method_kwargs") or {})
+    if settings.optimizer.batch_size < 2:
+        raise ConfigError("optimizer.batch_size: 1 is not allowed; batch normalization needs at least 2.")
     _check_crops(host, settings)
     build_terms(plain(settings.get("regularizers")))
     projector_settings(plain(settings.get("projector")))
+    divergence_settings(plain(settings.get("divergence")))
     monitor = monitor_settings(plain(settings.get("monitor")))
     check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
+
+
+def check_linear(host: Host, settings: DictConfig) -> None:
+    """Refuses a config of the linear evaluation that cannot work.
+
+    Raises:
+        ConfigError: names the key, the value and what would be right.
+    """
+    check_common(settings)
+    _check_schema(host, settings, Linear)
+
+
+def _check_schema(host: Host, settings: DictConfig, schema: type[Common]) -> None:
+    try:
+        content = plain(settings)
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).strip().partition("\n")[0]
+        raise ConfigError(f"{error.full_key or 'config'}: {reason}.") from error
+    check_schema(content, schema, keys_of_host(host))
+    name = str(content.get("name", ""))
+    if "/" in name or name in (".", ".."):
+        raise ConfigError(f"name: {name!r} is not allowed; it names files, so it must be without '/'.")
+    folder = (content.get("checkpoint") or {}).get("dir")
+    if folder and (content["checkpoint"] or {}).get("enabled"):
+        check_writable("checkpoint.dir", Path(folder))
 
 
 def _has(settings: DictConfig, key: str) -> bool:
@@ -193,12 +228,27 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
                 _check_exists(f"data.{key}", Path(str(path)))
             else:
                 classes[key] = check_image_folder(f"data.{key}", Path(str(path)))
+                if data.get("check", False):
+                    check_all_images(f"data.{key}", Path(str(path)))
     if len(classes) == 2 and classes["train_path"] != classes["val_path"]:
         odd = sorted(set(classes["train_path"]) ^ set(classes["val_path"]))
         raise ConfigError(
             f"data.val_path: {str(data.val_path)!r} and data.train_path must have the same class folders, "
             f"but only one of them has {', '.join(odd[:5])}."
         )
+
+
+def check_all_images(key: str, path: Path) -> None:
+    """Refuses a folder of which an image cannot be decoded.
+
+    Raises:
+        ConfigError: names the first of them, and how many there are.
+    """
+    faults = check_images(path).faults
+    if faults:
+        first, fault = next(iter(faults.items()))
+        more = f" So are {len(faults) - 1} more: 'solo-dimreg data check {path}'." if len(faults) > 1 else ""
+        raise ConfigError(f"{key}: {first} {fault}.{more}")
 
 
 def _check_exists(key: str, path: Path) -> None:

@@ -15,10 +15,11 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from solo_dimreg.blocks.regularizers import check_keys
+from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
-from solo_dimreg.running.checks import check_common, check_data, check_full_batch
+from solo_dimreg.running.checks import check_data, check_full_batch, check_linear
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -69,6 +70,12 @@ def evaluation_transforms(
     return whole, whole
 
 
+def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
+    """solo-learn's labelled data sets, which name an image that they cannot read."""
+    first, second = host.evaluation_datasets(settings, train, val)
+    return name_bad_images(first), name_bad_images(second)
+
+
 @dataclass(frozen=True)
 class Features:
     """What a method makes of a data set: features (N, D), embeddings (N, d) or None, labels (N,)."""
@@ -105,7 +112,7 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
         settings.data.format = "image_folder"
     check_data(settings, need_val=True)
     _, transform = evaluation_transforms(host, run.settings)
-    datasets = host.evaluation_datasets(settings, transform, transform)
+    datasets = labelled_images(host, settings, transform, transform)
     return _extract(host, run, datasets, settings.data.num_workers)
 
 
@@ -131,8 +138,7 @@ class _Extracted(nn.Module):
         return features.flatten(1)
 
 
-def _features_of(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Any, nn.Module]:
-    splits = _extract(host, run, datasets, num_workers)
+def _in_place_of(splits: Sequence[Features]) -> tuple[Any, nn.Module]:
     images = [TensorDataset(split.features[:, :, None, None], split.labels) for split in splits]
     return images, _Extracted(splits[0].features.shape[1])
 
@@ -206,7 +212,13 @@ def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Mo
     return nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)
 
 
-def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool = False) -> dict[str, float]:
+def linear_accuracy(
+    host: Host,
+    run: Run,
+    settings: DictConfig,
+    other_data: bool = False,
+    extracted: tuple[Features, Features] | None = None,
+) -> dict[str, float]:
     """Trains solo-learn's linear probe on the run's frozen backbone.
 
     Args:
@@ -215,6 +227,8 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool
         settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the
             machine.
         other_data: The images are others than those of the pretraining, of any size and kind.
+        extracted: What :func:`extract_splits` has made of the same images, used where the probe sees them
+            without random crops.
 
     Returns:
         Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.
@@ -223,7 +237,7 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool
         ConfigError: the config cannot work, or asks for what only ``main_linear.py`` does.
         KeyboardInterrupt: the user stopped the training.
     """
-    check_common(settings)
+    check_linear(host, settings)
     for key in ("mixup", "cutmix", "auto_augment", "finetune"):
         if settings.get(key):
             raise ConfigError(
@@ -232,13 +246,14 @@ def linear_accuracy(host: Host, run: Run, settings: DictConfig, other_data: bool
     check_data(settings, need_val=True)
     classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # before there is anything to wait for
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
-    datasets = host.evaluation_datasets(settings, train_transform, val_transform)
+    datasets = labelled_images(host, settings, train_transform, val_transform)
     # solo-learn asks for the top five, of however few classes.
     classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     backbone = host.backbone(run.method)
     check_full_batch(settings, len(datasets[0]))  # type: ignore[arg-type]
     if train_transform is val_transform:  # nothing random: every epoch would compute the same features
-        datasets, backbone = _features_of(host, run, datasets, settings.data.num_workers)
+        extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
+        datasets, backbone = _in_place_of(extracted)
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     host.seed(settings.get("seed", 5))
     probe = host.build_probe(backbone, settings, classes)

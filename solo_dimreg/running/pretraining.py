@@ -12,10 +12,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
+from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, DimregError
 from solo_dimreg.hosts import Host, base_name, plain, register
+from solo_dimreg.hosts.checkpoints import check_resumable
+from solo_dimreg.hosts.runs import checkpoint_epoch
 from solo_dimreg.running.checks import check_full_batch, check_pretraining
-from solo_dimreg.running.evaluation import evaluation_transforms
+from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 
@@ -39,6 +42,7 @@ def pretrain(settings: DictConfig) -> Path | None:
     try:
         arguments = host.pretraining_arguments(settings)
         method = host.build_method(arguments)
+        method.raises = True
         data = host.training_data(arguments)
     except DimregError:
         raise
@@ -52,7 +56,8 @@ def pretrain(settings: DictConfig) -> Path | None:
         sizes = {augmentation.crop_size for augmentation in settings.augmentations}
         check_input_sizes(settings.backbone.name, host.backbone(method), sizes)
     if "train_dataloaders" in data:
-        check_full_batch(settings, len(data["train_dataloaders"].dataset))
+        images = name_bad_images(data["train_dataloaders"].dataset)
+        check_full_batch(settings, len(images))
     validation = _validation_loader(host, settings)
     if "datamodule" in data:
         data["datamodule"].val_dataloader = lambda: validation
@@ -77,7 +82,7 @@ def _validation_loader(host: Host, settings: DictConfig) -> Any:
     if data.get("val_path") is None or data.get("no_labels", False):
         return None
     _, transform = evaluation_transforms(host, settings)
-    datasets = host.evaluation_datasets(settings, transform, transform)
+    datasets = labelled_images(host, settings, transform, transform)
     return host.evaluation_loaders(*datasets, settings.optimizer.batch_size, data.num_workers)[1]
 
 
@@ -94,11 +99,28 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
     if given is not None:
         if not Path(given).is_file():
             raise ConfigError(f"resume_from_checkpoint: {given!r} is no file.")
+        try:
+            check_resumable(Path(given))
+        except ConfigError as error:
+            before = _earlier(Path(given))
+            hint = f" Before it there is {before}." if before else ""
+            raise ConfigError(f"resume_from_checkpoint: {error}{hint}") from error
         return given
     if settings.get("auto_resume", {}).get("enabled", False) and settings.get("checkpoint", {}).get(
         "enabled"
     ):
-        found = host.resumable(arguments)
+        try:
+            found = host.resumable(arguments)
+        except (OSError, ValueError) as error:  # of a run that was killed while it began
+            print(f"Not resuming: a run in {_run_folder(settings)} cannot be read ({error}).")
+            return None
+        while found:
+            try:
+                check_resumable(Path(found))
+                break
+            except ConfigError as error:
+                print(f"Not resuming from {error}")
+                found = _earlier(Path(found))
         if found and not _same_run(host, settings, Path(found)):
             print(f"Not resuming from {found}: it differs in its seed, {' or '.join(COMPARED)}.")
             return None
@@ -106,6 +128,13 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
             print(f"Resuming from {found}")
         return found
     return None
+
+
+def _earlier(checkpoint: Path) -> Path | None:
+    """The checkpoint before it in the same folder, where previous ones are kept."""
+    epoch = checkpoint_epoch(checkpoint)
+    others = [path for path in checkpoint.parent.glob("*.ckpt") if checkpoint_epoch(path) < epoch]
+    return max(others, key=checkpoint_epoch, default=None)
 
 
 def _same_run(host: Host, settings: DictConfig, checkpoint: Path) -> bool:

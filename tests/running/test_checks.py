@@ -37,7 +37,7 @@ from solo_dimreg.running.settings import compose, evaluation_settings, find_conf
         ("devices", "abc", ["number >= 1"]),
         ("method", "linear", ["simclr"]),
         ("checkpoint", "here", ["mapping"]),
-        ("augmentations", [{"crop_size": 32}], ["cannot be read"]),
+        ("augmentations", [{"crop_size": 32}], ["num_crops: is missing"]),
     ],
 )
 def test_wrong_settings_name_key_and_value(

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
+from solo_dimreg.datasets.check import IMAGE_SUFFIXES
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.running.checks import IMAGE_SUFFIXES, check_image_folder
+from solo_dimreg.running.checks import check_image_folder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Resuming from what is damaged or evil: named, passed over, never run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from support import config
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts.runs import checkpoint_epoch
+from solo_dimreg.running.pretraining import pretrain
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("run",)
+
+
+def settings_of(few_digits: Path, epochs: int, **changes: Any) -> DictConfig:
+    checkpoint = {"enabled": True, "dir": "trained", "frequency": 1, "keep_prev": True}
+    settings = config(
+        "simclr", str(few_digits / "train"), checkpoint=checkpoint, max_epochs=epochs, **changes
+    )
+    settings.backbone = {"name": "timm/test_resnet"}
+    return settings
+
+
+@pytest.fixture
+def run(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two epochs of four, a checkpoint each, the last one cut off."""
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of(few_digits, 2)
+    pretrain(settings)
+    found = sorted(Path("trained").rglob("*.ckpt"), key=checkpoint_epoch)
+    found[1].write_bytes(found[1].read_bytes()[:5000])
+    return found
+
+
+def test_a_truncated_checkpoint_is_refused_with_the_one_before(few_digits: Path, run: list[Path]) -> None:
+    settings = settings_of(few_digits, 4, resume_from_checkpoint=str(run[1]))
+    with pytest.raises(
+        ConfigError, match=r"resume_from_checkpoint: .*ep=1\.ckpt: is no intact .*ep=0\.ckpt\.$"
+    ):
+        pretrain(settings)
+    settings.resume_from_checkpoint = str(run[0])
+    assert pretrain(settings) is not None
+
+
+def test_auto_resume_passes_over_it(few_digits: Path, run: list[Path], capfd: pytest.CaptureFixture) -> None:
+    settings = settings_of(few_digits, 2, auto_resume={"enabled": True, "max_hours": 1})
+    pretrain(settings)
+    said = capfd.readouterr().out
+    assert f"Not resuming from {run[1]}: is no intact checkpoint" in said
+    assert f"Resuming from {run[0]}" in said
+
+
+def test_an_evil_checkpoint_is_not_run(few_digits: Path, run: list[Path]) -> None:
+    content = torch.load(run[0], weights_only=True)
+    torch.save({**content, "more": Evil()}, run[0])
+    with pytest.raises(ConfigError, match="could run code and is not loaded"):
+        pretrain(settings_of(few_digits, 4, resume_from_checkpoint=str(run[0])))
+    assert not Path("run").exists()

@@ -1,0 +1,62 @@
+"""Files and folders under interruptions, and with two processes at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import locked
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "solo_dimreg", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_two_at_once_write_one_whole_data_set(tmp_path: Path) -> None:
+    both = [command("data", "digits", cwd=tmp_path) for _ in range(2)]
+    outputs = [each.communicate(timeout=240) for each in both]
+    assert [each.returncode for each in both] == [0, 0], outputs
+    assert len(list(tmp_path.glob("datasets/digits/*/*/*.png"))) == 1797
+    assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["digits"]
+
+
+def test_a_termination_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = command("data", "sprites", "--images", "60000", "--out", "sprites", cwd=tmp_path)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob(".sprites-*/*/*")):
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import locked\n"
+        "with locked('--out', Path('results')):\n    print('in', flush=True)\n    time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "in\n"
+    try:
+        with (
+            pytest.raises(ConfigError, match="--out: another run is writing into"),
+            locked("--out", tmp_path / "results"),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with locked("--out", tmp_path / "results"):
+        pass
