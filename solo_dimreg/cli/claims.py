@@ -14,7 +14,10 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--seeds", default=8, show_default=True, help="Number of seeds, at least 2.")
 @click.option("--first-seed", default=5, show_default=True, help="The seeds are those from here on.")
-@click.option("--data", default="patches", show_default=True, help="patches or digits.")
+@click.option(
+    "--data", default="patches", show_default=True, help="patches, digits, mnist, sprites or cifar10."
+)
+@click.option("--quick", is_flag=True, help="Only the claims that are cheap: in a quarter of an hour.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -36,6 +39,7 @@ def command(
     seeds: int,
     first_seed: int,
     data: str,
+    quick: bool,
     out: Path,
     jobs: int | None,
     overrides: tuple[str, ...],
@@ -48,27 +52,43 @@ def command(
     \b
     Example:
       solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
+      solo-dimreg claims --quick
     """
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.errors import ConfigError
     from solo_dimreg.studies.claims.claim import RULE
     from solo_dimreg.studies.claims.page import HEADER, rows, summary
+    from solo_dimreg.studies.claims.papers import QUICK
+    from solo_dimreg.studies.claims.settings import SETTINGS
     from solo_dimreg.studies.claims.study import all_claims, describe, run_claims
     from solo_dimreg.studies.parallel import default_jobs
 
     if list_:
-        described = [describe(claim) for claim in all_claims().values()]
+        described = [describe(claim) for name, claim in all_claims().items() if not names or name in names]
+        settings = {name: setting.why for name, setting in SETTINGS.items()}
         if as_json:
-            click.echo(json.dumps({"rule": RULE, "claims": described}, indent=2))
+            click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))
             return
         click.echo(RULE)
+        for name, why in settings.items():
+            click.echo(f"--data {name}: {why}.")
         for each in described:
             click.echo(f"\n{each['name']} ({each['paper']}, {each['place']}; published: {each['published']})")
-            click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}.")
+            click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}. {each['note']}".rstrip())
         return
-    write_data(data)
+    if quick and names:
+        raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     say = (lambda text: click.echo(text, err=True)) if as_json else click.echo
     outcomes = run_claims(
-        out, names, seeds, data, jobs or default_jobs(), overrides, linear_overrides, first_seed, say
+        out,
+        QUICK if quick else names,
+        seeds,
+        data,
+        jobs or default_jobs(),
+        overrides,
+        linear_overrides,
+        first_seed,
+        say,
     )
     if as_json:
         click.echo((out / "claims.json").read_text())
@@ -76,13 +96,3 @@ def command(
     keep = (0, 4, 5, 6)
     print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(outcomes)])
     click.echo(f"{summary(outcomes)}. Page: {out / 'claims.html'}")
-
-
-def write_data(name: str) -> None:
-    """Writes the embedded data set of the claims where it is not there yet."""
-    from solo_dimreg.datasets.digits import write_digits
-    from solo_dimreg.datasets.patches import write_patches
-
-    write = {"digits": write_digits, "patches": write_patches}.get(name)
-    if write is not None:
-        write(Path("datasets") / name)

@@ -151,8 +151,10 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
 
     Returns:
         ``effective_rank`` of the centred features, ``lid`` (geometric mean over all points, or 1,000 of more
-        than 10,000, k = 32), the ``spectrum`` (the D singular values of their covariance, descending), and
-        ``z_correlation``, the mean absolute off-diagonal correlation of the embeddings, None without them.
+        than 10,000, k = 32), ``rankme`` and ``alpha_req`` as in :class:`Space`, the ``spectrum`` (the D
+        singular values of their covariance, descending). Of the embeddings, None without them:
+        ``z_correlation``, the mean absolute off-diagonal correlation, and ``z_spread``, their standard
+        deviation over the root of their mean squared length, 0 where they are one point.
     """
     statistics = FeatureStatistics()
     statistics.update(features, embeddings)
@@ -165,12 +167,19 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
         distances = search.distances
     space = describe_space(statistics.features, statistics.sample.features, distances)
     moments = statistics.embeddings
+    correlation = spread = None
+    if moments is not None:
+        correlation = float(mean_off_diagonal(correlation_of(moments.covariance)))
+        variance = float(moments.covariance.trace())
+        squares = variance + float(moments.mean @ moments.mean)
+        spread = math.sqrt(variance / squares) if squares else 0.0
     return {
-        "z_correlation": None
-        if moments is None
-        else float(mean_off_diagonal(correlation_of(moments.covariance))),
+        "z_correlation": correlation,
+        "z_spread": spread,
         "effective_rank": space.effective_rank,
         "lid": space.lid,
+        "rankme": space.rankme,
+        "alpha_req": space.alpha_req,
         "spectrum": space.spectrum.tolist(),
     }
 

@@ -74,7 +74,8 @@ def registered(
     """Everything of one kind that the plugins bring, by name.
 
     Args:
-        kind: ``"methods"``, ``"regularizers"``, ``"backbones"`` or ``"metrics"``.
+        kind: ``"methods"``, ``"regularizers"``, ``"backbones"``, ``"metrics"`` or
+            ``"claims"``.
         manager: The manager to ask; the installed plugins by default.
         arguments: Handed to the hook; ``register_methods`` takes the host.
 

@@ -84,10 +84,15 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
 def _benchmark_run(result: dict[str, Any], folders: Sequence[Path]) -> RunRecord:
     name = Path(str(result.get("checkpoint", ""))).parent.name
     last = next((each for each in folders if each.name == name), None)
-    # A run that was interrupted has a folder for each of its parts, all below that of its fingerprint.
+    # All parts of an interrupted run are below the folder of its fingerprint.
     parts = [each for each in folders if last and last.parent.parent in each.parents]
     settings = flatten(_configuration(last)) if last else {}
     return RunRecord(result["method"], result, settings, read_curves(parts), result.get("seed"))
+
+
+def parts_of(checkpoint: Path) -> list[Path]:
+    """The folders of a benchmark's run, which has one for each of its parts if it was interrupted."""
+    return sorted(file.parent for file in checkpoint.parents[2].rglob("args.json"))
 
 
 def _plain_runs(folders: Sequence[Path]) -> list[RunRecord]:

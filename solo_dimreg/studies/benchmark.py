@@ -17,7 +17,7 @@ from zipfile import is_zipfile
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.files import write_json, write_text
+from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
 from solo_dimreg.reports.runs import summarize
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
@@ -26,6 +26,7 @@ from solo_dimreg.studies.suites import SUITES, Row, Suite
 FIRST_SEED = 5
 # The probe runs in the process that compares, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
+EVALUATED = {"linear_acc1", "knn_acc1", "effective_rank", "lid", "rankme", "alpha_req", "z_spread"}
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
@@ -74,19 +75,19 @@ def run_suite(
     _check_data(suite, overrides)
     chosen = [row for row in suite.rows if not rows or row.name in rows]
     plan = [(row, FIRST_SEED + i) for row in chosen for i in range(seeds)]
+    folders = [out / "runs" / row.name / f"seed{seed}" for row, seed in plan]
     runs = [
-        partial(
-            run_row, suite, row, seed, out / "runs" / row.name / f"seed{seed}", overrides, linear_overrides
-        )
-        for row, seed in plan
+        partial(run_row, suite, row, seed, folder, overrides, linear_overrides)
+        for (row, seed), folder in zip(plan, folders, strict=True)
     ]
     labels = [f"{row.name}, seed {seed}" for row, seed in plan]
     results: dict[int, dict[str, Any]] = {}
     jobs = min(jobs, len(runs))
-    for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, jobs, say):
-        results[number] = result
-        summary = write_results(name, out, [results[number] for number in sorted(results)])
-    write_report(out, out)
+    with locked("--out", out):
+        for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, folders, jobs, say):
+            results[number] = result
+            summary = write_results(name, out, [results[number] for number in sorted(results)])
+        write_report(out, out)
     return summary
 
 
@@ -107,8 +108,11 @@ def run_row(
     overrides: Sequence[str],
     linear_overrides: Sequence[str],
     say: Callable[[str], None],
+    elsewhere: Path | None = None,
 ) -> dict[str, Any]:
     """Pretrains and evaluates one row with one seed, or what is left of it, below ``folder``.
+
+    A finished run of exactly the same settings is used, there or in the folder ``elsewhere``.
 
     Returns:
         The figures of the run, and its ``checkpoint``.
@@ -134,9 +138,12 @@ def run_row(
     wanted = json.dumps([register().generation, plain(settings), plain(linear)], sort_keys=True)
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     result_file = folder / fingerprint / "result.json"
-    if result_file.is_file():
-        say(FINISHED)
-        return json.loads(result_file.read_text())
+    for finished in (result_file, *([elsewhere / fingerprint / "result.json"] if elsewhere else [])):
+        if finished.is_file():
+            result = json.loads(finished.read_text())
+            if result.keys() >= EVALUATED:  # an older version had fewer: it is evaluated again
+                say(FINISHED)
+                return result
     settings.checkpoint.dir = str(result_file.parent)
     run, seconds = _pretrain(settings, result_file.parent, say)
     result = {
@@ -197,8 +204,10 @@ def _evaluate(
     host = register()
     train, val = extract_splits(host, run)
     knn = knn_accuracy(host, train, val, **KNN)
+    settings = evaluation_settings(linear, run, linear_overrides)
+    same = all(settings.data[key] == run.settings.data[key] for key in ("dataset", "train_path", "val_path"))
     try:
-        probe = linear_accuracy(host, run, evaluation_settings(linear, run, linear_overrides))
+        probe = linear_accuracy(host, run, settings, extracted=(train, val) if same else None)
     except ConfigError as error:
         raise ConfigError(f"The linear probe: {error} Mend it with --linear KEY=VALUE.") from error
     return {

@@ -35,7 +35,7 @@ Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
 
 
 def one_by_one(
-    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+    runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The results in their order; each run prints where we print."""
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
@@ -44,21 +44,27 @@ def one_by_one(
 
 
 def side_by_side(
-    runs: Runs, labels: Sequence[str], jobs: int, say: Callable[[str], None]
+    runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The results in the order in which they come."""
+    """The results in the order in which they come; what a run prints goes to ``log.txt`` in its folder."""
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
     others = set(active_children())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
-        futures = {pool.submit(_run_quietly, run): number for number, run in enumerate(runs)}
+        futures = {
+            pool.submit(_run_quietly, run, folder): number
+            for number, (run, folder) in enumerate(zip(runs, folders, strict=True))
+        }
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 number = futures[future]
                 result, was_done = future.result()
                 trained += not was_done
-                text = "finished before" if was_done else f"linear top-1 {result['linear_acc1']:.1f} %"
+                accuracy = (
+                    f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
+                )
+                text = "finished before" if was_done else accuracy
                 # Those that were finished before took no time, and say nothing about the others.
                 left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
                 rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
@@ -90,9 +96,10 @@ def _start_worker(threads: int) -> None:
     Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_quietly(run: Callable[[Callable[[str], None]], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+def _run_quietly(
+    run: Callable[[Callable[[str], None]], dict[str, Any]], folder: Path
+) -> tuple[dict[str, Any], bool]:
     """The result, and whether it was there before; what is printed goes to a file beside the run."""
-    folder: Path = run.args[3]  # type: ignore[attr-defined]
     folder.mkdir(parents=True, exist_ok=True)
     said: list[str] = []
 

@@ -11,8 +11,10 @@ import pytest
 from scipy import stats
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.claims.builtin import builtin_claims
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
+from solo_dimreg.studies.claims.numbers import equal, rise, slower, tau
+from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
+from solo_dimreg.studies.claims.settings import SETTINGS
 from solo_dimreg.studies.claims.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.claims.study import all_claims, run_claims
 from solo_dimreg.studies.suites import Row
@@ -30,15 +32,28 @@ def test_the_estimate_is_students_t() -> None:
     assert found.p_below == pytest.approx(stats.t.cdf(values.mean() / error, 7))
 
 
-def test_seeds_that_all_agree_are_certain() -> None:
-    assert (estimate([2.0, 2.0]).p_above, estimate([-2.0, -2.0]).p_above) == (0, 1)
+def test_seeds_that_all_agree_count_as_in_a_sign_test() -> None:
+    for count in (2, 8):
+        expected = stats.binomtest(count, count, alternative="greater").pvalue
+        assert estimate([2.0] * count).p_above == pytest.approx(expected)
+        assert (estimate([-2.0] * count).p_above, estimate([-2.0] * count).p_below) == (1, expected)
     assert (estimate([0.0, 0.0]).p_above, estimate([0.0, 0.0]).p_below) == (1, 1)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [1.0, np.inf]])
-def test_too_few_or_infinite_numbers_are_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="at least two finite numbers"):
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_too_few_numbers_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="at least two numbers"):
         estimate(values)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_of_numbers_that_are_not_finite_nothing_is_shown(bad: float) -> None:
+    found = estimate([1.0, bad])
+    assert np.isnan(found.mean) and (found.p_above, found.p_below) == (1, 1)
+    results = [{"row": {"x": 1.0, "y": 1 + 0.01 * i}} for i in range(8)]
+    results[3]["row"]["x"] = bad
+    both = decide([claim("x"), claim("y", "another")], results)
+    assert [each.verdict for each in both] == ["not shown", "holds"]
 
 
 def test_intervals_cover_and_false_verdicts_are_rare() -> None:
@@ -55,6 +70,7 @@ def test_intervals_cover_and_false_verdicts_are_rare() -> None:
 def test_holm_is_its_definition() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.01, 0.04], 5) == holm([0.01, 0.04, 1, 1, 1])[:2]
 
 
 def test_a_ladder_holds_by_its_weakest_step() -> None:
@@ -84,33 +100,76 @@ def test_verdicts() -> None:
     (among, *_) = decide([claim("alone"), claim("none"), claim("down")], results)
     (other, *_) = decide([claim("alone"), claim("none", "another"), claim("down", "another")], results)
     assert alone.p == other.p < among.p
+    # It is over all of them, tried or not.
+    (chosen,) = decide([claim("alone")], results, [claim("alone"), claim("none"), claim("down")])
+    assert chosen.p == pytest.approx(3 * alone.p)
+
+
+def test_equal_is_two_one_sided_tests() -> None:
+    """statsmodels' ttost_paired has the larger of the same two p-values."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(60, 2, 8), rng.normal(60.5, 2, 8)
+    results = [{"a": {"lid": x}, "b": {"lid": y}} for x, y in zip(a, b, strict=True)]
+    numbers = equal("lid", Row("a", ""), Row("b", ""), 3.0)
+    estimates = [estimate([number.of(seed) for seed in results]) for number in numbers]
+    low = stats.ttest_rel(a, b - 3.0, alternative="greater").pvalue
+    high = stats.ttest_rel(a, b + 3.0, alternative="less").pvalue
+    assert all_above(estimates) == pytest.approx(max(low, high))
+
+
+def test_tau_is_kendalls_and_what_has_no_figure_comes_last() -> None:
+    rows = [Row(name, "") for name in "abcd"]
+    accuracies, ranks, alphas = (1, 2, 3, 4), (10, 30, 20, 40), (None, 1.5, 0.8, 1.1)
+    results = {
+        row.name: {"linear_acc1": a, "effective_rank": r, "alpha_req": x}
+        for row, a, r, x in zip(rows, accuracies, ranks, alphas, strict=True)
+    }
+    assert tau(results, "effective_rank", rows) == pytest.approx((5 - 1) / 6)
+    assert tau(results, "alpha_req", rows, best=1.0) == pytest.approx(1.0)
+
+
+def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> None:
+    row = Row("a", "")
+    results = {"a": {"curves": {"lid": {0: 1.0, 1: 2.0, 2: 4.0, 3: 4.2, 4: 4.4, 5: 4.6}}}}
+    assert rise(row, "lid", 0, 0.4).of(results) == pytest.approx(3.0)
+    assert rise(row, "lid", 0.4, 1).of(results) == pytest.approx(0.6)
+    assert slower(row, "lid", 0.4).of(results) == pytest.approx(3.0 / 2 - 0.6 / 3)
+    assert np.isnan(slower(row, "lid", 0.4).of({"a": {"curves": {"lid": {0: 1.0}}}}))
+    assert np.isnan(rise(row, "lid", 0, 1).of({"a": {"curves": {}}}))
 
 
 def test_every_claim_says_what_is_to_be_said() -> None:
     claims = builtin_claims()
-    assert len({each.name for each in claims}) == len(claims) >= 15
-    assert {each.paper.split()[0] for each in claims} == {"LDReg", "DirectCLR", "Feature", "AdaDim"}
+    assert len({each.name for each in claims}) == len(claims) >= 50
+    assert {each.paper.split()[0] for each in claims} >= {"LDReg", "DirectCLR", "Feature", "AdaDim", "RankMe"}
     for each in claims:
-        assert each.sentence.endswith(".") and each.published and each.place and each.numbers and each.rows
+        assert each.sentence.endswith(".") and each.published and each.place and each.numbers
+        assert each.rows or each.experiments
+    assert {each.name for each in claims} >= set(QUICK)
     rows: dict[str, Row] = {}
     for row in (row for each in claims for row in each.rows):
         assert rows.setdefault(row.name, row) == row, "two runs under one name"
 
 
-@pytest.mark.parametrize("data", ["digits", "patches"])
+@pytest.mark.parametrize("data", SETTINGS)
 def test_rows_differ_from_their_config_by_what_is_compared(data: str) -> None:
     from solo_dimreg.hosts import plain, register
     from solo_dimreg.running.checks import check_common
     from solo_dimreg.running.settings import compose
-    from solo_dimreg.studies.claims.study import SHORT
 
-    for row in {row.name: row for each in builtin_claims() for row in each.rows}.values():
-        ours = compose("pretrain", data, row.config, (*SHORT, *row.overrides))
+    setting = SETTINGS[data]
+    rows = list({row.name: row for each in builtin_claims() for row in each.rows}.values())
+    configs: dict[str, dict] = {}
+    for row in rows if data in ("patches", "digits", "cifar10") else rows[:2]:
+        row = setting.row(row)
+        ours = compose("pretrain", setting.folder, row.config, (*setting.overrides, *row.overrides))
         check_common(ours)
         assert ours.method in register().methods
-        theirs = plain(compose("pretrain", data, row.config, SHORT))
-        changed = {key for key, value in plain(ours).items() if theirs.get(key) != value}
-        assert changed <= {"name", "method", "method_kwargs", "regularizers"}
+        if row.config not in configs:
+            configs[row.config] = plain(compose("pretrain", setting.folder, row.config, setting.overrides))
+        changed = {key for key, value in plain(ours).items() if configs[row.config].get(key) != value}
+        allowed = {"name", "method", "method_kwargs", "regularizers", "projector"}
+        assert changed <= allowed | ({"optimizer"} if row.name in setting.of_rows else set())
 
 
 def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +190,11 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     assert outcome.verdict in ("holds", "not shown", "contradicted") and len(outcome.values[0]) == 2
     content = json.loads(Path("out/claims.json").read_text())
     (written,) = content["outcomes"]
-    assert written["rows"] == ["none", "bn"] and written["values"] == [list(outcome.values[0])]
+    assert (
+        content["seeds"] == [5, 6]
+        and written["rows"] == ["none", "bn"]
+        and written["values"] == [list(outcome.values[0])]
+    )
     results = {
         (row, seed): json.loads(
             next(Path(f"out/runs/digits/{row}/seed{seed}").rglob("result.json")).read_text()
@@ -173,6 +236,16 @@ def test_plugins_bring_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"their-claim": Registration("their-claim", "claims", theirs, "plugin", "package")}
     monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind: found)
     assert all_claims()["their-claim"] is theirs
+    for broken, message in (
+        (replace(theirs, name="minlid"), "is called 'minlid' by itself"),
+        (replace(theirs, measures=("lidor",)), r"measures that are not known: \['lidor'\]"),
+        (replace(theirs, numbers=()), "has no numbers"),
+        ("text", "is no Claim but a str"),
+    ):
+        wrong = {"their-claim": replace(found["their-claim"], value=broken)}
+        monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind, wrong=wrong: wrong)
+        with pytest.raises(PluginError, match=message):
+            all_claims()
     clash = {"minlid": replace(found["their-claim"], name="minlid")}
     monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind: clash)
     with pytest.raises(PluginError, match=r"package .* registers the claim 'minlid'"):
@@ -184,3 +257,36 @@ def test_the_list_needs_no_run(here) -> None:
     content = json.loads(done.stdout)
     assert done.returncode == 0 and "Holm" in content["rule"]
     assert {each["name"] for each in content["claims"]} >= {"minlid", "directclr-ladder", "adadim-alpha"}
+
+
+def test_what_needs_no_training_is_measured_once_a_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    arguments = (Path("out"), ["lid-finds-the-dimension"], 2)
+    (outcome,) = run_claims(*arguments, say=said.append)
+    assert len(outcome.values) == 3 and all(value > 0 for number in outcome.values for value in number)
+    (again,) = run_claims(*arguments, say=said.append)
+    assert again.values == outcome.values and sum("finished before" in line for line in said) == 2
+
+
+def test_a_run_of_quick_is_used(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found by its settings, so that what is compared is never another training."""
+    from solo_dimreg.studies.benchmark import run_suite
+
+    monkeypatch.chdir(tmp_path)
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    short = ["max_epochs=1", "optimizer.batch_size=32"]
+    run_suite("quick", Path("results/quick"), 2, ["vicreg"], [*short, *paths], short)
+    (outcome,) = run_claims(
+        Path("results/claims"),
+        ["adadim-early"],
+        2,
+        "digits",
+        1,
+        [*short, *paths],
+        short,
+        say=lambda text: None,
+    )
+    assert outcome.values[0] == (0.0, 0.0) and not list(Path("results/claims").rglob("*.ckpt"))

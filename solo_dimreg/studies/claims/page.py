@@ -1,35 +1,40 @@
-"""The claims on a page: one line each, unfolding to the numbers, seed by seed."""
+"""The claims on a page: a line each, and below it numbers, pictures and the command that reruns it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from dataclasses import dataclass
 
 from solo_dimreg import plots
 from solo_dimreg.reports import page
-from solo_dimreg.studies.claims.claim import RULE, Outcome
+from solo_dimreg.studies.claims.claim import RULE, Outcome, Results
+from solo_dimreg.studies.claims.pictures import draw_claims, pictures
 from solo_dimreg.studies.claims.statistics import Estimate
 
 HEADER = ("claim", "paper", "says", "published", "here", "95 % interval", "verdict")
-COUNTS = ("holds", "not shown", "contradicted")
+BANNERS = {"holds": "good", "not shown": "warning", "contradicted": "bad"}
+MOST = 3  # numbers of a claim that the table shows
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """The cells of the table, as text; the effect is that of the claim's first number."""
+    """The cells of the table, as text."""
     return [
         [
             outcome.claim.name,
             f"{outcome.claim.paper}, {outcome.claim.place}",
             outcome.claim.sentence,
             outcome.claim.published,
-            f"{outcome.estimates[0].mean:+.3g} {outcome.claim.unit}".strip(),
-            interval(outcome.estimates[0]),
+            _few([f"{each.mean:+.3g} {outcome.claim.unit}".strip() for each in outcome.estimates]),
+            _few([interval(each) for each in outcome.estimates]),
             outcome.verdict,
         ]
         for outcome in outcomes
     ]
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - MOST} more" if len(texts) > MOST else ""
+    return "; ".join(texts[:MOST]) + more
 
 
 def interval(estimate: Estimate) -> str:
@@ -39,62 +44,80 @@ def interval(estimate: Estimate) -> str:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many of them hold."""
-    counts = [sum(outcome.verdict == verdict for outcome in outcomes) for verdict in COUNTS]
-    return ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, COUNTS, strict=True))
+    counts = [sum(outcome.verdict == verdict for outcome in outcomes) for verdict in BANNERS]
+    return ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, BANNERS, strict=True))
 
 
-def markdown(outcomes: Sequence[Outcome], setting: str) -> str:
-    """The table as Markdown."""
-    lines = ["# Claims of the papers, tried", "", f"{summary(outcomes)}. {setting}.", "", RULE, ""]
-    lines += [f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(outcomes)]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
 
+    Attributes:
+        outcomes: What became of the claims.
+        results: Those of each seed, for the pictures.
+        seeds: The seeds.
+        why: Why this setting.
+        options: Those of the command line that make the same again.
+    """
 
-def html_page(outcomes: Sequence[Outcome], setting: str) -> str:
-    """The page with a plot for each claim."""
-    table = page.table(HEADER, rows(outcomes), "Claims and what became of them")
-    parts = [page.paragraph(f"{summary(outcomes)}. {setting}."), page.paragraph(RULE), table]
-    for outcome in outcomes:
+    outcomes: Sequence[Outcome]
+    results: Sequence[Results]
+    seeds: Sequence[int]
+    why: str
+    options: str
+
+    @property
+    def _where(self) -> str:
+        return f". Seeds {self.seeds[0]} to {self.seeds[-1]}, {self.options}: {self.why}."
+
+    def markdown(self) -> str:
+        """The table as Markdown, with the picture beside it."""
+        lines = ["# Claims of the papers, tried", "", summary(self.outcomes) + self._where, "", RULE, ""]
+        lines += ["![All claims](claims.png)", "", f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
+        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(self.outcomes)]
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """The whole page."""
+        overview = page.figure(
+            plots.svg(draw_claims(self.outcomes)),
+            "Of each claim the number on which it stands or falls, in units of its standard error, with its "
+            "95 % interval: right of the line as claimed.",
+        )
+        return page.page(
+            "Claims of the papers, tried",
+            page.paragraph(page.strong(summary(self.outcomes)), self._where),
+            page.paragraph(RULE),
+            page.table(HEADER, self._signed(), "Claims and what became of them"),
+            page.figures([overview]),
+            *map(self._details, self.outcomes),
+        )
+
+    def _signed(self) -> list[list[str]]:
+        return [[*row[:-1], f"{page.SIGNS[BANNERS[row[-1]]]} {row[-1]}"] for row in rows(self.outcomes)]
+
+    def _details(self, outcome: Outcome) -> page.Html:
         claim = outcome.claim
         numbers = [
-            [number.says, f"{e.mean:.4g}", interval(e), f"{e.p_above:.3g}", f"{e.p_below:.3g}"]
+            [number.says, f"{e.mean:.4g}", interval(e), f"{e.p_above:.2g}", f"{e.p_below:.2g}"]
             for number, e in zip(claim.numbers, outcome.estimates, strict=True)
         ]
         header = ("must be above 0", "mean", "95 % interval", "p (above)", "p (below)")
-        caption = "Dots are seeds, bars the means and their 95 % intervals."
-        again = page.strong(f"solo-dimreg claims {claim.name}")
-        parts.append(
-            page.folded(
-                f"{claim.name}: {outcome.verdict}",
-                page.paragraph(claim.sentence, f" {claim.paper}, {claim.place}: {claim.published}."),
-                page.table(header, numbers, f"The numbers of {claim.name}"),
-                page.figures([page.figure(plots.svg(draw(outcome)), caption)]),
-                page.paragraph(f"After Holm's correction p = {outcome.p:.3g}. Again: ", again),
-            )
+        seeds = [
+            [f"seed {seed}", *(f"{values[i]:.4g}" for values in outcome.values)]
+            for i, seed in enumerate(self.seeds)
+        ]
+        names = [row.name for row in claim.rows]
+        trained = ", ".join(names) if len(names) < 10 else f"{len(names)} rows"
+        command = page.strong(f"solo-dimreg claims {claim.name} {self.options}")
+        drawn = [page.figure(plots.svg(figure), text) for figure, text in pictures(outcome, self.results)]
+        return page.folded(
+            f"{claim.name}: {outcome.verdict}",
+            page.banner(BANNERS[outcome.verdict], outcome.verdict, claim.sentence),
+            page.paragraph(f"{claim.paper}, {claim.place}: {claim.published}. {claim.note}"),
+            page.table(header, numbers, f"The numbers of {claim.name}"),
+            page.figures(drawn),
+            page.table(("", *(number.says for number in claim.numbers)), seeds, f"{claim.name}, by seed"),
+            page.paragraph(f"After Holm's correction p = {outcome.p:.3g}. Trained: {trained or 'nothing'}."),
+            page.paragraph("Again: ", command),
         )
-    return page.page("Claims of the papers, tried", *parts)
-
-
-@rc_context(plots.STYLE)
-def draw(outcome: Outcome) -> Figure:
-    """The claim's numbers, seed by seed, in units of their spread, so that all fit one axis."""
-    count = len(outcome.values)
-    figure = Figure(figsize=(plots.WIDTH, 1.2 + 0.35 * count))
-    figure.set_label(f"{outcome.claim.name}, seed by seed")
-    axes = figure.add_subplot()
-    for place, (values, estimate) in enumerate(zip(outcome.values, outcome.estimates, strict=True)):
-        scale = max(map(abs, (*values, estimate.low, estimate.high))) or 1.0
-        axes.plot([v / scale for v in values], [place] * len(values), "o", alpha=0.6, color=plots.COLOURS[0])
-        axes.errorbar(
-            estimate.mean / scale, place,
-            xerr=[[(estimate.mean - estimate.low) / scale], [(estimate.high - estimate.mean) / scale]],
-            fmt="|", color=plots.INK, capsize=4,
-        )  # fmt: skip
-    axes.axvline(0, color="#7F7F7F", linewidth=1)
-    axes.set_yticks(range(count), [str(i + 1) for i in range(count)])
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_xlabel("each over its largest value; above 0 as claimed")
-    axes.set_ylabel("number")
-    return figure

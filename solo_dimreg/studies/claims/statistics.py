@@ -19,6 +19,7 @@ class Estimate:
     Attributes:
         mean: The mean.
         low, high: Its 95 % interval, Student's t.
+        error: Its standard error.
         p_above: One-sided p-value of "it is not above 0".
         p_below: That of "it is not below 0".
     """
@@ -26,6 +27,7 @@ class Estimate:
     mean: float
     low: float
     high: float
+    error: float
     p_above: float
     p_below: float
 
@@ -34,35 +36,45 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Student's t over one number a seed, which for two methods is the difference of their runs of that seed.
 
     Args:
-        values: At least two numbers. Where all are the same number, it counts as certain.
+        values: At least two numbers. Where all are the same number, Student's t would be certain of it: then
+            the p-value is that of a sign test. Where one is not finite, nothing is known.
 
     Raises:
-        ValueError: there are fewer than two, or one is not finite.
+        ValueError: there are fewer than two.
     """
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        raise ValueError(f"an interval needs at least two finite numbers, got {list(values)}.")
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
+    if not all(map(math.isfinite, values)):
+        return Estimate(math.nan, math.nan, math.nan, math.nan, 1.0, 1.0)
     mean = sum(values) / len(values)
     if max(values) == min(values):
-        above, below = (0.0 if mean > 0 else 1.0), (0.0 if mean < 0 else 1.0)
-        return Estimate(mean, mean, mean, above, below)
+        chance = 0.5 ** len(values)
+        above, below = (chance if mean > 0 else 1.0), (chance if mean < 0 else 1.0)
+        return Estimate(mean, mean, mean, 0.0, above, below)
     found = stats.ttest_1samp(values, 0.0, alternative="greater")
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
     p = float(found.pvalue)
-    return Estimate(mean, float(interval.low), float(interval.high), p, 1 - p)
+    error = float(stats.sem(values))
+    return Estimate(mean, float(interval.low), float(interval.high), error, p, 1 - p)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], count: int | None = None) -> list[float]:
     """Holm's step-down adjustment: the chance of any false positive stays below the level.
+
+    Args:
+        p_values: Those that are known.
+        count: How many there are, by default so many; the others count as 1.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics
         1979.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    count = len(p_values) if count is None else count
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        largest = max(largest, min(1.0, (count - place) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 

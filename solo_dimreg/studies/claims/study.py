@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -10,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from solo_dimreg.errors import ConfigError, PluginError, unknown
-from solo_dimreg.files import write_json, write_text
-from solo_dimreg.plugins import registered
+from solo_dimreg.files import locked, write_json, write_text
+from solo_dimreg.plots import save_png
+from solo_dimreg.plugins import Registration, registered
+from solo_dimreg.reports.runs import parts_of, read_curves
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
-from solo_dimreg.studies.claims.builtin import builtin_claims
-from solo_dimreg.studies.claims.claim import RULE, Claim, Outcome, decide
-from solo_dimreg.studies.claims.page import html_page, markdown
-from solo_dimreg.studies.parallel import one_by_one, side_by_side
-from solo_dimreg.studies.suites import Suite
+from solo_dimreg.studies.claims.claim import RULE, Claim, Experiment, Outcome, decide
+from solo_dimreg.studies.claims.measures import MEASURES, measure
+from solo_dimreg.studies.claims.page import Page
+from solo_dimreg.studies.claims.papers import builtin_claims
+from solo_dimreg.studies.claims.pictures import draw_claims
+from solo_dimreg.studies.claims.settings import DATASETS, SETTINGS, Setting
+from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
+from solo_dimreg.studies.suites import Row, Suite
 
-# Short enough for many seeds; what is compared differs in nothing else.
-SHORT = ("max_epochs=6", "scheduler.warmup_epochs=1")
-DATA = {"digits": "digits", "patches": "patches"}
 SEEDS = 8
 
 
@@ -34,8 +37,25 @@ def all_claims() -> dict[str, Claim]:
                 f"{registration.distribution} (plugin {registration.plugin!r}) registers the claim {name!r}, "
                 "a name that we have. Uninstall or mend that package."
             )
-        claims[name] = registration.value
+        claims[name] = _checked(registration)
     return claims
+
+
+def _checked(registration: Registration) -> Claim:
+    claim = registration.value
+    fault = ""
+    if not isinstance(claim, Claim):
+        fault = f"is no Claim but a {type(claim).__name__}"
+    elif claim.name != registration.name:
+        fault = f"is called {claim.name!r} by itself"
+    elif not claim.numbers or (missing := set(claim.measures) - set(MEASURES)):
+        fault = f"has measures that are not known: {sorted(missing)}" if claim.numbers else "has no numbers"
+    if fault:
+        raise PluginError(
+            f"{registration.distribution} (plugin {registration.plugin!r}) registers a claim "
+            f"{registration.name!r} that {fault}. Uninstall or mend that package."
+        )
+    return claim
 
 
 def run_claims(
@@ -55,7 +75,7 @@ def run_claims(
         out: Folder of the results: ``claims.json``, ``claims.html``, ``claims.md`` and the runs.
         names: Names of the claims; all by default.
         seeds: Number of seeds, at least 2.
-        data: A name in ``DATA``.
+        data: A name in ``SETTINGS``; embedded data is written below ``datasets``.
         jobs: Number of runs at the same time.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
@@ -63,71 +83,159 @@ def run_claims(
         say: Told of the progress.
 
     Raises:
-        ConfigError: an unknown claim or data set, or too few seeds.
+        ConfigError: an unknown claim or data set, data that is not there, or too few seeds.
     """
     known = all_claims()
     for name in names:
         if name not in known:
             raise ConfigError(unknown("claim", name, known))
-    if data not in DATA:
-        raise ConfigError(f"--data: {unknown('data', data, DATA)}")
+    if data not in SETTINGS:
+        raise ConfigError(f"--data: {unknown('data', data, SETTINGS)}")
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     claims = [claim for name, claim in known.items() if not names or name in names]
-    rows = {row.name: row for claim in claims for row in claim.rows}
-    suite = Suite(DATA[data], tuple(rows.values()), SHORT)
-    plan = [(row, first_seed + i) for i in range(seeds) for row in rows.values()]
-    folder = out / "runs" / data
-    runs = [
-        partial(run_row, suite, row, seed, folder / row.name / f"seed{seed}", overrides, linear_overrides)
-        for row, seed in plan
+    setting = SETTINGS[data]
+    setting.write_data(transfer=any("transfer_acc1" in claim.measures for claim in claims))
+    plan = _plan(claims, range(first_seed, first_seed + seeds))
+    work = [
+        _work(what, seed, measures, setting, out, data, (overrides, linear_overrides))
+        for what, seed, measures in plan
     ]
-    labels = [f"{row.name}, seed {seed}" for row, seed in plan]
+    runs, folders = zip(*work, strict=True)
+    labels = [f"{what.name}, seed {seed}" for what, seed, _ in plan]
     results: list[dict[str, Any]] = [{} for _ in range(seeds)]
     jobs = min(jobs, len(runs))
-    for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, jobs, say):
-        row, seed = plan[number]
-        curves = read_curves(Path(result["checkpoint"]).parent)
-        results[seed - first_seed][row.name] = {**result, "curves": curves}
-    outcomes = decide(claims, results)
-    setting = f"{data}, {seeds} seeds from {first_seed} on, {', '.join((*SHORT, *overrides))}"
-    content = {"rule": RULE, "setting": setting, "outcomes": [_plain(outcome) for outcome in outcomes]}
-    write_json(out / "claims.json", content)
-    write_text(out / "claims.md", markdown(outcomes, setting))
-    write_text(out / "claims.html", html_page(outcomes, setting))
+    with locked("--out", out):
+        for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, folders, jobs, say):
+            what, seed, _ = plan[number]
+            results[seed - first_seed][what.name] = result
+    outcomes = decide(claims, results, list(known.values()))
+    options = ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+    options += [text for override in overrides for text in ("--set", override)]
+    options += [text for override in linear_overrides for text in ("--linear", override)]
+    write_outcomes(out, outcomes, results, setting, range(first_seed, first_seed + seeds), options)
     return outcomes
 
 
-def read_curves(folder: Path) -> dict[str, list[float]]:
-    """The monitor's figures over the epochs, and AdaDim's alpha."""
-    curves: dict[str, list[float]] = {}
-    files = {"dimensionality.csv": None, "metrics.csv": {"train_alpha_epoch": "adadim_alpha"}}
-    for name, wanted in files.items():
-        if not (folder / name).is_file():
-            continue
-        with (folder / name).open(newline="") as file:
-            for line in csv.DictReader(file):
-                for column, value in line.items():
-                    label = column if wanted is None else wanted.get(column)
-                    if label and value:
-                        curves.setdefault(label, []).append(float(value))
-    return curves
+def _plan(
+    claims: Sequence[Claim], seeds: Sequence[int]
+) -> list[tuple[Row | Experiment, int, tuple[str, ...]]]:
+    """What is run with which seed and measured how, seed by seed, each once."""
+    needed: dict[str, Row | Experiment] = {}
+    measures: dict[str, dict[str, None]] = {}
+    for claim in claims:
+        wanted: list[Row | Experiment] = [*claim.experiments, *claim.rows]
+        for what in wanted:
+            if needed.setdefault(what.name, what) != what:
+                raise ConfigError(f"Two claims mean different runs by {what.name!r}; rename one of them.")
+            measures.setdefault(what.name, {}).update(dict.fromkeys(claim.measures))
+    return [(what, seed, tuple(measures[name])) for seed in seeds for name, what in needed.items()]
+
+
+def _work(
+    what: Row | Experiment,
+    seed: int,
+    measures: Sequence[str],
+    setting: Setting,
+    out: Path,
+    data: str,
+    overrides: tuple[Sequence[str], Sequence[str]],
+) -> tuple[Callable[..., dict[str, Any]], Path]:
+    """What is called, and the folder it writes into."""
+    if isinstance(what, Experiment):
+        folder = out / "runs" / "experiments" / what.name / f"seed{seed}"
+        return partial(run_experiment, what, seed, folder), folder
+    name = Path(what.name, f"seed{seed}")
+    elsewhere = out.parent / setting.shared / "runs" / name if setting.shared else None
+    folder = out / "runs" / data / name
+    suite, other = Suite(setting.folder, (), setting.overrides), DATASETS / setting.other
+    row = setting.row(what)
+    return partial(_run_measured, suite, row, seed, folder, *overrides, elsewhere, other, measures), folder
+
+
+def run_experiment(
+    experiment: Experiment, seed: int, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The figures of an experiment, measured unless they are there."""
+    file = folder / f"version{experiment.version}.json"
+    if file.is_file():
+        say(FINISHED)
+    else:
+        write_json(file, experiment.measure(seed))
+    return json.loads(file.read_text())
+
+
+def _run_measured(
+    suite: Suite,
+    row: Row,
+    seed: int,
+    folder: Path,
+    overrides: Sequence[str],
+    linear_overrides: Sequence[str],
+    elsewhere: Path | None,
+    other: Path,
+    measures: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """A row's results with its curves and measures, trained unless it is here or in the other folder."""
+    result = run_row(suite, row, seed, folder, overrides, linear_overrides, say, elsewhere)
+    checkpoint = Path(result["checkpoint"])
+    file = folder / f"{checkpoint.parent.name}-measures.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    missing = [name for name in measures if name not in known]
+    if missing:
+        known |= measure(checkpoint, other, linear_overrides, missing)
+        write_json(file, known)
+    return {**result, **known, "curves": read_curves(parts_of(checkpoint))}
 
 
 def describe(claim: Claim) -> dict[str, Any]:
     """A claim with its rule's numbers, before anything is run."""
+    plain = ("name", "paper", "place", "sentence", "published", "unit", "note")
     return {
-        **{key: getattr(claim, key) for key in ("name", "paper", "place", "sentence", "published", "unit")},
+        **{key: getattr(claim, key) for key in plain},
         "rows": [row.name for row in claim.rows],
+        "experiments": [experiment.name for experiment in claim.experiments],
         "numbers": [number.says for number in claim.numbers],
     }
 
 
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    return {
-        **describe(outcome.claim),
-        "verdict": outcome.verdict,
-        "p": outcome.p,
-        "estimates": [asdict(each) for each in outcome.estimates],
-        "values": outcome.values,
+def write_outcomes(
+    out: Path,
+    outcomes: Sequence[Outcome],
+    results: Sequence[dict[str, Any]],
+    setting: Setting,
+    seeds: Sequence[int],
+    options: Sequence[str],
+) -> None:
+    """Writes ``claims.json``, ``claims.md``, ``claims.png`` and ``claims.html``.
+
+    Args:
+        out: Folder to write into.
+        outcomes, results: From :func:`decide` and what it decided on.
+        setting: That of the data.
+        seeds: Those of the results.
+        options: Of the command line, which make the same again.
+    """
+    content = {
+        "rule": RULE,
+        "why": setting.why,
+        "seeds": list(seeds),
+        "options": list(options),
+        "overrides": list(setting.overrides),
+        "outcomes": [
+            {
+                **describe(outcome.claim),
+                "verdict": outcome.verdict,
+                "p": outcome.p,
+                "estimates": [asdict(each) for each in outcome.estimates],
+                "values": outcome.values,
+            }
+            for outcome in outcomes
+        ],
     }
+    write_json(out / "claims.json", content)
+    written = Page(outcomes, results, seeds, setting.why, shlex.join(options))
+    write_text(out / "claims.md", written.markdown())
+    save_png(draw_claims(outcomes), out / "claims.png")
+    write_text(out / "claims.html", written.html())

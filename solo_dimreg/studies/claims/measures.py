@@ -1,0 +1,66 @@
+"""What claims measure of a trained run besides what every benchmark does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from solo_dimreg.functional import lidar
+from solo_dimreg.hosts import Run, register
+from solo_dimreg.running.evaluation import DEVICE, linear_accuracy
+from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
+from solo_dimreg.studies.benchmark import ONE_DEVICE
+
+LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
+
+
+def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
+    """LiDAR of the backbone's features: 10 augmented views each of 100 training images.
+
+    References:
+        Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures, ICLR
+        2024.
+    """
+    host = register()
+    host.seed(run.settings.seed)
+    training = host.training_data(host.pretraining_arguments(run.settings))["train_dataloaders"].dataset
+    indices = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:LIDAR_IMAGES]
+    views = [torch.stack(list(islice(_views(training, int(index)), LIDAR_VIEWS))) for index in indices]
+    with torch.no_grad():
+        method = run.method.to(DEVICE)
+        features = torch.cat([method(batch.to(DEVICE))["feats"].cpu() for batch in views])
+    return float(lidar(features, LIDAR_VIEWS))
+
+
+def _views(training: Any, index: int) -> Any:
+    while True:
+        yield from training[index][1]
+
+
+def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
+    """Linear accuracy in percent on other images than those of the pretraining, at its resolution."""
+    overrides = (*ONE_DEVICE, *linear_overrides, *other_data(data))
+    linear = compose("linear", data.name, "linear", overrides)
+    fit_to_machine(linear)
+    return linear_accuracy(register(), run, evaluation_settings(linear, run, overrides), other_data=True)[
+        "acc1"
+    ]
+
+
+#: The key of the result to a function of the run, the folder of the other data and the probe's overrides.
+MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
+    "lidar": measure_lidar,
+    "transfer_acc1": measure_transfer,
+}
+
+
+def measure(
+    checkpoint: Path, data: Path, linear_overrides: Sequence[str], names: Sequence[str]
+) -> dict[str, float]:
+    """The measures of a finished run."""
+    run = register().read_run(checkpoint)
+    return {name: MEASURES[name](run, data, linear_overrides) for name in names}

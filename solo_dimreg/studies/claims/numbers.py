@@ -1,0 +1,123 @@
+"""The numbers that claims say are above 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from scipy import stats
+
+from solo_dimreg.studies.claims.claim import Number, Results
+from solo_dimreg.studies.suites import Row
+
+NAMES = {
+    "linear_acc1": "linear accuracy",
+    "effective_rank": "effective rank",
+    "lid": "LID",
+    "z_correlation": "correlation of the embeddings",
+    "transfer_acc1": "linear accuracy on the other data",
+    "mutual_information": "I(R;Z)",
+    "adadim_alpha": "alpha",
+}
+
+
+def more(figure: str, larger: Row, smaller: Row) -> Number:
+    """That one row has more of a figure than another."""
+
+    def difference(results: Results) -> float:
+        return float(results[larger.name][figure] - results[smaller.name][figure])
+
+    return Number(f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}", difference)
+
+
+def ladder(figure: str, rows: Sequence[Row]) -> tuple[Number, ...]:
+    """That it grows from each row to the next."""
+    return tuple(more(figure, larger, smaller) for smaller, larger in pairwise(rows))
+
+
+def equal(figure: str, one: Row, other: Row, margin: float) -> tuple[Number, ...]:
+    """That two rows differ by less than a margin: two one-sided tests (Schuirmann 1987)."""
+
+    def room(sign: int) -> Number:
+        def left(results: Results) -> float:
+            return margin + sign * float(results[one.name][figure] - results[other.name][figure])
+
+        verb = "plus" if sign > 0 else "minus"
+        return Number(f"{margin:g} {verb} the {NAMES[figure]} of {one.name} less that of {other.name}", left)
+
+    return room(1), room(-1)
+
+
+def above(figure: str, row: Row, threshold: float) -> Number:
+    """That a row has more of a figure than a number fixed beforehand."""
+    return Number(
+        f"{NAMES[figure]} of {row.name} minus {threshold:g}",
+        lambda results: float(results[row.name][figure]) - threshold,
+    )
+
+
+def more_at_the_end(figure: str, larger: Row, smaller: Row) -> Number:
+    """The same as :func:`more` of a monitored figure after the last epoch."""
+
+    def difference(results: Results) -> float:
+        return _at(results, larger, figure, 1) - _at(results, smaller, figure, 1)
+
+    return Number(f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}, at the end", difference)
+
+
+def rise(row: Row, figure: str, first: float, last: float) -> Number:
+    """That a monitored figure grows between two parts of the training: 0 is its first epoch, 1 its last."""
+
+    def difference(results: Results) -> float:
+        return _at(results, row, figure, last) - _at(results, row, figure, first)
+
+    return Number(f"{NAMES[figure]} of {row.name} {_when(last)} minus {_when(first)}", difference)
+
+
+def slower(row: Row, figure: str, turn: float) -> Number:
+    """That it grows less an epoch after a part of the training than before it."""
+
+    def difference(results: Results) -> float:
+        start, middle, end = (_at(results, row, figure, part) for part in (0, turn, 1))
+        epochs = len(_curve(results, row, figure)) - 1
+        before = round(turn * epochs)
+        if not 0 < before < epochs:
+            return math.nan
+        return (middle - start) / before - (end - middle) / (epochs - before)
+
+    return Number(f"rise of {NAMES[figure]} of {row.name} an epoch before {turn:.0%} minus after", difference)
+
+
+def _when(part: float) -> str:
+    return "after the first epoch" if part == 0 else "at the end" if part == 1 else f"after {part:.0%}"
+
+
+def _curve(results: Results, row: Row, figure: str) -> list[float]:
+    curve = results[row.name]["curves"].get(figure, {})
+    return [float(curve[epoch]) for epoch in sorted(curve)]
+
+
+def _at(results: Results, row: Row, figure: str, part: float) -> float:
+    curve = _curve(results, row, figure)
+    return curve[round(part * (len(curve) - 1))] if curve else math.nan
+
+
+def tau(results: Results, figure: str, rows: Sequence[Row], best: float | None = None) -> float:
+    """Kendall's tau between a figure that needs no labels and the linear accuracy, over rows.
+
+    Args:
+        results: Of one seed.
+        figure: Its key there; a row that has none, all of its features being on a line, comes last.
+        rows: Those that are ordered.
+        best: The value to which the nearest is best; by default more is better.
+    """
+
+    def score(value: float | None) -> float:
+        if value is None or not math.isfinite(value):
+            return -math.inf
+        return value if best is None else -abs(value - best)
+
+    scores = [score(results[row.name][figure]) for row in rows]
+    accuracies = [results[row.name]["linear_acc1"] for row in rows]
+    return float(stats.kendalltau(scores, accuracies).statistic)

@@ -1,0 +1,22 @@
+"""The claims of the four papers, and those of the figures that all lean on."""
+
+from __future__ import annotations
+
+from solo_dimreg.studies.claims.claim import Claim
+from solo_dimreg.studies.claims.papers.adadim import adadim_claims
+from solo_dimreg.studies.claims.papers.decorrelation import decorrelation_claims
+from solo_dimreg.studies.claims.papers.directclr import directclr_claims
+from solo_dimreg.studies.claims.papers.figures import figure_claims
+from solo_dimreg.studies.claims.papers.ldreg import ldreg_claims
+
+#: Those of ``--quick``: two pairs of rows and what needs no training.
+QUICK = (
+    *("ldreg-lid-byol", "ldreg-accuracy-byol", "ldreg-rank-byol", "decorrelation-none", "decorrelation-bn"),
+    *("directclr-augmentation", "directclr-layers", "lid-finds-the-dimension"),
+)
+
+
+def builtin_claims() -> list[Claim]:
+    """All of them, by paper."""
+    papers = [*ldreg_claims(), *directclr_claims(), *decorrelation_claims(), *adadim_claims()]
+    return [*papers, *figure_claims(papers)]

@@ -1,0 +1,97 @@
+"""The pictures of claims: all at a glance, and the seeds, curves and spectra of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from solo_dimreg import plots
+from solo_dimreg.reports import page
+from solo_dimreg.reports.explanations import SPECTRUM, caption, explain
+from solo_dimreg.studies.claims.claim import Outcome, Results
+
+COLOURS = {"holds": plots.COLOURS[2], "not shown": plots.COLOURS[7], "contradicted": plots.COLOURS[5]}
+MARKERS = {"holds": "o", "not shown": "s", "contradicted": "X"}
+CURVES = ("effective_rank", "lid", "mutual_information", "adadim_alpha")
+MOST = len(plots.COLOURS)  # rows in one picture
+FAR = 12.0  # standard errors beyond which a claim stands at the edge
+
+
+@rc_context(plots.STYLE)
+def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
+    """Of each claim the number that decides it, over its standard error, with its interval."""
+    figure = Figure(figsize=(plots.WIDTH * 1.3, 1.3 + 0.24 * len(outcomes)))
+    figure.set_label("All claims, in units of their standard errors")
+    axes = figure.add_subplot()
+    for place, outcome in enumerate(outcomes):
+        weakest = outcome.estimates[outcome.weakest]
+        if not math.isfinite(weakest.mean):
+            continue
+        # The interval of Student's t is so many standard errors to each side; of equal seeds, none.
+        t = (weakest.high - weakest.low) / 2 / weakest.error if weakest.error else 0.0
+        sure = math.copysign(FAR, weakest.mean) if weakest.mean else 0.0
+        shown = max(-FAR, min(FAR, weakest.mean / weakest.error if weakest.error else sure))
+        axes.errorbar(
+            shown,
+            place,
+            xerr=t,
+            fmt=MARKERS[outcome.verdict],
+            color=COLOURS[outcome.verdict],
+            capsize=2,
+            ms=5,
+        )
+    for verdict, colour in COLOURS.items():
+        axes.plot([], [], MARKERS[verdict], color=colour, label=verdict)
+    axes.axvline(0, color=plots.INK, linewidth=1)
+    axes.set_yticks(range(len(outcomes)), [outcome.claim.name for outcome in outcomes], fontsize=8)
+    axes.set_ylim(len(outcomes) - 0.4, -0.6)
+    axes.set_xlim(-FAR - 3, FAR + 3)
+    axes.set_xlabel(f"deciding number / its standard error, up to {FAR:g}")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+    return figure
+
+
+def pictures(outcome: Outcome, results: Sequence[Results]) -> Iterator[tuple[Figure, str]]:
+    """Those of one claim, each with its caption."""
+    yield draw_seeds(outcome), "Dots are seeds, bars the means and their 95 % intervals."
+    names = [row.name for row in outcome.claim.rows]
+    if not 0 < len(names) <= MOST:
+        return
+    for curve in CURVES:
+        found = {name: [seed[name]["curves"].get(curve) for seed in results] for name in names}
+        whole = {name: [each for each in curves if each] for name, curves in found.items() if any(curves)}
+        if whole and (curve in CURVES[:2] or "AdaDim" in outcome.claim.paper):
+            explanation = explain(curve)
+            yield plots.draw_curves({explanation.label: whole}, names), caption(explanation)
+    spectra = {name: results[0][name]["spectrum"] for name in names if "spectrum" in results[0][name]}
+    if spectra:
+        yield plots.draw_spectra(spectra, names), page.join([caption(SPECTRUM), " The first seed's."])
+
+
+@rc_context(plots.STYLE)
+def draw_seeds(outcome: Outcome) -> Figure:
+    """The claim's numbers, seed by seed, each over its largest value, so that all fit one axis."""
+    count = len(outcome.values)
+    figure = Figure(figsize=(plots.WIDTH, 1.2 + 0.35 * count))
+    figure.set_label(f"{outcome.claim.name}, seed by seed")
+    axes = figure.add_subplot()
+    for place, (values, estimate) in enumerate(zip(outcome.values, outcome.estimates, strict=True)):
+        if not all(map(math.isfinite, values)):
+            continue
+        scale = max(map(abs, (*values, estimate.low, estimate.high))) or 1.0
+        axes.plot([v / scale for v in values], [place] * len(values), "o", alpha=0.6, color=plots.COLOURS[0])
+        axes.errorbar(
+            estimate.mean / scale, place,
+            xerr=[[(estimate.mean - estimate.low) / scale], [(estimate.high - estimate.mean) / scale]],
+            fmt="|", color=plots.INK, capsize=4,
+        )  # fmt: skip
+    axes.axvline(0, color="#7F7F7F", linewidth=1)
+    axes.set_yticks(range(count), [str(i + 1) for i in range(count)])
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+    axes.set_xlabel("each over its largest value; above 0 as claimed")
+    axes.set_ylabel("number")
+    return figure
