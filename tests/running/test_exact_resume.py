@@ -47,7 +47,7 @@ def last(folder: str) -> Path:
 
 
 # solo-learn makes some of their buffers while it trains, and cannot load what it has saved of them.
-NOT_RESUMABLE = ("deepclusterv2", "swav")
+NOT_RESUMABLE = ("all4one", "deepclusterv2", "swav")
 NAMES = [*(name for name in METHODS if name not in NOT_RESUMABLE), "adadim", "directclr", "shuffled_dbn"]
 
 
