@@ -97,6 +97,20 @@ def config(method: str, train_path: str, **changes: Any) -> DictConfig:
     return cfg
 
 
+def small(few_digits: Path, name: str = "simclr", **changes: Any) -> DictConfig:
+    """A config with a network of which many can be trained."""
+    settings = config(name, str(few_digits / "train"), **changes)
+    if name != "mae":
+        settings.backbone = {"name": "timm/test_resnet"}
+    if name == "directclr":
+        settings.method_kwargs = {"dim": 48}
+    if name == "shuffled_dbn":
+        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
+    if name == "wmse":
+        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=BATCH // 2)
+    return settings
+
+
 class RandomViews(Dataset):
     """Noise in the format of solo-learn's training data: index, a view of each of the sizes, label."""
 

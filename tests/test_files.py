@@ -36,7 +36,7 @@ def test_a_termination_leaves_nothing_behind(tmp_path: Path) -> None:
     end = time.monotonic() + 120
     while not list(tmp_path.glob(".sprites-*/*/*")):
         assert run.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks for a file that the other process writes; nothing is timed
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
@@ -47,6 +47,7 @@ def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
         "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import locked\n"
         "with locked('--out', Path('results')):\n    print('in', flush=True)\n    time.sleep(60)\n"
     )
+    # It sleeps with the lock until it is killed.
     other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "in\n"
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import BATCH, METHOD_KWARGS, RandomViews, build, config
+from support import BATCH, METHOD_KWARGS, RandomViews, build, small
 from torch.utils.data import DataLoader, TensorDataset
 
 from solo_dimreg.blocks.monitor import DEFAULTS, monitor_settings
@@ -29,19 +29,6 @@ WITHOUT_PROJECTOR = ("mae",)
 def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch, "cholesky", torch.linalg.cholesky)  # W-MSE of solo-learn 1.0.2
     monkeypatch.chdir(tmp_path)
-
-
-def small(few_digits: Path, name: str = "simclr", **changes: Any) -> Any:
-    settings = config(name, str(few_digits / "train"), **changes)
-    if name != "mae":
-        settings.backbone = {"name": "timm/test_resnet"}
-    if name == "directclr":
-        settings.method_kwargs = {"dim": 48}
-    if name == "shuffled_dbn":
-        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
-    if name == "wmse":
-        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=BATCH // 2)
-    return settings
 
 
 def fit(host: Host, method: Any, epochs: int = 1, validate: bool = False, **options: Any) -> Any:

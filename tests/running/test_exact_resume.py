@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from support import BATCH, METHODS, config
+from support import METHODS, small
 
 from solo_dimreg.hosts import register
 from solo_dimreg.hosts.runs import checkpoint_epoch
@@ -24,20 +24,12 @@ class Killed(Exception):
 
 def settings_of(few_digits: Path, folder: str, name: str, **changes: Any) -> DictConfig:
     checkpoint = {"enabled": True, "dir": folder, "frequency": 1, "keep_prev": False}
-    settings = config(name, str(few_digits / "train"), checkpoint=checkpoint, max_epochs=4, **changes)
+    settings = small(few_digits, name, checkpoint=checkpoint, max_epochs=4, **changes)
     settings.data.val_path = str(few_digits / "val")
     settings.monitor = {"metrics": ["effective_rank"]}
     settings.augmentations[0].color_jitter = {
         "prob": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1,
     }  # fmt: skip
-    if name != "mae":
-        settings.backbone = {"name": "timm/test_resnet"}
-    if name == "directclr":
-        settings.method_kwargs = {"dim": 48}
-    if name == "shuffled_dbn":
-        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
-    if name == "wmse":
-        settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=BATCH // 2)
     settings.scheduler = {"name": "warmup_cosine", "warmup_epochs": 1}
     return settings
 

@@ -248,7 +248,7 @@ def test_the_command_line_ends_with_one_line_and_nothing_written(
 
 
 def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (clone := os.environ.get("SOLO_LEARN")):
+    if not (clone := os.environ.get("SOLO_LEARN")):  # the published one comes without its scripts
         pytest.skip("needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>")
     monkeypatch.setattr("solo_dimreg.running.checks.check_data", lambda *args, **kwargs: None)
     passed = 0
