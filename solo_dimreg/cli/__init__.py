@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from solo_dimreg.cli.quiet import silence
 from solo_dimreg.errors import DimregError, one_line
 
 COMMANDS = {
@@ -71,6 +72,7 @@ def main() -> None:
     """
     if Path("solo", "methods", "__init__.py").is_file():
         sys.path.insert(0, str(Path.cwd()))  # inside a clone of solo-learn, as for its own scripts
+    silence()
     # As an interruption: what is half written is removed, and processes that were started end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -16,7 +16,13 @@ import click
 @click.option(
     "--dataset", help="Name of the torchvision data set at --images, such as CIFAR10; not downloaded."
 )
-@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val"]),
+    default="train",
+    show_default=True,
+    help="Which half of the images of a checkpoint, folder or data set.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of a timm model.")
 @click.option(
     "--size", type=click.IntRange(min=1), help="Resolution for a timm model (its own) or pixels (32)."
@@ -25,7 +31,13 @@ import click
     "--embeddings", type=click.Path(path_type=Path), help="File of the embeddings to a feature file."
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="File of the labels to a feature file.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Images in one forward pass; changes the memory, not the figures.",
+)
 @click.option(
     "--num-workers", type=click.IntRange(min=0), default=0, show_default=True, help="Of the image loader."
 )

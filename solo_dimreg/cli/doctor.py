@@ -37,7 +37,7 @@ def command(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """What is here, as plain data; ``problems`` make training impossible, ``hints`` do not."""
-    from solo_dimreg.hydra_plugin import config_root
+    from solo_dimreg.hydra_plugin import config_root, shipped_folders
 
     problems: list[dict[str, str]] = []
     hints: list[dict[str, str]] = []
@@ -46,6 +46,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "configs": str(config_root()),
+        "config_folders": shipped_folders(),
         "solo_learn": _solo_learn(problems),
         "gpu": _gpu(),
         "dali": _importable("nvidia.dali"),
@@ -135,7 +136,7 @@ def _print(findings: dict[str, Any]) -> None:
     click.echo("packages     " + ", ".join(f"{name} {v}" for name, v in findings["packages"].items()))
     click.echo(f"GPU          {findings['gpu'] or 'none: training runs on the CPU'}")
     click.echo(f"DALI         {'yes' if findings['dali'] else 'no'}")
-    click.echo(f"configs      {findings['configs']}")
+    click.echo(f"configs      {findings['configs']}: --config-path {', '.join(findings['config_folders'])}")
     click.echo("plugins      " + ", ".join(f"{name} ({dist})" for name, dist in findings["plugins"].items()))
     for kind, found in (("problem", findings["problems"]), ("hint", findings["hints"])):
         for each in found:

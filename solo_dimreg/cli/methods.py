@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import click
 
@@ -17,8 +18,8 @@ def command(as_json: bool) -> None:
     try:
         rows = _methods()
     except HostError as error:
-        click.echo(f"No methods: {error}", err=True)
-        rows = []
+        click.echo(f"Only our own methods: {error}", err=True)
+        rows = _own_methods()
     rows += _plugin_rows()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -44,6 +45,21 @@ def _methods() -> list[dict[str, str]]:
             plugin, distribution = "-", "solo-learn"
         rows.append({"name": name, "kind": "method", "plugin": plugin, "distribution": distribution})
     return rows
+
+
+def _own_methods() -> list[dict[str, str]]:
+    """What can be said without a solo-learn, whose base class is not needed for the names."""
+    from torch import nn
+
+    from solo_dimreg.hosts.base import VARIANTS
+    from solo_dimreg.plugins import registered
+
+    ours = registered("methods", host=SimpleNamespace(Method=nn.Module))
+    names = {name: each.plugin for name, each in ours.items()} | {f"{v}<method>": "ldreg" for v in VARIANTS}
+    return [
+        {"name": name, "kind": "method", "plugin": plugin, "distribution": "solo-dimreg"}
+        for name, plugin in sorted(names.items())
+    ]
 
 
 def _plugin_rows() -> list[dict[str, str]]:

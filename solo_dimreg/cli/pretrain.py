@@ -11,7 +11,7 @@ import click
     "-cp",
     required=True,
     help="Folder of the config: your own, one of solo-learn's scripts/pretrain/*, or one that we ship: "
-    "digits, cifar, imagenet100, imagenet.",
+    "digits, patches, sprites, cifar, imagenet100, imagenet.",
 )
 @click.option("--config-name", "-cn", required=True, help="Name of the config, without .yaml.")
 @click.argument("overrides", nargs=-1)
@@ -29,17 +29,22 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     """
     from solo_dimreg.distributed import rank
     from solo_dimreg.hosts import register
+    from solo_dimreg.hosts.announce import evaluation_commands
     from solo_dimreg.running.checks import check_common
     from solo_dimreg.running.settings import compose, fit_to_machine
 
-    register()
+    host = register()
     settings = compose("pretrain", config_path, config_name, overrides)
     check_common(settings)
     fit_to_machine(settings)
     from solo_dimreg.running.pretraining import pretrain
 
     folder = pretrain(settings)
-    if rank() == 0:
-        click.echo(
-            f"Checkpoint: {folder}" if folder else "Trained; checkpoint.enabled is False, nothing was saved."
-        )
+    if rank() != 0:
+        return
+    if not folder:
+        click.echo("Trained; checkpoint.enabled is False, nothing was saved.")
+        return
+    click.echo(f"Checkpoint: {folder}\nEvaluate it with:")
+    for evaluation in evaluation_commands(host, folder):
+        click.echo(f"  {evaluation}")

@@ -25,7 +25,15 @@ def command(script: Path, arguments: tuple[str, ...]) -> None:
           --train_data_path datasets --val_data_path datasets --k 20 --temperature 0.07 \\
           --distance_function cosine --feature_type backbone
     """
+    import torch
+
+    from solo_dimreg.errors import ConfigError
     from solo_dimreg.hosts import register
+
+    if script.name == "main_knn.py" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"{script}: moves its images to a GPU, and there is none here; on a CPU use solo-dimreg knn."
+        )
 
     sys.path.insert(0, str(script.resolve().parent))
     register()

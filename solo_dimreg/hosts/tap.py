@@ -23,6 +23,7 @@ from solo_dimreg.blocks.projector import append_normalization, projector_setting
 from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts.announce import make_announcer
 from solo_dimreg.hosts.guard import divergence_settings, make_guard
 from solo_dimreg.nn import DecorrelatedBatchNorm
 
@@ -68,7 +69,8 @@ def make_tap(base: type, host: Host) -> type:
             return super().learnable_params + own
 
         def configure_callbacks(self) -> list[Any]:
-            callbacks = [*super().configure_callbacks(), make_guard(host.pl.Callback, self.patience)]
+            own = make_guard(host.pl.Callback, self.patience), make_announcer(host)
+            callbacks = [*super().configure_callbacks(), *own]
             if self.monitor_settings is None:
                 return callbacks
             modules = host.backbone(self), find_projector(self)

@@ -65,6 +65,10 @@ class LDReg(nn.Module):
         self.norm = norm
         self.direction = direction
 
+    def neighbours(self, batch: int) -> int:
+        """The k for a batch of all processes, before it is capped."""
+        return max(batch // 32, FEWEST_NEIGHBOURS) if self.k is None else self.k
+
     @full_precision
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
@@ -96,7 +100,7 @@ class LDReg(nn.Module):
             own_rows = own_rows + (own_rows // b * (w - 1) + rank()) * b
         if momentum:
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
-        k = max(len(online[0]) * world_size() // 32, FEWEST_NEIGHBOURS) if self.k is None else self.k
+        k = self.neighbours(len(online[0]) * world_size())
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
         by_view = all_gather(lids.view(len(online), -1).T)
         # Of momentum methods, the views' losses are summed.

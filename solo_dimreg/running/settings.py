@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from solo_dimreg.errors import ConfigError, nearest, unknown
 from solo_dimreg.hosts import Run, device_count, plain
-from solo_dimreg.hydra_plugin import config_root, counterpart
+from solo_dimreg.hydra_plugin import config_root, counterpart, shipped_folders
 
 
 def find_config_folder(stage: str, config_path: str) -> Path:
@@ -42,7 +42,7 @@ def find_config_folder(stage: str, config_path: str) -> Path:
     with_configs = [folder for folder in folders if any(folder.glob("*.yaml"))]
     if folders:
         return (with_configs or folders)[0].resolve()
-    shipped = sorted(folder.name for folder in (root / stage).iterdir() if folder.is_dir())
+    shipped = shipped_folders(stage)
     raise ConfigError(
         f"--config-path: {config_path!r} is no folder.{nearest(config_path, shipped)} "
         f"Give the folder of your configs, or one that we ship: {', '.join(shipped)}."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,9 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
     run = solo_dimreg(*pretrain("ldreg_byol", few_digits, "regularizers.ldreg.warmup_epochs=0"), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     (checkpoint,) = tmp_path.glob("out/ldreg_byol/*/*.ckpt")
-    assert str(checkpoint.parent.relative_to(tmp_path)) in run.stdout
+    assert f"solo-dimreg knn {checkpoint.parent.relative_to(tmp_path)}" in run.stdout
+    # There were some 20 lines of warnings from the code of solo-learn and Lightning.
+    assert not re.search("Warning|deprecated|available: False", run.stderr), run.stderr
     header = (checkpoint.parent / "metrics.csv").read_text().splitlines()[0]
     assert "train_ldreg_epoch" in header and "val_acc1" in header
 
@@ -156,6 +159,9 @@ def test_without_solo_learn(tmp_path: Path, few_digits: Path) -> None:
     assert run.returncode == 1
     (problem,) = json.loads(run.stdout)["problems"]
     assert "solo-learn" in problem["what"] and "pip install" in problem["mend"]
+    run = solo_dimreg("methods", "--json", cwd=tmp_path, env=env)
+    names = {row["name"] for row in json.loads(run.stdout) if row["kind"] == "method"}
+    assert {"adadim", "directclr", "shuffled_dbn", "ldreg_<method>", "minlid_<method>"} <= names
 
 
 def test_doctor_reports_what_is_here(here, host) -> None:
@@ -167,7 +173,7 @@ def test_doctor_reports_what_is_here(here, host) -> None:
     assert findings["plugins"]["ldreg"] == "solo-dimreg"
     assert (Path(findings["configs"]) / "pretrain").is_dir()
     shown = here("doctor")
-    assert "Ready to train." in shown.stdout
+    assert "Ready to train." in shown.stdout and "digits, imagenet, imagenet100, patches" in shown.stdout
 
 
 def test_methods_lists_where_each_comes_from(here, host) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,23 +53,26 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
     assert not (folder / "ldreg_simclr.yaml").exists()
     overrides = ("data.val_path=null", "regularizers.ldreg.warmup_epochs=0", *on_digits(few_digits))
-    script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
+    printed = script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
+    assert "LDRegSimCLR: ldreg of the features, weight 0.01, k = 16; monitor every epoch, to " in printed
     run = run_folder(tmp_path, "ldreg_simclr")
     assert json.loads((run / "args.json").read_text())["regularizers"]["ldreg"]["warmup_epochs"] == 0
     assert 1 < watched(run)["effective_rank"] < 96
     (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
     assert "train_ldreg_epoch" in metrics.read_text().splitlines()[0]
 
-    (checkpoint,) = run.glob("*.ckpt")
-    folder = solo_learn_clone / "scripts" / "linear" / "imagenet-100"
-    overrides = (f'pretrained_feature_extractor="{checkpoint}"', f"data.val_path={few_digits / 'val'}")
-    script(solo_learn_clone, "main_linear.py", folder, "simclr", tmp_path, *overrides, *on_digits(few_digits))
+    said = next(line for line in printed.splitlines() if "main_linear.py" in line)
+    command = shlex.split(said, comments=True)
+    assert command[:2] == ["python", "main_linear.py"]
+    command[:2] = [sys.executable, str(solo_learn_clone / "main_linear.py")]
+    command.append(f"data.val_path={few_digits / 'val'}")  # the pretraining had none: the command has ???
+    subprocess.run([*command, "max_epochs=1", "optimizer.batch_size=32"], cwd=tmp_path, check=True)
     columns = [
         path.read_text().splitlines()[0] for path in (tmp_path / "lightning_logs").rglob("metrics.csv")
     ]
     assert any("val_acc1" in header for header in columns)
 
-    # main_knn.py moves the images to a GPU, whatever there is: without one it gets that far and no further.
+    # main_knn.py moves the images to a GPU, whatever there is.
     command = [sys.executable, "-m", "solo_dimreg", "run", str(solo_learn_clone / "main_knn.py")]
     command += ["--pretrained_checkpoint_dir", str(run), "--dataset", "custom", "--k", "5"]
     command += ["--train_data_path", str(few_digits / "train"), "--val_data_path", str(few_digits / "val")]
@@ -77,7 +81,14 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     if torch.cuda.is_available():
         assert knn.returncode == 0 and "Result: acc@1=" in knn.stdout, knn.stderr
     else:
-        assert knn.returncode == 1 and "NVIDIA driver" in knn.stderr, knn.stderr
+        assert knn.returncode == 2 and "use solo-dimreg knn" in knn.stderr, knn.stderr
+
+
+def test_a_config_of_ours_by_its_name(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
+    # A folder that no clone has, relative as in the README.
+    arguments = ("data.val_path=null", *on_digits(few_digits), "+limit_train_batches=1")
+    script(solo_learn_clone, "main_pretrain.py", Path("digits"), "ldreg_simclr", tmp_path, *arguments)
+    assert run_folder(tmp_path, "ldreg_simclr")
 
 
 def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
