@@ -13,6 +13,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
+  docs         writes the API reference, from the docstrings, to results/docs
   setup        only make the environment (.venv); the other commands do this as needed
   test         lint, type-check and test
   help         this text
@@ -118,6 +119,12 @@ case "$command" in
   bench)
     setup
     OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" "$venv/bin/python" -m solo_dimreg bench "$@"
+    ;;
+  docs)
+    setup
+    "$venv/bin/python" -m pdoc --output-directory results/docs --docformat google "$@" \
+      solo_dimreg solo_dimreg.functional solo_dimreg.nn solo_dimreg.plugins.hookspecs
+    echo "results/docs/index.html"
     ;;
   test)
     setup
