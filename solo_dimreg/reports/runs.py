@@ -190,10 +190,12 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            if "epoch" not in (reader.fieldnames or ()):
+            if reader.fieldnames is None:  # Lightning was killed while it wrote the file anew
+                return curves
+            if "epoch" not in reader.fieldnames:
                 raise ValueError("no column 'epoch'")
             names = columns or {
-                name: name for name in reader.fieldnames or () if name not in ("epoch", "step")
+                name: name for name in reader.fieldnames if name not in ("epoch", "step")
             }
             for row in reader:
                 for column, name in names.items():

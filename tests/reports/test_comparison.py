@@ -15,7 +15,7 @@ import pytest
 from solo_dimreg.cli import main
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.reports.runs import read_runs, results_table, summarize
+from solo_dimreg.reports.runs import read_curves, read_runs, results_table, summarize
 
 ACCURACIES = {"simclr": (97.5, 96.0, 95.25), "adadim": (90.0, 91.0, 95.0)}
 SECONDS = {"simclr": (60.0, None, 70.0), "adadim": (80.0, 90.0, 130.0)}
@@ -254,6 +254,13 @@ def test_a_resumed_run_has_one_curve(results: Path) -> None:
     _, records = read_runs(results)
     assert records[0].curves["lid"] == {0: 3.5, 1: 101.0, 2: 102.0}
     assert records[1].curves["lid"] == {0: 7.0, 1: 14.0}
+
+
+def test_a_training_killed_while_it_logged_has_no_curve(results: Path) -> None:
+    """Lightning's logger writes metrics.csv anew at every turn: killed in between, it is empty."""
+    file = next(results.rglob("metrics.csv"))
+    file.write_text("")
+    assert "val_acc1" not in read_curves([file.parent])
 
 
 def test_hostile_names_are_only_text(results: Path) -> None:
