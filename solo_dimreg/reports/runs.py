@@ -194,9 +194,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict
                 return curves
             if "epoch" not in reader.fieldnames:
                 raise ValueError("no column 'epoch'")
-            names = columns or {
-                name: name for name in reader.fieldnames if name not in ("epoch", "step")
-            }
+            names = columns or {name: name for name in reader.fieldnames if name not in ("epoch", "step")}
             for row in reader:
                 for column, name in names.items():
                     if row.get(column):
