@@ -6,10 +6,14 @@ solo-learn, nor our package, and does nothing unless the program has loaded solo
 
 from __future__ import annotations
 
+import os
 import sys
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+# Set for the processes that a script of solo-learn's starts.
+REGISTERED = "SOLO_DIMREG_REGISTERED"
 
 
 class SoloDimregSearchPath(SearchPathPlugin):
@@ -21,3 +25,10 @@ class SoloDimregSearchPath(SearchPathPlugin):
             from solo_dimreg.hydra_plugin import extend
 
             extend(search_path)
+            os.environ[REGISTERED] = "1"
+
+
+if os.environ.get(REGISTERED):  # a worker of --multirun: a launcher hands it the task, and composes nothing
+    from solo_dimreg.hosts import register
+
+    register()
