@@ -6,7 +6,7 @@
       max_samples: 1024
       metrics: [effective_rank, lid, matrix_entropy, mutual_information, off_diagonal_correlation,
                 mean_share, alignment]
-      alarm: {metric: effective_rank, drawdown: 0.5, patience: 3, action: warn}   # or stop; none by default
+      alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop; none by default
 
 The features (and embeddings) are those that the training or the validation computes anyway: of the last
 images of an epoch, without a second forward pass. Nothing random is drawn and nothing is changed, so the
