@@ -60,8 +60,8 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
     """The intrinsic dimension from the growth of the minimum spanning tree with the number of points [1].
 
     The length of the tree of n points grows as ``n^((d - 1) / d)``: with the slope a of ``ln length`` over
-    ``ln n``, ``d = 1 / (1 - a)``. Eight sizes from a sixteenth of the points to all of them, three random
-    subsets of each, always the same. [2] ranks representations by it; there the lower is the better. Rows
+    ``ln n``, ``d = 1 / (1 - a)``. Eight sizes from a sixteenth of the points to all of them, of each three
+    random subsets, always the same. [2] ranks representations by it; there the lower is the better. Rows
     that are equal count once. Seconds for some thousand points: memory and time grow with their square.
 
     References:
@@ -91,11 +91,11 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
     points = points / points.abs().max()
     distances = torch.cdist(points, points)
     counts = torch.logspace(math.log10(len(points) / SMALLEST), math.log10(len(points)), SIZES).round().long()
-    means = [
-        torch.tensor([_tree_length(distances, int(n), generator) for _ in range(DRAWS)]).mean()
-        for n in counts
-    ]
-    logs, lengths = counts.double().log(), torch.stack(means).double().log()
+    means = []
+    for n in counts.tolist():
+        draws = DRAWS if n < len(points) else 1  # of all points there is one choice
+        means.append(sum(_tree_length(distances, n, generator) for _ in range(draws)) / draws)
+    logs, lengths = counts.double().log(), torch.tensor(means, dtype=torch.float64).log()
     slope = ((logs - logs.mean()) * lengths).sum() / ((logs - logs.mean()) ** 2).sum()
     return torch.where(slope < 1, 1 / (1 - slope), math.nan).to(x)
 

@@ -78,6 +78,8 @@ def test_every_method_can_be_watched(host: Host, few_digits: Path, name: str, on
     names = ["effective_rank", "off_diagonal_correlation", *views]
     if name not in WITHOUT_PROJECTOR:
         names += [*(f"z_{each}" for each in names), "mutual_information"]
+    if (name, generation()) == ("ressl", "published"):  # which projects the first view alone
+        names = [each for each in names if each != "z_alignment"]
     assert set(row) == {"epoch", "step", *names}
     for figure in names:
         assert torch.isfinite(torch.tensor(row[figure]))
