@@ -28,6 +28,12 @@ class DivergenceError(TrainingError):
     status = 3
 
 
+class CollapseError(TrainingError):
+    """A figure of the representation has fallen so far that its training was to be stopped."""
+
+    status = 3
+
+
 class PluginError(DimregError):
     """A plugin failed to import or claims a name that another one has: the message names the package."""
 

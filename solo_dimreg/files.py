@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,3 +72,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def checkpoint_epoch(checkpoint: Path) -> int:
+    """The epoch in the name of a checkpoint (solo-learn's, Lightning's), counted from 0; -1 without one."""
+    match = re.search(r"ep(?:och)?=(\d+)", checkpoint.stem)
+    return int(match.group(1)) if match else -1

@@ -4,7 +4,9 @@
       every_n_epochs: 1
       on: train            # or val
       max_samples: 1024
-      metrics: [effective_rank, lid, matrix_entropy, mutual_information, off_diagonal_correlation]
+      metrics: [effective_rank, lid, matrix_entropy, mutual_information, off_diagonal_correlation,
+                mean_share, alignment]
+      alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop; none by default
 
 The features (and embeddings) are those that the training or the validation computes anyway: of the last
 images of an epoch, without a second forward pass. Nothing random is drawn and nothing is changed, so the
@@ -21,11 +23,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from solo_dimreg.blocks.monitor_files import draw_history, folder_of, harmless, log_spectra, write_csv
-from solo_dimreg.blocks.monitor_window import PAIR_METRICS, Window, measure
+from solo_dimreg.blocks.alarm import Alarm, alarm_settings, describe, stop, warn
+from solo_dimreg.blocks.monitor_files import (
+    draw_history,
+    folder_of,
+    harmless,
+    log_spectra,
+    wandb_logger,
+    write_csv,
+)
+from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS, Window, measure
 from solo_dimreg.blocks.regularizers import check_keys
-from solo_dimreg.distributed import rank
-from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.distributed import all_gather, rank
+from solo_dimreg.errors import CollapseError, ConfigError, unknown
 from solo_dimreg.plugins import registered
 
 PLACES = ("train", "val")
@@ -39,7 +49,10 @@ DEFAULTS: dict[str, Any] = {
         "matrix_entropy",
         "mutual_information",
         "off_diagonal_correlation",
+        "mean_share",
+        "alignment",
     ],
+    "alarm": None,
 }
 NAME = "dimensionality"
 # The plot is drawn anew when this many times the time that it took has passed: at most a hundredth of all.
@@ -68,7 +81,7 @@ def monitor_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
             )
     if settings["on"] not in PLACES:
         raise ConfigError(f"monitor.on: {unknown('place', str(settings['on']), PLACES)}")
-    metrics, known = settings["metrics"], {*registered("metrics"), *PAIR_METRICS}
+    metrics, known = settings["metrics"], {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS}
     if isinstance(metrics, str) or not isinstance(metrics, list | tuple) or not metrics:
         raise ConfigError(
             f"monitor.metrics: {metrics!r} is not allowed; give a list of {', '.join(sorted(known))}."
@@ -76,6 +89,11 @@ def monitor_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
     for metric in metrics:
         if metric not in known:
             raise ConfigError(f"monitor.metrics: {unknown('metric', str(metric), known)}")
+        if metric in VIEW_METRICS and settings["on"] == "val" and "metrics" in block:
+            raise ConfigError(f"monitor.metrics: {metric!r} needs two views, which on: train has alone.")
+    settings["alarm"] = alarm_settings(settings["alarm"], sorted(known))
+    if settings["alarm"] is not None:
+        settings["metrics"] = [*dict.fromkeys([*metrics, settings["alarm"]["metric"].removeprefix("z_")])]
     return settings
 
 
@@ -97,29 +115,41 @@ class DimensionalityMonitor:
         self.windows: dict[str, Window] = {}
         self.folder: Path | None = None
         self.next_plot = 0.0
+        wanted = settings["alarm"]
+        self.alarm = Alarm(wanted["drawdown"], wanted["patience"]) if wanted else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The figures of the epochs so far, for the checkpoint."""
-        return {"history": self.history}
+        """The figures of the epochs so far, and the alarm's, for the checkpoint."""
+        alarm = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
+        return {"history": self.history, **alarm}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the figures of a checkpoint."""
         self.history = state_dict["history"]
+        if self.alarm is not None and "alarm" in state_dict:
+            self.alarm.load_state_dict(state_dict["alarm"])
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Begins to look at the modules' outputs."""
         if self.settings["on"] == "val" and not sum(trainer.num_val_batches):
             raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
+        if self.projector is None and self.alarm and self.settings["alarm"]["metric"].startswith("z_"):
+            raise ConfigError("monitor.alarm.metric: there is no projector; leave out the z_.")
         self.folder = folder_of(trainer)
-        size = self.settings["max_samples"]
-        self.windows = {"": Window(self.backbone, size)}
+        pairs = self.settings["on"] == "train" and not VIEW_METRICS.keys().isdisjoint(
+            self.settings["metrics"]
+        )
+        size, views = self.settings["max_samples"], 2 if pairs else 1
+        self.windows = {"": Window(self.backbone, size, views)}
         if self.projector is not None:
-            self.windows["z_"] = Window(self.projector, size)
+            self.windows["z_"] = Window(self.projector, size, views)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Draws the last plot."""
         if rank() == 0:
             self._plot()
+            if self.alarm is not None and self.alarm.count < self.alarm.patience:
+                self.alarm.forget()
         self._close()
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
@@ -127,7 +157,7 @@ class DimensionalityMonitor:
         self._close()
 
     def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Looks at the first of its crops."""
+        """Looks at the first of its crops, and at the second where figures of two views are wanted."""
         if self.settings["on"] == "train" and self._wanted(trainer):
             self._look(True)
 
@@ -150,9 +180,9 @@ class DimensionalityMonitor:
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Runs the projector, where the validation did not."""
         embeddings = self.windows.get("z_")
-        if embeddings is not None and embeddings.open:  # validation has no use for the projector
+        if embeddings is not None and embeddings.wanted:  # validation has no use for the projector
             with torch.no_grad():
-                rows = self.windows[""].rows[-1]
+                rows = self.windows[""].steps[-1][0]
                 weight = next(self.projector.parameters(), rows)  # type: ignore[union-attr]
                 self.projector(rows.to(weight.dtype))  # type: ignore[misc]
 
@@ -173,17 +203,17 @@ class DimensionalityMonitor:
 
     def _look(self, open_: bool) -> None:
         for window in self.windows.values():
-            window.open = open_
+            window.look(open_)
 
     def _measure(self, trainer: Any, module: Any) -> None:
         taken = {prefix: window.take() for prefix, window in self.windows.items()}
-        features, embeddings = taken[""], taken.get("z_")
-        if features is None:
+        features, embeddings = taken[""], taken.get("z_", [])
+        if not features:
             return
         figures = measure(self.settings["metrics"], features, embeddings)
         logged = {f"dimensionality/{name}": value for name, value in figures.items()}
         module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
-        log_spectra(trainer, features, embeddings)
+        log_spectra(trainer, features[0], embeddings[0] if embeddings else None)
         epoch = trainer.current_epoch
         self.history = [row for row in self.history if row["epoch"] < epoch]
         self.history.append({"epoch": epoch, "step": trainer.global_step, **figures})
@@ -193,6 +223,25 @@ class DimensionalityMonitor:
             if started >= self.next_plot:
                 self._plot()
                 self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
+        if self.alarm is not None:
+            metric = self.settings["alarm"]["metric"]
+            value = features[0].new_tensor([figures.get(metric, torch.nan)])
+            # That of the first process, whose state is saved: all of them stop, or none.
+            self._sound(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
+
+    def _sound(self, alarm: Alarm, metric: str, value: float, trainer: Any, module: Any) -> None:
+        sounds = alarm.look(value, trainer.current_epoch)
+        if rank() == 0:
+            with harmless():
+                alarm.keep_good(self.folder)
+        if not sounds:
+            return
+        message = describe(alarm, type(module).__name__, metric, value)
+        if self.settings["alarm"]["action"] == "warn":
+            return warn(message, wandb_logger(trainer))
+        if rank() == 0:
+            self._plot()
+        stop(module, CollapseError(message))
 
     def _write(self) -> None:
         if self.folder is not None:

@@ -51,7 +51,7 @@ def draw_history(history: list[dict[str, float]]) -> Any:
 
 def log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> None:
     """The log spectra as a plot, where the run is logged to wandb."""
-    logger = _wandb_logger(trainer)
+    logger = wandb_logger(trainer)
     if rank() != 0 or logger is None:
         return
     import wandb
@@ -80,8 +80,9 @@ def folder_of(trainer: Any) -> Path | None:
             return Path(callback.path)
     if not trainer.loggers:
         return Path(logs, f"dimensionality-{datetime.now():%Y%m%d-%H%M%S}")
-    return None if _wandb_logger(trainer) else Path(logs)
+    return None if wandb_logger(trainer) else Path(logs)
 
 
-def _wandb_logger(trainer: Any) -> Any:
+def wandb_logger(trainer: Any) -> Any:
+    """Lightning's ``WandbLogger`` of the run, None without."""
     return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLogger"), None)

@@ -10,57 +10,88 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.distributed import all_gather, world_size
-from solo_dimreg.functional import matrix_mutual_information
+from solo_dimreg.functional import alignment, lidar, matrix_mutual_information
 from solo_dimreg.plugins import registered
 
 # Figures of features and embeddings together; the registered metrics look at one of them at a time.
 PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mutual_information": matrix_mutual_information
 }
+# Figures of two views of the same images, features or embeddings.
+VIEW_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "alignment": alignment,
+    "lidar": lambda first, second: lidar(torch.stack([first, second], dim=1).flatten(0, 1), 2),
+}
 
 
 class Window:
-    """The last rows that a module put out, at most ``size`` of them, of the first call in each step."""
+    """The last rows that a module put out, at most ``size`` of them, of its first calls in each step.
 
-    def __init__(self, module: nn.Module, size: int) -> None:
-        self.size = size
-        self.rows: list[Tensor] = []
-        self.open = False
+    Args:
+        module: Called once for each crop of a step, large ones first.
+        size: Number of images, over all processes.
+        views: 1, or 2 where figures of two views are wanted.
+    """
+
+    def __init__(self, module: nn.Module, size: int, views: int = 1) -> None:
+        self.size, self.views = size, views
+        self.steps: list[list[Tensor]] = []
+        self.wanted = 0  # calls that are still looked at in this step
         self._handle = module.register_forward_hook(self._see)
 
-    def _see(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not self.open:
-            return
-        self.open = False  # the other crops are other views of the same images
-        self.rows.append((output[0] if isinstance(output, tuple) else output).detach())
-        while sum(map(len, self.rows[1:])) >= self.size:
-            self.rows.pop(0)
+    def look(self, open_: bool) -> None:
+        """Begins a step, or ends it."""
+        self.wanted = self.views if open_ else 0
 
-    def take(self) -> Tensor | None:
-        """The rows of all processes, (N, D); the window is empty afterwards."""
-        if not self.rows:
-            return None
-        rows = torch.cat(self.rows)[-max(1, self.size // world_size()) :]
-        self.rows = []
-        return all_gather(rows.float().contiguous())
+    def _see(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not self.wanted:
+            return
+        if self.wanted == self.views:
+            self.steps.append([])
+        self.wanted -= 1  # further crops are further views of the same images
+        self.steps[-1].append((output[0] if isinstance(output, tuple) else output).detach())
+        while sum(len(step[0]) for step in self.steps[1:]) >= self.size:
+            self.steps.pop(0)
+
+    def take(self) -> list[Tensor]:
+        """For each view the rows of all processes, (N, D), equal rows of one image; empty afterwards.
+
+        A second view is missing where a step had none, or another number of rows.
+        """
+        steps, self.steps = self.steps, []
+        whole = all(len({len(rows) for rows in step}) == 1 for step in steps)
+        views = min(map(len, steps), default=0) if whole else min(1, len(steps))
+        kept = max(1, self.size // world_size())
+        taken = [torch.cat([step[view] for step in steps])[-kept:] for view in range(views)]
+        return [all_gather(rows.float().contiguous()) for rows in taken]
 
     def remove(self) -> None:
         """Leaves the module as it was."""
         self._handle.remove()
 
 
-def measure(metrics: list[str], features: Tensor, embeddings: Tensor | None) -> dict[str, float]:
-    """Every metric of the features and, with the prefix ``z_``, of the embeddings."""
+def measure(
+    metrics: list[str], features: list[Tensor], embeddings: list[Tensor] | tuple[()] = ()
+) -> dict[str, float]:
+    """Every metric of the features and, with the prefix ``z_``, of the embeddings.
+
+    Args:
+        metrics: Names; what needs embeddings or a second view is left out where there is none.
+        features: Each view's, (N, D).
+        embeddings: Each view's, (N, d).
+    """
     known = registered("metrics")
     found: dict[str, float] = {}
     for name in metrics:
         if name in PAIR_METRICS:
-            if embeddings is not None:
-                found[name] = _value(name, PAIR_METRICS[name], features, embeddings)
+            if embeddings:
+                found[name] = _value(name, PAIR_METRICS[name], features[0], embeddings[0])
             continue
-        found[name] = _value(name, known[name].value, features)
-        if embeddings is not None:
-            found[f"z_{name}"] = _value(name, known[name].value, embeddings)
+        for prefix, views in (("", features), ("z_", embeddings)):
+            if name in VIEW_METRICS and len(views) > 1:
+                found[prefix + name] = _value(name, VIEW_METRICS[name], *views)
+            elif name not in VIEW_METRICS and views:
+                found[prefix + name] = _value(name, known[name].value, views[0])
     return found
 
 

@@ -65,8 +65,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; exit status 2 for what the user can mend, 3 for a training that diverged, 130
-    after Ctrl-C.
+    """Runs the command line; exit status 2 for what the user can mend, 3 for a training that diverged or
+    collapsed, 130 after Ctrl-C.
 
     HYDRA_FULL_ERROR=1 shows where an error comes from, as in solo-learn's scripts.
     """

@@ -34,21 +34,29 @@ MIN_SAMPLES = 3
 # Their covariance matrix in float64 takes 2 GiB, and its decomposition some times that.
 MAX_DIMENSIONS = 16_384
 MAX_VALUE = 1e100  # its square still is a number
+# A mean with more of the squared length than this is told of; ReLU features of a healthy network have less.
+SHARED = 0.95
 # The figures of the summary: what each is called, and its decimals.
 TABLE = {
     "samples": ("samples", 0),
     "dimensions": ("dimensions", 0),
+    "mean_share": ("mean's share of the squared length", 3),
     "effective_rank": ("effective rank", 1),
     "filled": ("directions filled", 0),
     "lid": (f"LID (k = {LID_NEIGHBOURS})", 2),
     "lid_mle": ("LID, maximum likelihood", 2),
     "lid_512": (f"LID (k = {MANY_NEIGHBOURS})", 2),
+    "two_nn": ("dimension, TwoNN", 2),
+    "mst_dimension": ("dimension, spanning tree", 2),
+    "nesum": ("NESum", 1),
     "rankme": ("RankMe", 1),
+    "rankme_share": ("RankMe over the width", 3),
     "alpha_req": ("alpha-ReQ", 2),
     "off_diagonal_correlation": ("off-diagonal correlation", 3),
     "matrix_entropy": ("entropy H of order 2, nats", 2),
     "matrix_entropy_1": ("entropy H of order 1, nats", 2),
     "uniformity": ("uniformity", 2),
+    "self_clustering": ("self-clustering", 3),
 }
 
 
@@ -85,6 +93,11 @@ class Diagnosis:
             return f"Only {n} samples: too few to tell a local dimension."
         if n <= d:
             return f"Fewer samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
+        if self.features.mean_share > SHARED:
+            return (
+                f"The mean of all features holds {self.features.mean_share:.1%} of their squared length: "
+                "they share one vector, which centred figures, as the effective rank, cannot see."
+            )
         return ""
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments, NeighbourSearch
 from solo_dimreg.functional import matrix_entropy, matrix_mutual_information, uniformity
 from solo_dimreg.functional.decorrelation import mean_off_diagonal
+from solo_dimreg.functional.dimension import mst_dimension, two_nn
 from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
 from solo_dimreg.functional.spectrum import (
     entropy,
@@ -19,6 +20,7 @@ from solo_dimreg.functional.spectrum import (
     smoothed_rank,
     symmetric_eigenvalues,
 )
+from solo_dimreg.functional.spread import normalized_sum, self_clustering
 
 # LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
 LID_NEIGHBOURS = 32
@@ -44,16 +46,23 @@ class Space:
     Attributes:
         samples, dimensions: N and D.
         spread: variance (the trace of the covariance) over the mean squared length, 0 to 1.
+        mean_share: squared length of the mean over that mean: what is left of 1, which centred figures, as
+            the next three, cannot see.
         effective_rank: of the centred features (Roy & Vetterli 2007).
         filled: the number of directions with more than 1e-6 of the variance of the leading one.
-        rankme: RankMe (Garrido et al. 2023).
+        nesum: sum of the covariance's eigenvalues over the largest (He & Ozay 2022).
+        rankme, rankme_share: RankMe (Garrido et al. 2023), and over D (Tsitsulin et al. 2023).
         alpha_req: exponent of the spectrum's power law (Agrawal et al. 2022), None where it is undefined.
         off_diagonal_correlation: mean absolute correlation of two axes (Hua et al. 2021).
         lid: geometric mean of the LID, moments, k = 32, over some or all points (Huang et al. 2024).
         lid_mle: the same by maximum likelihood.
         lid_512: that by moments with k = 512, None for fewer than 2,048 samples.
-        uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next two.
+        uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next five.
+        self_clustering: Tsitsulin et al. 2023.
         matrix_entropy, matrix_entropy_1: of order 2 and 1 (Sanchez Giraldo et al. 2015).
+        two_nn: intrinsic dimension (Facco et al. 2017), None for fewer than three distinct samples.
+        mst_dimension: the same of at most 1,024 of them by the minimum spanning tree (Costa & Hero 2004),
+            None for fewer than 32.
         spectrum: singular values of the covariance, (D,), descending.
         lids: the LID of each of these points.
         correlation: the D x D correlation matrix, zeros for constant axes.
@@ -62,17 +71,23 @@ class Space:
     samples: int
     dimensions: int
     spread: float
+    mean_share: float
     effective_rank: float
     filled: int
+    nesum: float
     rankme: float
+    rankme_share: float
     alpha_req: float | None
     off_diagonal_correlation: float
     lid: float
     lid_mle: float
     lid_512: float | None
     uniformity: float
+    self_clustering: float
     matrix_entropy: float
     matrix_entropy_1: float
+    two_nn: float | None
+    mst_dimension: float | None
     spectrum: Tensor
     lids: Tensor
     correlation: Tensor
@@ -106,7 +121,7 @@ def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = 
     floor = max(floor, len(mean) * torch.finfo(torch.float64).eps * float(spectrum[0]))
     spectrum = torch.where(spectrum > floor, spectrum, 0)
     raw = _eigenvalues(covariance * scale + n * torch.outer(mean, mean))[: min(n, len(mean))]
-    exponent = float(power_law_exponent(spectrum[spectrum > 0]))
+    rankme = float(smoothed_rank(raw.sqrt()))
     correlation = correlation_of(covariance, floor)
     points = _unit_scale(sample)
     if distances is None:
@@ -114,26 +129,38 @@ def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = 
     if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
         distances = torch.zeros(len(distances), 2)
     lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
-    few = points[_few(len(points))]
     return Space(
         samples=n,
         dimensions=len(mean),
         spread=float(spectrum.sum()) * scale / n / total if total else 0.0,
+        mean_share=float(mean @ mean) / total if total else 1.0,
         effective_rank=float(entropy(spectrum.sqrt()).exp()),
         filled=int((spectrum > EMPTY_DIRECTION * spectrum[0]).sum()),
-        rankme=float(smoothed_rank(raw.sqrt())),
-        alpha_req=exponent if math.isfinite(exponent) else None,
+        nesum=float(normalized_sum(spectrum)),
+        rankme=rankme,
+        rankme_share=rankme / len(mean),
+        alpha_req=_known(power_law_exponent(spectrum[spectrum > 0])),
         off_diagonal_correlation=float(mean_off_diagonal(correlation)),
         lid=_geometric_mean(lids),
         lid_mle=_geometric_mean(lid_of_distances(distances[:, :LID_NEIGHBOURS], "mle")),
         lid_512=_geometric_mean(lid_of_distances(distances)) if n >= 4 * MANY_NEIGHBOURS else None,
-        uniformity=float(uniformity(few)),
-        matrix_entropy=max(0.0, float(matrix_entropy(few))),
-        matrix_entropy_1=max(0.0, float(matrix_entropy(few, order=1))),
+        **_of_pairs(points[_few(len(points))]),
         spectrum=spectrum,
         lids=lids,
         correlation=correlation,
     )
+
+
+def _of_pairs(points: Tensor) -> dict[str, Any]:
+    """The figures of so few points that all their pairs can be compared."""
+    return {
+        "uniformity": float(uniformity(points)),
+        "self_clustering": float(self_clustering(points)),
+        "matrix_entropy": max(0.0, float(matrix_entropy(points))),
+        "matrix_entropy_1": max(0.0, float(matrix_entropy(points, order=1))),
+        "two_nn": _known(two_nn(points)),
+        "mst_dimension": _known(mst_dimension(points)),
+    }
 
 
 def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]:
@@ -235,10 +262,15 @@ def judge(space: Space) -> Verdict:
         return Verdict("global collapse", f"the features fill few of their dimensions: {filled}; {lid}.")
     if space.lid < threshold:
         reason = (
-            f"around each point the features fill few dimensions: {lid}, although globally they do: {filled}."
+            f"around each point the features fill few dimensions: {lid}, although globally they do: "
+            f"{filled}. Images that have few dimensions themselves make such features without a collapse."
         )
         return Verdict("local collapse", reason)
-    return Verdict("healthy", f"the features fill their dimensions globally: {filled}, and locally: {lid}.")
+    return Verdict(
+        "healthy",
+        f"the features fill their dimensions globally: {filled}, and locally: {lid}. More than that is not "
+        "better by itself.",
+    )
 
 
 def _unit_scale(sample: Tensor) -> Tensor:
@@ -255,6 +287,10 @@ def _few(count: int) -> Tensor:
 
 def _eigenvalues(matrix: Tensor) -> Tensor:
     return symmetric_eigenvalues(matrix).flip(0).clamp_min(0)
+
+
+def _known(value: Tensor) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _geometric_mean(lids: Tensor) -> float:

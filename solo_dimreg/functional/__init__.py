@@ -8,6 +8,7 @@ from solo_dimreg.functional.decorrelation import (
     variance_hinge,
     zca_whiten,
 )
+from solo_dimreg.functional.dimension import mst_dimension, two_nn
 from solo_dimreg.functional.directclr import directclr_loss, info_nce_loss
 from solo_dimreg.functional.information import (
     alignment,
@@ -18,6 +19,7 @@ from solo_dimreg.functional.information import (
 from solo_dimreg.functional.ldreg import ldreg_loss, ldreg_penalty
 from solo_dimreg.functional.lid import geometric_mean_lid, local_intrinsic_dimensionality
 from solo_dimreg.functional.spectrum import alpha_req, effective_rank, lidar, rankme, singular_spectrum
+from solo_dimreg.functional.spread import mean_share, nesum, rankme_share, self_clustering
 
 __all__ = [
     "adadim_loss",
@@ -35,10 +37,16 @@ __all__ = [
     "local_intrinsic_dimensionality",
     "matrix_entropy",
     "matrix_mutual_information",
+    "mean_share",
+    "mst_dimension",
+    "nesum",
     "ntxent_loss",
     "off_diagonal_correlation",
     "rankme",
+    "rankme_share",
+    "self_clustering",
     "singular_spectrum",
+    "two_nn",
     "uniformity",
     "variance_hinge",
     "vicreg_loss",

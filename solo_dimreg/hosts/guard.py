@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo_dimreg.blocks.alarm import stop
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
@@ -239,15 +240,3 @@ def all_finite(module: Any) -> bool:
 def name_of(module: Any) -> str:
     """The method as its class is called."""
     return type(module).__name__
-
-
-def stop(module: Any, error: TrainingError, cause: BaseException | None = None) -> None:
-    """Ends the training: our commands show the error, solo-learn's scripts one line, and a status.
-
-    A script would show the traceback of an exception and end with status 1.
-    """
-    if getattr(module, "raises", False):
-        raise error from cause
-    if rank() == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(error.status)

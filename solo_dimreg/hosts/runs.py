@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from solo_dimreg.errors import ConfigError, DimregError, unknown
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.hosts.checkpoints import read_weights
 
 if TYPE_CHECKING:
@@ -118,9 +118,3 @@ def find_checkpoint(path: Path) -> tuple[Path, Path]:
     if not (folder / "args.json").is_file():
         raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
     return folder, checkpoints[-1]
-
-
-def checkpoint_epoch(checkpoint: Path) -> int:
-    """The epoch in the name of a checkpoint of solo-learn's, counted from 0; -1 without one."""
-    match = re.search(r"ep=(\d+)", checkpoint.stem)
-    return int(match.group(1)) if match else -1

@@ -19,7 +19,7 @@ def register_regularizers() -> dict[str, type]:
 
 @hookimpl
 def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Figures of global dimensionality, each of features (B, D)."""
+    """Figures of dimensionality and spread, each of features (B, D)."""
     return {
         "effective_rank": lambda features: functional.effective_rank(features, center=True),
         "rankme": functional.rankme,
@@ -27,4 +27,10 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
         "matrix_entropy": functional.matrix_entropy,
         "uniformity": functional.uniformity,
         "off_diagonal_correlation": functional.off_diagonal_correlation,
+        "nesum": functional.nesum,
+        "rankme_share": functional.rankme_share,
+        "mean_share": functional.mean_share,
+        "self_clustering": functional.self_clustering,
+        "two_nn": functional.two_nn,
+        "mst_dimension": functional.mst_dimension,
     }

@@ -44,12 +44,18 @@ EXPLANATIONS = {
     for name, label in {
         "lid": "LID",
         "effective_rank": "effective rank",
+        "mean_share": "mean's share",
+        "two_nn": "dimension (TwoNN)",
+        "mst_dimension": "dimension (spanning tree)",
+        "nesum": "NESum",
         "rankme": "RankMe",
+        "rankme_share": "RankMe over the width",
         "alpha_req": "alpha-ReQ",
         "off_diagonal_correlation": "off-diagonal correlation",
         "matrix_entropy": "entropy H",
         "mutual_information": "I(R;Z)",
         "uniformity": "uniformity",
+        "self_clustering": "self-clustering",
     }.items()
 }
 # Cells along each side of a heat map: more axes than these are averaged in blocks.

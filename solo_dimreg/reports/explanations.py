@@ -28,6 +28,8 @@ RENYI = ("Sanchez Giraldo et al., 2015", ARXIV + "1211.2459")
 JING = ("Jing et al., ICLR 2022", ARXIV + "2110.09348")
 HUA = ("Hua et al., ICCV 2021", ARXIV + "2105.00470")
 WANG = ("Wang & Isola, ICML 2020", ARXIV + "2005.10242")
+COSTA = ("Costa & Hero, IEEE TSP 2004; used by Mordacq et al., IdEst, ICML 2026", ARXIV + "2606.03338")
+TSITSULIN = ("Tsitsulin et al., TAG-ML at ICML 2023", ARXIV + "2305.16562")
 ADADIM = ("Kokilepersaud et al., AdaDim, 2025", ARXIV + "2505.12576")
 
 SPECTRUM = Explanation(
@@ -53,13 +55,14 @@ FIGURES = {
     "effective_rank": (
         "effective rank",
         "The number of dimensions filled globally: the exponential of the entropy of the normalized singular "
-        "values.",
+        "values. A fall during a training is a warning; more is not better by itself.",
         *ROY,
     ),
     "lid": (
         "LID",
         "Local intrinsic dimensionality, the number of dimensions filled around each point, from the "
-        "distances to its nearest neighbours; the geometric mean over the points.",
+        "distances to its nearest neighbours; the geometric mean over the points. A low one is a collapse "
+        "only where the images have more dimensions: LDReg raises it, IdEst prefers networks with a low one.",
         *LDREG,
     ),
     "lid_mle": (
@@ -94,10 +97,53 @@ FIGURES = {
         "The smoothed effective rank of the features as they are, not centred.",
         *("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
     ),
+    "rankme_share": (
+        "RankMe over the width",
+        "RankMe over the number of dimensions, to compare networks of different widths.",
+        *TSITSULIN,
+    ),
+    "nesum": (
+        "NESum",
+        "The variance in units of that of the leading direction: 1 if that has all, the number of dimensions "
+        "if all are equal. Too even is no better than too uneven, its authors find.",
+        "He & Ozay, ICML 2022",
+    ),
+    "mean_share": (
+        "mean's share",
+        "The part of the mean squared length that the features' mean holds: near 1, all features share one "
+        "vector, which centred figures (effective rank, LID, correlation, spectra) cannot see. Features "
+        "after a ReLU have a large share by themselves.",
+    ),
+    "self_clustering": (
+        "self-clustering",
+        "How much more parallel the features are than on a uniform sphere: about 0 there, 1 if all are "
+        "parallel, as around a shared vector.",
+        *TSITSULIN,
+    ),
+    "two_nn": (
+        "dimension (TwoNN)",
+        "The intrinsic dimension by the distances to the two nearest neighbours. Neither a high nor a low "
+        "one is good by itself.",
+        "Facco et al., Scientific Reports 2017",
+    ),
+    "mst_dimension": (
+        "dimension (spanning tree)",
+        "The intrinsic dimension by the growth of the minimum spanning tree with the number of points. "
+        "Neither a high nor a low one is good by itself: IdEst finds the lower ones with the better "
+        "networks, LDReg raises the local dimension against collapse.",
+        *COSTA,
+    ),
     "lidar": (
         "LiDAR",
-        "The effective rank of what tells samples apart beyond the differences between their views.",
+        "The effective rank of what tells samples apart beyond the differences between their views: of two "
+        "views a sample where the monitor takes it, the paper takes more.",
         "Thilak et al., ICLR 2024",
+    ),
+    "alignment": (
+        "alignment",
+        "The mean squared distance between the normalized views of a sample: lower is more invariant, 0 also "
+        "in a complete collapse.",
+        *WANG,
     ),
 }
 OTHERS = {
@@ -105,11 +151,6 @@ OTHERS = {
         "I(R;Z)",
         "Matrix-based mutual information of features and embeddings, in nats: how much the projector keeps.",
         *RENYI,
-    ),
-    "alignment": Explanation(
-        "alignment",
-        "The mean squared distance between the normalized views of a sample: lower is more invariant.",
-        *WANG,
     ),
     "adadim_alpha": Explanation(
         "alpha (AdaDim)",

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
 from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, DimregError
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.hosts import Host, base_name, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable
-from solo_dimreg.hosts.runs import checkpoint_epoch
 from solo_dimreg.running.checks import check_full_batch, check_pretraining
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
 

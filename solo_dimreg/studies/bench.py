@@ -274,7 +274,9 @@ def _monitor() -> Callable[[], object]:
     from solo_dimreg.blocks.monitor import DEFAULTS
     from solo_dimreg.blocks.monitor_window import measure
 
-    r, z = features((DEFAULTS["max_samples"], 512)), features((DEFAULTS["max_samples"], 256), seed=1)
+    # Two views of each.
+    r = [features((DEFAULTS["max_samples"], 512), seed) for seed in (0, 1)]
+    z = [features((DEFAULTS["max_samples"], 256), seed) for seed in (2, 3)]
     return lambda: measure(DEFAULTS["metrics"], r, z)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from solo_dimreg.blocks.monitor import DEFAULTS, monitor_settings
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.functional import effective_rank, matrix_mutual_information
+from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
 from solo_dimreg.hosts import Host, generation
 from solo_dimreg.plugins import registered
 
@@ -70,13 +70,16 @@ def test_training_is_the_same_to_the_bit(host: Host, few_digits: Path, name: str
 @pytest.mark.parametrize("on", ["train", "val"])
 @pytest.mark.parametrize("name", [*METHODS, "directclr", "adadim", "shuffled_dbn", "ldreg_byol"])
 def test_every_method_can_be_watched(host: Host, few_digits: Path, name: str, on: str) -> None:
-    metrics = ["effective_rank", "off_diagonal_correlation", "mutual_information"]
+    views = ["alignment"] if on == "train" else []
+    metrics = ["effective_rank", "off_diagonal_correlation", "mutual_information", *views]
     method = build(small(few_digits, name, monitor={"on": on, "metrics": metrics}))
     trainer = fit(host, method, validate=on == "val")
     (row,) = history(Path.cwd())
-    names = ["effective_rank", "off_diagonal_correlation"]
+    names = ["effective_rank", "off_diagonal_correlation", *views]
     if name not in WITHOUT_PROJECTOR:
-        names += ["z_effective_rank", "z_off_diagonal_correlation", "mutual_information"]
+        names += [*(f"z_{each}" for each in names), "mutual_information"]
+    if (name, generation()) == ("ressl", "published"):  # which projects the first view alone
+        names = [each for each in names if each != "z_alignment"]
     assert set(row) == {"epoch", "step", *names}
     for figure in names:
         assert torch.isfinite(torch.tensor(row[figure]))
@@ -99,6 +102,32 @@ def test_it_sees_the_first_view_of_the_last_images(host: Host, few_digits: Path,
     assert row["z_effective_rank"] == pytest.approx(effective_rank(z, center=True).item(), rel=1e-5)
     assert row["mutual_information"] == pytest.approx(matrix_mutual_information(r, z).item(), rel=1e-5)
     assert row["lid"] == pytest.approx(registered("metrics")["lid"].value(r).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("samples", [20, 1000])
+def test_figures_of_two_views_are_those_of_the_same_images(
+    host: Host, few_digits: Path, samples: int
+) -> None:
+    metrics = ["alignment", "lidar", "effective_rank"]
+    method = build(small(few_digits, monitor={"max_samples": samples, "metrics": metrics}))
+    seen: dict[str, list[torch.Tensor]] = {"": [], "z_": []}
+    host.backbone(method).register_forward_hook(lambda m, i, output: seen[""].append(output.detach()))
+    method.projector.register_forward_hook(lambda m, i, output: seen["z_"].append(output.detach()))
+    fit(host, method)
+    (row,) = history(Path.cwd())
+    for prefix, outputs in seen.items():
+        first, second = (torch.cat(outputs[view::2])[-samples:] for view in (0, 1))
+        pairs = [row for pair in zip(first, second, strict=True) for row in pair]
+        assert row[f"{prefix}alignment"] == pytest.approx(alignment(first, second).item(), rel=1e-5)
+        assert row[f"{prefix}lidar"] == pytest.approx(lidar(torch.stack(pairs), 2).item(), rel=1e-4)
+        rank = effective_rank(first, center=True).item()
+        assert row[f"{prefix}effective_rank"] == pytest.approx(rank, rel=1e-5)
+
+
+def test_a_single_view_has_no_figures_of_two(host: Host, few_digits: Path) -> None:
+    fit(host, build(small(few_digits, monitor={"on": "val"})), validate=True)
+    (row,) = history(Path.cwd())
+    assert "mean_share" in row and "alignment" not in row
 
 
 def test_validation_features_are_those_of_the_trained_network(host: Host, few_digits: Path) -> None:
@@ -237,6 +266,7 @@ def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pyte
         ({"metrics": ["lidd"]}, r"monitor.metrics: Unknown metric 'lidd'. Did you mean 'lid'"),
         ({"metrics": "lid"}, r"monitor.metrics: 'lid' is not allowed; give a list"),
         ({"metrics": []}, r"monitor.metrics: \[\] is not allowed"),
+        ({"metrics": ["lidar"], "on": "val"}, r"monitor.metrics: 'lidar' needs two views, which on: train"),
         ([1], r"monitor: \[1\] is not a mapping"),
     ],
 )

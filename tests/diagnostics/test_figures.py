@@ -1,11 +1,13 @@
 """The figures from streamed moments against the functions of the whole matrix, and the verdicts."""
 
 import math
+import re
 
 import pytest
 import torch
 
 from solo_dimreg import functional
+from solo_dimreg.diagnostics.diagnose import diagnose
 from solo_dimreg.diagnostics.figures import (
     describe_space,
     judge,
@@ -13,7 +15,9 @@ from solo_dimreg.diagnostics.figures import (
     random_indices,
     representation_figures,
 )
+from solo_dimreg.diagnostics.sources.opening import Source
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.reports.explanations import explain
 
 
 def describe(features, batch=97):
@@ -50,6 +54,12 @@ def test_streamed_figures_are_those_of_the_functions(features):
         "off_diagonal_correlation": functional.off_diagonal_correlation(features),
         "lid": functional.geometric_mean_lid(features, k=32),
         "lid_mle": functional.geometric_mean_lid(features, k=32, estimator="mle"),
+        "nesum": functional.nesum(features),
+        "rankme_share": functional.rankme_share(features),
+        "mean_share": functional.mean_share(features),
+        "self_clustering": functional.self_clustering(features),
+        "two_nn": functional.two_nn(features),
+        "mst_dimension": functional.mst_dimension(features),
         "uniformity": functional.uniformity(features),
         "matrix_entropy": functional.matrix_entropy(features),
         "matrix_entropy_1": functional.matrix_entropy(features, order=1),
@@ -157,6 +167,40 @@ def test_verdicts(kind, features):
     assert verdict.kind == kind, verdict.reason
     shown = f"{space.spread:.1e}" if kind == "complete collapse" else f"LID {space.lid:.2f}"
     assert shown in verdict.reason and "threshold" in verdict.reason
+
+
+def test_a_higher_dimension_is_no_better_verdict():
+    """From the least that is healthy up, more dimensions change neither the verdict nor what it praises."""
+    found = [judge(describe(normal(400, width))) for width in (8, 64)]
+    found += [judge(describe(sheets(dimension, clusters=20))) for dimension in (8, 24)]
+    assert {verdict.kind for verdict in found} == {"healthy"}
+    without_numbers = {re.sub(r"[\d.%]+", "#", verdict.reason) for verdict in found}
+    assert len(without_numbers) == 1 and "More than that is not better by itself" in found[0].reason
+
+
+def test_a_low_dimension_is_not_bad_by_itself():
+    """Two of two are healthy; where few are a local collapse, the sentence names the other cause."""
+    assert judge(describe(normal(500, 2))).kind == "healthy"
+    local = judge(describe(sheets(2)))
+    assert "Images that have few dimensions themselves make such features" in local.reason
+    for name in ("lid", "two_nn", "mst_dimension", "effective_rank", "nesum"):
+        text = explain(name).text
+        assert re.search("by itself|prefers|no better than", text), name
+        assert not re.search("(higher|lower|more|less) is better", text.replace("more is not better", "")), (
+            name
+        )
+    assert "IdEst" in explain("lid").text and "LDReg raises" in explain("mst_dimension").text
+
+
+def test_a_shared_vector_is_told_of():
+    x = normal(500, 16)
+    shared = x + 40 * torch.eye(16)[0]
+    plain, moved = describe(x), describe(shared)
+    assert moved.effective_rank == pytest.approx(plain.effective_rank, rel=1e-4)
+    assert moved.mean_share == pytest.approx(1 - moved.spread, rel=1e-6)
+    assert moved.mean_share > 0.98 > 0.1 > plain.mean_share
+    source = Source("x", "", 500, lambda indices: iter([(shared, None, None)]))
+    assert "they share one vector" in diagnose(source).caution
 
 
 def test_two_dimensional_sheets_are_seen_as_such():

@@ -14,6 +14,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
 from solo_dimreg.studies.claims.numbers import equal, rise, slower, tau
 from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
+from solo_dimreg.studies.claims.papers.alarm import DRAWDOWN, HEALTHY, alarm_claims
 from solo_dimreg.studies.claims.settings import SETTINGS
 from solo_dimreg.studies.claims.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.claims.study import all_claims, run_claims
@@ -136,6 +137,36 @@ def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> 
     assert slower(row, "lid", 0.4).of(results) == pytest.approx(3.0 / 2 - 0.6 / 3)
     assert np.isnan(slower(row, "lid", 0.4).of({"a": {"curves": {"lid": {0: 1.0}}}}))
     assert np.isnan(rise(row, "lid", 0, 1).of({"a": {"curves": {}}}))
+
+
+def test_the_alarm_is_replayed_on_recorded_curves() -> None:
+    claims = {each.name: each for each in alarm_claims()}
+
+    def results(**curves: list[float]) -> dict:
+        healthy = {row.name: [10.0, 20, 30, 25, 25, 25] for row in HEALTHY}
+        return {
+            name: {"curves": {"effective_rank": dict(enumerate(curve))}}
+            for name, curve in {**healthy, **curves}.items()
+        }
+
+    # A look too few below; from the fourth of six looks on; from the fifth on; never.
+    for curve, held, left in (
+        ([100.0, 90, 80, 70, 10, 10], 0.30, 0.0),
+        ([100.0, 15, 10, 12, 90, 90], 0.85, 2 / 6),
+        ([50.0, 100, 19, 19, 15, 10], 0.81, 1 / 6),
+        ([10.0, 20, 30, 40, 50, 60], 0.0, 0.0),
+    ):
+        found = [number.of(results(none=curve)) for number in claims["alarm-none"].numbers]
+        assert found == pytest.approx([held - DRAWDOWN, left], abs=1e-9)
+    (silent,), (half,) = (claims[name].numbers for name in ("alarm-silent", "alarm-silent-half"))
+    assert half.of(results()) == pytest.approx(0.5 - 0.16)
+    assert silent.of(results()) == pytest.approx(
+        DRAWDOWN - 0.16
+    )  # 25 of 30 is 16.7 % below, in whole percent
+    fallen = results(simclr=[100.0, 10, 10, 10, 10, 10])
+    assert silent.of(fallen) == pytest.approx(DRAWDOWN - 0.9)
+    without = {**fallen, "vicreg": {"curves": {}}}
+    assert np.isnan(silent.of(without))
 
 
 def test_every_claim_says_what_is_to_be_said() -> None:

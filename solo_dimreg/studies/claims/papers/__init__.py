@@ -1,9 +1,10 @@
-"""The claims of the four papers, and those of the figures that all lean on."""
+"""The claims of the four papers, those of the figures that all lean on, and ours of the alarm."""
 
 from __future__ import annotations
 
 from solo_dimreg.studies.claims.claim import Claim
 from solo_dimreg.studies.claims.papers.adadim import adadim_claims
+from solo_dimreg.studies.claims.papers.alarm import alarm_claims
 from solo_dimreg.studies.claims.papers.decorrelation import decorrelation_claims
 from solo_dimreg.studies.claims.papers.directclr import directclr_claims
 from solo_dimreg.studies.claims.papers.figures import figure_claims
@@ -19,4 +20,4 @@ QUICK = (
 def builtin_claims() -> list[Claim]:
     """All of them, by paper."""
     papers = [*ldreg_claims(), *directclr_claims(), *decorrelation_claims(), *adadim_claims()]
-    return [*papers, *figure_claims(papers)]
+    return [*papers, *figure_claims(papers), *alarm_claims()]
