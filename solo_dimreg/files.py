@@ -50,16 +50,21 @@ def locked(option: str, folder: Path) -> Iterator[None]:
     """Keeps a folder of results to one process at a time; the lock ends with the process, however it ends.
 
     Raises:
-        ConfigError: another process has it.
+        ConfigError: another process has it, or the file system keeps no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ConfigError(
                 f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: {str(folder)!r} is on a file system that keeps no locks ({error.strerror}): "
+                "two runs could mix their results there; give a folder on another one."
             ) from error
         yield
 

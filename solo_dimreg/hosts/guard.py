@@ -9,11 +9,9 @@ A callback that every method brings, so that solo-learn's own scripts are guarde
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,10 @@ from torch import Tensor
 
 from solo_dimreg.blocks.alarm import stop
 from solo_dimreg.blocks.regularizers import check_keys
-from solo_dimreg.distributed import rank, world_size
+from solo_dimreg.distributed import world_size
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
+from solo_dimreg.hosts.saving import Saving, all_finite
+from solo_dimreg.hosts.stopping import is_lost_process, let_processes_end, most, stop
 
 PATIENCE = 10
 
@@ -61,7 +61,7 @@ class Guard:
         self.patience, self.checkpointers = patience, checkpointers
         self.bad = 0  # steps in a row, until now
         self.told = False
-        self.kept: Path | None = None
+        self.saving: Saving | None = None
         self.resumed: dict[str, Any] | None = None
         self.module: Any = None
         # The loss of the step before: on a GPU it is there, so that looking at it waits for nothing.
@@ -105,11 +105,9 @@ class Guard:
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Takes over how checkpoints are written."""
-        self.module = module
-        trainer.save_checkpoint = self._whole(trainer.save_checkpoint, module)
-        for callback in trainer.callbacks:
-            if isinstance(callback, self.checkpointers):
-                callback.save = self._finite(callback.save, module)  # type: ignore[attr-defined]
+        self.module, self.saving = module, Saving(module)
+        self.saving.take_over(trainer, self.checkpointers)
+        let_processes_end(trainer.strategy)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
         """Looks at the loss of a step."""
@@ -129,7 +127,7 @@ class Guard:
             self._stop(module, "its weights are not finite at the end")
 
     def _look(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        if bool(torch.isfinite(loss)):
+        if bool(torch.isfinite(loss)) or has_no_targets(module):
             self.bad = 0
             return
         self.bad += 1
@@ -150,9 +148,7 @@ class Guard:
         if world_size() > 1:
             if (trainer.global_step % self.patience) != 0:
                 return
-            count = torch.tensor(worst, device=module.device)
-            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
-            worst = int(count)
+            worst = most(worst, module)
         if worst >= self.patience:
             self._stop(module, f"{worst} steps in a row had no finite loss")
 
@@ -160,46 +156,20 @@ class Guard:
         kept = f"the last finite checkpoint is {self.kept}" if self.kept else "no checkpoint was written"
         stop(module, DivergenceError(f"{name_of(module)} has diverged: {why}; {kept}. Lower optimizer.lr."))
 
-    def _finite(self, save: Callable[..., Any], module: Any) -> Callable[..., Any]:
-        """Saves nothing that is not finite, so that the last finite checkpoint stays."""
+    @property
+    def kept(self) -> Path | None:
+        """The last checkpoint that was written."""
+        return self.saving.kept if self.saving else None
 
-        @wraps(save)
-        def guarded(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-            if not all_finite(module):
-                kept = f"; {self.kept} is kept" if self.kept else ""
-                print(f"No checkpoint is written: weights are not finite{kept}.", file=sys.stderr, flush=True)
-                return None
-            return save(trainer, *args, **kwargs)
-
-        return guarded
-
-    def _whole(self, save: Callable[..., Any], module: Any) -> Callable[..., Any]:
-        """Saves under another name first: under its own, a checkpoint is whole or not there."""
-
-        @wraps(save)
-        def guarded(filepath: Any, *args: Any, **kwargs: Any) -> Any:
-            path = Path(filepath)
-            partial = path.with_name(f".{path.name}.partial")
-            try:
-                for stale in path.parent.glob(".*.ckpt.partial") if rank() == 0 else ():
-                    stale.unlink(missing_ok=True)  # of a run that was killed while it wrote
-                found = save(partial, *args, **kwargs)
-                if rank() == 0:
-                    os.replace(partial, path)
-                self.kept = path
-                return found
-            except (OSError, RuntimeError) as error:
-                if partial.is_file():
-                    partial.unlink()
-                kept = f"{self.kept} is kept" if self.kept else "there is none before it"
-                reason = str(error).strip().partition("\n")[0][:200]
-                stop(
-                    module,
-                    TrainingError(f"{path}: the checkpoint cannot be written ({reason}); {kept}."),
-                    error,
-                )
-
-        return guarded
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """Says in a line that another process has ended, in place of the traceback of what waited for it."""
+        if not is_lost_process(exception):
+            return
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        kept = f"the last checkpoint is {self.kept}" if self.kept else "what was written is kept"
+        why = f"another of the {world_size()} processes of this training has ended; {kept}."
+        stop(module, TrainingError(f"{name_of(module)} cannot go on: {why}"), exception)
 
 
 def make_guard(callback: type, patience: int) -> Any:
@@ -232,9 +202,10 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def all_finite(module: Any) -> bool:
-    """Whether all weights are; buffers may be infinite on purpose, or since one step overflowed."""
-    return all(bool(torch.isfinite(weight).all()) for weight in module.parameters())
+def has_no_targets(module: Any) -> bool:
+    """Whether DeepCluster v2 is in its first epoch: the mean loss of no target is nan, its gradient zero."""
+    assignments = getattr(module, "assignments", None)
+    return isinstance(assignments, Tensor) and bool((assignments < 0).all())
 
 
 def name_of(module: Any) -> str:

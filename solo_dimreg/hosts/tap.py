@@ -25,6 +25,7 @@ from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts.announce import make_announcer
 from solo_dimreg.hosts.guard import divergence_settings, make_guard
+from solo_dimreg.hosts.late_buffers import LateBuffers
 from solo_dimreg.nn import DecorrelatedBatchNorm
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def tapped(host: Host, method: type) -> type:
     backbone.
     """
     base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
-    parents = (EmbeddingTap, method, make_tap(base, host))
+    parents = (EmbeddingTap, LateBuffers, method, make_tap(base, host))
     return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
 
 

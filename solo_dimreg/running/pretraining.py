@@ -114,14 +114,16 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
         except (OSError, ValueError) as error:  # of a run that was killed while it began
             print(f"Not resuming: a run in {_run_folder(settings)} cannot be read ({error}).")
             return None
+        # It looks at one file of each folder, whichever comes first.
+        found = max(Path(found).parent.glob("*.ckpt"), key=checkpoint_epoch) if found else None
         while found:
             try:
-                check_resumable(Path(found))
+                check_resumable(found)
                 break
             except ConfigError as error:
                 print(f"Not resuming from {error}")
-                found = _earlier(Path(found))
-        if found and not _same_run(host, settings, Path(found)):
+                found = _earlier(found)
+        if found and not _same_run(host, settings, found):
             print(f"Not resuming from {found}: it differs in its seed, {' or '.join(COMPARED)}.")
             return None
         if found:

@@ -16,7 +16,7 @@ from zipfile import is_zipfile
 import pytest
 import torch
 from omegaconf import DictConfig
-from support import config
+from support import config, small
 
 from solo_dimreg.errors import ConfigError, DivergenceError
 from solo_dimreg.hosts.guard import divergence_settings
@@ -109,6 +109,15 @@ def test_a_single_bad_step_is_told_and_survived(
     )
     assert len(calls) > 3 and capfd.readouterr().err.count("it came from its term ldreg = nan") == 1
     assert len(checkpoints(tmp_path)) == 1
+
+
+def test_an_epoch_without_targets_is_not_a_divergence(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """DeepCluster v2 has none before it has clustered; solo-learn's loss is nan then, and moves nothing."""
+    monkeypatch.chdir(tmp_path)
+    pretrain(small(few_digits, "deepclusterv2", max_epochs=2, divergence={"patience": 2}))
+    assert "the loss is" not in capfd.readouterr().err
 
 
 def test_the_command_ends_with_status_3(few_digits: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""A benchmark and a claim, killed at five random moments each, end with what an undisturbed run finds.
+
+Run as a script, this file is the process whose children are killed; it then imports no pytest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+import solo_dimreg
+from solo_dimreg.hosts import register
+from solo_dimreg.studies.benchmark import run_suite
+from solo_dimreg.studies.claims.study import run_claims
+
+KILLS = 5
+
+
+def overrides(images: Path) -> tuple[list[str], list[str]]:
+    """Of the pretraining and of the linear probe."""
+    paths = [f"data.{split}_path={images / split}" for split in ("train", "val")]
+    small = ["optimizer.batch_size=32", "data.num_workers=0", "backbone.name=timm/test_resnet"]
+    return ["max_epochs=4", "scheduler.warmup_epochs=1", *small, *paths], [
+        "max_epochs=2",
+        "optimizer.batch_size=32",
+    ]
+
+
+def benchmark(images: Path) -> None:
+    run_suite("quick", Path("benchmark"), 1, ["adadim"], *overrides(images))
+
+
+def claims(images: Path) -> None:
+    run_claims(Path("claims"), ["adadim-late"], 2, "digits", 1, *overrides(images))
+
+
+def start(work, folder: Path, images: Path) -> int:
+    """Begins or goes on with it in a process of its own session; forked, so that torch is imported once."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    try:
+        work(images)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def finish(work, folder: Path, images: Path) -> float:
+    """Runs what is left of it; returns the seconds that it took."""
+    begun = time.monotonic()
+    _, status = os.waitpid(start(work, folder, images), 0)
+    assert status == 0, status
+    return time.monotonic() - begun
+
+
+# Imported when they are needed; here once, before the processes are forked.
+LAZY = ("solo_dimreg.reports.comparison", "solo_dimreg.running.pretraining", "torch._dynamo")
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    register()
+    for name in LAZY:
+        importlib.import_module(name)
+    chance, images = random.Random(8), Path(sys.argv[1])
+    for each in (benchmark, claims):
+        seconds = finish(each, Path("whole"), images)
+        folder, kills = 0, 0
+        while kills < KILLS:
+            process = start(each, Path(f"parts{folder}"), images)
+            time.sleep(chance.uniform(0.1, 0.5) * seconds)
+            os.killpg(process, signal.SIGKILL)
+            status = os.waitpid(process, 0)[1]
+            if os.WIFSIGNALED(status):
+                kills += 1
+            else:  # it had ended, and another one is begun
+                assert status == 0, status
+                folder += 1
+        finish(each, Path(f"parts{folder}"), images)
+    sys.exit()
+
+
+TIMES = ("pretrain_seconds", "pretrain_seconds_std", "finished", "checkpoint")
+
+
+def without_times(value):
+    """What is the same in another run: a checkpoint lies in a folder with a random name."""
+    if isinstance(value, dict):
+        return {key: without_times(each) for key, each in value.items() if key not in TIMES}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def test_what_was_killed_five_times_ends_with_the_same(tmp_path: Path, few_digits: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(solo_dimreg.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    )
+    command = [sys.executable, __file__, str(few_digits)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("benchmark/results.json", "claims/claims.json"):
+        whole, *others = (json.loads(file.read_text()) for file in sorted(tmp_path.glob(f"*/{name}"))[::-1])
+        assert others and all(without_times(other) == without_times(whole) for other in others)
+    assert done.stdout.count("resuming after epoch") >= 2
