@@ -137,3 +137,12 @@ def test_the_options_are_those_of_the_method(path):
         if method.criterion:
             names |= parameter_names(method.criterion)[0]
         assert set(config.method_kwargs) <= names
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_slurm", "submitit_local"])
+def test_sweeps_compose_with_hydras_launchers(launcher: str) -> None:
+    with initialize_config_dir(str(ROOT / "pretrain" / "imagenet100"), version_base="1.2"):
+        settings = compose(
+            "ldreg_byol", overrides=[f"hydra/launcher={launcher}", "num_nodes=2"], return_hydra_config=True
+        )
+    assert launcher.partition("_")[0] in settings.hydra.launcher._target_.lower()

@@ -20,7 +20,7 @@ from typing import Any
 
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import rank
-from solo_dimreg.errors import ConfigError, TrainingError, unknown
+from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import checkpoint_epoch
 
 ACTIONS = ("warn", "stop")
@@ -156,15 +156,3 @@ def warn(message: str, logger: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
     if logger is not None:
         logger.experiment.alert(title="Dimensional collapse", text=message, level="WARN")
-
-
-def stop(module: Any, error: TrainingError, cause: BaseException | None = None) -> None:
-    """Ends the training: our commands show the error, solo-learn's scripts one line, and a status.
-
-    A script would show the traceback of an exception and end with status 1.
-    """
-    if getattr(module, "raises", False):
-        raise error from cause
-    if rank() == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(error.status)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from solo_dimreg.blocks.alarm import Alarm, alarm_settings, describe, stop, warn
+from solo_dimreg.blocks.alarm import Alarm, alarm_settings, describe, warn
 from solo_dimreg.blocks.monitor_files import (
     draw_history,
     folder_of,
@@ -34,6 +34,7 @@ from solo_dimreg.blocks.monitor_files import (
 )
 from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS, Window, measure
 from solo_dimreg.blocks.regularizers import check_keys
+from solo_dimreg.blocks.stopping import stop
 from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError, unknown
 from solo_dimreg.plugins import registered

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo_dimreg.blocks.alarm import stop
 from solo_dimreg.blocks.regularizers import check_keys
+from solo_dimreg.blocks.stopping import is_lost_process, let_processes_end, most, stop
 from solo_dimreg.distributed import world_size
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.hosts.saving import Saving, all_finite
-from solo_dimreg.hosts.stopping import is_lost_process, let_processes_end, most, stop
 
 PATIENCE = 10
 

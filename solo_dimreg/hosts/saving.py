@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from solo_dimreg.blocks.stopping import is_lost_process, most, stop
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import TrainingError
-from solo_dimreg.hosts.stopping import is_lost_process, most, stop
 
 
 class Saving:

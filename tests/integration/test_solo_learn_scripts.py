@@ -117,3 +117,15 @@ def test_child_processes_of_ddp_register_too(
     assert 32 < watched(run)["effective_rank"] < 64
     # 120 images in batches of 32 are three steps of one process and one of two processes.
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
+
+
+def test_a_sweep_over_seeds_side_by_side(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
+    """The workers of joblib's launcher are handed the task and have to know our methods."""
+    sweep = ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+seed=1,2")
+    settings = ("data.val_path=null", *on_digits(few_digits), "+limit_train_batches=1")
+    command = [sys.executable, str(solo_learn_clone / "main_pretrain.py"), "--config-path", "digits"]
+    command += ["--config-name", "ldreg_simclr", *sweep, *ON_CPU, *settings]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    arguments = tmp_path.glob("trained_models/ldreg_simclr/*/args.json")
+    assert sorted(json.loads(file.read_text())["seed"] for file in arguments) == [1, 2]
