@@ -170,6 +170,7 @@ class DimensionalityMonitor:
     def _close(self) -> None:
         for window in self.windows.values():
             window.remove()
+        self.windows = {}
 
     def _look(self, open_: bool) -> None:
         for window in self.windows.values():
