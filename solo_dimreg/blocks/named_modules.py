@@ -21,7 +21,7 @@ def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
         children = ", ".join(known for known, _ in model.named_children()) or "none"
         raise ConfigError(
             f"{option}: {name!r} is no module of {type(model).__name__}.{nearest(name, names)} "
-            f"Its modules: {children}, and theirs, as in {next(reversed(names), 'backbone')!r}."
+            f"Its modules: {children}; parts of them are named as in 'backbone.layer4'."
         )
     return names[name]
 
