@@ -157,7 +157,7 @@ def _of_model(
 
 def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Source:
     if path.suffix in SUFFIXES:
-        return _of_arrays(path, embeddings, labels, name or path.name)
+        return _of_arrays(path, embeddings, labels, name or path.name, f" of {path.name}")
     if not path.exists():
         raise ConfigError(
             f"{path}: no such file or folder; it is the path of features ({', '.join(SUFFIXES)}) or of a "
@@ -168,11 +168,11 @@ def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Sour
     return open_source(str(path), Images())
 
 
-def _of_arrays(features: Any, embeddings: Any, labels: Any, name: str) -> Source:
+def _of_arrays(features: Any, embeddings: Any, labels: Any, name: str, origin: str = "") -> Source:
     arrays = open_arrays(
         _array(features), *(None if each is None else _array(each) for each in (embeddings, labels))
     )
-    return array_source(name, arrays)
+    return array_source(name, arrays, origin)
 
 
 def _array(given: Any) -> Path | Array:

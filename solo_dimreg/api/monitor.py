@@ -108,7 +108,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
 def _callbacks() -> tuple[type, ...]:
     """The ``Callback`` of each Lightning that has been imported, or else of the first that can be."""
-    loaded = [sys.modules[name] for name in LIGHTNINGS if name in sys.modules]
+    loaded = [module for name in LIGHTNINGS if (module := sys.modules.get(name)) is not None]
     for name in () if loaded else LIGHTNINGS:
         try:
             loaded = [importlib.import_module(name)]

@@ -81,11 +81,11 @@ class DimensionalityTracker:
             ValueError: there have been no samples.
         """
         total = self._statistics.gather()
+        features, embeddings = total.features, total.embeddings
         sample = total.sample
-        figures = _figures("", total.features, sample.features)
-        moments = total.embeddings
-        if moments is not None and sample.embeddings is not None:
-            figures |= _figures("z_", moments, sample.embeddings)
+        figures = _figures("", features, sample.features)
+        if embeddings is not None and sample.embeddings is not None:
+            figures |= _figures("z_", embeddings, sample.embeddings)
             if not math.isnan(figures["effective_rank"] + figures["z_effective_rank"]):
                 figures |= mutual_information(sample.features, sample.embeddings)
         return figures

@@ -97,6 +97,7 @@ class DimensionalityMonitor:
         self.windows: dict[str, Window] = {}
         self.folder: Path | None = None
         self.next_plot = 0.0
+        self.logged: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The figures of the epochs so far, for the checkpoint."""
@@ -142,6 +143,11 @@ class DimensionalityMonitor:
         if self.settings["on"] == "train" and last and self._wanted(trainer):
             self._measure(trainer, module)
 
+    def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Logs the figures of the training."""
+        # Lightning 1.6 would average over the epochs what is logged after a batch that is not the first.
+        self._log(module)
+
     def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         """Looks at the images."""
         if self.settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
@@ -182,8 +188,9 @@ class DimensionalityMonitor:
         if features is None:
             return
         figures = measure(self.settings["metrics"], features, embeddings)
-        logged = {f"dimensionality/{name}": value for name, value in figures.items()}
-        module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+        self.logged = {f"dimensionality/{name}": value for name, value in figures.items()}
+        if self.settings["on"] == "val":
+            self._log(module)
         log_spectra(trainer, features, embeddings)
         epoch = trainer.current_epoch
         self.history = [row for row in self.history if row["epoch"] < epoch]
@@ -194,6 +201,11 @@ class DimensionalityMonitor:
             if started >= self.next_plot:
                 self._plot()
                 self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
+
+    def _log(self, module: Any) -> None:
+        if self.logged:
+            module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1)
+            self.logged = {}
 
     def _write(self) -> None:
         if self.folder is not None:
