@@ -123,7 +123,7 @@ case "$command" in
   docs)
     setup
     "$venv/bin/python" -m pdoc --output-directory results/docs --docformat google "$@" \
-      solo_dimreg solo_dimreg.functional solo_dimreg.nn solo_dimreg.plugins.hookspecs
+      solo_dimreg solo_dimreg.functional solo_dimreg.metrics solo_dimreg.nn solo_dimreg.plugins.hookspecs
     echo "results/docs/index.html"
     ;;
   test)

@@ -4,7 +4,9 @@ Importing this package imports torch and nothing else: solo-learn, Lightning and
 for.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.nn import (
     AdaDim,
@@ -16,6 +18,11 @@ from solo_dimreg.nn import (
     ShuffledDBN,
 )
 
+if TYPE_CHECKING:
+    from solo_dimreg.api.diagnosing import diagnose
+    from solo_dimreg.api.monitor import DimensionalityMonitor
+    from solo_dimreg.api.tracker import DimensionalityTracker
+
 try:
     __version__ = version("solo-dimreg")
 except PackageNotFoundError:  # run from a checkout that was never installed
@@ -25,9 +32,30 @@ __all__ = [
     "AdaDim",
     "DecorrelatedBatchNorm",
     "Decorrelation",
+    "DimensionalityMonitor",
+    "DimensionalityTracker",
     "DirectCLR",
     "EffectiveRank",
     "LDReg",
     "ShuffledDBN",
     "__version__",
+    "diagnose",
 ]
+
+# Imported when they are first asked for: they bring timm, plots or Lightning with them.
+_LATER = {
+    "DimensionalityMonitor": "solo_dimreg.api.monitor",
+    "DimensionalityTracker": "solo_dimreg.api.tracker",
+    "diagnose": "solo_dimreg.api.diagnosing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,6 +38,10 @@ class PluginError(DimregError):
     """A plugin failed to import or claims a name that another one has: the message names the package."""
 
 
+class MissingPackageError(DimregError, ImportError):
+    """A package that only some need is not installed: the message says how to get it."""
+
+
 class HostError(DimregError):
     """No usable solo-learn was found, or the one found lacks what was asked for."""
 

@@ -26,6 +26,7 @@ LAYERS = (
     ("running",),
     ("diagnostics",),
     ("reports",),
+    ("api", "metrics"),
     ("studies",),
     ("cli",),
     ("__main__", "_hydra"),

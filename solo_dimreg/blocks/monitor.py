@@ -118,6 +118,7 @@ class DimensionalityMonitor:
         self.next_plot = 0.0
         wanted = settings["alarm"]
         self.alarm = Alarm(wanted["drawdown"], wanted["patience"]) if wanted else None
+        self.logged: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The figures of the epochs so far, and the alarm's, for the checkpoint."""
@@ -173,6 +174,11 @@ class DimensionalityMonitor:
         if self.settings["on"] == "train" and last and self._wanted(trainer):
             self._measure(trainer, module)
 
+    def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Logs the figures of the training."""
+        # Lightning 1.6 would average over the epochs what is logged after a batch that is not the first.
+        self._log(module)
+
     def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         """Looks at the images."""
         if self.settings["on"] == "val" and not trainer.sanity_checking and self._wanted(trainer):
@@ -201,6 +207,7 @@ class DimensionalityMonitor:
     def _close(self) -> None:
         for window in self.windows.values():
             window.remove()
+        self.windows = {}
 
     def _look(self, open_: bool) -> None:
         for window in self.windows.values():
@@ -212,8 +219,9 @@ class DimensionalityMonitor:
         if not features:
             return
         figures = measure(self.settings["metrics"], features, embeddings)
-        logged = {f"dimensionality/{name}": value for name, value in figures.items()}
-        module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+        self.logged = {f"dimensionality/{name}": value for name, value in figures.items()}
+        if self.settings["on"] == "val":
+            self._log(module)
         log_spectra(trainer, features[0], embeddings[0] if embeddings else None)
         epoch = trainer.current_epoch
         self.history = [row for row in self.history if row["epoch"] < epoch]
@@ -243,6 +251,11 @@ class DimensionalityMonitor:
         if rank() == 0:
             self._plot()
         stop(module, CollapseError(message))
+
+    def _log(self, module: Any) -> None:
+        if self.logged:
+            module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1)
+            self.logged = {}
 
     def _write(self) -> None:
         if self.folder is not None:

@@ -74,7 +74,8 @@ def log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> No
 
 def folder_of(trainer: Any) -> Path | None:
     """Where the checkpoints go; without any, where the logger writes, or a folder of its own without one."""
-    logs = trainer.log_dir  # on every process: Lightning broadcasts it
+    # Asked for on every process: Lightning broadcasts it. Not every logger has one.
+    logs = trainer.log_dir or trainer.default_root_dir
     for callback in trainer.callbacks:
         if type(callback).__name__ == "Checkpointer":
             return Path(callback.path)

@@ -100,7 +100,5 @@ def command(
     diagnoses = [diagnose(source, with_umap) for source in sources]
     print_table(*summary_table(diagnoses))
     for each in diagnoses:
-        click.echo(
-            f"\n{each.source.name}: {each.verdict.kind}: {each.verdict.reason} {each.caution}".rstrip()
-        )
+        click.echo(f"\n{each.source.name}: {each.verdict} {each.caution}".rstrip())
     click.echo(f"\nPage: {write_diagnosis(diagnoses, out)}")

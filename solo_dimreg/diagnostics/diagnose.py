@@ -135,7 +135,8 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
         raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
     statistics = FeatureStatistics()
     some = _Some(source) if source.count > statistics.sample_size else None
-    with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True) as bar:
+    # A bar for what takes longer than a moment.
+    with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True, delay=2) as bar:
         for features, embeddings, labels in _batches(source):
             for name, rows in (("features", features), ("embeddings", embeddings)):
                 if rows is not None:
@@ -144,7 +145,7 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
             if some is not None:
                 some.update(features, embeddings)
             bar.update(len(features))
-        bar.set_description(f"{source.name}: figures")
+        bar.set_description(f"{source.name}: figures", refresh=False)
         sample = statistics.sample
         distances = some.distances if some else {}
         space = describe_space(statistics.features, sample.features, distances.get("features"))

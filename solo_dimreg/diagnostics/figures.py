@@ -234,6 +234,10 @@ class Verdict:
         """For JSON."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        """In one line."""
+        return f"{self.kind}: {self.reason}"
+
 
 THRESHOLDS = {
     "complete collapse": f"variance below {COMPLETE_SPREAD:g} of the mean squared length",

@@ -85,6 +85,20 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
     return out / "diagnosis.html"
 
 
+def fragment(diagnosis: Diagnosis) -> str:
+    """Verdict, figures, plots and classes of one input, as a part of a page of others, such as a notebook."""
+    return page.fragment(
+        *_verdict(diagnosis),
+        page.table(*summary_table([diagnosis]), "Figures"),
+        page.figures(_cards(_pictures([diagnosis]))),
+        *_classes(diagnosis),
+    )
+
+
+def _cards(pictures: dict[str, tuple[Figure, Explanation]]) -> list[page.Html]:
+    return [page.figure(plots.svg(figure), caption(text)) for figure, text in pictures.values()]
+
+
 def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explanation]]:
     """The plots with their explanations, by the name of the file."""
     spaces = {
@@ -114,7 +128,7 @@ def _blocks(correlation: Tensor) -> Tensor:
 
 def _page(diagnoses: Sequence[Diagnosis], pictures: dict[str, tuple[Figure, Explanation]]) -> str:
     names = ", ".join(each.source.name for each in diagnoses)
-    cards = [page.figure(plots.svg(figure), caption(text)) for figure, text in pictures.values()]
+    cards = _cards(pictures)
     cards += [_umap_card(each) for each in diagnoses if each.umap]
     return page.page(
         f"Diagnosis of {names}",

@@ -53,6 +53,9 @@ figure svg text { font-family: system-ui, sans-serif !important; }
 figcaption { margin-top: .4rem; font-size: .9rem; color: var(--soft); }
 """
 
+# The class of what stands in another page.
+SCOPE = "solo-dimreg"
+
 
 class Html(str):
     """Text that is HTML already."""
@@ -179,3 +182,13 @@ def page(title: str, *parts: str) -> str:
 {join(parts)}</body>
 </html>
 """
+
+
+def fragment(*parts: str) -> str:
+    """The parts for a place in another page, such as a notebook: the style holds for them alone.
+
+    Args:
+        parts: What the other functions made; other text is escaped.
+    """
+    own = re.sub(r"^( *)(:root|body) {", r"\1& {", STYLE, flags=re.MULTILINE)
+    return f'<div class="{SCOPE}">\n<style>.{SCOPE} {{{own}}}</style>\n{join(parts)}</div>\n'

@@ -155,6 +155,19 @@ def test_it_looks_every_n_epochs_and_at_the_last(
     assert len({row["effective_rank"] for row in rows}) == len(epochs)
 
 
+@pytest.mark.parametrize("on", ["train", "val"])
+def test_loggers_get_the_figures_of_each_epoch(host: Host, few_digits: Path, on: str) -> None:
+    """Not their mean over the epochs."""
+    logger = host.pl.loggers.CSVLogger("logs", name="", version="")
+    method = build(small(few_digits, monitor={"on": on, "metrics": ["effective_rank"]}, max_epochs=3))
+    fit(host, method, epochs=3, validate=True, logger=logger)
+    with Path("logs/metrics.csv").open() as lines:
+        logged = [row["dimensionality/effective_rank"] for row in csv.DictReader(lines)]
+    expected = [row["effective_rank"] for row in history(Path.cwd())]
+    assert [float(value) for value in logged if value] == pytest.approx(expected, rel=1e-6)
+    assert len(set(expected)) == 3
+
+
 def test_an_epoch_that_is_cut_short_is_measured_too(host: Host, few_digits: Path) -> None:
     fit(host, build(small(few_digits, monitor={})), epochs=2, limit_train_batches=2)
     assert [row["step"] for row in history(Path.cwd())] == [2, 4]

@@ -1,4 +1,4 @@
-"""Features in files: ``.npy``, ``.pt`` and ``.safetensors``, read some rows at a time, never as code."""
+"""Features in memory, or in files: ``.npy``, ``.pt``, ``.safetensors``, some rows a time, never as code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Array:
-    """An array on disk.
+    """An array on disk or in memory.
 
     Attributes:
         shape: Its shape.
@@ -43,13 +44,20 @@ class Array:
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
 
+    def __str__(self) -> str:
+        """What errors call it."""
+        return "in memory"
 
-def open_arrays(path: Path, embeddings: Path | None = None, labels: Path | None = None) -> dict[str, Array]:
+
+def open_arrays(
+    path: Path | Array, embeddings: Path | Array | None = None, labels: Path | Array | None = None
+) -> dict[str, Array]:
     """The arrays of a feature file, by ``features``, ``embeddings`` and ``labels``; checked, not yet read.
 
     Args:
-        path: A ``.npy`` file of features, or a ``.pt`` or ``.safetensors`` file that may hold all three.
-        embeddings, labels: Files for those that ``path`` does not hold.
+        path: A ``.npy`` file of features, or a ``.pt`` or ``.safetensors`` file that may hold all three; or
+            an array in memory.
+        embeddings, labels: Files or arrays of those that ``path`` does not hold.
 
     Raises:
         ConfigError: a file is missing, damaged or would run code, or the shapes do not fit.
@@ -69,7 +77,27 @@ def open_arrays(path: Path, embeddings: Path | None = None, labels: Path | None 
     return arrays
 
 
-def _open(path: Path) -> dict[str, Array]:
+def in_memory(values: Any) -> Array:
+    """A tensor, on any device, or whatever NumPy takes for an array; a memory-mapped one stays on disk.
+
+    Raises:
+        ConfigError: it is not made of numbers.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach()
+        example = values[:0] if values.dim() else values
+        return Array(tuple(values.shape), example, lambda start, stop: values[start:stop].cpu().clone())
+    try:
+        array = np.asarray(values)
+        read = _numpy_rows(lambda: array)
+        return Array(array.shape, read(0, 0) if array.ndim else torch.from_numpy(array[None]), read)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{type(values).__name__}: is no array of numbers ({error}).") from error
+
+
+def _open(path: Path | Array) -> dict[str, Array]:
+    if isinstance(path, Array):
+        return {"features": path}
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
     if path.stat().st_size == 0:
@@ -91,12 +119,20 @@ def _open(path: Path) -> dict[str, Array]:
 
 
 def _numpy(path: Path) -> Array:
+    # Opened anew each time: pages read through a mapping count as memory of the process while it lasts.
+    def whole() -> np.ndarray:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    read = _numpy_rows(whole)
+    return Array(whole().shape, read(0, 0), read)
+
+
+def _numpy_rows(whole: Callable[[], np.ndarray]) -> Callable[[int, int], Tensor]:
     def read(start: int, stop: int) -> Tensor:
-        # Opened anew each time: pages read through a mapping count as memory of the process while it lasts.
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
+        rows = whole()[start:stop]
         return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
 
-    return Array(np.load(path, mmap_mode="r", allow_pickle=False).shape, read(0, 0), read)
+    return read
 
 
 def _torch(path: Path) -> dict[str, Array]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.blocks.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
-from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, open_arrays
+from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, open_arrays
 from solo_dimreg.diagnostics.sources.images import Images, image_dataset, load_image
 from solo_dimreg.errors import ConfigError, nearest
 
@@ -98,7 +98,20 @@ def distinct_names(sources: Sequence[Source], given: Sequence[str]) -> list[Sour
 
 
 def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> Source:
-    arrays = open_arrays(path, embeddings, labels)
+    return array_source(path.name, open_arrays(path, embeddings, labels), f" of {path.name}")
+
+
+def array_source(
+    name: str, arrays: dict[str, Array], origin: str = "", classes: Sequence[str] = ()
+) -> Source:
+    """The features, and the embeddings and labels if there are any, of checked arrays.
+
+    Args:
+        name: What they are called.
+        arrays: From :func:`solo_dimreg.diagnostics.sources.arrays.open_arrays`.
+        origin: Where they are from, for the description.
+        classes: Names of the classes.
+    """
     count = len(arrays["features"])
 
     def batches(indices: Sequence[int] | None) -> Iterator[Batch]:
@@ -109,7 +122,7 @@ def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> S
             yield floating[0], floating[1], rows["labels"].long() if "labels" in rows else None
 
     shape = " x ".join(map(str, arrays["features"].shape))
-    return Source(path.name, f"{shape} features of {path.name}", count, batches)
+    return Source(name, f"{shape} features{origin}", count, batches, classes)
 
 
 def _floating(rows: Any) -> Any:

@@ -1,0 +1,179 @@
+"""``diagnose`` for notebooks: features, or a model and a loader, in; a verdict and figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from solo_dimreg.diagnostics import diagnose as diagnostics
+from solo_dimreg.diagnostics.diagnose import Diagnosis
+from solo_dimreg.diagnostics.figures import Space, Verdict
+from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, in_memory, open_arrays
+from solo_dimreg.diagnostics.sources.images import Images
+from solo_dimreg.diagnostics.sources.models import collect
+from solo_dimreg.diagnostics.sources.opening import Source, array_source, open_source
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import check_writable
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DiagnosisResult(Space):
+    """A verdict, and the figures of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
+
+    In a notebook it shows itself with its plots.
+
+    Attributes:
+        diagnosis: All that was found out, of the embeddings too.
+    """
+
+    diagnosis: Diagnosis
+
+    @property
+    def verdict(self) -> Verdict:
+        """Complete, global or local collapse, or healthy: ``kind``, and the ``reason`` with its numbers."""
+        return self.diagnosis.verdict
+
+    @property
+    def caution(self) -> str:
+        """What keeps the figures from saying much; empty if nothing does."""
+        return self.diagnosis.caution
+
+    @property
+    def embeddings(self) -> Space | None:
+        """The same figures of the embeddings, None without any."""
+        return self.diagnosis.embeddings
+
+    @property
+    def mutual_information(self) -> float | None:
+        """I(R;Z) of features and embeddings of order 2, in nats, None without embeddings."""
+        return self.diagnosis.information.get("mutual_information")
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """A line for each class: its name, number of samples, LID, effective rank, and variance within."""
+        return self.diagnosis.classes
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, as they stand in ``diagnosis.json``."""
+        return self.diagnosis.as_dict()
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes what ``solo-dimreg diagnose`` writes: ``diagnosis.html``, ``diagnosis.json`` and PNG plots.
+
+        Returns:
+            The HTML page.
+
+        Raises:
+            ConfigError: the folder cannot be made or written into.
+        """
+        from solo_dimreg.reports.diagnosis import write_diagnosis
+
+        out = Path(folder).expanduser()
+        check_writable("folder", out)
+        return write_diagnosis([self.diagnosis], out)
+
+    def __repr__(self) -> str:
+        return f"{self.diagnosis.source.name}: {self.verdict} {self.caution}".rstrip()
+
+    def _repr_html_(self) -> str:
+        from solo_dimreg.reports.diagnosis import fragment
+
+        return fragment(self.diagnosis)
+
+
+def diagnose(
+    subject: Any,
+    loader: Iterable[Any] | None = None,
+    *,
+    features: str | None = None,
+    embeddings: Any = None,
+    labels: Any = None,
+    max_samples: int | None = None,
+    name: str | None = None,
+) -> DiagnosisResult:
+    """Tells whether a representation has collapsed: completely, globally or locally.
+
+    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them. Of a model, the
+    features of all samples are kept in memory on the CPU; those of a ``.npy`` file are read piece by piece.
+
+    Args:
+        subject: Features, a tensor or array (N, D); the path of a file of them (``.npy``, ``.pt``,
+            ``.safetensors``) or of a checkpoint of solo-learn's; or a model, with a loader. The model takes a
+            batch of images and returns features, (features, embeddings), or a mapping that names them; of a
+            timm model, it is the pooled features before the head. It runs once, in evaluation mode.
+        loader: For a model: gives images, or (images, labels, ...).
+        features: For a model: the name of the module that puts the features out, as in ``"backbone"``.
+        embeddings: For features: the array or file of the embeddings (N, d). For a model: a module's name.
+        labels: For features: the array or file of the labels, integers (N,), for the table of classes.
+        max_samples: For a model: stop after so many samples.
+        name: What it is called in the results.
+
+    Raises:
+        ConfigError: what was given cannot be diagnosed; one line that says why.
+
+    Example:
+        >>> result = diagnose(torch.randn(500, 4) @ torch.randn(4, 100))
+        >>> result.verdict.kind, round(result.effective_rank)
+        ('global collapse', 4)
+    """
+    if loader is not None:
+        source = _of_model(subject, loader, features, embeddings, max_samples, name)
+        if labels is not None:
+            raise ConfigError("labels: come with the images of a loader, as (images, labels).")
+    elif isinstance(subject, nn.Module):
+        raise ConfigError("loader: is missing; a model needs images: diagnose(model, loader).")
+    elif features is not None or max_samples is not None:
+        raise ConfigError("features, max_samples: are for a model and a loader.")
+    elif isinstance(subject, str | Path):
+        source = _of_path(Path(subject).expanduser(), embeddings, labels, name)
+    else:
+        source = _of_arrays(subject, embeddings, labels, name or "features")
+    found = diagnostics.diagnose(source)
+    return DiagnosisResult(**vars(found.features), diagnosis=found)
+
+
+def _of_model(
+    model: Callable[..., Any],
+    loader: Iterable[Any],
+    features: str | None,
+    embeddings: Any,
+    max_samples: int | None,
+    name: str | None,
+) -> Source:
+    if not callable(model):
+        raise ConfigError(f"loader: is for a model; {type(model).__name__} is none.")
+    if embeddings is not None and not isinstance(embeddings, str):
+        raise ConfigError("embeddings: of a model, give the name of the module that puts them out.")
+    found = collect(model, loader, features, embeddings, max_samples)
+    classes = getattr(getattr(loader, "dataset", None), "classes", ())
+    name = name or type(model).__name__
+    arrays = [None if rows is None else in_memory(rows) for rows in map(found.get, ("embeddings", "labels"))]
+    return array_source(name, open_arrays(in_memory(found["features"]), *arrays), f" of {name}", classes)
+
+
+def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Source:
+    if path.suffix in SUFFIXES:
+        return _of_arrays(path, embeddings, labels, name or path.name, f" of {path.name}")
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file or folder; it is the path of features ({', '.join(SUFFIXES)}) or of a "
+            "checkpoint of solo-learn's. A model is given itself: diagnose(model, loader)."
+        )
+    if embeddings is not None or labels is not None:
+        raise ConfigError("embeddings, labels: are for features; a checkpoint brings its own.")
+    return open_source(str(path), Images())
+
+
+def _of_arrays(features: Any, embeddings: Any, labels: Any, name: str, origin: str = "") -> Source:
+    arrays = open_arrays(
+        _array(features), *(None if each is None else _array(each) for each in (embeddings, labels))
+    )
+    return array_source(name, arrays, origin)
+
+
+def _array(given: Any) -> Path | Array:
+    return Path(given).expanduser() if isinstance(given, str | Path) else in_memory(given)

@@ -1,0 +1,150 @@
+"""Features of a model of the user's own, over a loader of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from solo_dimreg.blocks.named_modules import Tap, find_module, rows_of
+from solo_dimreg.diagnostics.sources.arrays import INTEGERS, NAMES
+from solo_dimreg.errors import ConfigError
+
+
+@torch.no_grad()
+def collect(
+    model: Callable[..., Any],
+    loader: Iterable[Any],
+    features: str | None = None,
+    embeddings: str | None = None,
+    max_samples: int | None = None,
+) -> dict[str, Tensor]:
+    """Runs a model over a loader once, in evaluation mode, and keeps what it puts out, on the CPU.
+
+    Args:
+        model: From a batch of images to features, to (features, embeddings), or to a mapping that names
+            them, as solo-learn's methods do. Of a timm model, the pooled features before its head.
+        loader: Gives images, or (images, labels, ...), on any device.
+        features, embeddings: Names of the modules of the model that put them out instead.
+        max_samples: Stop after so many.
+
+    Returns:
+        ``features`` (N, D) and, where there are any, ``embeddings`` (N, d) and ``labels`` (N,).
+
+    Raises:
+        ConfigError: the batches or the outputs are not of this kind, or a module is not there.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    count = 0
+    bar = tqdm(loader, desc=type(model).__name__, unit="batch", delay=2)
+    with _evaluating(model) as device, _forward(model, features, embeddings) as forward:
+        for batch in bar:
+            images, labels = _unpack(batch)
+            found = forward(images if device is None else images.to(device))
+            found |= {} if labels is None else {"labels": labels}
+            for name, rows in found.items():
+                parts.setdefault(name, []).append(rows.cpu())
+            count += len(images)
+            if max_samples is not None and count >= max_samples:
+                break
+    if not parts:
+        raise ConfigError("loader: gives no batch.")
+    whole = {name: torch.cat(rows)[:max_samples] for name, rows in parts.items()}
+    return {name: rows for name, rows in whole.items() if len(rows) == len(whole["features"])}
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[torch.device | None]:
+    """Gives the device of the model; each of its modules is afterwards in the mode that it was in."""
+    if not isinstance(model, nn.Module):
+        yield None
+        return
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield next((each.device for each in (*model.parameters(), *model.buffers())), None)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def _forward(
+    model: Any, features: str | None, embeddings: str | None
+) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """A function from images to their features and embeddings."""
+    names = {
+        kind: name for kind, name in (("features", features), ("embeddings", embeddings)) if name is not None
+    }
+    if names and not isinstance(model, nn.Module):
+        raise ConfigError("features, embeddings: name modules, which only a torch.nn.Module has.")
+    modules = {kind: find_module(kind, model, name) for kind, name in names.items()}
+    seen: dict[str, Tensor] = {}
+    taps = [
+        Tap(f"{kind} ({names[kind]})", module, partial(seen.setdefault, kind))
+        for kind, module in modules.items()
+    ]
+    run = model if names else _before_the_head(model)
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        seen.clear()
+        output = run(images)
+        found = seen if features is not None else {**_parts(output), **seen}
+        for kind in names.keys() - found.keys():
+            raise ConfigError(f"{kind}: {names[kind]!r} is not called by {type(model).__name__}.")
+        return dict(found)
+
+    try:
+        yield forward
+    finally:
+        for tap in taps:
+            tap.remove()
+
+
+def _before_the_head(model: Any) -> Callable[[Tensor], Any]:
+    """timm's two halves of a model, without the classifier between them; another model as it is."""
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+        return model
+    return lambda images: model.forward_head(model.forward_features(images), pre_logits=True)
+
+
+def _parts(output: Any) -> dict[str, Tensor]:
+    """Features and embeddings of what a model returns."""
+    kinds = ("features", "embeddings")
+    if isinstance(output, Mapping):
+        found = {
+            kind: next((output[name] for name in NAMES[kind] if output.get(name) is not None), None)
+            for kind in kinds
+        }
+        if found["features"] is None:
+            raise ConfigError(
+                f"model: returns {', '.join(map(str, output)) or 'nothing'}, and no features; name the "
+                "module that puts them out: features='backbone'."
+            )
+    else:
+        several = output if isinstance(output, tuple | list) else (output,)
+        found = dict(zip(kinds, several, strict=False))
+    return {kind: rows_of(f"model ({kind})", rows) for kind, rows in found.items() if rows is not None}
+
+
+def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """The images of a batch, and their labels where there are any."""
+    images, *rest = batch if isinstance(batch, tuple | list) and batch else (batch,)
+    if not isinstance(images, Tensor) or images.dim() < 2:
+        what = (
+            f"a tensor of shape {tuple(images.shape)}"
+            if isinstance(images, Tensor)
+            else type(images).__name__
+        )
+        raise ConfigError(
+            f"loader: gives {what}, not images or (images, labels, ...); a generator makes them of any "
+            "batch: ((batch['image'], batch['label']) for batch in loader)."
+        )
+    labels = rest[0] if rest else None
+    fits = isinstance(labels, Tensor) and labels.dtype in INTEGERS and labels.shape == images.shape[:1]
+    return images, labels if fits else None

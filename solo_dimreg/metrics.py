@@ -1,0 +1,238 @@
+"""The figures of dimensionality as ``torchmetrics.Metric`` classes; they need the extra ``torchmetrics``.
+
+They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and synchronized
+over processes when they are computed. None of them is better when it is higher, or lower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from solo_dimreg import functional
+from solo_dimreg.distributed import rank
+from solo_dimreg.errors import MissingPackageError
+from solo_dimreg.functional._checks import check_bool, check_features, check_int
+from solo_dimreg.functional.information import check_order
+from solo_dimreg.functional.lid import check_lid_options
+
+try:
+    from torchmetrics import Metric
+    from torchmetrics.utilities.data import dim_zero_cat
+except ModuleNotFoundError as error:
+    if error.name != "torchmetrics":
+        raise  # it is there, and something that it needs is not
+    raise MissingPackageError(
+        "solo_dimreg.metrics needs torchmetrics: pip install 'solo-dimreg[torchmetrics]'."
+    ) from error
+
+__all__ = [
+    "Alignment",
+    "AlphaReQ",
+    "EffectiveRank",
+    "GeometricMeanLID",
+    "LiDAR",
+    "MatrixEntropy",
+    "MatrixMutualInformation",
+    "OffDiagonalCorrelation",
+    "RankMe",
+    "Uniformity",
+]
+
+
+class _OfRows(Metric):
+    """Keeps a uniform random choice of the rows that it is given: all, as long as there are no more.
+
+    Each row draws a number, and those with the smallest stay, which holds for merged and synchronized
+    metrics too. All metrics draw the same, so that a collection keeps the rows once.
+
+    Args:
+        max_samples: The size of the choice.
+        kwargs: Those of every ``torchmetrics.Metric``.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    #: What the rows are called, in the order of the arguments.
+    parts: ClassVar[tuple[str, ...]] = ("features",)
+    #: From the rows that were kept to their figure.
+    figure: Callable[..., Tensor]
+    draws: list[Tensor]
+
+    def __init__(self, max_samples: int = 10_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_int("max_samples", max_samples, minimum=3)
+        self.max_samples = max_samples
+        # A state, so that a collection does not join metrics that keep different numbers of rows.
+        self.add_state("limit", torch.tensor(max_samples), dist_reduce_fx="max")
+        for name in (*self.parts, "draws"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self._updates = 0
+
+    def compute(self) -> Tensor:
+        """The figure of all rows that were kept, over all processes, a scalar."""
+        *rows, _ = self._chosen()
+        return self.figure(*rows)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Adds a batch and gives the figure of it alone."""
+        value = super().forward(*args, **kwargs)
+        self._trim()
+        return value
+
+    def _add(self, *rows: Tensor) -> None:
+        for name, each in zip(self.parts, rows, strict=True):
+            check_features(name, each)
+            if len(each) != len(rows[0]):
+                raise ValueError(f"{name}: {len(each)} rows for {len(rows[0])} of {self.parts[0]}.")
+        # Others in each batch and process, and the same in each metric.
+        generator = torch.Generator().manual_seed(65_537 * self._updates + rank())
+        self._updates += 1
+        draws = torch.randint(2**63 - 1, (len(rows[0]),), generator=generator).to(rows[0].device)
+        for name, each in zip((*self.parts, "draws"), (*rows, draws), strict=True):
+            getattr(self, name).append(each.detach())
+        self._trim()
+
+    def _chosen(self) -> list[Tensor]:
+        """The rows that stay, and what they drew."""
+        whole = [dim_zero_cat(getattr(self, name)) for name in (*self.parts, "draws")]
+        if len(whole[-1]) <= self.max_samples:
+            return whole
+        kept = whole[-1].topk(self.max_samples, largest=False).indices.sort().values
+        return [each[kept] for each in whole]
+
+    def _trim(self) -> None:
+        """Drops the other rows, as soon as there are as many of them."""
+        if sum(len(drawn) for drawn in self.draws) > 2 * self.max_samples:
+            for name, each in zip((*self.parts, "draws"), self._chosen(), strict=True):
+                setattr(self, name, [each])
+
+
+class _OfFeatures(_OfRows):
+    def update(self, features: Tensor) -> None:
+        """Adds a batch of features, or of embeddings, shape (B, D)."""
+        self._add(features)
+
+
+class EffectiveRank(_OfFeatures):
+    """The effective rank, see :func:`solo_dimreg.functional.effective_rank`; of centred features by default.
+
+    Args:
+        center: Subtract the mean first, as the monitor does.
+        kwargs: ``max_samples`` (10,000), the number of rows that are kept at most, and those of every
+            ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = EffectiveRank()
+        >>> for features in torch.randn(4, 100, 16):
+        ...     metric.update(features)
+        >>> round(metric.compute().item())
+        16
+    """
+
+    def __init__(self, center: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_bool("center", center)
+        self.figure = partial(functional.effective_rank, center=center)
+
+
+class GeometricMeanLID(_OfFeatures):
+    """The geometric mean of the LID, see :func:`solo_dimreg.functional.geometric_mean_lid`.
+
+    Args:
+        k: Number of neighbours; LDReg's authors track 32 and 512.
+        estimator: "mom" or, as they track it, "mle".
+        kwargs: As of :class:`EffectiveRank`.
+    """
+
+    def __init__(self, k: int = 32, estimator: str = "mom", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_lid_options(k, estimator)
+        self.figure = partial(functional.geometric_mean_lid, k=k, estimator=estimator)
+
+
+class RankMe(_OfFeatures):
+    """RankMe, see :func:`solo_dimreg.functional.rankme`; arguments as of :class:`EffectiveRank`."""
+
+    figure = staticmethod(functional.rankme)
+
+
+class AlphaReQ(_OfFeatures):
+    """alpha-ReQ, see :func:`solo_dimreg.functional.alpha_req`; arguments as of :class:`EffectiveRank`."""
+
+    figure = staticmethod(functional.alpha_req)
+
+
+class MatrixEntropy(_OfFeatures):
+    """The matrix-based entropy in nats, see :func:`solo_dimreg.functional.matrix_entropy`.
+
+    Args:
+        order: 2, or 1 with eigenvalues.
+        kwargs: As of :class:`EffectiveRank`.
+    """
+
+    def __init__(self, order: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_order(order)
+        self.figure = partial(functional.matrix_entropy, order=order)
+
+
+class Uniformity(_OfFeatures):
+    """Uniformity, see :func:`solo_dimreg.functional.uniformity`; arguments as of :class:`EffectiveRank`."""
+
+    figure = staticmethod(functional.uniformity)
+
+
+class OffDiagonalCorrelation(_OfFeatures):
+    """See :func:`solo_dimreg.functional.off_diagonal_correlation`; arguments as of :class:`EffectiveRank`."""
+
+    figure = staticmethod(functional.off_diagonal_correlation)
+
+
+class MatrixMutualInformation(_OfRows):
+    """I(R;Z) in nats, see :func:`solo_dimreg.functional.matrix_mutual_information`.
+
+    Args:
+        order: 2, or 1 with eigenvalues.
+        kwargs: As of :class:`EffectiveRank`.
+    """
+
+    parts = ("features", "embeddings")
+
+    def __init__(self, order: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_order(order)
+        self.figure = partial(functional.matrix_mutual_information, order=order)
+
+    def update(self, features: Tensor, embeddings: Tensor) -> None:
+        """Adds features (B, D) and embeddings (B, d) of the same samples."""
+        self._add(features, embeddings)
+
+
+def _lidar(first: Tensor, second: Tensor) -> Tensor:
+    return functional.lidar(torch.stack([first, second], dim=1).flatten(0, 1), samples_per_class=2)
+
+
+class _OfViews(_OfRows):
+    parts = ("first", "second")
+
+    def update(self, first: Tensor, second: Tensor) -> None:
+        """Adds features, or embeddings, of two views of the same samples, each of shape (B, D)."""
+        self._add(first, second)
+
+
+class Alignment(_OfViews):
+    """Alignment, see :func:`solo_dimreg.functional.alignment`; arguments as of :class:`EffectiveRank`."""
+
+    figure = staticmethod(functional.alignment)
+
+
+class LiDAR(_OfViews):
+    """LiDAR of both views, see :func:`solo_dimreg.functional.lidar`; arguments as of `EffectiveRank`."""
+
+    figure = staticmethod(_lidar)
