@@ -23,7 +23,8 @@ from torch import Tensor
 
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import rank, world_size
-from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
+from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError
+from solo_dimreg.hosts.scripts import end_script
 
 PATIENCE = 10
 
@@ -121,6 +122,11 @@ class Guard:
         if loss.device.type == "cpu":
             self._look(module, *self.previous)
         self._stop_together(trainer, module)
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """Of an image that cannot be read, say: Hydra would show a traceback."""
+        if isinstance(exception, DimregError) or not trainer.global_step:
+            end_script(exception, "train")
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """A training that ends before the patience does has diverged all the same."""
