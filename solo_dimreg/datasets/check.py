@@ -125,22 +125,24 @@ def name_bad_images(dataset: Any) -> Any:
         inner.loader = partial(_load, inner.loader)
     elif hasattr(inner, "root") and isinstance(getattr(inner, "images", None), list):
         # solo-learn's images without labels, which have no loader that one could exchange
-        inner.__class__ = type(type(inner).__name__, (_Names, type(inner)), {})
+        kind = type(inner)
+        inner.__class__ = type(kind.__name__, (kind,), {"__getitem__": _naming(kind)})
     return dataset
 
 
-class _Names:
-    root: Path
-    images: list[str]
+def _naming(kind: Any) -> Callable[[Any, int], Any]:
+    """The ``__getitem__`` of a data set of images without labels, which names one that cannot be read."""
 
-    def __getitem__(self, index: int) -> Any:
+    def get(dataset: Any, index: int) -> Any:
         try:
-            return super().__getitem__(index)  # type: ignore[misc]
+            return kind.__getitem__(dataset, index)
         except Exception as error:
-            path = self.root / self.images[index]
+            path = dataset.root / dataset.images[index]
             if not (fault := image_fault(path, Found())):
                 raise
             raise ConfigError(f"{path}: {fault}. {LISTS}") from error
+
+    return get
 
 
 def _load(loader: Callable[[str], Any], path: str) -> Any:
