@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -46,12 +47,31 @@ class HostError(DimregError):
     """No usable solo-learn was found, or the one found lacks what was asked for."""
 
 
+def warn(line: str) -> None:
+    """Prints what a user should know and can train without mending, in one line."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def one_line(error: DimregError) -> str:
     """The message; of one that comes from a worker process of a loader, without the traceback before it."""
     text = str(error).strip()
     if not text.startswith("Caught "):
         return text
     return text.splitlines()[-1].partition(": ")[2]
+
+
+def unforeseen(what: str, error: Exception) -> ConfigError:
+    """What solo-learn says, before a first step is done, of a config that we found nothing wrong with.
+
+    Args:
+        what: What it was to do with the config: "build", "train".
+        error: What it raised.
+    """
+    reason = str(error).strip().partition("\n")[0]
+    return ConfigError(
+        f"solo-learn cannot {what} this config ({type(error).__name__}: {reason}). "
+        "HYDRA_FULL_ERROR=1 shows where."
+    )
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -39,10 +39,12 @@ def check_writable(option: str, folder: Path) -> None:
         if not what:
             with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
                 pass  # permissions alone do not tell: the administrator has all, and may not write everywhere
-    except OSError:
+    except (OSError, ValueError):  # ValueError: of a null byte
         what = "cannot be written into"
     if what:
-        raise ConfigError(f"{option}: {str(folder)!r} cannot be used: {str(existing)!r} {what}.")
+        raise ConfigError(
+            f"{option}: {str(folder)!r} cannot be used: {str(existing)!r} {what}; it must be a folder."
+        )
 
 
 @contextmanager

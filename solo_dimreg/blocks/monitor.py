@@ -85,7 +85,7 @@ def monitor_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
     metrics, known = settings["metrics"], {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS}
     if isinstance(metrics, str) or not isinstance(metrics, list | tuple) or not metrics:
         raise ConfigError(
-            f"monitor.metrics: {metrics!r} is not allowed; give a list of {', '.join(sorted(known))}."
+            f"monitor.metrics: {metrics!r} is not allowed; it must be a list of {', '.join(sorted(known))}."
         )
     for metric in metrics:
         if metric not in known:

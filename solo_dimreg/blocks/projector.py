@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from solo_dimreg.blocks.regularizers import check_keys, parameter_names
+from solo_dimreg.blocks.regularizers import check_keys, key_of, parameter_names
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.nn.normalization import normalization_layer
 
@@ -56,7 +56,7 @@ def _layer(width: int, settings: Mapping[str, Any]) -> nn.Module:
     try:
         return normalization_layer(width, **settings)
     except ValueError as error:
-        raise ConfigError(f"projector: {error}") from error
+        raise ConfigError(f"{key_of('projector', settings, error)}: {error}") from error
 
 
 @torch.no_grad()

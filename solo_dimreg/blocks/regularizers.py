@@ -66,6 +66,12 @@ def check_keys(key: str, given: Mapping[str, Any], valid: set[str]) -> None:
             )
 
 
+def key_of(block: str, options: Mapping[str, Any], error: Exception) -> str:
+    """The key of the option that an error of a constructor begins with; of the block if it names none."""
+    named = [word for word in str(error).split()[:2] if word in options]
+    return f"{block}.{named[0]}" if named else block
+
+
 def _number(key: str, value: Any, integer: bool = False) -> Any:
     kinds = int if integer else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:
@@ -90,7 +96,7 @@ def _build_term(name: str, regularizer: type[nn.Module], options: Mapping[str, A
     try:
         module = regularizer(**merged)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(f"{key_of(key, merged, error)}: {error}") from error
     return Term(module, weight, warmup_epochs, where)
 
 

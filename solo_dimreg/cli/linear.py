@@ -50,7 +50,7 @@ def command(
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
-    from solo_dimreg.running.checks import check_common
+    from solo_dimreg.running.checks import check_linear
     from solo_dimreg.running.evaluation import linear_accuracy
     from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
 
@@ -62,7 +62,7 @@ def command(
         overrides = (*overrides, *other_data(data.expanduser()))
     linear = compose("linear", config_path or folders.get(dataset, dataset), config_name, overrides)
     linear = evaluation_settings(linear, run, overrides)
-    check_common(linear)
+    check_linear(host, linear)
     fit_to_machine(linear)
     result = linear_accuracy(host, run, linear, other_data=data is not None)
     if rank() != 0:

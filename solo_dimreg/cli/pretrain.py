@@ -30,12 +30,12 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     from solo_dimreg.distributed import rank
     from solo_dimreg.hosts import register
     from solo_dimreg.hosts.announce import evaluation_commands
-    from solo_dimreg.running.checks import check_common
+    from solo_dimreg.running.checks import check_settings
     from solo_dimreg.running.settings import compose, fit_to_machine
 
     host = register()
     settings = compose("pretrain", config_path, config_name, overrides)
-    check_common(settings)
+    check_settings(host, settings)  # as it was written: on a CPU much of it becomes another
     fit_to_machine(settings)
     from solo_dimreg.running.pretraining import pretrain
 

@@ -17,6 +17,8 @@ from tqdm import tqdm
 from solo_dimreg.errors import ConfigError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+LISTS = "'solo-dimreg data check' lists all such files."
+CIRCLE = "is a link that leads back to a folder above it, whose images would be taken many times"
 # Pillow cuts the values of these modes off when it makes RGB of them.
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L")
 
@@ -52,6 +54,7 @@ def check_images(folder: Path) -> Found:
             found.faults[path] = fault
         else:
             found.images += 1
+    found.faults |= dict.fromkeys(circles(folder), CIRCLE)
     if not paths:
         raise ConfigError(f"{folder}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return found
@@ -71,6 +74,18 @@ def image_paths(folder: Path) -> Iterator[Path]:
             continue
         seen.add((state.st_dev, state.st_ino))
         yield from (Path(parent, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+
+
+def circles(folder: Path) -> Iterator[Path]:
+    """The links below a folder that lead back to one that they are in, which torchvision follows 40 times."""
+    for parent, folders, _ in os.walk(folder, followlinks=True):
+        above = [Path(parent), *(each for each in Path(parent).parents if each.is_relative_to(folder))]
+        inside = [each.resolve() for each in above]
+        for name in folders[:]:
+            path = Path(parent, name)
+            if path.is_symlink() and any(each.is_relative_to(path.resolve()) for each in inside):
+                folders.remove(name)
+                yield path
 
 
 def image_fault(path: Path, found: Found) -> str:
@@ -108,13 +123,30 @@ def name_bad_images(dataset: Any) -> Any:
         inner = inner.dataset
     if hasattr(inner, "loader"):
         inner.loader = partial(_load, inner.loader)
+    elif hasattr(inner, "root") and isinstance(getattr(inner, "images", None), list):
+        # solo-learn's images without labels, which have no loader that one could exchange
+        kind = type(inner)
+        inner.__class__ = type(kind.__name__, (kind,), {"__getitem__": _naming(kind)})
     return dataset
+
+
+def _naming(kind: Any) -> Callable[[Any, int], Any]:
+    """The ``__getitem__`` of a data set of images without labels, which names one that cannot be read."""
+
+    def get(dataset: Any, index: int) -> Any:
+        try:
+            return kind.__getitem__(dataset, index)
+        except Exception as error:
+            path = dataset.root / dataset.images[index]
+            if not (fault := image_fault(path, Found())):
+                raise
+            raise ConfigError(f"{path}: {fault}. {LISTS}") from error
+
+    return get
 
 
 def _load(loader: Callable[[str], Any], path: str) -> Any:
     try:
         return loader(path)
     except Exception as error:
-        raise ConfigError(
-            f"{path}: {reason(error)}. 'solo-dimreg data check' lists all such files."
-        ) from error
+        raise ConfigError(f"{path}: {reason(error)}. {LISTS}") from error

@@ -14,12 +14,7 @@ from solo_dimreg.functional import matrix_entropy, matrix_mutual_information, un
 from solo_dimreg.functional.decorrelation import mean_off_diagonal
 from solo_dimreg.functional.dimension import mst_dimension, two_nn
 from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
-from solo_dimreg.functional.spectrum import (
-    entropy,
-    power_law_exponent,
-    smoothed_rank,
-    symmetric_eigenvalues,
-)
+from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank, symmetric_eigenvalues
 from solo_dimreg.functional.spread import normalized_sum, self_clustering
 
 # LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.

@@ -57,6 +57,7 @@ class Host(ABC):
     Attributes:
         generation: ``"current"`` or ``"published"``.
         methods: solo-learn's own table ``METHODS``, changed in place by the registration.
+        own_methods: The names that were in it before.
         pl: The Lightning that this solo-learn uses.
         base_method, momentum_method: solo-learn's base classes.
         Method: The base class for methods that are written once for both solo-learns.
@@ -66,6 +67,7 @@ class Host(ABC):
 
     def __init__(self, methods: dict[str, type], base_method: type, momentum_method: type, pl: Any) -> None:
         self.methods = methods
+        self.own_methods = frozenset(methods) - {"base", "linear"}
         self.base_method = base_method
         self.momentum_method = momentum_method
         self.pl = pl
@@ -155,6 +157,11 @@ class Host(ABC):
     def trainable(self) -> list[str]:
         """Names of the methods that can be pretrained: all but solo-learn's base and its linear probe."""
         return sorted(set(self.methods) - {"base", "linear"})
+
+    def terms(self, method: str, block: Mapping[str, Any]) -> dict[str, Any]:
+        """The regularizers of a config's ``regularizers:`` block, and those that the method has anyway."""
+        complete = getattr(self.methods[method], "with_term", dict)
+        return complete(block)
 
     def seed(self, seed: int) -> None:
         """Seeds every generator as solo-learn's scripts do, without Lightning's line about it."""

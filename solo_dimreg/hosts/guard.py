@@ -22,8 +22,9 @@ from torch import Tensor
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.blocks.stopping import is_lost_process, let_processes_end, most, stop
 from solo_dimreg.distributed import world_size
-from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
+from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError
 from solo_dimreg.hosts.saving import Saving, all_finite
+from solo_dimreg.hosts.scripts import end_script
 
 PATIENCE = 10
 
@@ -161,8 +162,12 @@ class Guard:
         return self.saving.kept if self.saving else None
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """Says in a line that another process has ended, in place of the traceback of what waited for it."""
+        """Says in a line what solo-learn's script would show a traceback of: of an image that cannot be read,
+        or of another process that has ended.
+        """
         if not is_lost_process(exception):
+            if isinstance(exception, DimregError) or not trainer.global_step:
+                end_script(exception, "train")
             return
         for logger in trainer.loggers:
             logger.finalize("failed")

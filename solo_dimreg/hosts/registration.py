@@ -93,11 +93,15 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
 
     class WithLDReg(method):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            block = host.read_block(args, kwargs, "regularizers") or {}
-            own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
-            if isinstance(block, Mapping) and isinstance(own, Mapping | None):
-                block = {**block, "ldreg": {**defaults, **(own or {})}}
+            block = self.with_term(host.read_block(args, kwargs, "regularizers") or {})
             super().__init__(*args, **host.write_block(args, kwargs, "regularizers", block))
+
+        @staticmethod
+        def with_term(block: Any) -> Any:
+            own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
+            if not isinstance(block, Mapping) or not isinstance(own, Mapping | None):
+                return block  # refused by those who read it
+            return {**block, "ldreg": {**defaults, **(own or {})}}
 
     WithLDReg.__name__ = WithLDReg.__qualname__ = f"{prefix}{method.__name__}"
     return WithLDReg

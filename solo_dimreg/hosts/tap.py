@@ -26,6 +26,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts.announce import make_announcer
 from solo_dimreg.hosts.guard import divergence_settings, make_guard
 from solo_dimreg.hosts.late_buffers import LateBuffers
+from solo_dimreg.hosts.scripts import one_line_in_scripts
 from solo_dimreg.nn import DecorrelatedBatchNorm
 
 if TYPE_CHECKING:
@@ -117,7 +118,11 @@ class EmbeddingTap:
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with one_line_in_scripts("build"):
+            super().__init__(*args, **kwargs)
+            self._fit_in()
+
+    def _fit_in(self) -> None:
         module: Any = self
         wanted = [name for name, term in module.regularizers.items() if term.where == "embeddings"]
         if wanted and find_projector(module) is None:
@@ -138,6 +143,10 @@ class EmbeddingTap:
     def on_fit_start(self) -> None:
         """Refuses groups that the batch cannot whiten."""
         super().on_fit_start()  # type: ignore[misc]
+        with one_line_in_scripts("train"):
+            self._check_groups()
+
+    def _check_groups(self) -> None:
         module: Any = self
         batch = module.batch_size * module.trainer.world_size
         for layer in module.modules():

@@ -19,7 +19,8 @@ from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
-from solo_dimreg.running.checks import check_data, check_full_batch, check_linear
+from solo_dimreg.running.checks import check_linear
+from solo_dimreg.running.data import check_data, check_full_batch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

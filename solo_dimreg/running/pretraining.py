@@ -13,11 +13,13 @@ from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
 from solo_dimreg.datasets.check import name_bad_images
-from solo_dimreg.errors import ConfigError, DimregError
-from solo_dimreg.files import checkpoint_epoch
+from solo_dimreg.errors import ConfigError, DimregError, unforeseen, warn
+from solo_dimreg.files import check_writable, checkpoint_epoch
 from solo_dimreg.hosts import Host, base_name, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable
-from solo_dimreg.running.checks import check_full_batch, check_pretraining
+from solo_dimreg.running.agreement import idle_settings
+from solo_dimreg.running.checks import check_pretraining
+from solo_dimreg.running.data import check_full_batch
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
@@ -38,6 +40,11 @@ def pretrain(settings: DictConfig) -> Path | None:
     """
     host = register()
     check_pretraining(host, settings)
+    if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv lies beside the checkpoints
+        check_writable("checkpoint.dir", _run_folder(settings).parent)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in idle_settings(host, settings):
+            warn(line)
     host.seed(settings.get("seed", 5))
     try:
         arguments = host.pretraining_arguments(settings)
@@ -47,11 +54,7 @@ def pretrain(settings: DictConfig) -> Path | None:
     except DimregError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"solo-learn cannot build {settings.method!r} from this config ({type(error).__name__}: "
-            f"{reason}). HYDRA_FULL_ERROR=1 shows where."
-        ) from error
+        raise unforeseen("build", error) from error
     if find_backbone(settings.backbone.name) is not None:
         sizes = {augmentation.crop_size for augmentation in settings.augmentations}
         check_input_sizes(settings.backbone.name, host.backbone(method), sizes)
@@ -66,11 +69,18 @@ def pretrain(settings: DictConfig) -> Path | None:
     checkpointer = None
     if settings.get("checkpoint", {}).get("enabled", False):
         checkpointer = host.checkpointer(arguments, _run_folder(settings))
-    trainer = _trainer(
-        host, settings, [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
-    )
+    callbacks = [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
+    try:
+        trainer = _trainer(host, settings, callbacks)
+    except Exception as error:
+        raise unforeseen("make the trainer of", error) from error
     resumed = _resume_from(host, settings, arguments)
-    trainer.fit(method, **data, ckpt_path=resumed)
+    try:
+        trainer.fit(method, **data, ckpt_path=resumed)
+    except Exception as error:
+        if trainer.global_step or isinstance(error, DimregError):
+            raise
+        raise unforeseen("train", error) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(gt=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Batches = Annotated[int, Field(ge=0)] | Share  # a number of them, or a part
-Options = dict[str, Any] | None
-
-Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "ipu"]
-# fmt: off
-Precision = Literal[
-    16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true",
-    "64-true", "transformer-engine", "transformer-engine-float16",
-]
-Strategy = Literal[
-    "auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "deepspeed", "deepspeed_stage_1",
-    "deepspeed_stage_2", "deepspeed_stage_3", "ddp_find_unused_parameters_true",
-    "ddp_find_unused_parameters_false", "single_device", "deepspeed_stage_1_offload",
-    "deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme",
-    "fsdp_cpu_offload", "fsdp_native", "ddp_sharded", "ddp_sharded_spawn", "ddp2", "horovod", "bagua",
-    "ddp_sharded_find_unused_parameters_false", "model_parallel", "single_xla", "xla", "xla_fsdp",
-]
-# fmt: on
-
-
-class Block(BaseModel):
-    """A mapping of settings, none of which may be misspelt."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+from solo_dimreg.running.schema_trainer import (
+    BelowOne,
+    Block,
+    Count,
+    Finite,
+    NotNegative,
+    Options,
+    Part,
+    Positive,
+    Share,
+    TrainerSettings,
+    Whole,
+)
 
 
 class Chance(Block):
@@ -66,24 +47,24 @@ class RandomResizedCrop(Block):
     @model_validator(mode="after")
     def _ordered(self) -> RandomResizedCrop:
         if self.crop_min_scale > self.crop_max_scale:
-            raise ValueError("crop_min_scale must not be above crop_max_scale")
+            raise ValueError("so that crop_min_scale <= crop_max_scale")
         return self
 
 
 class View(Block):
     """A kind of crop."""
 
-    rrc: RandomResizedCrop | None = None
-    color_jitter: ColorJitter | None = None
-    grayscale: Chance | None = None
-    gaussian_blur: Chance | None = None
-    solarization: Chance | None = None
-    equalization: Chance | None = None
-    horizontal_flip: Chance | None = None
-    crop_size: Count
+    crop_size: Annotated[int, Field(ge=1, le=4096)]
     num_crops: Count
-    mean: list[Finite] | None = None
-    std: list[Positive] | None = None
+    rrc: RandomResizedCrop
+    color_jitter: ColorJitter
+    grayscale: Chance
+    gaussian_blur: Chance
+    solarization: Chance
+    equalization: Chance | None = None
+    horizontal_flip: Chance
+    mean: Annotated[list[Finite], Field(min_length=3, max_length=3, default_factory=list)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3, default_factory=list)]
 
 
 class Backbone(Block):
@@ -100,11 +81,18 @@ class Data(Block):
     train_path: str
     val_path: str | None = None
     format: str | None = None
-    num_workers: Whole = 4
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 4
     no_labels: bool = False
-    fraction: Annotated[float, Field(le=1)] = -1
+    fraction: float = -1
     augmentations: Options = None
     check: bool = False
+
+    @field_validator("fraction")
+    @classmethod
+    def _share(cls, value: float) -> float:
+        if value != -1 and not 0 < value < 1:
+            raise ValueError("above 0 and below 1, or -1 for all images")
+        return value
 
 
 class Optimizer(Block):
@@ -130,8 +118,9 @@ class OptimizerOptions(Block):
     clip_lr: bool = False
     exclude_bias_n_norm: bool = False
     eps: NotNegative = 1e-8
-    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2, default_factory=list)]
     amsgrad: bool = False
+    decoupled_weight_decay: bool = False
     maximize: bool = False
     foreach: bool | None = None
     fused: bool | None = None
@@ -156,6 +145,12 @@ class Momentum(Block):
     base_tau: Share = 0.99
     final_tau: Share = 1.0
     classifier: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Momentum:
+        if self.base_tau > self.final_tau:
+            raise ValueError("so that base_tau <= final_tau")
+        return self
 
 
 class Checkpoint(Block):
@@ -191,6 +186,14 @@ class KnnEval(Block):
     distance_func: Literal["euclidean", "cosine"] = "euclidean"
 
 
+class AutoUmap(Block):
+    """solo-learn's plot of the features."""
+
+    enabled: bool = False
+    dir: str | None = None
+    frequency: Count = 1
+
+
 class Performance(Block):
     """Of the current solo-learn."""
 
@@ -204,26 +207,11 @@ class Dali(Block):
     encode_indexes_into_labels: bool = False
 
 
-class Common(Block):
+class Common(TrainerSettings):
     """What a pretraining and a linear config share; the trainer's own settings are allowed besides."""
 
     name: str = ""
     method: str = ""
-    seed: Whole | None = None
-    max_epochs: Count
-    devices: Any
-    num_nodes: Count = 1
-    accelerator: Accelerator | None = "auto"
-    strategy: Strategy | None = None
-    precision: Precision | None = 32
-    sync_batchnorm: bool = False
-    accumulate_grad_batches: Count | None = None
-    gradient_clip_val: NotNegative | None = None
-    limit_train_batches: Batches | None = None
-    limit_val_batches: Batches | None = None
-    check_val_every_n_epoch: Count | None = None
-    log_every_n_steps: Whole | None = 50
-    max_steps: Annotated[int, Field(ge=-1)] = -1
     backbone: Backbone
     data: Data
     optimizer: Optimizer
@@ -233,10 +221,10 @@ class Common(Block):
     wandb: Wandb | None = None
     performance: Performance | None = None
     dali: Dali | None = None
-    auto_umap: Options = None
+    auto_umap: AutoUmap | None = None
     resume_from_checkpoint: str | None = None
     debug_augmentations: bool = False
-    extra_keys: list[str] = []
+    extra_keys: Annotated[list[str], Field(default_factory=list)]
 
 
 class Pretraining(Common):

@@ -79,6 +79,8 @@ def fit_to_machine(settings: DictConfig) -> None:
     if wanted != "cpu" and (wanted != "auto" or devices > 1):
         print(f"No GPU here: accelerator {wanted} becomes cpu, on one device, in 32 bits.", file=sys.stderr)
         devices = 1
+    elif (precision := settings.get("precision", 32)) not in (32, "32", "32-true"):
+        print(f"No GPU here: precision {precision} becomes 32.", file=sys.stderr)
     settings.accelerator = "cpu"
     settings.devices = str(devices)
     settings.strategy = "ddp" if settings.devices != "1" else "auto"

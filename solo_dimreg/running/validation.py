@@ -22,6 +22,23 @@ IDLE_OPTIONS = {"base_tau_momentum", "final_tau_momentum", "momentum_classifier"
 # Of method_kwargs, which every method names as it likes: ranges by the kind of name.
 SIZES = ("_dim", "_size", "_iters", "num_prototypes", "_depth", "num_heads", "num_groups")
 
+# What pydantic says of a wrong value, as our other messages say it.
+WORDS = {
+    "greater than or equal to": ">=",
+    "less than or equal to": "<=",
+    "greater than": ">",
+    "less than": "<",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "a mapping of settings",
+    "a valid list": "a list",
+    "a valid string": "text",
+    "List should have at least": "a list of at least",
+    "List should have at most": "a list of at most",
+    " after validation": "",
+}
+
 
 def check_schema(settings: Mapping[str, Any], schema: type[Common], allowed: set[str]) -> None:
     """Refuses unknown keys, wrong types and values out of range, at every level.
@@ -86,8 +103,10 @@ def _fields(schema: Any, path: list[str]) -> list[str]:
 
 def _wrong(key: str, fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
-        return f"{key}: is missing from the config."
+        return f"{key}: is missing from the config; it must be there."
     says = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    for theirs, ours in WORDS.items():
+        says = says.replace(theirs, ours)
     return f"{key}: {fault['input']!r} is not allowed; it must be {says}."
 
 
@@ -133,6 +152,10 @@ def _check_method_options(options: Mapping[str, Any]) -> None:
                 and not (usable and math.isfinite(number) and number > 0)
             ):
                 wanted = "a number > 0"
+            elif name.endswith(("weight", "lamb")) and not (usable and math.isfinite(number) and number >= 0):
+                wanted = "a number >= 0"
+            elif name == "mask_ratio" and not (usable and 0 < number < 1):
+                wanted = "a number above 0 and below 1"
             else:
                 continue
             raise ConfigError(f"method_kwargs.{name}: {value!r} is not allowed; it must be {wanted}.")
@@ -174,4 +197,8 @@ def check_method_keys(host: Host, name: str, options: Mapping[str, Any]) -> None
             raise ConfigError(
                 f"method_kwargs.{key}: unknown key (value {value!r}) of {name}.{nearest(key, valid)} "
                 f"Valid: {', '.join(sorted(valid))}."
+            )
+        if isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(
+                f"method_kwargs.{key}: {value!r} is not allowed; it must be a number, true or false."
             )

@@ -277,7 +277,7 @@ def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pyte
         ({"max_samples": 2.5}, r"monitor.max_samples: 2.5 is not allowed"),
         ({"on": "test"}, r"monitor.on: Unknown place 'test'.*train, val"),
         ({"metrics": ["lidd"]}, r"monitor.metrics: Unknown metric 'lidd'. Did you mean 'lid'"),
-        ({"metrics": "lid"}, r"monitor.metrics: 'lid' is not allowed; give a list"),
+        ({"metrics": "lid"}, r"monitor.metrics: 'lid' is not allowed; it must be a list"),
         ({"metrics": []}, r"monitor.metrics: \[\] is not allowed"),
         ({"metrics": ["lidar"], "on": "val"}, r"monitor.metrics: 'lidar' needs two views, which on: train"),
         ([1], r"monitor: \[1\] is not a mapping"),

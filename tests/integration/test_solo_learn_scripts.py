@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from support import config
+
+from solo_dimreg.hosts.scripts import _Script
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("SOLO_LEARN"), reason="needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>"
@@ -129,3 +135,108 @@ def test_a_sweep_over_seeds_side_by_side(solo_learn_clone: Path, few_digits: Pat
     assert run.returncode == 0, run.stderr[-3000:]
     arguments = tmp_path.glob("trained_models/ldreg_simclr/*/args.json")
     assert sorted(json.loads(file.read_text())["seed"] for file in arguments) == [1, 2]
+
+
+@pytest.fixture
+def pretrain_here(
+    solo_learn_clone: Path,
+    few_digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> Any:
+    """Runs main_pretrain.py in this process, in an empty folder; returns its status and what it said."""
+
+    def run(changes: dict[str, Any]) -> tuple[int, list[str]]:
+        settings = config("simclr", str(few_digits / "train"), optimizer={
+            "name": "sgd", "batch_size": 32, "lr": 0.1, "classifier_lr": 0.1, "weight_decay": 0.0,
+        }, wandb={"enabled": False})  # fmt: skip
+        for key, value in changes.items():
+            OmegaConf.update(settings, key, value, force_add=True, merge=False)
+        folder = tmp_path / "configs"
+        folder.mkdir()
+        head = (
+            "defaults: [_self_, override hydra/hydra_logging: disabled, override hydra/job_logging: disabled]"
+        )
+        body = OmegaConf.to_yaml({**settings, "hydra": {"output_subdir": None, "run": {"dir": "."}}})
+        (folder / "case.yaml").write_text(f"{head}\n{body}")
+        path = str(solo_learn_clone / "main_pretrain.py")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [path, "--config-path", str(folder), "--config-name", "case"])
+        for name in ("watched", "asks"):  # of this process, which runs other tests too
+            monkeypatch.setattr(_Script, name, False)
+        status: Any = 0
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as exit_:
+            status = exit_.code
+        return status, capfd.readouterr().err.splitlines()
+
+    return run
+
+
+# Found where the data is loaded or the network is built: after a warning or two of solo-learn's.
+TRAINED = "solo-learn cannot train this config (AssertionError: Input height (32) doesn't match model (224)"
+BUILT = (TRAINED, "optimizer.batch_size", "projector.num_groups")
+MONITOR = {"monitor": {"on": "train"}}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({**MONITOR, "optimizer.lrr": 1}, "optimizer.lrr"),
+    ({**MONITOR, "data.foo": 1}, "data.foo"),
+    ({**MONITOR, "max_epochs": 0}, "max_epochs"),
+    ({**MONITOR, "seed": "a"}, "seed"),
+    ({**MONITOR, "devices": 1}, "devices"),
+    ({**MONITOR, "accelerator": "cud"}, "accelerator"),
+    ({**MONITOR, "scheduler.name": "step"}, "scheduler.lr_decay_steps"),
+    ({**MONITOR, "data.train_path": "/nowhere"}, "data.train_path"),
+    ({**MONITOR, "optimizer.batch_size": 5000}, "optimizer.batch_size"),
+    ({**MONITOR, "augmentations.0.num_crops": 3}, "augmentations"),
+    ({**MONITOR, "method_kwargs.temprature": 1}, "method_kwargs.temprature"),
+    ({"method": "ldreg_simclrr"}, "method"),
+    ({"method": "ldreg_simclr", "momentum.base_tau": 2}, "momentum.base_tau"),
+    ({"regularizers.ldreg.k": 32}, "regularizers.ldreg.k"),
+    ({"regularizers.ldreg.weigth": 1}, "regularizers.ldreg.weigth"),
+    ({"backbone.name": "timm/resnet1x"}, "backbone.name"),
+    ({"projector.num_groups": 3}, "projector.num_groups"),
+    ({"divergence.patience": 0}, "divergence.patience"),
+    ({"extra_keys": ["bar"], "foo": 1}, "foo"),
+    ({**MONITOR, "accelerator": "tpu"}, "solo-learn cannot make the trainer of this config"),
+    ({**MONITOR, "backbone": {"name": "vit_tiny"}}, TRAINED),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG, ids=[str(list(c.values())[-1]) for c, _ in WRONG])
+def test_a_config_of_ours_that_cannot_work_ends_the_script_in_one_line(
+    pretrain_here: Any, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    status, lines = pretrain_here(changes)
+    (line,) = (line for line in lines if line.startswith("error: "))
+    assert status == 2 and line.startswith(f"error: {says}"), line
+    assert not any("Traceback" in each for each in lines)
+    assert lines == [line] or says in BUILT, lines
+    assert [each.name for each in tmp_path.iterdir()] in (["configs"], ["configs", "lightning_logs"])
+
+
+def test_a_config_without_a_word_of_ours_runs_whatever_is_in_it(pretrain_here: Any, tmp_path: Path) -> None:
+    odd = {"optimizer.lrr": 1, "foo.bar": "x", "checkpoint.freq": 0, "regularizer": {}, "seed": -1}
+    status, lines = pretrain_here({**odd, "limit_train_batches": 1, "checkpoint.enabled": True})
+    assert status == 0, lines
+    assert [line for line in lines if line.startswith("warning: ")] == [
+        "warning: regularizer: unknown block, which nothing reads. Did you mean 'regularizers'?"
+    ]
+    assert list((tmp_path / "trained_models").rglob("*.ckpt"))
+
+
+def test_a_bad_image_is_named_from_a_worker_of_the_script(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    images = shutil.copytree(few_digits, tmp_path / "images")
+    for path in list((images / "train" / "3").iterdir()):
+        path.write_text("no image")
+    folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
+    overrides = ("data.val_path=null", *on_digits(images), "data.num_workers=2", "optimizer.batch_size=110")
+    command = [sys.executable, str(solo_learn_clone / "main_pretrain.py"), "--config-path", str(folder)]
+    command += ["--config-name", "ldreg_simclr", *ON_CPU, *overrides, "regularizers.ldreg.warmup_epochs=0"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert run.returncode == 2 and "Traceback" not in run.stderr, run.stderr[-3000:]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {images}/train/3/"), run.stderr[-3000:]

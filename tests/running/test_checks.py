@@ -15,7 +15,8 @@ from support import config, train_steps
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host
-from solo_dimreg.running.checks import check_data, check_full_batch, check_pretraining
+from solo_dimreg.running.checks import check_pretraining
+from solo_dimreg.running.data import check_data, check_full_batch
 from solo_dimreg.running.evaluation import evaluation_transforms, extract_splits, linear_accuracy
 from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.settings import compose, evaluation_settings, find_config_folder, fit_to_machine

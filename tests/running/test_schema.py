@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from support import config
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, plain
+from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_linear, check_pretraining
+from solo_dimreg.running.data import check_full_batch
+from solo_dimreg.running.scripts import ScriptChecks
 from solo_dimreg.running.settings import compose
 
 NAN, INF = float("nan"), float("inf")
@@ -138,6 +143,13 @@ MISSPELT = {
     "projector.normalisation": "normalization",
     "regularizer.ldreg.weight": "regularizers",
 }
+# Of which another setting is as much to blame: they are named by the block of both.
+PAIRS: dict[tuple[str, float], str] = {
+    (f"{CROP}.num_crops", 1): "augmentations",
+    (f"{CROP}.num_crops", 3): "augmentations",
+    (f"{CROP}.rrc.crop_max_scale", 0.01): f"{CROP}.rrc",
+}
+REMEDY = re.compile(r"must be |Did you mean |Valid: |make it smaller")
 CASES = [(key, value) for key, values in WRONG.items() for value in values]
 
 
@@ -151,8 +163,6 @@ def with_setting(few_digits: Path, key: str, value: Any) -> DictConfig:
 
 
 def refusal(host: Host, settings: DictConfig) -> str:
-    from solo_dimreg.running.checks import check_full_batch
-
     with pytest.raises(ConfigError) as error:
         check_pretraining(host, settings)
         check_full_batch(settings, 120)
@@ -161,31 +171,40 @@ def refusal(host: Host, settings: DictConfig) -> str:
     return message
 
 
+def names_fault(message: str, key: str, value: Any) -> bool:
+    """Whether a message names the whole key, the value, and what would be right."""
+    key = PAIRS.get((key, value) if isinstance(value, int | float) else ("", 0), key)
+    starts = (f"{key}: ", f"{key}.0: ") if isinstance(value, list) else f"{key}: "  # of a list, or its item
+    shown = value[0] if value and isinstance(value, list) and repr(value) not in message else value
+    value_there = value is None or repr(shown) in message or str(shown) in message
+    return message.startswith(starts) and value_there and bool(REMEDY.search(message))
+
+
 def test_there_are_as_many_cases_as_were_asked_for() -> None:
     assert len(CASES) + len(MISSPELT) >= 250
 
 
 @pytest.mark.parametrize(("key", "value"), CASES, ids=[f"{key}={value}" for key, value in CASES])
-def test_wrong_values_are_refused_with_key_and_value(
+def test_wrong_values_are_refused_with_key_value_and_remedy(
     host: Host, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = refusal(host, with_setting(few_digits, key, value))
-    named = [part for part in key.split(".") if not part.isdigit()]
-    assert named[0] in message.partition(":")[0], message
-    if value is not None and not isinstance(value, list):
-        assert str(value) in message, message
+    assert names_fault(message, key, value), message
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("key", "meant"), MISSPELT.items())
 def test_unknown_keys_are_refused_with_the_nearest(
-    host: Host, few_digits: Path, key: str, meant: str
+    host: Host, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, meant: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     message = refusal(host, with_setting(few_digits, key, 0.123))
-    assert "unknown" in message and key.split(".")[-1 if "regularizer." not in key else 0] in message, message
-    if meant:
-        assert f"Did you mean {meant!r}" in message, message
+    if key.startswith("regularizer."):  # the block itself is misspelt
+        key = "regularizer"
+    assert names_fault(message, key, 0.123) and "unknown key" in message, message
+    assert not meant or f"Did you mean {meant!r}" in message, message
+    assert not list(tmp_path.iterdir())
 
 
 def test_keys_can_be_allowed(host: Host, few_digits: Path) -> None:
@@ -231,26 +250,94 @@ def test_linear_configs_are_checked_too(host: Host, key: str, value: Any, words:
         check_linear(host, settings)
 
 
+# Of every kind one, as it is typed; of settings that do not go together too.
+TYPED: dict[str, str] = {
+    "+optimizer.lrr=1": "optimizer.lrr",
+    "max_epochs=-1": "max_epochs",
+    "method_kwargs.temperature=0": "method_kwargs.temperature",
+    "checkpoint.dir=/proc/x": "checkpoint.dir",
+    "checkpoint.dir=a_file": "checkpoint.dir",
+    "name=a/../../b": "name",
+    "name=${nowhere}": "name",
+    "accelerator=cud": "accelerator",
+    "precision=fp16": "precision",
+    "strategy=dpp": "strategy",
+    "sync_batchnorm=yess": "sync_batchnorm",
+    "devices=[0,0]": "devices",
+    "+limit_train_batches=0": "limit_train_batches",
+    "+limit_train_batches=0.001": "limit_train_batches",
+    "+max_steps=-3": "max_steps",
+    "+profiler=fast": "profiler",
+    "seed=4294967296": "seed",
+    "optimizer=null": "optimizer",
+    "scheduler.name=step": "scheduler.lr_decay_steps",
+    "optimizer.name=lars +optimizer.kwargs.foo=1": "optimizer.kwargs.foo",
+    "optimizer.name=sgd +optimizer.kwargs={nesterov:True,momentum:0.0}": "optimizer.kwargs",
+    "optimizer.name=adam +optimizer.kwargs={foreach:True,fused:True}": "optimizer.kwargs",
+    "+regularizers.ldreg.k=16": "regularizers.ldreg.k",
+    "+monitor.metrics=lid": "monitor.metrics",
+    "method=byol +momentum={base_tau:0.9,final_tau:0.5}": "momentum",
+    "method=mocov2plus +method_kwargs.queue_size=50": "method_kwargs.queue_size",
+    "data.val_path=nowhere": "data.val_path",
+    "data.format=h5": "data.format",
+    "+data.fraction=0": "data.fraction",
+    "+callback=1": "callback",
+}
+
+
+@pytest.mark.parametrize("typed", TYPED)
 def test_the_command_line_ends_with_one_line_and_nothing_written(
-    here: Any, few_digits: Path, tmp_path: Path
+    here: Any, few_digits: Path, tmp_path: Path, typed: str
 ) -> None:
+    (tmp_path / "a_file").touch()
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    for override in (
-        "+optimizer.lrr=1",
-        "max_epochs=-1",
-        "method_kwargs.temperature=0",
-        "checkpoint.dir=/proc/x",
-    ):
-        done = here("pretrain", "-cp", "digits", "-cn", "simclr", *paths, override)
-        (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-        assert done.returncode == 2 and override.split("=")[0].lstrip("+") in line and not done.stdout
-    assert not list(tmp_path.iterdir())
+    overrides = [("++" if each.startswith("seed") else "") + each for each in typed.split()]
+    began = time.perf_counter()
+    done = here("pretrain", "-cp", "digits", "-cn", "simclr", *paths, "optimizer.batch_size=16", *overrides)
+    print(f"{typed}: {time.perf_counter() - began:.2f} s")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"error: {TYPED[typed]}: ") and REMEDY.search(line), line
+    assert not done.stdout and [each.name for each in tmp_path.iterdir()] == ["a_file"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scheduler": {"name": "warmup_cosine", "warmup_epochs": 3}}, "scheduler.warmup_epochs: 3"),
+        ({"regularizers": {"ldreg": {"warmup_epochs": 4}}}, "regularizers.ldreg.warmup_epochs: 4"),
+        ({"method": "ldreg_simclr"}, "regularizers.ldreg.warmup_epochs: 10"),
+        (
+            {"method": "ldreg_mocov2plus", "regularizers": {"ldreg": {"warmup_epochs": 0}}},
+            "regularizers.ldreg.k: 128, the default of ldreg_mocov2plus",
+        ),
+        ({"regularizers": {"ldreg": {"k": 15, "warmup_epochs": 2}}}, ""),
+        ({"devices": "2", "regularizers": {"ldreg": {"k": 31, "warmup_epochs": 2}}}, ""),
+    ],
+)
+def test_what_a_training_is_too_short_or_too_small_for_is_said(
+    host: Host, few_digits: Path, changes: dict[str, Any], says: str
+) -> None:
+    settings = config("simclr", str(few_digits / "train"), max_epochs=3)
+    settings.update(changes)
+    settings.method_kwargs = {}
+    check_pretraining(host, settings)
+    lines = list(idle_settings(host, settings))
+    assert len(lines) == bool(says) and all(line.startswith(says) for line in lines), lines
+
+
+def test_neighbours_are_counted_over_all_processes(host: Host, few_digits: Path) -> None:
+    settings = with_setting(few_digits, "regularizers.ldreg.k", 64)
+    settings.devices, settings.num_nodes = [0, 1], 2
+    assert "k: 64 is not allowed; it must be at most 63" in refusal(host, settings)
+    settings.regularizers.ldreg.k = 63
+    check_pretraining(host, settings)
 
 
 def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (clone := os.environ.get("SOLO_LEARN")):  # the published one comes without its scripts
         pytest.skip("needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>")
     monkeypatch.setattr("solo_dimreg.running.checks.check_data", lambda *args, **kwargs: None)
+    on_cpu = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precision": 32}
     passed = 0
     for path in sorted(Path(clone, "scripts", "pretrain").rglob("*.yaml")):
         content = yaml.safe_load(path.read_text())
@@ -264,5 +351,12 @@ def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: 
         if plain(settings).get("data", {}).get("train_path") is None:
             continue
         check_pretraining(host, settings)
+        settings.update(on_cpu)
+        in_script = (
+            ScriptChecks()
+        )  # as in main_pretrain.py: without a word of ours it is none of our business
+        assert not in_script.config(settings)
+        settings.monitor = {}
+        assert in_script.config(settings)
         passed += 1
     assert passed >= 30

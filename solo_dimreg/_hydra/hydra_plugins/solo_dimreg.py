@@ -22,9 +22,13 @@ class SoloDimregSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra once, before it composes the config."""
         if "solo.methods" in sys.modules:
+            from solo_dimreg.hosts.scripts import watch_script
             from solo_dimreg.hydra_plugin import extend
+            from solo_dimreg.running.scripts import ScriptChecks
 
             extend(search_path)
+            checks = ScriptChecks()
+            watch_script(checks.config, checks.images)
             os.environ[REGISTERED] = "1"
 
 

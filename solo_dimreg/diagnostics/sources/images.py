@@ -16,7 +16,7 @@ from torchvision.transforms import Compose
 
 from solo_dimreg.datasets.check import IMAGE_SUFFIXES
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.running.checks import check_image_folder
+from solo_dimreg.running.data import check_image_folder
 
 
 @dataclass(frozen=True)

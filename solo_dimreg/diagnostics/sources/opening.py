@@ -157,7 +157,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
 
 
 def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset:
-    from solo_dimreg.running.checks import check_data
+    from solo_dimreg.running.data import check_data
 
     settings = run.settings
     if settings.data.get("format") == "dali":

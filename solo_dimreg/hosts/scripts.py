@@ -1,0 +1,114 @@
+"""solo-learn's own ``main_pretrain.py``, unmodified: what we look at in it, and how a fault ends it.
+
+The script has imported what it calls before Hydra imports us, so that the names in the running script itself
+are the ones to replace. Another program, our own commands among them, has none of them and is left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig
+
+from solo_dimreg.datasets.check import name_bad_images
+from solo_dimreg.errors import DimregError, one_line, unforeseen
+
+# What main_pretrain.py calls, by its name there, and the module that solo-learn has it in.
+PARSER = ("parse_cfg", "solo.args.pretrain")
+IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
+LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
+
+
+class _Script:
+    """Whether a script is watched, and whether its config asks for us."""
+
+    watched = asks = False
+
+
+def watch_script(check: Callable[[DictConfig], bool], look: Callable[[Any], Any]) -> None:
+    """Lets ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
+
+    That is before it seeds, adds defaults of its own to the config, builds the method or looks at a file.
+    From then on its data sets name an image that they cannot read, too.
+
+    Args:
+        check: Called with the config as it was composed; a ``DimregError`` ends the script. Returns whether
+            the config asks for us: only then is any other fault before the first step shown in one line.
+        look: Called with the data set of the training.
+    """
+    parse = _of_script(*PARSER)
+    if parse is None:
+        return
+    _Script.watched = True
+
+    @wraps(parse)
+    def checked(cfg: DictConfig) -> DictConfig:
+        with one_line_in_scripts("read"):
+            _Script.asks = check(cfg)
+            return parse(cfg)
+
+    def name_and_look(dataset: Any) -> Any:
+        with one_line_in_scripts("train on"):
+            return look(name_bad_images(dataset))
+
+    _replace(PARSER, checked)
+    _change_result(IMAGES, name_and_look)
+    _change_result(LABELLED, lambda loaders: [name_bad_images(each.dataset) and each for each in loaders])
+
+
+@contextmanager
+def one_line_in_scripts(what: str) -> Iterator[None]:
+    """Ends ``main_pretrain.py`` with one line and a status, where Hydra would show a traceback.
+
+    Elsewhere errors are raised, for those who have called us.
+
+    Args:
+        what: What was to be done with the config, for an error that is none of ours.
+    """
+    try:
+        yield
+    except Exception as error:
+        end_script(error, what)
+        raise
+
+
+def end_script(error: BaseException, what: str) -> None:
+    """Ends ``main_pretrain.py`` for an error, if it is what runs, and the error ours or the config for us."""
+    if _Script.watched and isinstance(error, DimregError):
+        end(error)
+    if _Script.asks and isinstance(error, Exception):
+        end(unforeseen(what, error))
+
+
+def end(error: DimregError) -> NoReturn:
+    """Ends the process with one line and the error's status."""
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    raise SystemExit(error.status) from error
+
+
+def _of_script(name: str, module: str) -> Callable[..., Any] | None:
+    """What the running script has under this name, if it is solo-learn's and not yet replaced."""
+    found = getattr(sys.modules["__main__"], name, None)
+    if getattr(found, "__module__", None) != module or hasattr(found, "__wrapped__"):
+        return None
+    return found
+
+
+def _replace(what: tuple[str, str], function: Callable[..., Any]) -> None:
+    setattr(sys.modules["__main__"], what[0], function)
+
+
+def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:
+    function = _of_script(*what)
+    if function is None:
+        return
+
+    @wraps(function)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        return change(function(*args, **kwargs))
+
+    _replace(what, changed)

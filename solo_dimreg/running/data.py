@@ -1,0 +1,148 @@
+"""Refuses data that cannot be trained on, before anything is built."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.datasets.check import CIRCLE, IMAGE_SUFFIXES, check_images, circles
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.hosts import device_count
+
+FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")
+DATASETS = ("cifar10", "cifar100", "stl10", *FOLDER_DATASETS)
+H5_DATASETS = ("imagenet", "imagenet100")
+FORMATS = ("image_folder", "h5", "dali")
+
+
+def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None:
+    """Refuses a name that is not among ``valid``.
+
+    Raises:
+        ConfigError: names the key, the value and the nearest valid name.
+    """
+    value = OmegaConf.select(settings, key)
+    if value not in valid:
+        raise ConfigError(f"{key}: {unknown('name', str(value), valid)}")
+
+
+def check_data(settings: DictConfig, need_val: bool) -> None:
+    """Refuses data that is not there.
+
+    Raises:
+        ConfigError: a missing path, an empty class folder, or a format that cannot work here.
+    """
+    data = settings.data
+    check_choice(settings, "data.dataset", DATASETS)
+    data_format = data.get("format", "image_folder")
+    if data_format not in FORMATS:
+        raise ConfigError(f"data.format: {unknown('format', str(data_format), FORMATS)}")
+    if data_format == "h5" and data.dataset not in H5_DATASETS:
+        raise ConfigError(
+            f"data.format: 'h5' is not allowed for {data.dataset!r}; it must be image_folder, or "
+            f"data.dataset one of {', '.join(H5_DATASETS)}."
+        )
+    if data_format == "dali":
+        if not torch.cuda.is_available():
+            raise ConfigError("data.format: 'dali' needs a CUDA GPU and there is none; use image_folder.")
+        if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
+            raise ConfigError("data.format: 'dali' needs NVIDIA DALI: pip install 'solo-dimreg[dali]'.")
+    classes = {}
+    for key in ("train_path", "val_path"):
+        path = data.get(key)
+        if path is None:
+            if need_val:
+                raise ConfigError(f"data.{key}: is missing from the config; the evaluation needs it.")
+        elif data.dataset in FOLDER_DATASETS:
+            if data_format == "h5":
+                _check_exists(f"data.{key}", Path(str(path)))
+                continue
+            if not data.get("no_labels", False):
+                classes[key] = check_image_folder(f"data.{key}", Path(str(path)))
+            elif key == "train_path":  # nothing is validated without labels
+                _check_flat_folder(f"data.{key}", Path(str(path)))
+            if data.get("check", False):
+                check_all_images(f"data.{key}", Path(str(path)))
+    if len(classes) == 2 and classes["train_path"] != classes["val_path"]:
+        odd = sorted(set(classes["train_path"]) ^ set(classes["val_path"]))
+        raise ConfigError(
+            f"data.val_path: {str(data.val_path)!r} and data.train_path must have the same class folders, "
+            f"but only one of them has {', '.join(odd[:5])}."
+        )
+
+
+def check_all_images(key: str, path: Path) -> None:
+    """Refuses a folder of which an image cannot be decoded.
+
+    Raises:
+        ConfigError: names the first of them, and how many there are.
+    """
+    faults = check_images(path).faults
+    if faults:
+        first, fault = next(iter(faults.items()))
+        more = f" So are {len(faults) - 1} more: 'solo-dimreg data check {path}'." if len(faults) > 1 else ""
+        raise ConfigError(f"{key}: {first} {fault}.{more}")
+
+
+def _check_flat_folder(key: str, path: Path) -> None:
+    """Refuses what solo-learn would take for images without labels: it takes whatever lies in the folder."""
+    _check_exists(key, path)
+    if not path.is_dir():
+        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder of images.")
+    for each in path.iterdir():
+        if each.suffix.lower() not in IMAGE_SUFFIXES or each.is_dir():
+            raise ConfigError(
+                f"{key}: {str(each)!r} is no image; with data.no_labels all in the folder must be images."
+            )
+
+
+def _check_exists(key: str, path: Path) -> None:
+    if not path.exists():
+        raise ConfigError(f"{key}: {str(path)!r} does not exist; it must be there (from {Path.cwd()}).")
+
+
+def check_image_folder(key: str, path: Path) -> list[str]:
+    """Refuses a folder that torchvision's ``ImageFolder`` could not read.
+
+    Returns:
+        The names of its classes.
+
+    Raises:
+        ConfigError: the path is missing or no folder, has no class folders, or has an empty one.
+    """
+    _check_exists(key, path)
+    if not path.is_dir():
+        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder with one folder per class.")
+    if link := next(circles(path), None):
+        raise ConfigError(f"{key}: {link} {CIRCLE}; it must be removed.")
+    classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    if not classes:
+        raise ConfigError(f"{key}: {str(path)!r} has no class folders; put images into {path / '<class>'}/.")
+    for folder in classes:
+        if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.rglob("*")):
+            raise ConfigError(f"{key}: the class folder {str(folder)!r} has no images; remove it or fill it.")
+    return [folder.name for folder in classes]
+
+
+def check_full_batch(settings: DictConfig, images: int) -> None:
+    """Refuses a batch larger than the data: solo-learn drops incomplete batches and would train on nothing.
+
+    Raises:
+        ConfigError: names the batch size and the number of images.
+    """
+    share = images // (device_count(settings.devices) * settings.get("num_nodes", 1))
+    limit, batches = settings.get("limit_train_batches"), share // settings.optimizer.batch_size
+    if isinstance(limit, float) and batches and int(limit * batches) < 1:
+        raise ConfigError(
+            f"limit_train_batches: {limit!r} of {batches} batches is none; it must be at least "
+            f"{1 / batches:.3g}, or a whole number of batches."
+        )
+    if share < settings.optimizer.batch_size:
+        raise ConfigError(
+            f"optimizer.batch_size: {settings.optimizer.batch_size} is more than the {share} training images "
+            "of a process, so that no batch would be full; make it smaller."
+        )

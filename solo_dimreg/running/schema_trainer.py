@@ -1,0 +1,97 @@
+"""What a config may hold for Lightning's trainer, and the kinds of values that the schema is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _batches(least: int) -> BeforeValidator:
+    """A number of batches, or a part of them."""
+
+    def check(value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not whole and not (isinstance(value, float) and min(least, 1e-9) <= value <= 1):
+            raise ValueError(f"a whole number >= {least} or a part of all batches, up to 1.0")
+        return value
+
+    return BeforeValidator(check)
+
+
+TrainBatches = Annotated[int | float, _batches(1)]
+Batches = Annotated[int | float, _batches(0)]
+Options = dict[str, Any] | None
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "ipu"]
+# fmt: off
+Precision = Literal[
+    16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true",
+    "64-true", "transformer-engine", "transformer-engine-float16",
+]
+Strategy = Literal[
+    "auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "deepspeed", "deepspeed_stage_1",
+    "deepspeed_stage_2", "deepspeed_stage_3", "ddp_find_unused_parameters_true",
+    "ddp_find_unused_parameters_false", "single_device", "deepspeed_stage_1_offload",
+    "deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme",
+    "fsdp_cpu_offload", "fsdp_native", "ddp_sharded", "ddp_sharded_spawn", "ddp2", "horovod", "bagua",
+    "ddp_sharded_find_unused_parameters_false", "model_parallel", "single_xla", "xla", "xla_fsdp",
+]
+# fmt: on
+
+
+class Block(BaseModel):
+    """A mapping of settings, none of which may be misspelt."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TrainerSettings(Block):
+    """What solo-learn hands to the trainer as it is; others of its parameters are let through unseen."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    max_epochs: Count
+    devices: Any
+    num_nodes: Count = 1
+    accelerator: Accelerator | None = "auto"
+    strategy: Strategy | None = None
+    precision: Precision | None = 32
+    sync_batchnorm: bool = False
+    accumulate_grad_batches: Count | None = None
+    gradient_clip_val: NotNegative | None = None
+    limit_train_batches: TrainBatches | None = None
+    limit_val_batches: Batches | None = None
+    check_val_every_n_epoch: Count | None = None
+    log_every_n_steps: Whole | None = 50
+    max_steps: int = -1
+    min_epochs: Whole | None = None
+    max_time: str | dict[str, int] | None = None
+    overfit_batches: Batches = 0.0
+    val_check_interval: TrainBatches | None = None
+    num_sanity_val_steps: Annotated[int | None, Field(ge=-1)] = None
+    fast_dev_run: bool | Whole = False
+    benchmark: bool | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    detect_anomaly: bool = False
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    reload_dataloaders_every_n_epochs: Whole = 0
+    enable_progress_bar: bool | None = None
+    enable_model_summary: bool | None = None
+    inference_mode: bool = True
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError("a whole number >= 1, or -1 for as many as max_epochs give")
+        return value

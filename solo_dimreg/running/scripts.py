@@ -1,0 +1,97 @@
+"""The config of solo-learn's own ``main_pretrain.py``, checked as that of our commands."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.blocks.backbone import find_backbone
+from solo_dimreg.errors import ConfigError, unforeseen, warn
+from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
+from solo_dimreg.running.agreement import idle_settings
+from solo_dimreg.running.checks import check_pretraining
+from solo_dimreg.running.data import check_full_batch
+
+ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
+
+
+class ScriptChecks:
+    """What is checked of one run of ``main_pretrain.py``.
+
+    A config that uses none of our words is let through, whatever is in it: a key that solo-learn ignored or a
+    value that it took before we were installed must not end a run today. The one line that such a config can
+    bring is a warning, for a block whose name is nearly one of ours.
+    """
+
+    def __init__(self) -> None:
+        self.settings: DictConfig | None = None
+
+    def config(self, settings: DictConfig) -> bool:
+        """Refuses a config that asks for anything of ours and cannot work; returns whether it asks.
+
+        Raises:
+            ConfigError: names the key, the value and what would be right.
+        """
+        host = register()
+        if not asks_for_us(host, settings):
+            for key in map(str, settings):
+                if meant := difflib.get_close_matches(key, OWN_BLOCKS, n=1, cutoff=0.8):
+                    warn(f"{key}: unknown block, which nothing reads. Did you mean {meant[0]!r}?")
+            return False
+        self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
+        check_pretraining(host, self.settings)
+        _check_machine(host, self.settings)
+        for line in idle_settings(host, self.settings):
+            warn(line)
+        return True
+
+    def images(self, dataset: Any) -> Any:
+        """Refuses a batch larger than the data; returns the data set.
+
+        Raises:
+            ConfigError: solo-learn would train on nothing, and end as if it had.
+        """
+        if self.settings is not None:
+            check_full_batch(self.settings, len(dataset))
+        return dataset
+
+
+def asks_for_us(host: Host, settings: DictConfig) -> bool:
+    """Whether a config has a method, a block or a backbone of ours, or a method that nobody has."""
+    return (
+        any(key in settings for key in (*OWN_BLOCKS, "extra_keys"))
+        or "check" in (settings.get("data") or {})
+        or settings.get("method") not in host.own_methods
+        or find_backbone(str(OmegaConf.select(settings, "backbone.name", default=""))) is not None
+    )
+
+
+def _check_machine(host: Host, settings: DictConfig) -> None:
+    """Refuses what our own commands fit to the machine, and the script does not."""
+    devices = plain(settings.devices)
+    if not isinstance(devices, Sequence):
+        raise ConfigError(
+            f"devices: {devices!r} is not allowed in main_pretrain.py, which takes its length; it must be a "
+            'list, such as [0], or on a CPU the string "1".'
+        )
+    accelerator = settings.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") and device_count(devices) > torch.cuda.device_count():
+        raise ConfigError(
+            f"accelerator: {accelerator!r} with devices={devices!r} is more than the "
+            f"{torch.cuda.device_count()} GPUs here; on a CPU it must be {ON_CPU}."
+        )
+    settings.strategy = settings.get("strategy")  # as the script does, which gives None where it is missing
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of Lightning's greeting, which follows once more
+    try:
+        host.pl.Trainer(**{**host.trainer_settings(settings), "logger": False, "callbacks": []})
+    except Exception as error:
+        raise unforeseen("make the trainer of", error) from error
+    finally:
+        logging.disable(previous)
