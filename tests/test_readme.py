@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from support import build, small, train_steps
 
 from solo_dimreg.cli import cli
+from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import OWN_BLOCKS, Host, base_name, plain, register
 from solo_dimreg.hydra_plugin import config_root
 from solo_dimreg.running.checks import check_pretraining
@@ -33,7 +34,7 @@ from solo_dimreg.running.validation import check_schema, keys_of_host
 
 ROOT = Path(__file__).parents[1]
 # solo-learn's own scripts that use Hydra.
-STAGES = {"main_pretrain.py": ("pretrain", Pretraining), "main_linear.py": ("linear", Linear)}
+STAGES = {"main_pretrain.py": "pretrain", "main_linear.py": "linear"}
 # Commands of ours that train nothing and need nothing of the reader's own: they are run.
 CHEAP = (["doctor"], ["methods"], ["claims", "--list"], ["data", "digits"])
 OTHERS = ("cd", "git", "wandb", "sbatch")  # other people's programs, taken as they are
@@ -108,9 +109,10 @@ def refusal_of_ours(arguments: list[str]) -> str | None:
         context = parsed(arguments)
     except click.ClickException as error:
         return f"{' '.join(arguments)}: {error.format_message()}"
-    if context.info_name == "pretrain":
+    if (stage := context.info_name) in ("pretrain", "linear"):
         options = context.params
-        compose_as_here("pretrain", options["config_path"], options["config_name"], options["overrides"])
+        folder = options["config_path"] or "digits"
+        return refusal_of_config(stage, folder, options["config_name"], options["overrides"])
     return None
 
 
@@ -131,15 +133,22 @@ def refusal_of_script(script: str, *arguments: str) -> str | None:
     if script not in STAGES:
         return f"python {script}: no script of solo-learn's that uses Hydra"
     options = get_args_parser().parse_args(arguments)
-    stage, schema = STAGES[script]
-    overrides = one_of_each(options.overrides) if options.multirun else options.overrides
-    settings = compose_as_here(stage, options.config_path, options.config_name, overrides)
-    check_schema(plain(settings), schema, keys_of_host(register()))
+    try:
+        overrides = one_of_each(options.overrides) if options.multirun else options.overrides
+    except ConfigError as error:
+        return str(error)
+    return refusal_of_config(STAGES[script], options.config_path, options.config_name, overrides)
+
+
+def refusal_of_config(stage: str, folder: str, name: str, overrides: Sequence[str]) -> str | None:
+    """What Hydra or the schema says of our config in a folder of that name."""
+    schema = {"pretrain": Pretraining, "linear": Linear}[stage]
+    try:
+        settings = compose(stage, str(config_root() / stage / Path(folder).name), name, overrides)
+        check_schema(plain(settings), schema, keys_of_host(register()))
+    except ConfigError as error:
+        return str(error)
     return None
-
-
-def compose_as_here(stage: str, folder: str, name: str, overrides: list[str]) -> Any:
-    return compose(stage, str(config_root() / stage / Path(folder).name), name, overrides)
 
 
 def one_of_each(overrides: list[str]) -> list[str]:
@@ -148,7 +157,8 @@ def one_of_each(overrides: list[str]) -> list[str]:
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.key_or_group == "hydra/launcher":
             launcher = f"hydra-{override.value().partition('_')[0]}-launcher"
-            assert any(launcher in extra for extra in extras().values()), f"{launcher}: in no extra of ours"
+            if not any(launcher in extra for extra in extras().values()):
+                raise ConfigError(f"{override.input_line}: {launcher} is in no extra of ours")
         elif not override.key_or_group.startswith("hydra."):
             first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
             key = override.input_line.partition("=")[0]
@@ -215,6 +225,13 @@ def test_every_command_within_the_text_is_one() -> None:
         ("solo-dimreg diagnoze x", "No such command"),
         ("solo-dimreg diagnose x --imagse y", "No such option"),
         ("solo-dimreg pretrain -cp digits", "Missing option"),
+        ("solo-dimreg pretrain -cp digits -cn simclr optimizer.lrr=1", "optimizer.lrr"),
+        ("solo-dimreg linear trained_models/x +maxepochs=1", "maxepochs"),
+        ("python main_pretrain.py --config-path scripts/pretrain/cifar --config-name ldreg_simclt", "simclt"),
+        (
+            "python main_pretrain.py -cp digits -cn simclr -m hydra/launcher=ray seed=1,2",
+            "hydra-ray-launcher",
+        ),
         ("SEEDS=3 ./reproduce.sh fast", "reproduce.sh fast"),
         ("pip install 'solo-dimreg[dta]'", "dta"),
         ("python main_knn.py --k 5", "main_knn.py"),
