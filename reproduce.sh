@@ -21,7 +21,9 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
 OPTIONS are handed on to `solo-dimreg benchmark`, `claims`, `sprites`, `toy` or `bench`, or to pytest. Results go to results/COMMAND.
 
 With SOLO_LEARN=<clone of solo-learn> everything runs on that clone, in .venv-current; otherwise on the
-published solo-learn. Needs Python 3.11 on Linux (x86-64).
+published solo-learn. With LATEST=1 everything runs in .venv-latest (.venv-latest-current), with the newest
+versions of our dependencies that the package index has instead of those of requirements/: what will break next.
+Needs Python 3.11 on Linux (x86-64).
 EOF
 }
 
@@ -37,6 +39,10 @@ if [ -n "${SOLO_LEARN:-}" ]; then
   venv=.venv-current pins=requirements/current.txt
 else
   venv=.venv pins=requirements/published.txt
+fi
+packages=$pins
+if [ -n "${LATEST:-}" ]; then
+  venv=${venv/.venv/.venv-latest} packages="the newest packages"
 fi
 cd "$(dirname "$0")"
 
@@ -56,12 +62,31 @@ fingerprint() {
   { pwd && cat "$pins" pyproject.toml; } | cksum
 }
 
+install() { "$venv/bin/uv" pip install --python "$venv/bin/python" "$@"; }
+
+install_pinned() {
+  # Compiled once here, instead of at every start where Python may not write: that halves the time of an import.
+  install --no-deps --compile-bytecode --build-constraints "$pins" --requirements "$pins"
+  install --no-deps --no-build-isolation --editable .
+}
+
+# Ours as a resolver finds them; the published solo-learn and its Lightning, which none can, beside them.
+install_latest() {
+  if [ -n "${SOLO_LEARN:-}" ]; then
+    install --upgrade --compile-bytecode --editable '.[data,docs,sweeps,test,umap]' einops wandb lightning
+  else
+    install --upgrade --compile-bytecode --editable '.[data,docs,sweeps,test,umap]' einops wandb \
+      lightning-utilities pydeprecate 'setuptools<81' tensorboard
+    install --no-deps solo-learn==1.0.2 pytorch-lightning==1.6.5 lightning-bolts==0.7.0 torchmetrics==0.9.3
+  fi
+}
+
 setup() {
   local stamp="$venv/.solo-dimreg" python index
-  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+  if [ -z "${LATEST:-}" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     return
   fi
-  echo "Setting up $venv from $pins ..." >&2
+  echo "Setting up $venv from $packages ..." >&2
   python=$(find_python)
   "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' "$pins")"
@@ -71,10 +96,11 @@ setup() {
     export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
   fi
   export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
-  install() { "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps "$@"; }
-  # Compiled once here, instead of at every start where Python may not write: that halves the time of an import.
-  install --compile-bytecode --build-constraints "$pins" --requirements "$pins"
-  install --no-build-isolation --editable .
+  if [ -n "${LATEST:-}" ]; then
+    install_latest
+  else
+    install_pinned
+  fi
   fingerprint >"$stamp"
 }
 

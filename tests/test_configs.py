@@ -1,8 +1,16 @@
+import csv
+import math
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from support import build, small
+
+from solo_dimreg.hosts import Run, plain
+from solo_dimreg.running.evaluation import linear_accuracy
+from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.running.settings import evaluation_settings, fit_to_machine
 
 ROOT = Path(__file__).parents[1] / "configs"
 PRETRAIN = sorted(ROOT.glob("pretrain/*/*.yaml"))
@@ -143,6 +151,83 @@ def test_the_options_are_those_of_the_method(path):
 def test_sweeps_compose_with_hydras_launchers(launcher: str) -> None:
     with initialize_config_dir(str(ROOT / "pretrain" / "imagenet100"), version_base="1.2"):
         settings = compose(
-            "ldreg_byol", overrides=[f"hydra/launcher={launcher}", "num_nodes=2"], return_hydra_config=True
+            "ldreg_byol", overrides=[f"hydra/launcher={launcher}", "+num_nodes=2"], return_hydra_config=True
         )
     assert launcher.partition("_")[0] in settings.hydra.launcher._target_.lower()
+
+
+def tiny(path: Path, few_digits: Path):
+    """A config with one step of little data in place of its own; of the method nothing else is changed."""
+    config = load(path)
+    OmegaConf.set_struct(config, False)
+    fit_to_machine(config)
+    config.data = {"dataset": "custom", "train_path": str(few_digits / "train"), "num_workers": 0}
+    config.optimizer.batch_size = 64  # the groups of shuffled_dbn want as many
+    config.max_epochs = config.limit_train_batches = config.log_every_n_steps = 1
+    config.checkpoint.enabled = config.auto_resume.enabled = False
+    for term in config.get("regularizers") or {}:
+        config.regularizers[term].warmup_epochs = 0
+    return config
+
+
+def with_a_tiny_backbone(config):
+    """What of a config is tied to its backbone and resolution goes with them."""
+    config.backbone = {"name": "timm/test_resnet"}
+    for view in config.augmentations:
+        view.crop_size = min(view.crop_size, 32)
+    if "dim" in config.method_kwargs:  # of DirectCLR, whose features are 96 then
+        config.method_kwargs.dim = 48
+    if config.method == "mae":
+        config.backbone = {"name": "vit_tiny", "kwargs": {"patch_size": 16, "img_size": 32}}
+    return config
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=label)
+def test_every_pretraining_config_trains(path, host, few_digits, tmp_path, monkeypatch, one_thread):
+    """Through the command's own function: schema, checks, solo-learn's data, one step, the monitor."""
+    config = tiny(path, few_digits)
+    if config.method not in host.methods:
+        pytest.skip(f"the {host.generation} solo-learn has no {config.method}")
+    if (path.parent.name, path.stem) != ("digits", "simclr"):  # which keeps the backbone of the small data
+        with_a_tiny_backbone(config)
+    monkeypatch.chdir(tmp_path)
+    assert pretrain(config) is None
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    with metrics.open() as file:
+        logged = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert all(map(math.isfinite, logged.values()))
+    assert {f"train_{term}_epoch" for term in config.get("regularizers") or {}} <= set(logged)
+    assert "train_class_loss" in {name.removesuffix("_epoch").removesuffix("_step") for name in logged}
+    assert ("monitor" in config) == bool(list(tmp_path.rglob("dimensionality.csv")))
+
+
+def backbones():
+    """One config for each backbone with its options and resolution."""
+    unique = {}
+    for path in PRETRAIN:
+        config = load(path)
+        unique.setdefault(str((plain(config.backbone), config.augmentations[0].crop_size)), path)
+    return list(unique.values())
+
+
+@pytest.mark.parametrize("path", backbones(), ids=label)
+def test_every_backbone_is_built(path, host, few_digits):
+    config = tiny(path, few_digits)
+    if config.method not in host.methods:
+        pytest.skip(f"the {host.generation} solo-learn has no {config.method}")
+    model = build(config, host)
+    assert sum(weight.numel() for weight in host.backbone(model).parameters()) > 1e6
+
+
+@pytest.mark.parametrize("path", LINEAR, ids=label)
+def test_every_linear_config_trains(path, host, few_digits, tmp_path, one_thread):
+    pretrained = small(few_digits)
+    pretrained.data.val_path = str(few_digits / "val")
+    run = Run(tmp_path, tmp_path / "simclr-ep=0.ckpt", pretrained, build(pretrained, host).eval())
+    config = load(path)
+    OmegaConf.set_struct(config, False)
+    fit_to_machine(config)
+    config = evaluation_settings(config, run)
+    config.optimizer.batch_size, config.max_epochs = 64, 1
+    figures = linear_accuracy(host, run, config)
+    assert 0 <= figures["acc1"] <= figures["acc5"] <= 100 and math.isfinite(figures["loss"])

@@ -15,8 +15,14 @@ import click
 from solo_dimreg.running.environment import version_of
 
 # Packages whose name is not that of their module.
-PACKAGE_OF = {"pl_bolts": "lightning-bolts", "pkg_resources": "setuptools<81", "hydra": "hydra-core"}
+PACKAGE_OF = {
+    "deprecate": "pydeprecate",
+    "hydra": "hydra-core",
+    "pkg_resources": "setuptools<81",
+    "pl_bolts": "lightning-bolts",
+}
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "lightning", "pytorch-lightning", "wandb")
+MEND_CONTRACT = "install the versions of our requirements/, or a newer solo-dimreg"
 
 
 @click.command("doctor")
@@ -80,6 +86,7 @@ def _importable(name: str) -> bool:
 def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     from solo_dimreg.errors import DimregError
     from solo_dimreg.hosts import register
+    from solo_dimreg.hosts.contract import broken
     from solo_dimreg.hosts.registration import MISSING, generation
 
     kind: str | None = None
@@ -97,6 +104,8 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
         mend = needed if missing else "reinstall solo-learn's requirements"
         problems.append(_finding(str(error).rstrip("."), mend))
         return {"generation": kind}
+    for fault in broken(host.generation):
+        problems.append(_finding(f"this solo-learn is not the one that we know: {fault}", MEND_CONTRACT))
     location = Path(str(sys.modules["solo"].__file__)).parent
     lightning = host.pl.__name__.replace(".pytorch", "")
     return {

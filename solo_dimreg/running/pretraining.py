@@ -42,9 +42,6 @@ def pretrain(settings: DictConfig) -> Path | None:
     check_pretraining(host, settings)
     if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv lies beside the checkpoints
         check_writable("checkpoint.dir", _run_folder(settings).parent)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        for line in idle_settings(host, settings):
-            warn(line)
     host.seed(settings.get("seed", 5))
     try:
         arguments = host.pretraining_arguments(settings)
@@ -75,6 +72,9 @@ def pretrain(settings: DictConfig) -> Path | None:
     except Exception as error:
         raise unforeseen("make the trainer of", error) from error
     resumed = _resume_from(host, settings, arguments)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in idle_settings(host, settings):
+            warn(line)
     try:
         trainer.fit(method, **data, ckpt_path=resumed)
     except Exception as error:

@@ -38,7 +38,8 @@ def test_help_teaches(here, command: str) -> None:
 
 
 def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) -> None:
-    run = solo_dimreg(*pretrain("ldreg_byol", few_digits, "regularizers.ldreg.warmup_epochs=0"), cwd=tmp_path)
+    terms = ("regularizers.ldreg.warmup_epochs=0", "regularizers.ldreg.k=8")
+    run = solo_dimreg(*pretrain("ldreg_byol", few_digits, *terms), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     (checkpoint,) = tmp_path.glob("out/ldreg_byol/*/*.ckpt")
     assert f"solo-dimreg knn {checkpoint.parent.relative_to(tmp_path)}" in run.stdout

@@ -38,7 +38,15 @@ def settings_of(few_digits: Path, folder: Path, **changes: Any) -> DictConfig:
 def command(few_digits: Path, *overrides: str) -> list[str]:
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
     start = [sys.executable, "-m", "solo_dimreg", "pretrain", "--config-path", "digits", "--config-name"]
-    return [*start, "ldreg_simclr", "checkpoint.dir=trained", *SHORT, *paths, *overrides]
+    return [
+        *start,
+        "ldreg_simclr",
+        "regularizers.ldreg.k=8",
+        "checkpoint.dir=trained",
+        *SHORT,
+        *paths,
+        *overrides,
+    ]
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from solo_dimreg.running.settings import compose, evaluation_settings, find_conf
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("optimizer.lr", "abc", ["a number >= 0"]),
+        ("optimizer.lr", "abc", ["a number"]),
         ("optimizer.batch_size", 0, ["a whole number >= 1"]),
         ("optimizer.name", "adam2", ["Did you mean 'adam'"]),
         ("optimizer.weight_decay", -1, [">= 0"]),
