@@ -32,14 +32,14 @@ def check_writable(option: str, folder: Path) -> None:
     Raises:
         ConfigError: names the option and the folder.
     """
-    existing, what = folder, ""
+    existing, what = folder, "has a null byte in its name" if "\0" in str(folder) else ""
     try:
         existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-        what = "" if existing.is_dir() else "is a file"
+        what = what or ("" if existing.is_dir() else "is a file")
         if not what:
             with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
                 pass  # permissions alone do not tell: the administrator has all, and may not write everywhere
-    except (OSError, ValueError):  # ValueError: of a null byte
+    except OSError:
         what = "cannot be written into"
     if what:
         raise ConfigError(

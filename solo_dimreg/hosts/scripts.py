@@ -19,6 +19,7 @@ from solo_dimreg.errors import DimregError, one_line, unforeseen
 
 # What main_pretrain.py calls, by its name there, and the module that solo-learn has it in.
 PARSER = ("parse_cfg", "solo.args.pretrain")
+TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
 IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
 LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
 
@@ -51,12 +52,9 @@ def watch_script(check: Callable[[DictConfig], bool], look: Callable[[Any], Any]
             _Script.asks = check(cfg)
             return parse(cfg)
 
-    def name_and_look(dataset: Any) -> Any:
-        with one_line_in_scripts("train on"):
-            return look(name_bad_images(dataset))
-
     _replace(PARSER, checked)
-    _change_result(IMAGES, name_and_look)
+    _change_result(TRANSFORMS, lambda transforms: transforms)
+    _change_result(IMAGES, lambda dataset: look(name_bad_images(dataset)))
     _change_result(LABELLED, lambda loaders: [name_bad_images(each.dataset) and each for each in loaders])
 
 
@@ -109,6 +107,7 @@ def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:
 
     @wraps(function)
     def changed(*args: Any, **kwargs: Any) -> Any:
-        return change(function(*args, **kwargs))
+        with one_line_in_scripts("load the images of"):
+            return change(function(*args, **kwargs))
 
     _replace(what, changed)

@@ -94,6 +94,9 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
     """
     check_settings(host, settings)
     check_agreement(settings)
+    given = settings.get("resume_from_checkpoint")
+    if given is not None and not Path(given).is_file():
+        raise ConfigError(f"resume_from_checkpoint: {given!r} is no file; it must be a checkpoint.")
     monitor = monitor_settings(plain(settings.get("monitor")))
     check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
 

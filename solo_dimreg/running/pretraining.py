@@ -107,8 +107,6 @@ COMPARED = ("method_kwargs", "regularizers", "projector")
 def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str | None:
     given = settings.get("resume_from_checkpoint")
     if given is not None:
-        if not Path(given).is_file():
-            raise ConfigError(f"resume_from_checkpoint: {given!r} is no file.")
         try:
             check_resumable(Path(given))
         except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +80,10 @@ def _check_machine(host: Host, settings: DictConfig) -> None:
         raise ConfigError(
             f"devices: {devices!r} is not allowed in main_pretrain.py, which takes its length; it must be a "
             'list, such as [0], or on a CPU the string "1".'
+        )
+    if OmegaConf.select(settings, "auto_umap.enabled") and importlib.util.find_spec("umap") is None:
+        raise ConfigError(
+            "auto_umap.enabled: True needs the package umap-learn, which is not here; it must be False."
         )
     accelerator = settings.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and device_count(devices) > torch.cuda.device_count():
