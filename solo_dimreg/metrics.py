@@ -2,6 +2,9 @@
 
 They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and synchronized
 over processes when they are computed. None of them is better when it is higher, or lower.
+
+Every class takes ``max_samples`` (10,000), the number of rows that it keeps at most, a uniform random choice,
+and the arguments of every ``torchmetrics.Metric``.
 """
 
 from __future__ import annotations
@@ -36,10 +39,16 @@ __all__ = [
     "EffectiveRank",
     "GeometricMeanLID",
     "LiDAR",
+    "MSTDimension",
     "MatrixEntropy",
     "MatrixMutualInformation",
+    "MeanShare",
+    "NESum",
     "OffDiagonalCorrelation",
     "RankMe",
+    "RankMeShare",
+    "SelfClustering",
+    "TwoNN",
     "Uniformity",
 ]
 
@@ -124,8 +133,7 @@ class EffectiveRank(_OfFeatures):
 
     Args:
         center: Subtract the mean first, as the monitor does.
-        kwargs: ``max_samples`` (10,000), the number of rows that are kept at most, and those of every
-            ``torchmetrics.Metric``.
+        kwargs: Those of all classes here.
 
     Example:
         >>> metric = EffectiveRank()
@@ -147,7 +155,7 @@ class GeometricMeanLID(_OfFeatures):
     Args:
         k: Number of neighbours; LDReg's authors track 32 and 512.
         estimator: "mom" or, as they track it, "mle".
-        kwargs: As of :class:`EffectiveRank`.
+        kwargs: Those of all classes here.
     """
 
     def __init__(self, k: int = 32, estimator: str = "mom", **kwargs: Any) -> None:
@@ -157,13 +165,13 @@ class GeometricMeanLID(_OfFeatures):
 
 
 class RankMe(_OfFeatures):
-    """RankMe, see :func:`solo_dimreg.functional.rankme`; arguments as of :class:`EffectiveRank`."""
+    """RankMe, see :func:`solo_dimreg.functional.rankme`."""
 
     figure = staticmethod(functional.rankme)
 
 
 class AlphaReQ(_OfFeatures):
-    """alpha-ReQ, see :func:`solo_dimreg.functional.alpha_req`; arguments as of :class:`EffectiveRank`."""
+    """alpha-ReQ, see :func:`solo_dimreg.functional.alpha_req`."""
 
     figure = staticmethod(functional.alpha_req)
 
@@ -173,7 +181,7 @@ class MatrixEntropy(_OfFeatures):
 
     Args:
         order: 2, or 1 with eigenvalues.
-        kwargs: As of :class:`EffectiveRank`.
+        kwargs: Those of all classes here.
     """
 
     def __init__(self, order: int = 2, **kwargs: Any) -> None:
@@ -183,15 +191,51 @@ class MatrixEntropy(_OfFeatures):
 
 
 class Uniformity(_OfFeatures):
-    """Uniformity, see :func:`solo_dimreg.functional.uniformity`; arguments as of :class:`EffectiveRank`."""
+    """Uniformity, see :func:`solo_dimreg.functional.uniformity`."""
 
     figure = staticmethod(functional.uniformity)
 
 
 class OffDiagonalCorrelation(_OfFeatures):
-    """See :func:`solo_dimreg.functional.off_diagonal_correlation`; arguments as of :class:`EffectiveRank`."""
+    """See :func:`solo_dimreg.functional.off_diagonal_correlation`."""
 
     figure = staticmethod(functional.off_diagonal_correlation)
+
+
+class NESum(_OfFeatures):
+    """NESum, see :func:`solo_dimreg.functional.nesum`."""
+
+    figure = staticmethod(functional.nesum)
+
+
+class RankMeShare(_OfFeatures):
+    """RankMe over the width, see :func:`solo_dimreg.functional.rankme_share`."""
+
+    figure = staticmethod(functional.rankme_share)
+
+
+class MeanShare(_OfFeatures):
+    """The mean's share, see :func:`solo_dimreg.functional.mean_share`."""
+
+    figure = staticmethod(functional.mean_share)
+
+
+class SelfClustering(_OfFeatures):
+    """Self-clustering, see :func:`solo_dimreg.functional.self_clustering`."""
+
+    figure = staticmethod(functional.self_clustering)
+
+
+class TwoNN(_OfFeatures):
+    """TwoNN, see :func:`solo_dimreg.functional.two_nn`."""
+
+    figure = staticmethod(functional.two_nn)
+
+
+class MSTDimension(_OfFeatures):
+    """The dimension by spanning trees, see :func:`solo_dimreg.functional.mst_dimension`."""
+
+    figure = staticmethod(functional.mst_dimension)
 
 
 class MatrixMutualInformation(_OfRows):
@@ -199,7 +243,7 @@ class MatrixMutualInformation(_OfRows):
 
     Args:
         order: 2, or 1 with eigenvalues.
-        kwargs: As of :class:`EffectiveRank`.
+        kwargs: Those of all classes here.
     """
 
     parts = ("features", "embeddings")
@@ -227,12 +271,12 @@ class _OfViews(_OfRows):
 
 
 class Alignment(_OfViews):
-    """Alignment, see :func:`solo_dimreg.functional.alignment`; arguments as of :class:`EffectiveRank`."""
+    """Alignment, see :func:`solo_dimreg.functional.alignment`."""
 
     figure = staticmethod(functional.alignment)
 
 
 class LiDAR(_OfViews):
-    """LiDAR of both views, see :func:`solo_dimreg.functional.lidar`; arguments as of `EffectiveRank`."""
+    """LiDAR of both views, see :func:`solo_dimreg.functional.lidar`."""
 
     figure = staticmethod(_lidar)

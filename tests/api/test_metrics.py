@@ -11,7 +11,9 @@ import torch
 from torchmetrics import Metric, MetricCollection
 
 from solo_dimreg import functional, metrics
+from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.plugins import registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +40,12 @@ FIGURES: dict[str, tuple[Metric, torch.Tensor]] = {
     "MatrixEntropy 1": (metrics.MatrixEntropy(order=1), functional.matrix_entropy(X, order=1)),
     "Uniformity": (metrics.Uniformity(), functional.uniformity(X)),
     "OffDiagonalCorrelation": (metrics.OffDiagonalCorrelation(), functional.off_diagonal_correlation(X)),
+    "NESum": (metrics.NESum(), functional.nesum(X)),
+    "RankMeShare": (metrics.RankMeShare(), functional.rankme_share(X)),
+    "MeanShare": (metrics.MeanShare(), functional.mean_share(X)),
+    "SelfClustering": (metrics.SelfClustering(), functional.self_clustering(X)),
+    "TwoNN": (metrics.TwoNN(), functional.two_nn(X)),
+    "MSTDimension": (metrics.MSTDimension(), functional.mst_dimension(X)),
     "MatrixMutualInformation": (
         metrics.MatrixMutualInformation(),
         functional.matrix_mutual_information(X, Z),
@@ -72,8 +80,11 @@ def test_each_is_the_function_of_all_rows(name: str) -> None:
     torch.testing.assert_close(one, metric.compute(), rtol=1e-6, atol=1e-7)
 
 
-def test_each_is_tested() -> None:
+def test_each_is_tested_and_each_figure_of_the_monitor_has_one() -> None:
     assert {name.partition(" ")[0] for name in FIGURES} == set(metrics.__all__)
+    estimators = {"lid_mle", "lid_mle_512"}  # options of the LID's class
+    names = {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS} - estimators
+    assert len(metrics.__all__) == len(names), names
 
 
 def test_a_collection_keeps_the_rows_once() -> None:

@@ -132,6 +132,15 @@ def test_a_module_that_is_never_called_is_told_of(pl: Any) -> None:
     assert [set(row) for row in monitor.history] == [{"epoch", "step", "effective_rank"}] * 2
 
 
+def test_an_alarm_stops_the_training(pl: Any) -> None:
+    """With the exit status of a collapse; the rank of this training falls from the first epoch on."""
+    alarm = {"metric": "effective_rank", "drawdown": 0.01, "patience": 1, "action": "stop"}
+    monitor = DimensionalityMonitor(metrics=["effective_rank"], alarm=alarm)
+    with pytest.raises(SystemExit) as stopped:
+        fit(pl, build(pl), monitor, epochs=5)
+    assert stopped.value.code == 3 and [row["epoch"] for row in monitor.history] == [0, 1]
+
+
 def test_a_logger_without_a_folder(pl: Any) -> None:
     base = importlib.import_module(f"{pl.__name__}.loggers")
 
