@@ -25,13 +25,8 @@ from solo_dimreg.running.settings import compose, evaluation_settings, find_conf
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-<<<<<<< ours
-        ("optimizer.lr", "abc", ["a number"]),
-        ("optimizer.batch_size", 0, ["a whole number >= 1"]),
-=======
         ("optimizer.lr", "abc", ["must be a number"]),
         ("optimizer.batch_size", 0, [">= 1"]),
->>>>>>> theirs
         ("optimizer.name", "adam2", ["Did you mean 'adam'"]),
         ("optimizer.weight_decay", -1, [">= 0"]),
         ("scheduler.name", "warmup_cosin", ["Did you mean 'warmup_cosine'"]),
