@@ -7,13 +7,20 @@ for.
 from importlib.metadata import PackageNotFoundError, version
 
 from solo_dimreg.nn import (
+    TREGS,
     AdaDim,
     DecorrelatedBatchNorm,
     Decorrelation,
     DirectCLR,
     EffectiveRank,
+    KoLeo,
     LDReg,
+    LeJEPA,
     ShuffledDBN,
+    SIGReg,
+    Uniformity,
+    VISReg,
+    WassersteinUniformity,
 )
 
 try:
@@ -22,12 +29,19 @@ except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0+unknown"
 
 __all__ = [
+    "TREGS",
     "AdaDim",
     "DecorrelatedBatchNorm",
     "Decorrelation",
     "DirectCLR",
     "EffectiveRank",
+    "KoLeo",
     "LDReg",
+    "LeJEPA",
+    "SIGReg",
     "ShuffledDBN",
+    "Uniformity",
+    "VISReg",
+    "WassersteinUniformity",
     "__version__",
 ]

@@ -14,10 +14,15 @@ from solo_dimreg.functional.information import (
     matrix_entropy,
     matrix_mutual_information,
     uniformity,
+    wasserstein_uniformity,
 )
+from solo_dimreg.functional.koleo import koleo_loss
 from solo_dimreg.functional.ldreg import ldreg_loss, ldreg_penalty
 from solo_dimreg.functional.lid import geometric_mean_lid, local_intrinsic_dimensionality
+from solo_dimreg.functional.sigreg import sigreg_loss
 from solo_dimreg.functional.spectrum import alpha_req, effective_rank, lidar, rankme, singular_spectrum
+from solo_dimreg.functional.t_regs import t_reg_loss
+from solo_dimreg.functional.visreg import visreg_loss
 
 __all__ = [
     "adadim_loss",
@@ -29,6 +34,7 @@ __all__ = [
     "effective_rank",
     "geometric_mean_lid",
     "info_nce_loss",
+    "koleo_loss",
     "ldreg_loss",
     "ldreg_penalty",
     "lidar",
@@ -38,9 +44,13 @@ __all__ = [
     "ntxent_loss",
     "off_diagonal_correlation",
     "rankme",
+    "sigreg_loss",
     "singular_spectrum",
+    "t_reg_loss",
     "uniformity",
     "variance_hinge",
     "vicreg_loss",
+    "visreg_loss",
+    "wasserstein_uniformity",
     "zca_whiten",
 ]
