@@ -9,13 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.nn import (
+    TREGS,
     AdaDim,
     DecorrelatedBatchNorm,
     Decorrelation,
     DirectCLR,
     EffectiveRank,
+    KoLeo,
     LDReg,
+    LeJEPA,
     ShuffledDBN,
+    SIGReg,
+    Uniformity,
+    VISReg,
+    WassersteinUniformity,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0+unknown"
 
 __all__ = [
+    "TREGS",
     "AdaDim",
     "DecorrelatedBatchNorm",
     "Decorrelation",
@@ -36,8 +44,14 @@ __all__ = [
     "DimensionalityTracker",
     "DirectCLR",
     "EffectiveRank",
+    "KoLeo",
     "LDReg",
+    "LeJEPA",
+    "SIGReg",
     "ShuffledDBN",
+    "Uniformity",
+    "VISReg",
+    "WassersteinUniformity",
     "__version__",
     "diagnose",
 ]

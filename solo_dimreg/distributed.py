@@ -56,15 +56,28 @@ def all_gather(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     if _step is None:
-        _check_equal_rows(x)
+        _check_equal_rows(len(x), x.device)
         return _AllGather.apply(x)
     key = id(x), x._version, torch.is_grad_enabled()
     if key not in _step.gathered:
-        if len(x) not in _step.equal_rows:
-            _check_equal_rows(x)
-            _step.equal_rows.add(len(x))
+        _check_equal_rows(len(x), x.device)
         _step.gathered[key] = x, _AllGather.apply(x)
     return _step.gathered[key][1]
+
+
+def all_mean(x: Tensor, rows: int) -> Tensor:
+    """Averages ``x``, itself a mean over the ``rows`` samples of this process, over all processes.
+
+    The gradient that reaches ``x`` is the mean, over all processes, of their gradients of the average.
+    Without an initialized process group, or with a group of one, ``x`` is returned as it is.
+
+    Raises:
+        ValueError: the processes do not hold equally many rows.
+    """
+    if world_size() == 1:
+        return x
+    _check_equal_rows(rows, x.device)
+    return _AllMean.apply(x)
 
 
 @contextmanager
@@ -105,15 +118,37 @@ class _AllGather(torch.autograd.Function):
         return total.chunk(world_size())[rank()]
 
 
-def _check_equal_rows(x: Tensor) -> None:
-    rows = [torch.empty(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
-    dist.all_gather(rows, torch.tensor([len(x)], device=x.device))
+class _AllMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _mean_of_all(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _mean_of_all(grad)
+
+
+def _mean_of_all(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def _check_equal_rows(count: int, device: torch.device) -> None:
+    """Compares them, within :func:`shared_gathers` once only."""
+    if _step is not None and count in _step.equal_rows:
+        return
+    rows = [torch.empty(1, dtype=torch.long, device=device) for _ in range(world_size())]
+    dist.all_gather(rows, torch.tensor([count], device=device))
     counts = torch.cat(rows).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
             f"all processes must hold equally many samples, but by rank they hold {counts}: "
             "drop the last, incomplete batch."
         )
+    if _step is not None:
+        _step.equal_rows.add(count)
 
 
 def _initialized() -> bool:

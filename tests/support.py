@@ -104,6 +104,8 @@ def small(few_digits: Path, name: str = "simclr", **changes: Any) -> DictConfig:
         settings.backbone = {"name": "timm/test_resnet"}
     if name == "directclr":
         settings.method_kwargs = {"dim": 48}
+    if name == "lejepa":
+        settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16}
     if name == "shuffled_dbn":
         settings.method_kwargs = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
     if name == "wmse":

@@ -43,7 +43,9 @@ DIGITS = {
     "ldreg_simclr",
     "shuffled_dbn",
 }
-DIGITS |= {"simclr", "vicreg"}
+DIGITS |= {"lejepa", "simclr", "vicreg"}
+TERMS = ("koleo", "sigreg", "t_regs", "uniformity", "visreg", "wasserstein_uniformity")
+DIGITS |= {f"{term}_byol" for term in TERMS}
 
 
 def load(path: Path):
@@ -68,8 +70,9 @@ def test_every_config_composes_from_its_own_folder(path):
 @pytest.mark.parametrize("path", PRETRAIN, ids=label)
 def test_ldreg_shows_its_settings_and_fits_the_batch(path):
     config = load(path)
-    assert ("regularizers" in config) == path.stem.startswith("ldreg_")
-    if "regularizers" in config:
+    terms = [name for name in ("ldreg", *TERMS) if path.stem.startswith(f"{name}_")]
+    assert list(config.get("regularizers", {})) == terms
+    if terms == ["ldreg"]:
         settings = config.regularizers.ldreg
         assert set(settings) | {"k"} == {"weight", "k", "warmup_epochs"}
         if path.parent.name not in ("digits", "patches", "sprites"):
@@ -117,6 +120,16 @@ def test_bn_and_shuffled_dbn_differ_by_the_normalization_alone():
             config.method_kwargs.pop(key, None)
         config.pop("name")
     assert bn == shuffled
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("name", ["digits", "patches"])
+def test_terms_are_added_to_byol_and_nothing_else_is_changed(name, term):
+    base, ours = (load(ROOT / "pretrain" / name / f"{stem}.yaml") for stem in ("byol", f"{term}_byol"))
+    OmegaConf.set_struct(ours, False)
+    assert ours.name == f"{term}_byol-{name}" and ours.pop("regularizers")[term].weight > 0
+    ours.name = base.name
+    assert ours == base
 
 
 def test_adadim_has_the_settings_of_its_parents_on_the_digits():

@@ -14,16 +14,23 @@ from torch import nn
 
 import solo_dimreg
 from solo_dimreg import (
+    TREGS,
     AdaDim,
     DecorrelatedBatchNorm,
     Decorrelation,
     DirectCLR,
     EffectiveRank,
+    KoLeo,
     LDReg,
+    LeJEPA,
     ShuffledDBN,
+    SIGReg,
+    Uniformity,
+    VISReg,
+    WassersteinUniformity,
 )
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
-from solo_dimreg.distributed import all_gather, rank, shared_gathers, world_size
+from solo_dimreg.distributed import all_gather, all_mean, rank, shared_gathers, world_size
 from solo_dimreg.functional import matrix_entropy, uniformity
 
 GROUPS = (2, 3)
@@ -75,6 +82,13 @@ CASES = {
     "effective rank": lambda r, z, x: EffectiveRank()(r),
     "entropy": lambda r, z, x: matrix_entropy(all_gather(z[0]), order=1),
     "uniformity": lambda r, z, x: uniformity(all_gather(z[0])),
+    "uniformity of views": lambda r, z, x: Uniformity()(z),
+    "wasserstein uniformity": lambda r, z, x: WassersteinUniformity()(z),
+    "koleo": lambda r, z, x: KoLeo()(r),
+    "sigreg": lambda r, z, x: SIGReg(64)(z),
+    "lejepa": lambda r, z, x: LeJEPA(num_slices=64)(z, [z[0].sin()]),
+    "visreg": lambda r, z, x: VISReg(64)(z),
+    "t_regs": lambda r, z, x: TREGS()(z),
     "dbn": lambda r, z, x: weighted_rows(DecorrelatedBatchNorm(8, 2, eps=1e-3)(r[0])),
     "shuffled dbn": lambda r, z, x: weighted_rows(shuffled(ShuffledDBN(8, 4, eps=1e-3), r[0])),
 }
@@ -102,11 +116,13 @@ def compute(case, dtype, parallel):
 
 
 def gather_unequal_rows():
-    try:
-        all_gather(torch.zeros(2 + rank(), 3))
-    except ValueError as error:
-        return str(error)
-    return "no error"
+    messages = []
+    for average in (all_gather, lambda x: all_mean(x.mean(), len(x))):
+        try:
+            average(torch.zeros(2 + rank(), 3))
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
 
 
 def running_statistics():
@@ -227,7 +243,8 @@ def test_processes_equal_one(results, case, dtype):
 def test_unequal_batches_are_refused(results):
     counts = list(range(2, 2 + len(results)))
     for result in results:
-        assert f"by rank they hold {counts}" in result["unequal"]
+        assert len(result["unequal"]) == 2
+        assert all(f"by rank they hold {counts}" in message for message in result["unequal"])
 
 
 def test_rows_come_in_the_order_of_ranks(results):

@@ -15,11 +15,16 @@ from solo_dimreg.functional.information import (
     matrix_entropy,
     matrix_mutual_information,
     uniformity,
+    wasserstein_uniformity,
 )
+from solo_dimreg.functional.koleo import koleo_loss
 from solo_dimreg.functional.ldreg import ldreg_loss, ldreg_penalty
 from solo_dimreg.functional.lid import geometric_mean_lid, local_intrinsic_dimensionality
+from solo_dimreg.functional.sigreg import sigreg_loss
 from solo_dimreg.functional.spectrum import alpha_req, effective_rank, lidar, rankme, singular_spectrum
 from solo_dimreg.functional.spread import mean_share, nesum, rankme_share, self_clustering
+from solo_dimreg.functional.t_regs import t_reg_loss
+from solo_dimreg.functional.visreg import visreg_loss
 
 __all__ = [
     "adadim_loss",
@@ -31,6 +36,7 @@ __all__ = [
     "effective_rank",
     "geometric_mean_lid",
     "info_nce_loss",
+    "koleo_loss",
     "ldreg_loss",
     "ldreg_penalty",
     "lidar",
@@ -47,8 +53,12 @@ __all__ = [
     "self_clustering",
     "singular_spectrum",
     "two_nn",
+    "sigreg_loss",
+    "t_reg_loss",
     "uniformity",
     "variance_hinge",
     "vicreg_loss",
+    "visreg_loss",
+    "wasserstein_uniformity",
     "zca_whiten",
 ]

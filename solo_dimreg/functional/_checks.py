@@ -31,6 +31,13 @@ def check_pair(name1: str, x1: Tensor, name2: str, x2: Tensor) -> None:
         )
 
 
+def check_slices(slices: Tensor, x: Tensor) -> None:
+    """Refuses directions that the features (B, D) cannot be projected on."""
+    check_features("slices", slices)
+    if len(slices) != x.shape[1]:
+        raise ValueError(f"slices must have shape ({x.shape[1]}, K), got {tuple(slices.shape)}.")
+
+
 def check_int(name: str, value: Any, minimum: int) -> None:
     """Refuses anything but an integer, of Python or NumPy, of at least ``minimum``; ``True`` is none."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:

@@ -12,7 +12,12 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_features, check_pair
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import normalize_rows
-from solo_dimreg.functional.spectrum import entropy, symmetric_eigenvalues
+from solo_dimreg.functional.spectrum import (
+    entropy,
+    singular_values,
+    subtract_mean,
+    symmetric_eigenvalues,
+)
 
 
 @full_precision
@@ -113,6 +118,39 @@ def uniformity(x: Tensor) -> Tensor:
     return torch.logsumexp((-2 * distances).masked_fill(itself, -torch.inf).flatten(), 0) - math.log(
         b * (b - 1)
     )
+
+
+@full_precision
+def wasserstein_uniformity(x: Tensor) -> Tensor:
+    """How far the normalized rows are from covering the sphere; it sees axes that are not filled [1].
+
+    The 2-Wasserstein distance of the Gaussian with their mean mu and covariance Sigma (divided by B) to the
+    isotropic one that the uniform distribution on the sphere tends to, ``N(0, I / D)``: ``sqrt(||mu||^2 + 1 +
+    tr Sigma - 2 / sqrt(D) tr Sigma^(1/2))``. From 0 to sqrt(2), for identical rows. :func:`uniformity` hardly
+    changes with the number of axes that are filled; B below D leaves some empty whatever the features are.
+
+    References:
+        [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The distance, a scalar; with gradient 0 where it is 0.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    unit = normalize_rows(x)
+    centred = subtract_mean(unit)
+    # The eigenvalues of the root of the covariance are the singular values over the root of B.
+    roots = singular_values(centred).sum() / math.sqrt(len(x))
+    mean = unit.mean(dim=0)
+    square = (mean**2).sum() + 1 + (centred**2).sum() / len(x) - 2 / math.sqrt(x.shape[1]) * roots
+    # Rounding, too, is a square of 0, at which a root has an infinite slope.
+    positive = square > 8 * torch.finfo(x.dtype).eps
+    return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0 * square)
 
 
 @full_precision

@@ -30,6 +30,7 @@ def make_method_base(base: type, read_block: Any) -> type:
 
         projector: nn.Module
         large_crops: int | None = None  # what the method insists on
+        uses_small_crops = False  # whether the loss is given those too, after the large ones
         criterion: type | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +56,7 @@ def make_method_base(base: type, read_block: Any) -> type:
 
         @abstractmethod
         def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
-            """Losses and figures to log, by name, from the large crops; ``"loss"`` is what is minimized."""
+            """Losses and figures to log, by name, from the crops; ``"loss"`` is what is minimized."""
 
         @property
         def learnable_params(self) -> list[dict[str, Any]]:
@@ -75,10 +76,13 @@ def make_method_base(base: type, read_block: Any) -> type:
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             out = super().training_step(batch, batch_idx)
-            features = out["feats"][: self.num_large_crops]
-            # The published solo-learn trains on base_forward, which knows nothing of z.
-            embeddings = out["z"] if "z" in out else [self.projector(view) for view in features]
-            losses = self.loss(features, embeddings[: self.num_large_crops])
+            crops = self.num_crops if self.uses_small_crops else self.num_large_crops
+            features = out["feats"][:crops]
+            # The published solo-learn trains on base_forward, which knows nothing of z, and the current one
+            # sends small crops past the projector.
+            embeddings = list(out.get("z", ()))[: self.num_large_crops]
+            embeddings += [self.projector(view) for view in features[len(embeddings) :]]
+            losses = self.loss(features, embeddings)
             loss = losses.pop("loss")
             figures = {f"train_{name}": value for name, value in losses.items()}
             self.log_dict(figures, on_epoch=True, sync_dist=True)

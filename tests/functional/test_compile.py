@@ -3,7 +3,21 @@
 import pytest
 import torch
 
-from solo_dimreg import AdaDim, DecorrelatedBatchNorm, Decorrelation, DirectCLR, EffectiveRank, LDReg
+from solo_dimreg import (
+    TREGS,
+    AdaDim,
+    DecorrelatedBatchNorm,
+    Decorrelation,
+    DirectCLR,
+    EffectiveRank,
+    KoLeo,
+    LDReg,
+    LeJEPA,
+    SIGReg,
+    Uniformity,
+    VISReg,
+    WassersteinUniformity,
+)
 from solo_dimreg import functional as F
 
 
@@ -12,6 +26,7 @@ def normal(*shape, seed=0):
 
 
 REFERENCE = normal(40, 12, seed=1)
+SLICES = torch.nn.functional.normalize(normal(12, 20, seed=2), dim=0)
 CASES = {
     "lid": lambda x: F.local_intrinsic_dimensionality(x, k=5).log().sum(),
     "lid mle": lambda x: F.local_intrinsic_dimensionality(x, k=5, estimator="mle").log().sum(),
@@ -23,6 +38,11 @@ CASES = {
     "mutual information": lambda x: F.matrix_mutual_information(x, x[:, :4].sin()),
     "directclr": lambda x: F.directclr_loss(x, x.flip(1), dim=5),
     "uniformity": lambda x: F.uniformity(x),
+    "wasserstein uniformity": lambda x: F.wasserstein_uniformity(x),
+    "koleo": lambda x: F.koleo_loss(x),
+    "sigreg": lambda x: F.sigreg_loss(x, SLICES),
+    "visreg": lambda x: F.visreg_loss(x, SLICES),
+    "t_reg": lambda x: F.t_reg_loss(x),
 }
 MODULES = {
     "ldreg": (LDReg(k=5), lambda m, x: m([x, x.sin()])),
@@ -32,6 +52,11 @@ MODULES = {
     "decorrelation": (Decorrelation(), lambda m, x: m([x, x.sin()])),
     "effective rank": (EffectiveRank(), lambda m, x: m([x, x.sin()])),
     "directclr": (DirectCLR(dim=5), lambda m, x: m(x, x.sin())),
+    "lejepa": (LeJEPA(num_slices=20), lambda m, x: m([x, x.sin()], [x.cos()])),
+    **{
+        type(module).__name__: (module, lambda m, x: m([x, x.sin()]))
+        for module in (SIGReg(20), VISReg(20), TREGS(), Uniformity(), KoLeo(), WassersteinUniformity())
+    },
 }
 
 

@@ -12,6 +12,7 @@ from solo_dimreg.functional import (
     directclr_loss,
     effective_rank,
     geometric_mean_lid,
+    koleo_loss,
     ldreg_loss,
     lidar,
     matrix_entropy,
@@ -20,6 +21,7 @@ from solo_dimreg.functional import (
     off_diagonal_correlation,
     rankme,
     uniformity,
+    wasserstein_uniformity,
 )
 from solo_dimreg.functional.decorrelation import covariance_penalty, variance_hinge
 
@@ -36,6 +38,8 @@ INVARIANT = {
     "directclr": lambda s: directclr_loss(s * x, s * y, dim=8),
     "ntxent": lambda s: ntxent_loss(s * x, s * y),
     "uniformity": lambda s: uniformity(s * x),
+    "wasserstein uniformity": lambda s: wasserstein_uniformity(s * x),
+    "koleo": lambda s: koleo_loss(s * x),
     "alignment": lambda s: alignment(s * x, s * y),
     "entropy": lambda s: matrix_entropy(s * x),
     "information": lambda s: matrix_mutual_information(s * x, s * y),

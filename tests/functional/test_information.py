@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numeric import check_against
 from scipy.spatial.distance import pdist
 from torch.autograd import gradcheck
 
-from solo_dimreg.functional import alignment, matrix_entropy, matrix_mutual_information, uniformity
+from solo_dimreg.functional import (
+    alignment,
+    matrix_entropy,
+    matrix_mutual_information,
+    uniformity,
+    wasserstein_uniformity,
+)
 
 ORDERS = [1, 2]
 
@@ -103,6 +111,7 @@ FUNCTIONS = {
     "information 1": lambda x: matrix_mutual_information(x, x[:, :2], 1),
     "information 2": lambda x: matrix_mutual_information(x, x[:, :2]),
     "uniformity": uniformity,
+    "wasserstein uniformity": wasserstein_uniformity,
     "alignment": lambda x: alignment(x, x.flip(1)),
 }
 
@@ -138,3 +147,39 @@ def test_other_orders_are_refused(order):
 def test_other_samples_are_refused():
     with pytest.raises(ValueError, match="got 4 and 5 rows"):
         matrix_mutual_information(normal(4, 3), normal(5, 3))
+
+
+def wasserstein_in_scipy(x):
+    """Between any two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S2^1/2 S1 S2^1/2)^1/2)."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    covariance, d = np.cov(unit, rowvar=False, bias=True), x.shape[1]
+    root = scipy.linalg.sqrtm(np.eye(d) / d)
+    cross = scipy.linalg.sqrtm(root @ covariance @ root).real
+    return np.sqrt((unit.mean(axis=0) ** 2).sum() + np.trace(covariance + np.eye(d) / d - 2 * cross))
+
+
+def test_wasserstein_uniformity_is_the_distance_to_a_gaussian():
+    x = normal(12, 4) * torch.tensor([3.0, 1.0, 1.0, 0.2]).double() + 0.5
+    check_against(wasserstein_uniformity, wasserstein_in_scipy, x)
+
+
+def test_wasserstein_uniformity_of_fewer_rows_than_axes():
+    x = normal(4, 6)
+    assert wasserstein_uniformity(x).item() == pytest.approx(wasserstein_in_scipy(x.numpy()), rel=1e-6)
+
+
+def test_wasserstein_uniformity_sees_empty_axes_where_uniformity_does_not():
+    # Figures of the paper's released study of the degrees of collapse: 20,000 points in 500 dimensions.
+    x = torch.randn(1000, 500, generator=torch.Generator().manual_seed(0))
+    half = x * (torch.arange(500) < 250)
+    assert uniformity(half).item() == pytest.approx(-3.968, abs=0.002)
+    assert uniformity(x).item() == pytest.approx(-3.984, abs=0.002)
+    assert wasserstein_uniformity(half) - wasserstein_uniformity(x) > 0.4
+
+
+def test_wasserstein_uniformity_is_0_for_what_fills_the_sphere():
+    x = torch.cat([torch.eye(5), -torch.eye(5)]).requires_grad_()
+    loss = wasserstein_uniformity(x)
+    assert loss.item() == 0 and torch.autograd.grad(loss, x)[0].abs().max() == 0
+    ones = torch.ones(4, 3)
+    assert wasserstein_uniformity(ones).item() == pytest.approx(2**0.5)

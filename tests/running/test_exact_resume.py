@@ -40,7 +40,7 @@ def last(folder: str) -> Path:
     return max(Path(folder).rglob("*.ckpt"), key=checkpoint_epoch)
 
 
-NAMES = [*METHODS, "adadim", "directclr", "shuffled_dbn"]
+NAMES = [*METHODS, "adadim", "directclr", "lejepa", "shuffled_dbn"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,7 +50,7 @@ def test_a_resumed_run_is_the_same(
     monkeypatch.chdir(tmp_path)
     terms = {"ldreg": {"weight": 0.1, "warmup_epochs": 1}, "effective_rank": {"weight": 0.01}}
     if name not in ("mae", "directclr"):
-        terms["decorrelation"] = {"weight": 0.01}
+        terms |= {"decorrelation": {"weight": 0.01}, "sigreg": {"weight": 0.01, "num_slices": 64}}
     block = {"regularizers": terms}
     pretrain(settings_of(few_digits, "whole", name, **block))
 

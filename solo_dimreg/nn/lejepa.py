@@ -1,0 +1,131 @@
+"""LeJEPA and its regularizer, SIGReg, as modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_mean, world_size
+from solo_dimreg.functional._checks import check_between, check_int
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.sigreg import characteristic_function, check_sigreg_options, epps_pulley
+from solo_dimreg.nn._slices import RandomSlices
+from solo_dimreg.nn._views import as_views
+
+
+class SIGReg(nn.Module):
+    """Makes the embeddings of each view an isotropic Gaussian: the mean of their SIGReg losses [1].
+
+    See :func:`solo_dimreg.functional.sigreg_loss`. The slices are drawn anew at every step, the same on all
+    processes, over which the characteristic functions are averaged: nothing else is sent.
+
+    References:
+        [1] Balestriero & LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the
+            Heuristics, arXiv 2511.08544, 2025.
+
+    Args:
+        num_slices: number of random directions, at least 1.
+        knots: number of values of t, from 0 to ``t_max``, at least 2.
+        t_max: the largest t, above 0.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Example:
+        >>> loss = SIGReg()(torch.randn(32, 16))
+    """
+
+    def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
+        super().__init__()
+        check_int("num_slices", num_slices, minimum=1)
+        check_sigreg_options(knots, t_max)
+        self.knots = knots
+        self.t_max = t_max
+        self.slices = RandomSlices(num_slices)
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The loss over the views of all processes.
+
+        Args:
+            views: embeddings of V views, each of shape (B, D), or those of a single view.
+            momentum_views: not used; regularizers are all called with both.
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        listed = as_views("views", views, minimum=1)
+        slices = self.slices(listed[0])
+        projections = torch.cat([view @ slices for view in listed], dim=1)
+        rows = len(listed[0])
+        characteristic = all_mean(characteristic_function(projections, self.knots, self.t_max), rows)
+        return epps_pulley(characteristic, rows * world_size(), self.t_max)
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"knots={self.knots}, t_max={self.t_max}"
+
+
+class LeJEPA(nn.Module):
+    """Views of an image are to agree, and their embeddings to be a Gaussian: LeJEPA [1].
+
+    ``(1 - weight) * invariance + weight * SIGReg``, with gradient to all views: no teacher, no stop-gradient.
+    The invariance is the mean squared difference of all views from the mean of the large ones, over views,
+    samples and axes. After each call ``metrics`` holds both terms, detached and unweighted.
+
+    References:
+        [1] Balestriero & LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the
+            Heuristics, arXiv 2511.08544, 2025; the released code for what the paper leaves open.
+
+    Args:
+        weight: lambda of [1], from 0 to 1.
+        num_slices, knots, t_max: those of :class:`SIGReg`.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Example:
+        >>> loss = LeJEPA()(torch.randn(2, 32, 16).unbind(), small_views=torch.randn(6, 32, 16).unbind())
+    """
+
+    def __init__(
+        self, weight: float = 0.05, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0
+    ) -> None:
+        super().__init__()
+        check_between("weight", weight, 0, 1)
+        self.weight = weight
+        self.sigreg = SIGReg(num_slices, knots, t_max)
+        self.metrics: dict[str, Tensor] = {}
+
+    @full_precision
+    def forward(self, views: Sequence[Tensor], small_views: Sequence[Tensor] = ()) -> Tensor:
+        """The loss over all processes.
+
+        Args:
+            views: embeddings of the large crops, each of shape (B, D).
+            small_views: embeddings of the small crops, each of shape (B, D).
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are fewer than two views, no large ones, or the shapes do not fit.
+        """
+        large = as_views("views", views, minimum=1)
+        stacked = torch.stack(as_views("views and small_views", [*large, *small_views], minimum=2))
+        differences = stacked - stacked[: len(large)].mean(dim=0)
+        invariance = all_mean((differences**2).mean(), stacked.shape[1])
+        sigreg = self.sigreg(list(stacked.unbind()))
+        self.metrics = {"invariance": invariance.detach(), "sigreg": sigreg.detach()}
+        return (1 - self.weight) * invariance + self.weight * sigreg
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"weight={self.weight}"

@@ -1,0 +1,90 @@
+"""Losses without options that spread the features over the sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import all_gather
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.information import uniformity, wasserstein_uniformity
+from solo_dimreg.functional.koleo import koleo_loss
+from solo_dimreg.nn._views import as_views
+
+
+class Uniformity(nn.Module):
+    """Spreads the features of each view evenly over the sphere: the mean of their uniformities [1, sec. 4].
+
+    See :func:`solo_dimreg.functional.uniformity`; over all processes.
+
+    References:
+        [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
+            on the Hypersphere, ICML 2020.
+
+    Example:
+        >>> loss = Uniformity()(torch.randn(32, 16))
+    """
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The loss over the views of all processes.
+
+        Args:
+            views: features of V views, each of shape (B, D), or those of a single view.
+            momentum_views: not used; regularizers are all called with both.
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        listed = as_views("views", views, minimum=1)
+        return torch.stack([uniformity(all_gather(view)) for view in listed]).mean()
+
+
+class KoLeo(nn.Module):
+    """Parts each feature of a view from its nearest neighbour there: the mean of the views' KoLeo losses [1].
+
+    See :func:`solo_dimreg.functional.koleo_loss`; over all processes, where DINOv2 has neighbours within one.
+
+    References:
+        [1] Sablayrolles et al., Spreading vectors for similarity search, ICLR 2019.
+
+    Example:
+        >>> loss = KoLeo()(torch.randn(32, 16))
+    """
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """As :meth:`Uniformity.forward`."""
+        listed = as_views("views", views, minimum=1)
+        return torch.stack([koleo_loss(all_gather(view)) for view in listed]).mean()
+
+
+class WassersteinUniformity(nn.Module):
+    """Spreads the features of all views together evenly over all axes of the sphere [1].
+
+    See :func:`solo_dimreg.functional.wasserstein_uniformity`; over all processes.
+
+    References:
+        [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024; that the
+            views are one batch is from its released code.
+
+    Example:
+        >>> loss = WassersteinUniformity()(torch.randn(32, 16))
+    """
+
+    @full_precision
+    def forward(
+        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
+    ) -> Tensor:
+        """As :meth:`Uniformity.forward`."""
+        listed = as_views("views", views, minimum=1)
+        return wasserstein_uniformity(torch.cat([all_gather(view) for view in listed]))
