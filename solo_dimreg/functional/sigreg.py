@@ -64,11 +64,11 @@ def epps_pulley(characteristic: Tensor, samples: int, t_max: float) -> Tensor:
         t_max: the largest t.
     """
     count = characteristic.shape[1]
-    like = {"dtype": characteristic.dtype, "device": characteristic.device}
-    t = torch.arange(1, count + 1, **like) * (t_max / count)
+    knots = torch.arange(1, count + 1, dtype=characteristic.dtype, device=characteristic.device)
+    t = knots * (t_max / count)
     gaussian = (-(t**2) / 2).exp()
     # The integrand is even and 0 at t = 0: twice the trapezoids from 0 on, of which the last knot has half.
-    ends = torch.where(t == t[-1], 0.5, 1.0)
+    ends = torch.where(knots == count, 0.5, 1.0)
     weights = 2 * t_max / count * gaussian * ends
     errors = (characteristic[0] - gaussian[:, None]) ** 2 + characteristic[1] ** 2
     return samples * (weights @ errors).mean()

@@ -20,26 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from solo_dimreg import nn as ours
 from solo_dimreg.distributed import shared_gathers
-from solo_dimreg.functional import directclr_loss, effective_rank, ldreg_loss, zca_whiten
+from solo_dimreg.functional import directclr_loss
 from solo_dimreg.functional.adadim import ntxent_loss, vicreg_loss
-from solo_dimreg.nn import AdaDim, Decorrelation, DirectCLR, EffectiveRank, LDReg, ShuffledDBN
+from solo_dimreg.studies.bench_cases import Case, Loss, cases, features
 
-Loss = Callable[[Tensor], Tensor]
 # Value and gradient, relative; float32 features leave a textbook's distances about a thousandth of it.
 AGREEMENT = 1e-3
 IMAGES_OF_AN_EPOCH = 1437  # of the digits
 STEP = 256
-
-
-@dataclass(frozen=True)
-class Case:
-    """A function on features of some shape, beside its textbook formulation."""
-
-    name: str
-    shape: tuple[int, int]
-    ours: Loss
-    textbook: Loss
 
 
 @dataclass(frozen=True)
@@ -56,78 +46,6 @@ class Figure:
     of: str
     ratio: float
     agrees: bool | None = None
-
-
-def features(shape: tuple[int, int], seed: int = 0) -> Tensor:
-    """Non-negative features around a surface of 24 dimensions, as an encoder makes them."""
-    generator = torch.Generator().manual_seed(seed)
-    latent = torch.randn(shape[0], 24, generator=generator) @ torch.randn(24, shape[1], generator=generator)
-    return (latent + torch.randn(*shape, generator=generator)).relu()
-
-
-def textbook_ldreg(x: Tensor, k: int) -> Tensor:
-    """All distances by a matrix product, all of them sorted, and autograd through both."""
-    distances = torch.cdist(x, x.detach(), compute_mode="use_mm_for_euclid_dist")
-    nearest = distances.sort(dim=1).values[:, 1 : k + 1]
-    mean = nearest[:, :-1].mean(dim=1)
-    return -(mean / (nearest[:, -1] - mean)).log().mean()
-
-
-def textbook_effective_rank(x: Tensor) -> Tensor:
-    """Through the singular value decomposition of the features."""
-    values = torch.linalg.svdvals(x - x.mean(dim=0))
-    p = values / values.sum()
-    return torch.special.entr(p).sum().exp()
-
-
-def textbook_whitening(x: Tensor) -> Tensor:
-    """Autograd through the eigenvectors, which is NaN for equal eigenvalues."""
-    centred = x - x.mean(dim=0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-    return _rows(centred @ (vectors / (values + 1e-5).sqrt() @ vectors.T))
-
-
-def textbook_directclr(x: Tensor) -> Tensor:
-    """InfoNCE of the first entries, as a paper writes it."""
-    z1, z2 = F.normalize(x[:, :360]).chunk(2)
-    logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1))
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-
-
-def _rows(z: Tensor) -> Tensor:
-    """A scalar that treats all rows and columns differently."""
-    weights = torch.arange(1.0, z.shape[1] + 1) / z.shape[1]
-    return (z * weights).sin().mean()
-
-
-LDREG = (
-    (512, 512, 64),
-    (768, 384, 48),
-    (1024, 2048, 64),
-    (2048, 2048, 64),
-    (3072, 1536, 96),
-    (4096, 2048, 64),
-)
-LARGE = (8192, 2048, 128)
-
-
-def cases(large: bool = False) -> list[Case]:
-    """All functions; with ``large``, LDReg's loss of 8,192 features too, which takes a minute."""
-
-    def ldreg(b: int, d: int, k: int) -> Case:
-        return Case(f"LDReg, k = {k}", (b, d), partial(ldreg_loss, k=k), partial(textbook_ldreg, k=k))
-
-    return [
-        *(ldreg(*shape) for shape in (*LDREG, *((LARGE,) if large else ()))),
-        Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
-        Case("DBN", (512, 128), lambda x: _rows(zca_whiten(x)), textbook_whitening),
-        Case(
-            "DirectCLR",
-            (512, 2048),
-            lambda x: directclr_loss(x[: len(x) // 2], x[len(x) // 2 :]),
-            textbook_directclr,
-        ),
-    ]
 
 
 def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Figure]:
@@ -225,25 +143,41 @@ class _Network:
             self.projector(self.backbone(view)).sum().backward()
 
 
+# Regularizers, and whether they look at the embeddings.
+TERMS: dict[str, tuple[type[nn.Module], bool]] = {
+    "ldreg": (ours.LDReg, False),
+    "decorrelation": (ours.Decorrelation, True),
+    "effective_rank": (ours.EffectiveRank, False),
+    "koleo": (ours.KoLeo, False),
+    "uniformity": (ours.Uniformity, True),
+    "wasserstein_uniformity": (ours.WassersteinUniformity, True),
+    "sigreg": (ours.SIGReg, True),
+    "visreg": (ours.VISReg, True),
+    "t_regs": (ours.TREGS, True),
+}
+
+
+def _of(term: type[nn.Module], embeddings: bool) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
+    regularizer = term()
+    return lambda r, z: regularizer(z if embeddings else r)
+
+
 def compare_steps(repeats: int) -> Iterator[Figure]:
     """What a term, a method and the monitor add to a whole step, against the nearest baseline.
 
     Network and losses are measured by themselves: the noise of a step is more than what most terms take.
     """
-    ldreg, decorrelation, rank = LDReg(), Decorrelation(), EffectiveRank()
-    adadim, direct = AdaDim(), DirectCLR(dim=90)
-    bn, whitened = nn.BatchNorm1d(256, affine=False), ShuffledDBN(256, 8)
+    adadim, direct = ours.AdaDim(), ours.DirectCLR(dim=90)
+    bn, whitened = nn.BatchNorm1d(256, affine=False), ours.ShuffledDBN(256, 8)
     losses: dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]] = {
         "simclr": lambda r, z: ntxent_loss(z[0], z[1]),
-        "ldreg": lambda r, z: ldreg(r),
-        "decorrelation": lambda r, z: decorrelation(z),
-        "effective_rank": lambda r, z: rank(r),
         "vicreg": lambda r, z: vicreg_loss(z[0], z[1]),
         "adadim": lambda r, z: adadim(r, z),
         "infonce": lambda r, z: directclr_loss(r[0], r[1], dim=512),
         "directclr": lambda r, z: direct(r[0], r[1]),
         "bn": lambda r, z: F.mse_loss(bn(z[0]), bn(z[1])),
         "shuffled_dbn": lambda r, z: F.mse_loss(whitened(z[0]), whitened(z[1])),
+        **{name: _of(*term) for name, term in TERMS.items()},
     }
     r = [features((STEP, 512), seed).requires_grad_() for seed in (0, 1)]
     z = [features((STEP, 256), seed).requires_grad_() for seed in (2, 3)]
@@ -257,8 +191,7 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
     network, monitor, *others = medians(runs, repeats)
     seconds = dict(zip(losses, others, strict=True))
     shape = f"ResNet-18, {STEP} x 32 x 32"
-    terms = ("ldreg", "decorrelation", "effective_rank")
-    pairs = [(seconds["simclr"] + seconds[term], term, "simclr") for term in terms]
+    pairs = [(seconds["simclr"] + seconds[term], term, "simclr") for term in TERMS]
     methods = {"adadim": "vicreg", "directclr": "infonce", "shuffled_dbn": "bn"}
     pairs += [(seconds[method], method, baseline) for method, baseline in methods.items()]
     for loss, name, baseline in pairs:

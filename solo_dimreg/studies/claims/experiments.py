@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from solo_dimreg.datasets.sprites import FACTORS, SHAPES, draw_sprites, sample_factors
-from solo_dimreg.functional import effective_rank, geometric_mean_lid, rankme
+from solo_dimreg.functional import (
+    effective_rank,
+    geometric_mean_lid,
+    koleo_loss,
+    rankme,
+    sigreg_loss,
+    uniformity,
+    visreg_loss,
+    wasserstein_uniformity,
+)
 from solo_dimreg.studies.bench import compare_steps
 from solo_dimreg.studies.claims.claim import Experiment
 from solo_dimreg.studies.toy.experiments import (
@@ -25,6 +36,8 @@ from solo_dimreg.studies.toy.experiments import (
 
 SPRITES = 3_000
 NEIGHBOURS = 32
+SCALES = (1.0, 1e-4)  # of the features: healthy, and collapsed
+EMPTY = (0.0, 0.5)  # parts of the axes
 
 
 def measure_strong_augmentation(seed: int) -> dict[str, Any]:
@@ -78,7 +91,71 @@ def measure_step(seed: int) -> dict[str, Any]:
     return {each.name: 100 * (each.ratio - 1) for each in compare_steps(3)}
 
 
+def measure_collapsing(seed: int) -> dict[str, Any]:
+    """The gradient of SIGReg and VISReg over features that shrink to a point, after VISReg's script.
+
+    Returns:
+        Of each loss the mean length of a feature's gradient at the ``SCALES``: 64 features of 512 numbers, in
+        uniform directions, and 64 slices.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = F.normalize(torch.randn(64, 512, generator=generator))
+    slices = F.normalize(torch.randn(512, 64, generator=generator), dim=0)
+    return {
+        name: [float(_gradient(partial(loss, slices=slices), scale * points)) for scale in SCALES]
+        for name, loss in (("sigreg", sigreg_loss), ("visreg", visreg_loss))
+    }
+
+
+def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.requires_grad_()
+    return torch.autograd.grad(loss(x), x)[0].norm(dim=1).mean()
+
+
+def measure_empty_axes(seed: int) -> dict[str, Any]:
+    """Two uniformities of 2,000 Gaussian points of 128 axes, of which a part is 0: ``EMPTY``."""
+    points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
+    clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
+    return {
+        name: [float(figure(cloud)) for cloud in clouds]
+        for name, figure in (("uniformity", uniformity), ("wasserstein", wasserstein_uniformity))
+    }
+
+
+def measure_spreading(seed: int) -> dict[str, Any]:
+    """What minimizing uniformity and KoLeo makes of 256 points near a great circle, of 16 axes.
+
+    Returns:
+        Of each loss, and of the start, the ``effective_rank`` and the ``uniformity`` of the points.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    width = torch.tensor([1.0] * 2 + [0.02] * 14)
+    start = F.normalize(torch.randn(256, 16, generator=generator) * width)
+    ends = {
+        "start": start,
+        "uniformity": _minimized(uniformity, start),
+        "koleo": _minimized(koleo_loss, start),
+    }
+    return {
+        name: {"effective_rank": float(effective_rank(x, center=True)), "uniformity": float(uniformity(x))}
+        for name, x in ends.items()
+    }
+
+
+def _minimized(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    x = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(x).backward()
+        optimizer.step()
+    return F.normalize(x.detach())
+
+
 STRONG_AUGMENTATION = Experiment("strong_augmentation", measure_strong_augmentation)
 IMPLICIT_REGULARIZATION = Experiment("implicit_regularization", measure_implicit_regularization, version=3)
 PIXELS = Experiment("pixels", measure_pixels)
 STEP = Experiment("step", measure_step)
+COLLAPSING = Experiment("collapsing", measure_collapsing)
+EMPTY_AXES = Experiment("empty_axes", measure_empty_axes)
+SPREADING = Experiment("spreading", measure_spreading)

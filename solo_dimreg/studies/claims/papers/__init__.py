@@ -1,4 +1,4 @@
-"""The claims of the four papers, those of the figures that all lean on, and ours of the alarm."""
+"""The claims of the four papers, of the figures that all lean on, of the newest remedies, and ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from solo_dimreg.studies.claims.papers.decorrelation import decorrelation_claims
 from solo_dimreg.studies.claims.papers.directclr import directclr_claims
 from solo_dimreg.studies.claims.papers.figures import figure_claims
 from solo_dimreg.studies.claims.papers.ldreg import ldreg_claims
+from solo_dimreg.studies.claims.papers.newest import newest_claims
 
 #: Those of ``--quick``: two pairs of rows and what needs no training.
 QUICK = (
@@ -18,6 +19,6 @@ QUICK = (
 
 
 def builtin_claims() -> list[Claim]:
-    """All of them, by paper."""
+    """All of them, by paper; the figures order the rows of the four papers."""
     papers = [*ldreg_claims(), *directclr_claims(), *decorrelation_claims(), *adadim_claims()]
-    return [*papers, *figure_claims(papers), *alarm_claims()]
+    return [*papers, *figure_claims(papers), *newest_claims(), *alarm_claims()]
