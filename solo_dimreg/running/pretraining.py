@@ -17,6 +17,7 @@ from solo_dimreg.errors import ConfigError, DimregError
 from solo_dimreg.hosts import Host, base_name, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable
 from solo_dimreg.hosts.runs import checkpoint_epoch
+from solo_dimreg.hosts.stopping import signals_of_slurm
 from solo_dimreg.running.checks import check_full_batch, check_pretraining
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
 
@@ -70,7 +71,8 @@ def pretrain(settings: DictConfig) -> Path | None:
         host, settings, [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
     )
     resumed = _resume_from(host, settings, arguments)
-    trainer.fit(method, **data, ckpt_path=resumed)
+    with signals_of_slurm(trainer):
+        trainer.fit(method, **data, ckpt_path=resumed)
     if trainer.interrupted:
         raise KeyboardInterrupt
     # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
