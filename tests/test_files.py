@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +42,21 @@ def test_a_termination_leaves_nothing_behind(tmp_path: Path) -> None:
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)  # no such file system can be mounted here
+    with (
+        pytest.raises(ConfigError, match=rf"--out: '.*' is on a file system .* \({os.strerror(code)}\)"),
+        locked("--out", tmp_path / "results"),
+    ):
+        pass
 
 
 def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:

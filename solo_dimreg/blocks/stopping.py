@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -43,6 +46,27 @@ def _speaks() -> bool:
         return rank() == 0
     time.sleep(0.3)  # the connections of a process that is killed end before its children are another's
     return os.getppid() != _parent
+
+
+@contextmanager
+def signals_of_slurm(trainer: Any) -> Iterator[None]:
+    """Leaves SIGTERM to Lightning where it queues a job of SLURM's again.
+
+    It saves on SIGUSR1 and asks for the job to be queued again, upon which SLURM sends SIGTERM, which it passes
+    over or minds at the end of the step: a handler of ours would cut off what is asked, or the saving.
+    """
+    if not getattr(trainer._accelerator_connector.cluster_environment, "auto_requeue", False):
+        yield
+        return
+    ours = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code is None:  # Lightning 2 has minded it
+            raise SystemExit(128 + signal.SIGTERM) from end
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, ours)
 
 
 def most(count: int, module: Any) -> int:

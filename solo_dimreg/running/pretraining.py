@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
+from solo_dimreg.blocks.stopping import signals_of_slurm
 from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable, checkpoint_epoch
@@ -76,7 +77,8 @@ def pretrain(settings: DictConfig) -> Path | None:
         for line in idle_settings(host, settings):
             warn(line)
     try:
-        trainer.fit(method, **data, ckpt_path=resumed)
+        with signals_of_slurm(trainer):
+            trainer.fit(method, **data, ckpt_path=resumed)
     except Exception as error:
         if trainer.global_step or isinstance(error, DimregError):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -18,10 +19,12 @@ import torch
 from omegaconf import DictConfig
 from support import config, small
 
-from solo_dimreg.errors import ConfigError, DivergenceError
+from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.hosts.guard import divergence_settings
 from solo_dimreg.nn import LDReg
 from solo_dimreg.running.pretraining import pretrain
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 7  # an epoch, of 16 of the 120 images
 SHORT = ("optimizer.batch_size=16", "data.num_workers=0", "method_kwargs.proj_hidden_dim=32")
@@ -152,6 +155,30 @@ def test_a_full_disk_ends_with_one_line_and_no_part_of_a_checkpoint(few_digits: 
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert "the checkpoint cannot be written" in line and "Traceback" not in done.stderr
     assert not checkpoints(tmp_path) and not list((tmp_path / "trained").rglob(".*partial"))
+
+
+@pytest.mark.parametrize(("limit", "what"), [(50_000, "the checkpoint"), (100, "the settings of the run")])
+def test_what_cannot_be_written_whole_leaves_what_was_there(
+    few_digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture, limit: int, what: str
+) -> None:
+    """The disk is full after the first epoch, or before the next run."""
+    settings = settings_of(few_digits, tmp_path, max_epochs=1)
+    pretrain(settings)
+    (first,) = checkpoints(tmp_path)
+    arguments = (first.parent / "args.json").read_bytes()
+    settings.max_epochs, settings.resume_from_checkpoint = 2, str(first)
+    sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, sizes[1]))
+    try:
+        with pytest.raises(TrainingError, match=f"{what} cannot be written"):
+            pretrain(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert checkpoints(tmp_path) == [first] and is_zipfile(first)
+    assert not list(tmp_path.rglob("*partial"))
+    for file in tmp_path.rglob("args.json"):
+        assert json.loads(file.read_text())
+    assert (first.parent / "args.json").read_bytes() == arguments
 
 
 def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_path: Path) -> None:

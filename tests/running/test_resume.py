@@ -15,6 +15,8 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts.runs import checkpoint_epoch
 from solo_dimreg.running.pretraining import pretrain
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Evil:
     def __reduce__(self) -> Any:
@@ -55,7 +57,29 @@ def test_auto_resume_passes_over_it(few_digits: Path, run: list[Path], capfd: py
     settings = settings_of(few_digits, 2, auto_resume={"enabled": True, "max_hours": 1})
     pretrain(settings)
     said = capfd.readouterr().out
-    assert f"Resuming from {run[0]}" in said  # the current solo-learn finds that one first
+    assert f"Not resuming from {run[1]}: is no intact" in said and f"Resuming from {run[0]}" in said
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_auto_resume_takes_the_latest_of_those_that_are_kept(
+    few_digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    backwards: bool,
+) -> None:
+    """solo-learn takes whichever its file system lists first."""
+    monkeypatch.chdir(tmp_path)
+    pretrain(settings_of(few_digits, 3))
+    walk = os.walk
+
+    def ordered(*args: Any, **kwargs: Any) -> Any:
+        return ((root, dirs, sorted(files, reverse=backwards)) for root, dirs, files in walk(*args, **kwargs))
+
+    monkeypatch.setattr(os, "walk", ordered)
+    pretrain(settings_of(few_digits, 3, auto_resume={"enabled": True, "max_hours": 1}))
+    (latest,) = Path("trained").rglob("*ep=2.ckpt")
+    assert f"Resuming from {latest}" in capfd.readouterr().out
 
 
 def test_an_evil_checkpoint_is_not_run(few_digits: Path, run: list[Path]) -> None:

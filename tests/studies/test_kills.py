@@ -30,7 +30,7 @@ def overrides(images: Path) -> tuple[list[str], list[str]]:
     """Of the pretraining and of the linear probe."""
     paths = [f"data.{split}_path={images / split}" for split in ("train", "val")]
     small = ["optimizer.batch_size=32", "data.num_workers=0", "backbone.name=timm/test_resnet"]
-    return ["max_epochs=4", "scheduler.warmup_epochs=1", *small, *paths], [
+    return ["max_epochs=3", "scheduler.warmup_epochs=1", *small, *paths], [
         "max_epochs=2",
         "optimizer.batch_size=32",
     ]
@@ -82,7 +82,7 @@ if __name__ == "__main__":
         folder, kills = 0, 0
         while kills < KILLS:
             process = start(each, Path(f"parts{folder}"), images)
-            time.sleep(chance.uniform(0.1, 0.5) * seconds)
+            time.sleep(chance.uniform(0.1, 0.35) * seconds)
             os.killpg(process, signal.SIGKILL)
             status = os.waitpid(process, 0)[1]
             if os.WIFSIGNALED(status):

@@ -1,0 +1,105 @@
+"""Two processes of one training: what ends one of them ends the other, with one line."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import is_zipfile
+
+import pytest
+
+MINUTE = 60.0
+
+
+@contextmanager
+def training(
+    few_digits: Path, folder: Path, epochs: int, file_size: int = resource.RLIM_INFINITY
+) -> Iterator[subprocess.Popen]:
+    """Two processes over gloo, in a session of their own; none is left behind."""
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    small = [
+        "optimizer.batch_size=16",
+        "data.num_workers=0",
+        "backbone.name=timm/test_resnet",
+        "monitor=null",
+    ]
+    two = ["accelerator=cpu", "devices=2", "strategy=ddp", "+enable_progress_bar=False"]
+    name = ["pretrain", "--config-path", "digits", "--config-name", "ldreg_simclr"]
+    overrides = [f"max_epochs={epochs}", "method_kwargs.proj_hidden_dim=32", "checkpoint.dir=trained"]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with (folder / "said").open("w") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "solo_dimreg", *name, *overrides, *two, *small, *paths],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, limit)),
+        )
+    try:
+        yield run
+    finally:
+        if members(run):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def members(run: subprocess.Popen) -> list[int]:
+    """The processes of the session that are not yet gone."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == run.pid and state != "Z":
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def ends_within_a_minute(run: subprocess.Popen) -> bool:
+    end = time.monotonic() + MINUTE
+    while members(run) and time.monotonic() < end:
+        run.poll()
+        time.sleep(0.1)  # between looks at the list of processes
+    return not members(run)
+
+
+def test_a_full_disk_of_the_first_process_ends_both(few_digits: Path, tmp_path: Path) -> None:
+    with training(few_digits, tmp_path, epochs=1, file_size=500_000) as run:
+        assert run.wait(timeout=240) == 1
+        assert ends_within_a_minute(run)
+    said = (tmp_path / "said").read_text()
+    (line,) = (line for line in said.splitlines() if "error: " in line)
+    assert "the checkpoint cannot be written" in line and "Traceback" not in said
+    assert not [*tmp_path.rglob("*.ckpt"), *tmp_path.rglob("*partial")]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_process_that_is_killed_ends_the_other(few_digits: Path, tmp_path: Path, which: int) -> None:
+    with training(few_digits, tmp_path, epochs=999) as run:
+        end = time.monotonic() + 240
+        while not list(tmp_path.rglob("*.ckpt")):
+            assert run.poll() is None and time.monotonic() < end
+            time.sleep(0.1)  # between looks for a file that the other process writes; nothing is timed
+        first, second = members(run)
+        assert first == run.pid
+        os.kill((first, second)[which], signal.SIGKILL)
+        assert ends_within_a_minute(run)
+        status = run.wait()
+    said = (tmp_path / "said").read_text()
+    lines = [line for line in said.splitlines() if "error: " in line]
+    if which == 1 and status == -signal.SIGKILL:  # Lightning 2 looks at its children every five seconds
+        assert "terminated with code -9" in said
+    else:
+        assert len(lines) == 1 and "another of the 2 processes of this training has ended" in lines[0]
+        assert status == (-signal.SIGKILL, 1)[which]
+    assert "Traceback" not in said and all(map(is_zipfile, tmp_path.rglob("*.ckpt")))

@@ -1,0 +1,59 @@
+"""A job of SLURM's that is queued again; of SLURM there are here its variables and what it does then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import is_zipfile
+
+SLURM = {
+    "SLURM_NTASKS": "1", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
+    "SLURM_JOB_NODELIST": "localhost",
+}  # fmt: skip
+
+
+def until(condition: Callable[[], object], run: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.1)  # between looks for a file that the other process writes; nothing is timed
+
+
+def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Path, tmp_path: Path) -> None:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\nkill -TERM $PPID\nsleep 1\necho "$@" >> {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    small = [
+        "optimizer.batch_size=16",
+        "data.num_workers=0",
+        "backbone.name=timm/test_resnet",
+        "monitor=null",
+    ]
+    name = ["pretrain", "--config-path", "digits", "--config-name", "ldreg_simclr"]
+    overrides = ["max_epochs=999", "method_kwargs.proj_hidden_dim=32", "checkpoint.dir=trained"]
+    environment = {**os.environ, **SLURM, "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "solo_dimreg", *name, *overrides, *small, *paths],
+        cwd=tmp_path,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: list(tmp_path.rglob("*.ckpt")), run)
+        run.send_signal(signal.SIGUSR1)
+        until((tmp_path / "asked").exists, run)
+        assert (tmp_path / "asked").read_text() == "requeue 77\n"
+        saved = list(tmp_path.rglob("hpc_ckpt_1.ckpt"))
+        assert len(saved) == 1 and is_zipfile(saved[0])
+    finally:
+        run.kill()
+        run.wait()
