@@ -52,8 +52,8 @@ def _speaks() -> bool:
 def signals_of_slurm(trainer: Any) -> Iterator[None]:
     """Leaves SIGTERM to Lightning where it queues a job of SLURM's again.
 
-    It saves on SIGUSR1 and asks for the job to be queued again, upon which SLURM sends SIGTERM, which it passes
-    over or minds at the end of the step: a handler of ours would cut off what is asked, or the saving.
+    It saves on SIGUSR1 and asks for the job to be queued again, upon which SLURM sends SIGTERM, which it
+    passes over or minds at the end of the step: a handler of ours would cut off what is asked, or the saving.
     """
     if not getattr(trainer._accelerator_connector.cluster_environment, "auto_requeue", False):
         yield
