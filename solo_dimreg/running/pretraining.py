@@ -22,6 +22,7 @@ from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_full_batch
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
+from solo_dimreg.running.wandb_mode import go_offline, settle_wandb
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 
@@ -68,11 +69,12 @@ def pretrain(settings: DictConfig) -> Path | None:
     if settings.get("checkpoint", {}).get("enabled", False):
         checkpointer = host.checkpointer(arguments, _run_folder(settings))
     callbacks = [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
+    resumed = _resume_from(host, settings, arguments)
+    settle_wandb(settings)
     try:
-        trainer = _trainer(host, settings, callbacks)
+        trainer = _trainer(host, settings, callbacks, Path(resumed) if resumed else None)
     except Exception as error:
         raise unforeseen("make the trainer of", error) from error
-    resumed = _resume_from(host, settings, arguments)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in idle_settings(host, settings):
             warn(line)
@@ -182,17 +184,37 @@ def _last_epoch(host: Host, checkpointer: Any) -> Any:
     return LastEpoch()
 
 
-def _trainer(host: Host, settings: DictConfig, callbacks: list[Any]) -> Any:
+def _wandb_logger(host: Host, settings: DictConfig, resumed: Path | None) -> Any:
+    wandb = settings.wandb
+    identity = {}
+    if resumed:  # solo-learn's checkpointer calls a run's folder by its id
+        before = host.settings_of(json.loads((resumed.parent / "args.json").read_text()))
+        if (before.get("wandb") or {}).get("enabled"):
+            identity = {"id": resumed.parent.name, "resume": "allow"}
+    logger = host.pl.loggers.WandbLogger(
+        name=settings.name,
+        project=wandb.get("project", "solo-learn"),
+        entity=wandb.get("entity"),
+        offline=wandb.get("offline", False),
+        **identity,
+    )
+    logger.log_hyperparams(plain(settings))
+    return logger
+
+
+def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Path | None) -> Any:
     loggers = host.pl.loggers
-    wandb = settings.get("wandb", {})
-    if wandb.get("enabled", False):
-        logger = loggers.WandbLogger(
-            name=settings.name,
-            project=wandb.get("project", "solo-learn"),
-            entity=wandb.get("entity"),
-            offline=wandb.get("offline", False),
-        )
-        logger.log_hyperparams(plain(settings))
+    if settings.get("wandb", {}).get("enabled", False):
+        try:
+            logger = _wandb_logger(host, settings, resumed)
+        except Exception as error:  # a key that the server refuses, say
+            if settings.wandb.get("offline"):
+                raise
+            import wandb
+
+            wandb.teardown()
+            go_offline(settings, str(error).strip().partition("\n")[0].rstrip("."))
+            logger = _wandb_logger(host, settings, resumed)
         callbacks = [*callbacks, host.pl.callbacks.LearningRateMonitor(logging_interval="step")]
     else:
         folder = _run_folder(settings) if "checkpoint" in settings else Path("trained_models")

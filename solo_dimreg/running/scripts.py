@@ -18,6 +18,7 @@ from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_full_batch
+from solo_dimreg.running.wandb_mode import settle_wandb
 
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
 
@@ -50,6 +51,7 @@ class ScriptChecks:
         _check_machine(host, self.settings)
         for line in idle_settings(host, self.settings):
             warn(line)
+        settle_wandb(settings)
         return True
 
     def images(self, dataset: Any) -> Any:

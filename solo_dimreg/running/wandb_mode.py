@@ -1,0 +1,60 @@
+"""Whether a run can be logged to Weights & Biases, decided before the training, which never ends for it."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.errors import warn
+
+SECONDS = 5
+KEY_LENGTH = 40
+
+
+def settle_wandb(settings: DictConfig) -> None:
+    """Makes a run offline that has no API key or whose server does not answer, in place and with one line."""
+    block = settings.get("wandb") or {}
+    if not block.get("enabled") or block.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    if reason := _unusable():
+        go_offline(settings, reason)
+
+
+def go_offline(settings: DictConfig, reason: str) -> None:
+    """Says it, once, and that nothing is lost."""
+    OmegaConf.update(settings, "wandb.offline", True, force_add=True)
+    os.environ["WANDB_MODE"] = "offline"  # before wandb reads it
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
+
+
+def _unusable() -> str:
+    """Why nothing can be sent; empty if something can. wandb is not asked: it remembers its mode."""
+    server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    key = os.environ.get("WANDB_API_KEY")
+    if key is not None and len(key) < KEY_LENGTH:
+        del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
+        return f"WANDB_API_KEY is no key, which has at least {KEY_LENGTH} characters"
+    if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _remembered(server)):
+        return "there is no API key (`wandb login`, or WANDB_API_KEY)"
+    try:
+        urllib.request.urlopen(server, timeout=SECONDS).close()
+    except urllib.error.HTTPError:  # an answer
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{server} cannot be reached ({getattr(error, 'reason', error)})"
+    return ""
+
+
+def _remembered(server: str) -> bool:
+    """Whether `wandb login` has left a key."""
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return urllib.parse.urlsplit(server).hostname in known

@@ -1,0 +1,113 @@
+"""Runs that are logged to wandb, without its server: what is in their folders, and what ends no training."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import small
+
+from solo_dimreg.running.pretraining import pretrain
+
+wandb = pytest.importorskip("wandb")
+BLOCK, WHOLE_OR_LAST = 32_768, (1, 4)
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """An empty folder, and nothing known of an account or a server."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.setenv(name, "")  # so that what the test sets is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
+def settings(few_digits: Path, **changes: Any) -> Any:
+    return small(
+        few_digits,
+        "simclr",
+        regularizers={"ldreg": {"weight": 0.01, "k": 8, "warmup_epochs": 0}},
+        monitor={"every_n_epochs": 1},
+        wandb={"enabled": True, "project": "test", "entity": None, "offline": False},
+        checkpoint={"enabled": True, "dir": "trained", "frequency": 1},
+        **changes,
+    )
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The rows that were logged, from wandb's own file of a run: LevelDB's log of protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = folder.glob("*.wandb")
+    data, place, message, rows = file.read_bytes(), 7, b"", []
+    while place + 7 <= len(data):
+        if (left := BLOCK - place % BLOCK) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        message += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in WHOLE_OR_LAST:
+            record, message = Record.FromString(message), b""
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                rows.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
+    return rows
+
+
+def offline_runs() -> list[Path]:
+    return sorted(Path("wandb").glob("offline-run-*"))
+
+
+def test_offline_holds_our_figures_and_a_resumed_run_has_the_same_id(few_digits: Path) -> None:
+    changed = settings(few_digits)
+    changed.wandb.offline = True
+    folder = pretrain(changed)
+    wandb.finish()
+    (run,) = offline_runs()
+    names = {name for row in history(run) for name in row}
+    assert {"dimensionality/effective_rank", "train_ldreg_epoch", "dimensionality/spectrum"} <= {
+        name.partition("_table")[0] if name.startswith("dimensionality/spectrum") else name for name in names
+    }
+    (checkpoint,) = folder.glob("*.ckpt")
+    changed.max_epochs, changed.resume_from_checkpoint = 2, str(checkpoint)
+    pretrain(changed)
+    wandb.finish()
+    assert {path.name.rpartition("-")[2] for path in offline_runs()} == {folder.name}
+
+
+def test_disabled_writes_nothing_to_wandb(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert pretrain(settings(few_digits)).is_dir()
+    assert not offline_runs()
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, "no API key"),
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "cannot be reached"),
+        ({"WANDB_API_KEY": "short"}, "wandb: "),
+    ],
+)
+def test_no_key_and_no_server_end_no_training(
+    few_digits: Path,
+    variables: dict[str, str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert list(pretrain(settings(few_digits)).glob("*.ckpt"))
+    wandb.finish()
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "offline below wandb/" in line]
+    assert line.startswith("warning: wandb: ") and says in line
+    assert len(offline_runs()) == 1
