@@ -272,6 +272,7 @@ def test_every_config_trains(
     if base_name(method) not in {base_name(name) for name in host.methods}:
         pytest.skip(f"the {host.generation} solo-learn has no {method}")
     settings = OmegaConf.merge(small(few_digits, method), OmegaConf.create(block.text))
+    settings.optimizer.batch_size = 64  # k may be as large as in a real run
     check_pretraining(host, settings)
     if set(content) & {"method", "backbone", *OWN_BLOCKS}:
         for term in plain(settings.get("regularizers") or {}):

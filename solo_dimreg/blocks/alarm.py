@@ -55,7 +55,7 @@ class Alarm:
         if not math.isfinite(value):
             return False
         self.peak = max(self.peak, value)
-        fallen = value < self.peak and value <= (1 - self.drawdown) * self.peak
+        fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
         self.count = self.count + 1 if fallen else 0
         if self.count == 1:
             self.since = epoch

@@ -54,9 +54,8 @@ class Announcer:
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
         """Names the checkpoint and the commands that evaluate it, unless our own command does."""
-        folder = next(
-            (each.path for each in trainer.callbacks if type(each).__name__ == "Checkpointer"), None
-        )
+        callbacks = (each for each in trainer.callbacks if type(each).__name__ == "Checkpointer")
+        folder = getattr(next(callbacks, None), "path", None)  # none of a run that was at its end already
         if (
             rank() == 0
             and folder

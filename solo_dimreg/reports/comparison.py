@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from solo_dimreg import plots
+from solo_dimreg.errors import warn
 from solo_dimreg.files import write_text
 from solo_dimreg.reports import page
 from solo_dimreg.reports.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
@@ -85,18 +86,25 @@ def write_report(folder: Path, out: Path) -> Path:
         ConfigError: there is no run in the folder, or a file that belongs to one is damaged.
     """
     results, records = read_runs(folder)
+    for line in results.get("unread", ()):
+        warn(f"not in the report: {line}.")
     title = f"Comparison: {results.get('benchmark', folder.resolve().name)}"
     sections = [
         *_accuracies(records),
         *_curves(records),
         _configurations(records),
         _provenance(results, records),
+        *_unread(results.get("unread", ())),
     ]
     for card in (card for section in sections for card in section.cards):
         plots.save_png(card.figure, out / f"{card.name}.png")
     write_text(out / "report.md", markdown(title, sections))
     write_text(out / "report.html", page.page(title, *map(html, sections)))
     return out / "report.html"
+
+
+def _unread(lines: Sequence[str]) -> list[Section]:
+    return [Section("Not read", " ".join(f"{line}." for line in lines))] if lines else []
 
 
 def _accuracies(records: Sequence[RunRecord]) -> list[Section]:

@@ -59,26 +59,28 @@ class RunRecord:
 
 
 def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
-    """The content of ``results.json``, empty without one, and the runs in a folder.
+    """The content of ``results.json`` or, as ``unread``, what could not be read; and the runs in a folder.
 
     Args:
         folder: What ``solo-dimreg benchmark`` wrote, or any folder with checkpoint folders of solo-learn's
             below it.
 
     Raises:
-        ConfigError: there is no run, or a file that belongs to one is damaged.
+        ConfigError: there is no run, or a file that a benchmark wrote is damaged.
     """
     folders = sorted(file.parent for file in folder.rglob("args.json"))
     if (folder / "results.json").is_file():
         results = _read_results(folder / "results.json")
         return results, [_benchmark_run(result, folders) for result in results["runs"]]
-    records = _plain_runs(folders)
+    bare = {file.parent for file in folder.rglob("*.ckpt")} - set(folders)
+    unread = [f"{each}: has no args.json, which solo-learn writes" for each in sorted(bare)]
+    records = _plain_runs(folders, unread)
     if not records:
         raise ConfigError(
             f"{folder}: holds no run; give a folder that 'solo-dimreg benchmark' wrote (results.json) or one "
-            "with checkpoint folders (args.json) below it."
+            "with checkpoint folders (args.json) below it. " + " ".join(unread)
         )
-    return {}, records
+    return {"unread": unread}, records
 
 
 def _benchmark_run(result: dict[str, Any], folders: Sequence[Path]) -> RunRecord:
@@ -95,9 +97,19 @@ def parts_of(checkpoint: Path) -> list[Path]:
     return sorted(file.parent for file in checkpoint.parents[2].rglob("args.json"))
 
 
-def _plain_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """Runs of one name that differ in nothing but the seed are seeds of one method."""
-    configurations = [(folder, _configuration(folder)) for folder in folders]
+def _plain_runs(folders: Sequence[Path], unread: list[str]) -> list[RunRecord]:
+    """Runs of one name that differ in nothing but the seed are seeds of one method.
+
+    Those with a damaged file are left out, and ``unread`` gets a line of each.
+    """
+    configurations, curves_of = [], {}
+    for folder in folders:
+        try:
+            configurations.append((folder, _configuration(folder)))
+            curves_of[folder] = read_curves([folder])
+        except ConfigError as error:
+            configurations = [each for each in configurations if each[0] != folder]
+            unread.append(str(error).rstrip("."))
     # solo-learn's linear probe leaves args.json too.
     runs = [(folder, c) for folder, c in configurations if "pretrained_feature_extractor" not in c]
     setups: dict[str, set[str]] = {}
@@ -111,8 +123,8 @@ def _plain_runs(folders: Sequence[Path]) -> list[RunRecord]:
         name = _name(configuration, folder)
         if len(setups[name]) > 1 or max(n for key, n in seeds.items() if key[0] == name) > 1:
             name = f"{name} {folder.name}"
-        curves, seed = read_curves([folder]), configuration.get("seed")
-        records.append(RunRecord(name, {}, flatten(configuration), curves, seed))
+        seed = configuration.get("seed")
+        records.append(RunRecord(name, {}, flatten(configuration), curves_of[folder], seed))
     return records
 
 

@@ -55,11 +55,11 @@ def idle_settings(host: Host, settings: DictConfig) -> Iterator[str]:
                 f"regularizers.{name}.warmup_epochs: {waits} is not shorter than the training "
                 f"(max_epochs={epochs}): the term never takes part."
             )
-        k, most = (options or {}).get("k"), _batch(content) - 1
+        k, most = (options or {}).get("k"), _features(content) - 1
         if isinstance(k, int) and k > most:
             yield (
-                f"regularizers.{name}.k: {k}, the default of {settings.method}, is more than {most}, one "
-                "less than the batch of all processes: the neighbourhood is the whole batch."
+                f"regularizers.{name}.k: {k}, the default of {settings.method}, is more than the {most} "
+                "other features of a step: the neighbourhood is all of them."
             )
 
 
@@ -69,13 +69,20 @@ def _batch(content: Mapping[str, Any]) -> int:
     return content["optimizer"]["batch_size"] * processes
 
 
+def _features(content: Mapping[str, Any]) -> int:
+    """The features of a step of all processes, which are each other's neighbours."""
+    views = content["augmentations"]
+    largest = max(view["crop_size"] for view in views)
+    return _batch(content) * sum(view["num_crops"] for view in views if view["crop_size"] == largest)
+
+
 def _check_neighbours(content: Mapping[str, Any]) -> None:
     for name, options in (content.get("regularizers") or {}).items():
-        k, batch = (options or {}).get("k"), _batch(content)
-        if isinstance(k, int) and k >= batch:
+        k, features = (options or {}).get("k"), _features(content)
+        if isinstance(k, int) and k >= features:
             raise ConfigError(
-                f"regularizers.{name}.k: {k} is not allowed; it must be at most {batch - 1}, one less than "
-                f"the {batch} images of a step (optimizer.batch_size times the processes)."
+                f"regularizers.{name}.k: {k} is not allowed; it must be at most {features - 1}, one less "
+                f"than the features of a step ({_batch(content)} images of all processes, in large crops)."
             )
 
 

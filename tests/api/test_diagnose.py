@@ -45,7 +45,8 @@ def test_figures_of_a_tensor_are_attributes() -> None:
     torch.testing.assert_close(result.spectrum, expected, rtol=1e-6, atol=0)
     assert (result.samples, result.dimensions, len(result.lids)) == (400, 12, 400)
     assert result.embeddings is None and result.mutual_information is None and result.classes == []
-    assert str(result) == f"features: healthy: {result.verdict.reason}" and result.caution == ""
+    assert str(result) == f"features: healthy: {result.verdict.reason} {result.caution}"
+    assert "share one vector" in result.caution  # which was added
 
 
 def test_the_same_of_every_kind_of_input(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -205,17 +202,3 @@ def test_features_are_those_of_timm_itself(host: Host, few_digits: Path) -> None
         with torch.no_grad():
             expected = plain.forward_head(plain.forward_features(images), pre_logits=True)
             torch.testing.assert_close(model(images)["feats"], expected)
-
-
-def test_the_readmes_example_runs() -> None:
-    """The first Python block of the README that builds a timm model, as it stands."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    example = next(block for block in blocks if "import timm" in block)
-    assert "solo_dimreg" in example
-    torch.manual_seed(0)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(example, "README.md", "exec"), {})
-    figures = [float(figure) for figure in re.findall(r"\d+\.\d+", printed.getvalue())]
-    assert len(figures) == 2 and all(figure > 1 for figure in figures)

@@ -106,5 +106,5 @@ def test_a_method_without_a_projector_is_refused(host: Host, few_digits: Path) -
 
 def test_a_misspelt_block_is_refused(few_digits: Path) -> None:
     settings = config("simclr", str(few_digits / "train"), projectors={"normalization": "dbn"})
-    with pytest.raises(ConfigError, match="projectors: unknown block"):
+    with pytest.raises(ConfigError, match="projectors: unknown key"):
         pretrain(settings)

@@ -33,7 +33,9 @@ def test_every_method_has_an_ldreg_twin(host: Host) -> None:
 @pytest.mark.parametrize("name", BIT_IDENTICAL)
 def test_without_a_block_training_is_identical_to_the_bit(host: Host, few_digits: Path, name: str) -> None:
     tapped = host.methods[name]
-    plain = tapped.__mro__[2]
+    plain = next(
+        kind for kind in tapped.__mro__ if kind.__module__.startswith("solo.methods") and kind is not tapped
+    )
     assert plain.__module__.startswith("solo.methods")
     results = []
     for method in (plain, tapped):

@@ -193,7 +193,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**MONITOR, "method_kwargs.temprature": 1}, "method_kwargs.temprature"),
     ({"method": "ldreg_simclrr"}, "method"),
     ({"method": "ldreg_simclr", "momentum.base_tau": 2}, "momentum.base_tau"),
-    ({"regularizers.ldreg.k": 32}, "regularizers.ldreg.k"),
+    ({"regularizers.ldreg.k": 64}, "regularizers.ldreg.k"),
     ({"regularizers.ldreg.weigth": 1}, "regularizers.ldreg.weigth"),
     ({"backbone.name": "timm/resnet1x"}, "backbone.name"),
     ({"projector.num_groups": 3}, "projector.num_groups"),

@@ -358,3 +358,22 @@ def test_summary_over_seeds_is_mean_and_sample_deviation() -> None:
     _, (cells,) = results_table([line])
     figures = ["3.00 ± 2.65", "6.00 ± 5.29", "3.00 ± 0.00", "4.00 ± 0.00", "0.50 ± 0.00", "3.00 ± 2.65 h"]
     assert cells == ["m", "3", *figures]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    for name, arguments in (("good", '{"name": "good", "seed": 1}'), ("bad", "{"), ("old", None)):
+        folder = tmp_path / "simclr" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}-ep=1.ckpt").touch()
+        (folder / "metrics.csv").write_text("epoch,step,val_acc1\n0,1,50\n")
+        if arguments:
+            (folder / "args.json").write_text(arguments)
+    write_report(tmp_path, tmp_path / "out")
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("warning: not in the report: ") for line in lines)
+    assert "old: has no args.json" in lines[0] and "bad/args.json: cannot be read" in lines[1]
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / "out" / page).read_text()
+        assert "good" in text and "Not read" in text and "bad/args.json" in text

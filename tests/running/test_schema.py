@@ -274,7 +274,7 @@ TYPED: dict[str, str] = {
     "optimizer.name=lars +optimizer.kwargs.foo=1": "optimizer.kwargs.foo",
     "optimizer.name=sgd +optimizer.kwargs={nesterov:True,momentum:0.0}": "optimizer.kwargs",
     "optimizer.name=adam +optimizer.kwargs={foreach:True,fused:True}": "optimizer.kwargs",
-    "+regularizers.ldreg.k=16": "regularizers.ldreg.k",
+    "+regularizers.ldreg.k=32": "regularizers.ldreg.k",
     "+monitor.metrics=lid": "monitor.metrics",
     "method=byol +momentum={base_tau:0.9,final_tau:0.5}": "momentum",
     "method=mocov2plus +method_kwargs.queue_size=50": "method_kwargs.queue_size",
@@ -326,10 +326,10 @@ def test_what_a_training_is_too_short_or_too_small_for_is_said(
 
 
 def test_neighbours_are_counted_over_all_processes(host: Host, few_digits: Path) -> None:
-    settings = with_setting(few_digits, "regularizers.ldreg.k", 64)
+    settings = with_setting(few_digits, "regularizers.ldreg.k", 128)
     settings.devices, settings.num_nodes = [0, 1], 2
-    assert "k: 64 is not allowed; it must be at most 63" in refusal(host, settings)
-    settings.regularizers.ldreg.k = 63
+    assert "k: 128 is not allowed; it must be at most 127" in refusal(host, settings)
+    settings.regularizers.ldreg.k = 127
     check_pretraining(host, settings)
 
 

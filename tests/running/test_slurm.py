@@ -36,6 +36,7 @@ def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Pat
         "data.num_workers=0",
         "backbone.name=timm/test_resnet",
         "monitor=null",
+        "regularizers.ldreg.k=8",
     ]
     name = ["pretrain", "--config-path", "digits", "--config-name", "ldreg_simclr"]
     overrides = ["max_epochs=999", "method_kwargs.proj_hidden_dim=32", "checkpoint.dir=trained"]

@@ -12,7 +12,7 @@ import sys
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-# Set for the processes that a script of solo-learn's starts.
+# Set for the processes that a sweep of a script of solo-learn's starts.
 REGISTERED = "SOLO_DIMREG_REGISTERED"
 
 
@@ -29,7 +29,8 @@ class SoloDimregSearchPath(SearchPathPlugin):
             extend(search_path)
             checks = ScriptChecks()
             watch_script(checks.config, checks.images)
-            os.environ[REGISTERED] = "1"
+            if not {"--multirun", "-m"}.isdisjoint(sys.argv):
+                os.environ[REGISTERED] = "1"
 
 
 if os.environ.get(REGISTERED):  # a worker of --multirun: a launcher hands it the task, and composes nothing
