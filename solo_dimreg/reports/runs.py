@@ -27,13 +27,7 @@ FIGURES = {
 LOGGED = {"train_alpha_epoch": "adadim_alpha", "val_acc1": "val_acc1"}
 # Settings that differ between any two runs and say nothing of how they train.
 NOISE = (
-    "name",
-    "seed",
-    "wandb",
-    "wandb_run_id",
-    "checkpoint",
-    "auto_resume",
-    "resume_from_checkpoint",
+    *("name", "seed", "wandb", "wandb_run_id", "checkpoint", "auto_resume", "resume_from_checkpoint"),
     "monitor",
 )
 ABSENT = "–"
