@@ -35,10 +35,10 @@ a { color: var(--link); }
   border-radius: .4rem; }
 .scroll:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
-  overflow-wrap: break-word; }
+  overflow-wrap: break-word; color: inherit; }
 th, td { padding: .35rem .7rem; text-align: left; border-top: 1px solid var(--line); }
 th, .number { white-space: nowrap; }
-td { max-width: 20rem; }
+td { max-width: 20rem; background: var(--paper); }
 thead th { border-top: 0; background: var(--card); }
 th:first-child { position: sticky; left: 0; background: var(--card); }
 tbody th { font-weight: 600; }

@@ -26,9 +26,9 @@ def until(condition: Callable[[], object], run: subprocess.Popen) -> None:
 
 
 def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Path, tmp_path: Path) -> None:
-    scontrol = tmp_path / "bin" / "scontrol"
+    asked, scontrol = tmp_path / "asked", tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\nkill -TERM $PPID\nsleep 1\necho "$@" >> {tmp_path}/asked\n')
+    scontrol.write_text(f'#!/bin/sh\nkill -TERM $PPID\nsleep 1\necho "$@" >> {asked}\n')
     scontrol.chmod(0o755)
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
     small = [
@@ -51,8 +51,7 @@ def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Pat
     try:
         until(lambda: list(tmp_path.rglob("*.ckpt")), run)
         run.send_signal(signal.SIGUSR1)
-        until((tmp_path / "asked").exists, run)
-        assert (tmp_path / "asked").read_text() == "requeue 77\n"
+        until(lambda: asked.is_file() and asked.read_text() == "requeue 77\n", run)
         saved = list(tmp_path.rglob("hpc_ckpt_1.ckpt"))
         assert len(saved) == 1 and is_zipfile(saved[0])
     finally:

@@ -301,6 +301,23 @@ def test_what_needs_no_training_is_measured_once_a_seed(
     assert again.values == outcome.values and sum("finished before" in line for line in said) == 2
 
 
+def test_claims_of_the_newest_losses_are_measured_on_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed forms beside: VISReg's scale, and both uniformities of points that fill the sphere."""
+    monkeypatch.chdir(tmp_path)
+    names = ["visreg-gradient", "wasserstein-sensitive", "uniformity-spreads", "koleo-spreads"]
+    outcomes = run_claims(Path("out"), names, 2, say=lambda text: None)
+    values = {outcome.claim.name: np.array(outcome.values) for outcome in outcomes}
+    assert all((found > 0).all() for found in values.values())
+    # SIGReg's gradient is that of small features: it falls as they do, by four decades.
+    np.testing.assert_allclose(values["visreg-gradient"][1], 3, atol=0.02)
+    # Half of the axes: sqrt(2 - 2 sqrt(1/2)) for sqrt(0), less the sampling of 2,000 points.
+    expected = (2 - 2**0.5) ** 0.5 / 2**0.5
+    assert (np.abs(values["wasserstein-sensitive"][0] + 0.3 - expected) < 0.1).all()
+    assert (values["uniformity-spreads"][0] > 0.09).all()
+
+
 def test_a_run_of_quick_is_used(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found by its settings, so that what is compared is never another training."""
     from solo_dimreg.studies.benchmark import run_suite
