@@ -175,7 +175,7 @@ def tiny(path: Path, few_digits: Path):
     OmegaConf.set_struct(config, False)
     fit_to_machine(config)
     config.data = {"dataset": "custom", "train_path": str(few_digits / "train"), "num_workers": 0}
-    config.optimizer.batch_size = 96 if "dbn" in path.stem else 64  # groups of up to 64 axes are whitened
+    config.optimizer.batch_size = 96  # groups of up to 64 axes are whitened, k is up to 128
     config.seed = 5
     config.max_epochs = config.limit_train_batches = config.log_every_n_steps = 1
     config.checkpoint.enabled = config.auto_resume.enabled = False

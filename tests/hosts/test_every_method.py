@@ -47,7 +47,10 @@ def test_the_list_of_methods_is_complete(host: Host) -> None:
     assert len(METHODS) == {"current": 19, "published": 14}[host.generation]
     assert set(METHODS) <= set(host.methods)
     if host.generation == "current":
-        plain = {name: vars(host.methods[name].__mro__[2]) for name in METHODS}
+        plain = {}
+        for name in METHODS:
+            bases = host.methods[name].__mro__[1:]
+            plain[name] = vars(next(kind for kind in bases if kind.__module__.startswith("solo.methods")))
         assert [name for name in METHODS if "multicrop_forward" in plain[name]] == MULTICROP
 
 

@@ -19,6 +19,8 @@ BLOCK, WHOLE_OR_LAST = 32_768, (1, 4)
 @pytest.fixture(autouse=True)
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """An empty folder, and nothing known of an account or a server."""
+    wandb.finish()
+    wandb.teardown()  # what another test has set up
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.setenv(name, "")  # so that what the test sets is undone
