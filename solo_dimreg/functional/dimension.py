@@ -102,10 +102,12 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
 
 def _tree_length(distances: Tensor, count: int, generator: torch.Generator) -> float:
     """The length of the minimum spanning tree of a random choice of the points."""
+    from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     chosen = torch.randperm(len(distances), generator=generator)[:count]
-    block = distances[chosen][:, chosen]
-    # SciPy takes a distance of 0, here one that is lost to rounding, for no edge at all.
-    upper = block.clamp_min(torch.finfo(block.dtype).tiny).triu(diagonal=1)
-    return float(minimum_spanning_tree(upper.numpy()).sum())
+    row, column = torch.triu_indices(count, count, offset=1)
+    # SciPy takes a distance of 0 for no edge at all, in a dense matrix one below 1e-8 too.
+    lengths = distances[chosen[row], chosen[column]].clamp_min(torch.finfo(distances.dtype).tiny)
+    pairs = lengths.numpy(), (row.numpy(), column.numpy())
+    return float(minimum_spanning_tree(coo_matrix(pairs, shape=(count, count))).sum())

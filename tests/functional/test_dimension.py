@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
 from solo_dimreg.functional import mst_dimension, two_nn
-from solo_dimreg.functional.dimension import DRAWS, SIZES
+from solo_dimreg.functional.dimension import DRAWS, SIZES, _tree_length
 
 WIDTH, POINTS = 24, 1000
 
@@ -130,3 +130,10 @@ def test_no_random_number_is_drawn(estimate):
     before = torch.get_rng_state()
     estimate(cube(2, 100).half())
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_tree_joins_points_that_are_nearly_equal() -> None:
+    """Of a dense matrix, SciPy drops what is below 1e-8, and joins such points by a longer way."""
+    points = torch.tensor([[0.0], [1e-9], [1.0]], dtype=torch.float64)
+    length = _tree_length(torch.cdist(points, points), 3, torch.Generator().manual_seed(0))
+    assert length == pytest.approx(1, abs=1e-7)
