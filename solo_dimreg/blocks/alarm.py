@@ -44,11 +44,13 @@ class Alarm:
         count: Looks in a row, until now, of a figure that has fallen so far.
         since: The epoch of the first of them.
         good: The checkpoint from before it, empty without one.
+        named: That of an alarm that has sounded, which is never removed.
     """
 
     def __init__(self, drawdown: float = DEFAULTS["drawdown"], patience: int = DEFAULTS["patience"]) -> None:
         self.drawdown, self.patience = drawdown, patience
         self.peak, self.count, self.since, self.good = 0.0, 0, 0, ""
+        self.named = ""
 
     def look(self, value: float, epoch: int) -> bool:
         """Takes the next value; True at the one that completes the patience. NaN is no look."""
@@ -63,12 +65,13 @@ class Alarm:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
-        return {"peak": self.peak, "count": self.count, "since": self.since, "good": self.good}
+        state = {"peak": self.peak, "count": self.count, "since": self.since, "good": self.good}
+        return {**state, "named": self.named}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on with it."""
         self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
-        self.good = state["good"]
+        self.good, self.named = state["good"], state["named"]
 
     def keep_good(self, folder: Path | None) -> None:
         """Saves the checkpoint from before a fall from being removed, until the fall has ended.
@@ -89,9 +92,9 @@ class Alarm:
 
     def forget(self) -> None:
         """Removes it: the figure has risen again, or the training has ended before the alarm."""
-        if self.good:
+        if self.good and self.good != self.named:
             Path(self.good).unlink(missing_ok=True)
-            self.good = ""
+        self.good = ""
 
 
 def _link(path: Path, other: Path) -> None:

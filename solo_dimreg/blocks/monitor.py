@@ -245,6 +245,7 @@ class DimensionalityMonitor:
                 alarm.keep_good(self.folder)
         if not sounds:
             return
+        alarm.named = alarm.good
         message = describe(alarm, type(module).__name__, metric, value)
         if self.settings["alarm"]["action"] == "warn":
             return warn(message, wandb_logger(trainer))

@@ -20,6 +20,8 @@ from solo_dimreg.errors import TrainingError
 # Lightning 2 looks at its child processes every five seconds, and kills the first one when one has failed.
 HEAD_START = 6.0
 _parent = os.getppid()
+# Set by our Hydra plugin.
+SWEEP = "SOLO_DIMREG_REGISTERED"
 
 
 class Stopped(SystemExit):
@@ -35,10 +37,15 @@ def stop(module: Any, error: TrainingError, cause: BaseException | None = None) 
     if not _speaks():
         time.sleep(HEAD_START)
         raise Stopped(error.status)
-    if getattr(module, "raises", False):
+    if getattr(module, "raises", False) or wants_exceptions():
         raise error from cause
     print(f"error: {error}", file=sys.stderr, flush=True)
     raise Stopped(error.status)
+
+
+def wants_exceptions() -> bool:
+    """Whether a script is to show where an error comes from, or is a sweep, whose other jobs go on."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" or SWEEP in os.environ
 
 
 def _speaks() -> bool:

@@ -161,7 +161,8 @@ def test_a_warning_is_one_line_and_the_training_goes_on_also_resumed(
         for folder in ("whole", "parts")
     ]
     whole, parts = (state["callbacks"]["DimensionalityMonitor"]["alarm"] for state in states)
-    assert {**whole, "good": ""} == {**parts, "good": ""} and whole["count"] >= 2
+    unnamed = {"good": "", "named": ""}  # paths
+    assert {**whole, **unnamed} == {**parts, **unnamed} and whole["count"] >= 2
 
 
 def test_a_training_without_a_fall_is_silent(
@@ -245,3 +246,22 @@ def test_wandb_is_alerted(few_digits: Path, tmp_path: Path, monkeypatch: pytest.
     sent = file.read_bytes()
     assert sent.count(b"Dimensional collapse") == 1 and b"WARN" in sent
     assert b"MinLIDSimCLR may have collapsed: effective_rank is " in sent
+
+
+def test_a_checkpoint_that_was_named_is_kept_when_the_figure_rises_again(tmp_path: Path) -> None:
+    for epoch in range(2):
+        (tmp_path / f"a-ep={epoch}.ckpt").touch()
+    alarm = Alarm(0.5, 1)
+    for epoch, value in enumerate([10.0, 10.0, 1.0]):
+        sounds = alarm.look(value, epoch)
+        alarm.keep_good(tmp_path)
+    assert sounds
+    named = Path(alarm.good)
+    alarm.named = alarm.good  # as the monitor does when it says so
+    resumed = Alarm(0.5, 1)
+    resumed.load_state_dict(alarm.state_dict())
+    for epoch, value in enumerate([9.0, 1.0, 9.0], start=3):
+        resumed.look(value, epoch)
+        resumed.keep_good(tmp_path)
+    resumed.forget()
+    assert named.is_file()
