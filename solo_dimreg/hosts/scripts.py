@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
+from solo_dimreg.blocks.stopping import wants_exceptions
 from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import DimregError, one_line, unforeseen
 
@@ -84,6 +85,8 @@ def end_script(error: BaseException, what: str) -> None:
 
 def end(error: DimregError) -> NoReturn:
     """Ends the process with one line and the error's status."""
+    if wants_exceptions():
+        raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     raise SystemExit(error.status) from error
 

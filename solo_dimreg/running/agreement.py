@@ -94,7 +94,7 @@ def _check_sizes(content: Mapping[str, Any]) -> None:
     wanted = ""
     if isinstance(queue, int) and method == "swav" and 0 < queue < all_images:
         key, value, wanted = "queue_size", queue, f"0 or at least the {all_images} images of a step"
-    elif isinstance(queue, int) and method in QUEUES and queue % all_images:
+    elif isinstance(queue, int) and method in QUEUES and (queue == 0 or queue % all_images):
         key, value, wanted = "queue_size", queue, f"a multiple of the {all_images} images of a step"
     elif isinstance(slice_size, int) and method == "wmse" and batch % slice_size:
         key, value, wanted = "whitening_size", slice_size, f"a divisor of optimizer.batch_size={batch}"

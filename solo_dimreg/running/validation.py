@@ -145,6 +145,8 @@ def _check_method_options(options: Mapping[str, Any]) -> None:
         for number in value if isinstance(value, list | tuple) else [value]:
             usable = isinstance(number, int | float) and not isinstance(number, bool)
             if name.endswith(SIZES) and not (usable and isinstance(number, int) and number >= 1):
+                if name == "queue_size" and number == 0:  # none, for SwAV; the others are refused elsewhere
+                    continue
                 wanted = "a whole number >= 1"
             elif (
                 "temperature" in name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import netrc
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,12 +37,12 @@ def go_offline(settings: DictConfig, reason: str) -> None:
 
 def _unusable() -> str:
     """Why nothing can be sent; empty if something can. wandb is not asked: it remembers its mode."""
-    server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    server = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
     key = os.environ.get("WANDB_API_KEY")
     if key is not None and len(key) < KEY_LENGTH:
         del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
         return f"WANDB_API_KEY is no key, which has at least {KEY_LENGTH} characters"
-    if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _remembered(server)):
+    if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key") or _remembered(server)):
         return "there is no API key (`wandb login`, or WANDB_API_KEY)"
     try:
         urllib.request.urlopen(server, timeout=SECONDS).close()
@@ -49,6 +51,17 @@ def _unusable() -> str:
     except (OSError, ValueError) as error:
         return f"{server} cannot be reached ({getattr(error, 'reason', error)})"
     return ""
+
+
+def _setting(name: str) -> str | None:
+    """What `wandb login --host` has left in wandb's own files, of which that of the folder goes before."""
+    home = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+    files = configparser.ConfigParser(interpolation=None)
+    try:
+        files.read([home / "settings", Path(os.environ.get("WANDB_DIR", "."), "wandb", "settings")])
+    except (configparser.Error, UnicodeDecodeError):
+        return None
+    return files.get("default", name, fallback=None)
 
 
 def _remembered(server: str) -> bool:

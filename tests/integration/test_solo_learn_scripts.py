@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ def pretrain_here(
             monkeypatch.setattr(_Script, name, False)
         status: Any = 0
         try:
-            runpy.run_path(path, run_name="__main__")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the imports, where no other test has made them
+                runpy.run_path(path, run_name="__main__")
         except SystemExit as exit_:
             status = exit_.code
         return status, capfd.readouterr().err.splitlines()
@@ -240,3 +243,16 @@ def test_a_bad_image_is_named_from_a_worker_of_the_script(
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert run.returncode == 2 and "Traceback" not in run.stderr, run.stderr[-3000:]
     assert len(errors) == 1 and errors[0].startswith(f"error: {images}/train/3/"), run.stderr[-3000:]
+
+
+def test_a_job_that_fails_leaves_the_others_of_a_sweep(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    sweep = ("--multirun", "optimizer.lr=1e30,0.01", "optimizer.name=sgd", "+divergence.patience=1")
+    settings = ("data.val_path=null", *on_digits(few_digits), "scheduler.name=none")
+    command = [sys.executable, str(solo_learn_clone / "main_pretrain.py"), "--config-path", "digits"]
+    command += ["--config-name", "simclr", *sweep, *ON_CPU, *settings]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0 and "has diverged" in run.stderr, run.stderr[-3000:]
+    finished = tmp_path.glob("trained_models/simclr/*/*.ckpt")
+    assert {json.loads((file.parent / "args.json").read_text())["optimizer"]["lr"] for file in finished}

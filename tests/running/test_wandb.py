@@ -11,6 +11,7 @@ import pytest
 from support import small
 
 from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.running.wandb_mode import settle_wandb
 
 wandb = pytest.importorskip("wandb")
 BLOCK, WHOLE_OR_LAST = 32_768, (1, 4)
@@ -89,6 +90,19 @@ def test_disabled_writes_nothing_to_wandb(few_digits: Path, monkeypatch: pytest.
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert pretrain(settings(few_digits)).is_dir()
     assert not offline_runs()
+
+
+def test_the_server_of_wandbs_own_settings_is_asked(
+    few_digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """As `wandb login --host` leaves them."""
+    file = tmp_path / ".config" / "wandb" / "settings"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[default]\nbase_url = http://127.0.0.1:9\napi_key = {'0' * 40}\n")
+    changed = settings(few_digits)
+    settle_wandb(changed)
+    assert changed.wandb.offline
+    assert "wandb: http://127.0.0.1:9 cannot be reached" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

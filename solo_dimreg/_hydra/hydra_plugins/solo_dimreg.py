@@ -34,6 +34,9 @@ class SoloDimregSearchPath(SearchPathPlugin):
 
 
 if os.environ.get(REGISTERED):  # a worker of --multirun: a launcher hands it the task, and composes nothing
-    from solo_dimreg.hosts import register
+    try:
+        from solo_dimreg.hosts import register
 
-    register()
+        register()
+    except Exception as error:  # another Hydra program, which the sweep has started
+        print(f"solo-dimreg: not registered here ({error})", file=sys.stderr)
