@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 
@@ -48,8 +49,9 @@ class HostError(DimregError):
 
 
 def warn(line: str) -> None:
-    """Prints what a user should know and can train without mending, in one line."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    """Prints what a user should know and can train without mending, in one line, once for all processes."""
+    if {os.environ.get(name, "0") for name in ("LOCAL_RANK", "SLURM_PROCID")} <= {"0"}:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def one_line(error: DimregError) -> str:

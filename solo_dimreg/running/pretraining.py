@@ -75,9 +75,8 @@ def pretrain(settings: DictConfig) -> Path | None:
         trainer = _trainer(host, settings, callbacks, Path(resumed) if resumed else None)
     except Exception as error:
         raise unforeseen("make the trainer of", error) from error
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        for line in idle_settings(host, settings):
-            warn(line)
+    for line in idle_settings(host, settings):
+        warn(line)
     try:
         with signals_of_slurm(trainer):
             trainer.fit(method, **data, ckpt_path=resumed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import netrc
 import os
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,10 +17,12 @@ from solo_dimreg.errors import warn
 
 SECONDS = 5
 KEY_LENGTH = 40
+_changed: dict[str, tuple[str | None, str | None]] = {}  # of the environment: before, and by us
 
 
 def settle_wandb(settings: DictConfig) -> None:
     """Makes a run offline that has no API key or whose server does not answer, in place and with one line."""
+    _restore()
     block = settings.get("wandb") or {}
     if not block.get("enabled") or block.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
         return
@@ -30,9 +33,33 @@ def settle_wandb(settings: DictConfig) -> None:
 def go_offline(settings: DictConfig, reason: str) -> None:
     """Says it, once, and that nothing is lost."""
     OmegaConf.update(settings, "wandb.offline", True, force_add=True)
-    os.environ["WANDB_MODE"] = "offline"  # before wandb reads it
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
+    _set("WANDB_MODE", "offline")  # before wandb reads it
+    warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
+
+
+def _set(name: str, value: str | None) -> None:
+    _changed[name] = os.environ.get(name), value
+    _write(name, value)
+
+
+def _restore() -> None:
+    """Undoes what an earlier run of the process has set, so that this one looks anew."""
+    if not _changed:
+        return
+    while _changed:
+        name, (before, ours) = _changed.popitem()
+        if os.environ.get(name) == ours:
+            _write(name, before)
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is None:
+        wandb.teardown()  # it remembers its mode
+
+
+def _write(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _unusable() -> str:
@@ -40,7 +67,7 @@ def _unusable() -> str:
     server = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
     key = os.environ.get("WANDB_API_KEY")
     if key is not None and len(key) < KEY_LENGTH:
-        del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
+        _set("WANDB_API_KEY", None)  # wandb would not go offline with it either
         return f"WANDB_API_KEY is no key, which has at least {KEY_LENGTH} characters"
     if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key") or _remembered(server)):
         return "there is no API key (`wandb login`, or WANDB_API_KEY)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from support import small
 
+from solo_dimreg.errors import warn
 from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.wandb_mode import settle_wandb
 
@@ -127,3 +129,36 @@ def test_no_key_and_no_server_end_no_training(
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "offline below wandb/" in line]
     assert line.startswith("warning: wandb: ") and says in line
     assert len(offline_runs()) == 1
+
+
+def test_a_later_run_of_the_process_looks_anew(
+    few_digits: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def said() -> str:
+        settle_wandb(settings(few_digits))
+        assert os.environ["WANDB_MODE"] == "offline"
+        return capfd.readouterr().err
+
+    assert "there is no API key" in said()
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert "is no key" in said() and "WANDB_API_KEY" not in os.environ
+    assert "is no key" in said()  # it is there again
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert "cannot be reached" in said()
+    settle_wandb(small(few_digits, "simclr"))
+    assert "WANDB_MODE" not in os.environ
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    settle_wandb(settings(few_digits))
+    assert os.environ["WANDB_MODE"] == "disabled"  # the user's own
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_PROCID"])
+def test_only_the_first_process_warns(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    warn("twice")
+    monkeypatch.setenv(variable, "0")
+    warn("once")
+    assert capsys.readouterr().err == "warning: once\n"
