@@ -14,7 +14,7 @@ import torch
 
 from solo_dimreg.blocks.stopping import is_lost_process, most, stop
 from solo_dimreg.distributed import rank
-from solo_dimreg.errors import TrainingError
+from solo_dimreg.errors import TrainingError, warn
 
 
 class Saving:
@@ -37,7 +37,7 @@ class Saving:
         for callback in trainer.callbacks:
             if isinstance(callback, checkpointers):
                 saving: Any = callback
-                saving.save = self._together(self._finite(saving.save))
+                saving.save = self._together(self._finite(self._forgiving(saving)))
                 saving.save_args = self._together(self._whole_arguments(saving))
 
     def _finite(self, save: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,6 +50,24 @@ class Saving:
                 print(f"No checkpoint is written: weights are not finite{kept}.", file=sys.stderr, flush=True)
                 return None
             return save(trainer, *args, **kwargs)
+
+        return guarded
+
+    def _forgiving(self, checkpointer: Any) -> Callable[..., Any]:
+        """Saves, whatever becomes of the checkpoint before, which solo-learn then removes."""
+        save = checkpointer.save
+
+        @wraps(save)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            before = self.kept
+            try:
+                save(*args, **kwargs)
+            except OSError as error:
+                if self.kept == before:
+                    raise
+                checkpointer.last_ckpt = self.kept
+                if not isinstance(error, FileNotFoundError):
+                    warn(f"{before}: the checkpoint before cannot be removed ({error}).")
 
         return guarded
 

@@ -184,6 +184,48 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(
     assert (first.parent / "args.json").read_bytes() == arguments
 
 
+def test_a_full_file_system_loses_nothing(few_digits: Path, tmp_path: Path) -> None:
+    """20 MB have no room for a checkpoint of 34, 48 MB have for one, from which the run goes on with more."""
+    unshare = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = "mount -t tmpfs -o size=20m tmpfs trained"
+    (tmp_path / "trained").mkdir()
+    if subprocess.run([*unshare, mount], cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    left = "find trained -name '*ep=*' -printf '%f '"
+    script = f"""{mount}
+        "$@" >&2 && exit 9 || test $? = 1; {left}; echo /
+        mount -o remount,size=48m trained
+        "$@" >&2 && exit 9 || test $? = 1; {left}; echo /
+        mount -o remount,size=1g trained
+        "$@" >&2; {left}"""
+    run = command(few_digits, "max_epochs=2", "auto_resume.enabled=True", "+limit_train_batches=2")
+    done = subprocess.run([*unshare, script, "sh", *run], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [sorted(re.findall(r"ep=\d\.\w+", part)) for part in done.stdout.split("/")]
+    assert found == [[], ["ep=0.ckpt"], ["ep=0.ckpt", "ep=1.ckpt"]]
+    errors = re.findall("error: .*", done.stderr)  # one may stand behind what is left of a progress bar
+    assert len(errors) == 2 and all("the checkpoint cannot be written" in line for line in errors)
+    assert "there is no checkpoint before it" in errors[0] and "ep=0.ckpt is kept" in errors[1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_cannot_be_removed_ends_no_training(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    remove, failures = os.remove, [FileNotFoundError(2, "gone"), PermissionError(13, "not allowed")]
+
+    def refused(path: Any, *args: Any, **kwargs: Any) -> None:
+        if str(path).endswith(".ckpt") and failures:
+            raise failures.pop(0)
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "remove", refused)
+    pretrain(settings_of(few_digits, tmp_path, max_epochs=4))
+    assert [path.name[-9:] for path in checkpoints(tmp_path)] == ["ep=0.ckpt", "ep=1.ckpt", "ep=3.ckpt"]
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: "))
+    assert "ep=1.ckpt: the checkpoint before cannot be removed" in line and "not allowed" in line
+
+
 def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_path: Path) -> None:
     run = subprocess.Popen(
         command(few_digits, "max_epochs=50"),
