@@ -10,6 +10,9 @@ import torch
 
 from solo_dimreg import diagnose
 from solo_dimreg.reports.comparison import write_report
+from solo_dimreg.studies.claims.claim import Claim, Number, decide
+from solo_dimreg.studies.claims.page import Page
+from solo_dimreg.studies.suites import Row
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -63,3 +66,16 @@ def test_a_diagnosis_of_hostile_names_and_classes(tmp_path: Path) -> None:
     notebook = tmp_path / "notebook.html"
     notebook.write_text(result._repr_html_() + "default-src 'none'")  # a cell has no policy of its own
     check(notebook)
+
+
+def test_claims_of_a_hostile_plugin(tmp_path: Path) -> None:
+    number = Number(HOSTILE, lambda results: results[HOSTILE]["curves"]["lid"]["0"])
+    claim = Claim(
+        *([HOSTILE] * 5), (Row(HOSTILE, "simclr"),), (number,), unit=HOSTILE, note=HOSTILE
+    )  # fmt: skip
+    results = [{HOSTILE: {"curves": {"lid": {"0": 1.0 + seed, "1": 2.0}}}} for seed in range(3)]
+    content = Page(decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE).html()
+    path = tmp_path / "claims.html"
+    path.write_text(content)
+    check(path)
+    assert Elements(content).text.count(HOSTILE) > 10
