@@ -20,7 +20,7 @@ MINUTE = 60.0
 
 @contextmanager
 def training(
-    few_digits: Path, folder: Path, epochs: int, file_size: int = resource.RLIM_INFINITY
+    few_digits: Path, folder: Path, epochs: int, *more: str, file_size: int = resource.RLIM_INFINITY
 ) -> Iterator[subprocess.Popen]:
     """Two processes over gloo, in a session of their own; none is left behind."""
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
@@ -36,7 +36,7 @@ def training(
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     with (folder / "said").open("w") as said:
         run = subprocess.Popen(
-            [sys.executable, "-m", "solo_dimreg", *name, *overrides, *two, *small, *paths],
+            [sys.executable, "-m", "solo_dimreg", *name, *overrides, *two, *small, *paths, *more],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=said,
@@ -103,3 +103,18 @@ def test_a_process_that_is_killed_ends_the_other(few_digits: Path, tmp_path: Pat
         assert len(lines) == 1 and "another of the 2 processes of this training has ended" in lines[0]
         assert status == (-signal.SIGKILL, 1)[which]
     assert "Traceback" not in said and all(map(is_zipfile, tmp_path.rglob("*.ckpt")))
+
+
+def test_an_alarm_stops_both(few_digits: Path, tmp_path: Path) -> None:
+    """Min LID with a big weight, which falls within a few epochs."""
+    loss = ["method=minlid_simclr", "regularizers.ldreg={weight:20.0,k:8,warmup_epochs:0}"]
+    training_ = ["scheduler.name=none", "optimizer.name=sgd", "optimizer.lr=0.04"]
+    monitor = "monitor={metrics:[lid],alarm:{drawdown:0.4,patience:2,action:stop}}"
+    with training(few_digits, tmp_path, 40, *loss, *training_, monitor) as run:
+        assert run.wait(timeout=240) == 3
+        assert ends_within_a_minute(run)
+    said = (tmp_path / "said").read_text()
+    (line,) = (line for line in said.splitlines() if "error: " in line)
+    assert "MinLIDSimCLR may have collapsed" in line and "Traceback" not in said
+    (good,) = tmp_path.rglob("*.ckpt.good")
+    assert good.name in line and is_zipfile(good)
