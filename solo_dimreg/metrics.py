@@ -102,9 +102,10 @@ class _OfRows(Metric):
         # Others in each batch and process, and the same in each metric.
         generator = torch.Generator().manual_seed(65_537 * self._updates + rank())
         self._updates += 1
-        draws = torch.randint(2**63 - 1, (len(rows[0]),), generator=generator).to(rows[0].device)
+        draws = torch.randint(2**63 - 1, (len(rows[0]),), generator=generator)
+        home = self.draws[0].device if len(self.draws) else rows[0].device  # the CPU with compute_on_cpu
         for name, each in zip((*self.parts, "draws"), (*rows, draws), strict=True):
-            getattr(self, name).append(each.detach())
+            getattr(self, name).append(each.detach().to(home))
         self._trim()
 
     def _chosen(self) -> list[Tensor]:

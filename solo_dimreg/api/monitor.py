@@ -12,6 +12,7 @@ from torch import nn
 
 from solo_dimreg.blocks import monitor
 from solo_dimreg.blocks.monitor import monitor_settings
+from solo_dimreg.blocks.monitor_window import VIEW_METRICS
 from solo_dimreg.blocks.named_modules import Tap, find_module
 from solo_dimreg.errors import ConfigError, MissingPackageError
 
@@ -23,17 +24,19 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
     """A Lightning callback that watches the dimensionality of the representation while it trains.
 
     It looks at what two modules of the LightningModule put out in the training (or validation) step anyway:
-    at their first call in each step, and so at the first view. Nothing random is drawn and no gradient
-    changed. At the end of an epoch, the figures of its last samples are logged as ``dimensionality/...``,
-    kept in ``history``, and written to ``dimensionality.csv`` and ``.png`` where the logger writes (with
-    wandb, it has them). Works with every process of a distributed training.
+    at their first call in each step; for ``alignment`` and ``lidar``, where they are asked for, at the second
+    one before the backward pass too, which has to be on another view of the same images. Nothing random is
+    drawn and no gradient changed. At the end of an epoch, the figures of its last samples are logged as
+    ``dimensionality/...``, kept in ``history``, and written to ``dimensionality.csv`` and ``.png`` where the
+    logger writes (with wandb, it has them). Works with every process of a distributed training.
 
     Args:
         features: Name of the module whose outputs (B, D) are the features, as in ``model.named_modules()``.
         embeddings: That of the module whose outputs are the embeddings, None without one. With
             ``on="val"``, validation must call it.
         settings: Those of a ``monitor:`` block: ``every_n_epochs`` (1), ``on`` ("train" or "val"),
-            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``).
+            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``),
+            ``alarm`` (a mapping, see the README; the checkpoints of a ``ModelCheckpoint`` are kept).
 
     Attributes:
         history: The figures so far, a dict an epoch.
@@ -57,7 +60,9 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
         # The modules are found when the training starts.
-        super().__init__(monitor_settings(settings) or {}, nn.Identity(), None)
+        # A module of which nothing is known may be called on other images than the second view of the same.
+        usual = {"metrics": [name for name in monitor.DEFAULTS["metrics"] if name not in VIEW_METRICS]}
+        super().__init__(monitor_settings({**usual, **settings}) or {}, nn.Identity(), None)
         self.names = {"features": features, "embeddings": embeddings}
         self.taps: dict[str, Tap] = {}
 

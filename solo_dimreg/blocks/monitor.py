@@ -16,6 +16,7 @@ training is the same, to the bit, with and without.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torch import nn
 
 from solo_dimreg.blocks.alarm import Alarm, alarm_settings, describe, warn
 from solo_dimreg.blocks.monitor_files import (
+    checkpoints_of,
     draw_history,
     folder_of,
     harmless,
@@ -94,7 +96,13 @@ def monitor_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
             raise ConfigError(f"monitor.metrics: {metric!r} needs two views, which on: train has alone.")
     settings["alarm"] = alarm_settings(settings["alarm"], sorted(known))
     if settings["alarm"] is not None:
-        settings["metrics"] = [*dict.fromkeys([*metrics, settings["alarm"]["metric"].removeprefix("z_")])]
+        metric = settings["alarm"]["metric"]
+        name = metric.removeprefix("z_")
+        if name in VIEW_METRICS and settings["on"] == "val":
+            raise ConfigError(f"monitor.alarm.metric: {metric!r} needs two views, which on: train has alone.")
+        if name in PAIR_METRICS and name != metric:
+            raise ConfigError(f"monitor.alarm.metric: {metric!r} is of both already; leave out the z_.")
+        settings["metrics"] = [*dict.fromkeys([*metrics, name])]
     return settings
 
 
@@ -135,8 +143,12 @@ class DimensionalityMonitor:
         """Begins to look at the modules' outputs."""
         if self.settings["on"] == "val" and not sum(trainer.num_val_batches):
             raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
-        if self.projector is None and self.alarm and self.settings["alarm"]["metric"].startswith("z_"):
-            raise ConfigError("monitor.alarm.metric: there is no projector; leave out the z_.")
+        if self.projector is None and self.alarm:
+            metric = self.settings["alarm"]["metric"]
+            if metric.startswith("z_") or metric in PAIR_METRICS:
+                raise ConfigError(
+                    f"monitor.alarm.metric: there is no projector, so no {metric!r}; use 'effective_rank'."
+                )
         self.folder = folder_of(trainer)
         pairs = self.settings["on"] == "train" and not VIEW_METRICS.keys().isdisjoint(
             self.settings["metrics"]
@@ -162,6 +174,10 @@ class DimensionalityMonitor:
         """Looks at the first of its crops, and at the second where figures of two views are wanted."""
         if self.settings["on"] == "train" and self._wanted(trainer):
             self._look(True)
+
+    def on_before_backward(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Looks away: a checkpointed module is called again, on the same images."""
+        self._look(False)
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -234,6 +250,8 @@ class DimensionalityMonitor:
                 self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
         if self.alarm is not None:
             metric = self.settings["alarm"]["metric"]
+            if metric not in figures and len(self.history) == 1 and rank() == 0:
+                warnings.warn(f"monitor.alarm: the steps have no {metric}, so it never sounds.", stacklevel=2)
             value = features[0].new_tensor([figures.get(metric, torch.nan)])
             # That of the first process, whose state is saved: all of them stop, or none.
             self._sound(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
@@ -242,7 +260,7 @@ class DimensionalityMonitor:
         sounds = alarm.look(value, trainer.current_epoch)
         if rank() == 0:
             with harmless():
-                alarm.keep_good(self.folder)
+                alarm.keep_good(checkpoints_of(trainer) or self.folder)
         if not sounds:
             return
         alarm.named = alarm.good

@@ -84,6 +84,12 @@ def folder_of(trainer: Any) -> Path | None:
     return None if wandb_logger(trainer) else Path(logs)
 
 
+def checkpoints_of(trainer: Any) -> Path | None:
+    """Where the callbacks of Lightning's own save checkpoints, None without any of them."""
+    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
+    return next((Path(folder) for folder in folders if folder), None)
+
+
 def wandb_logger(trainer: Any) -> Any:
     """Lightning's ``WandbLogger`` of the run, None without."""
     return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLogger"), None)

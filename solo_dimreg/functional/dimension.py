@@ -13,6 +13,7 @@ from solo_dimreg.functional.neighbours import nearest
 
 # Of the ratios of TwoNN the largest tenth is left out, as in the paper.
 KEPT = 0.9
+EQUAL = 16  # times the rounding of their length: rows that are no further apart
 # The trees: of so many sizes from a sixteenth of the points up, in equal ratios, each of so many draws.
 SIZES, SMALLEST, DRAWS = 8, 16, 3
 
@@ -24,8 +25,9 @@ def two_nn(x: Tensor) -> Tensor:
 
     Where the density hardly changes over two neighbours, their ratio ``mu = r_2 / r_1`` has the distribution
     ``F(mu) = 1 - mu^-d``: d is the slope of the line through the origin and the points ``(ln mu_i, -ln(1 -
-    i / N))``, mu sorted, without the largest tenth. Rows that are equal count once: they would have ``r_1 =
-    0``, and their neighbours ``mu = 1``. Biased downwards where d is large for the number of points.
+    i / N))``, mu sorted, without the largest tenth. Rows that are equal, up to rounding, count once:
+    they would have ``r_1 = 0``, and their neighbours ``mu = 1``. Biased downwards where d is large for the
+    number of points.
 
     References:
         [1] Facco et al., Estimating the intrinsic dimension of datasets by a minimal neighborhood
@@ -35,16 +37,25 @@ def two_nn(x: Tensor) -> Tensor:
         x: features, shape (B, D).
 
     Returns:
-        The dimension, a scalar; NaN for fewer than three distinct rows, or where all ratios are 1.
+        The dimension, a scalar; NaN for fewer than three distinct rows, where one is not finite, or where all
+        ratios are 1.
 
     Raises:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     points = torch.unique(x, dim=0)
-    if len(points) < 3:
-        return x.new_full((), math.nan)
-    distances, _ = nearest(points, points, 2, torch.arange(len(points), device=x.device))
+    later = torch.ones(1, dtype=torch.bool)
+    while later.any():
+        if len(points) < 3 or not points.isfinite().all():
+            return x.new_full((), math.nan)
+        itself = torch.arange(len(points), device=x.device)
+        distances, neighbours = nearest(points, points, 2, itself)
+        # Of rows that rounding alone tells apart, one stays.
+        lengths = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
+        near = distances[:, 0] <= EQUAL * torch.finfo(x.dtype).eps * lengths
+        later = near & (neighbours[:, 0] < itself)
+        points = points[~later]
     logs = (distances[:, 1] / distances[:, 0]).log()
     logs = logs[logs.isfinite()].sort().values  # rows may differ by less than a distance resolves
     kept = logs[: int(KEPT * len(logs))]

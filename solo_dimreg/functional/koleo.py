@@ -42,4 +42,5 @@ def koleo_loss(x: Tensor) -> Tensor:
     itself = torch.arange(len(x), device=x.device)
     distances, _ = NeighbourDistances.apply(unit, unit.view_as(unit), 1, itself)
     coincide = distances <= 2 * torch.finfo(x.dtype).eps
-    return -(torch.where(coincide, 0, distances) + _EPS).log().mean()
+    loss = -(torch.where(coincide, 0, distances) + _EPS).log().mean()
+    return torch.where(x.isfinite().all(), loss, torch.nan)

@@ -18,8 +18,9 @@ def sigreg_loss(x: Tensor, slices: Tensor, knots: int = 17, t_max: float = 3.0) 
 
     Of each projection ``p = x @ slice``, with the empirical characteristic function ``phi(t) = mean_i
     exp(i t p_i)``: ``B * integral of |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt`` from -t_max to t_max, by
-    the trapezoidal rule; the mean over the slices. 0 for none but a standard Gaussian in every slice. As the
-    features collapse onto a point, its gradient vanishes with their spread, see :func:`visreg_loss`.
+    the trapezoidal rule; the mean over the slices. Of ever more samples, smallest where every slice is a
+    standard Gaussian, as far as the knots see. As the features collapse onto a point, the part of its
+    gradient that would spread them vanishes with their spread, see :func:`visreg_loss`.
 
     Knots and range are those of the released code, which uses that the integrand is even; algorithm 1 of the
     paper has 17 knots from -5 to 5.

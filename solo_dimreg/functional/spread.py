@@ -41,7 +41,7 @@ def nesum(x: Tensor) -> Tensor:
 def normalized_sum(eigenvalues: Tensor) -> Tensor:
     """The sum of eigenvalues, descending, over the first; 1 if all are 0."""
     first = eigenvalues[0]
-    return torch.where(first > 0, eigenvalues.sum() / torch.where(first > 0, first, 1), 1)
+    return torch.where(first == 0, 1, eigenvalues.sum() / torch.where(first > 0, first, 1))
 
 
 @full_precision
@@ -83,7 +83,7 @@ def mean_share(x: Tensor) -> Tensor:
     wide = x.double()  # the square of 1e20 is no float32
     total = (wide**2).sum(dim=1).mean()
     share = (wide.mean(dim=0) ** 2).sum() / torch.where(total > 0, total, 1)
-    return torch.where(total > 0, share, 1).to(x.dtype)
+    return torch.where(total == 0, 1, share).to(x.dtype)
 
 
 @full_precision

@@ -55,7 +55,8 @@ FIGURES = {
     "effective_rank": (
         "effective rank",
         "The number of dimensions filled globally: the exponential of the entropy of the normalized singular "
-        "values. A fall during a training is a warning; more is not better by itself.",
+        "values. A fall to a fifth of its peak is a warning, one to a half is usual; more is not better by "
+        "itself.",
         *ROY,
     ),
     "lid": (

@@ -7,6 +7,7 @@ import csv
 import importlib
 import importlib.util
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,35 @@ def test_a_module_that_is_never_called_is_told_of(pl: Any) -> None:
     with pytest.warns(UserWarning, match="validation never called embeddings='projector'"):
         fit(pl, build(pl), monitor, validate=True)
     assert [set(row) for row in monitor.history] == [{"epoch", "step", "effective_rank"}] * 2
+
+
+def test_of_a_module_that_is_called_again_the_views_are_asked_for(pl: Any) -> None:
+    """Two calls may be on other images; that of gradient checkpointing in the backward pass is no view."""
+    usual = DimensionalityMonitor()
+    fit(pl, build(pl), usual, epochs=1)
+    assert "lid" in usual.history[0] and "alignment" not in usual.history[0]
+    module = build(pl)
+
+    def step(batch: Any, batch_idx: int) -> torch.Tensor:
+        x = batch[0].requires_grad_()
+        return torch.utils.checkpoint.checkpoint(module.backbone, x, use_reentrant=True).pow(2).mean()
+
+    module.training_step = step
+    asked = DimensionalityMonitor(metrics=["alignment", "effective_rank"], alarm={"metric": "lidar"})
+    with pytest.warns(UserWarning, match="the steps have no lidar, so it never sounds"):
+        fit(pl, module, asked, epochs=1)
+    assert set(asked.history[0]) == {"epoch", "step", "effective_rank"}
+
+
+def test_an_alarm_keeps_what_a_model_checkpoint_would_remove(pl: Any, capsys: Any) -> None:
+    save = importlib.import_module(f"{pl.__name__}.callbacks").ModelCheckpoint("kept")
+    alarm = {"metric": "effective_rank", "drawdown": 0.01, "patience": 3, "action": "stop"}
+    monitor = DimensionalityMonitor(metrics=["effective_rank"], alarm=alarm)
+    with pytest.raises(SystemExit):
+        fit(pl, build(pl), monitor, save, epochs=5, enable_checkpointing=True)
+    first, last = sorted(path.name for path in Path("kept").iterdir())
+    assert first.startswith("epoch=0-") and first.endswith(".ckpt.good") and last.startswith("epoch=2-")
+    assert re.search(rf"the last good checkpoint is \S*{re.escape(first)}", capsys.readouterr().err)
 
 
 def test_an_alarm_stops_the_training(pl: Any) -> None:

@@ -98,6 +98,18 @@ def test_wrong_blocks_are_refused(block: Any, message: str) -> None:
         monitor_settings({"alarm": block})
 
 
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"on": "val", "alarm": {"metric": "lidar"}}, r"alarm.metric: 'lidar' needs two views"),
+        ({"alarm": {"metric": "z_mutual_information"}}, r"alarm.metric: .* leave out the z_"),
+    ],
+)
+def test_figures_that_would_never_be_there_are_refused(block: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        monitor_settings(block)
+
+
 def test_its_figure_is_monitored() -> None:
     settings = monitor_settings({"metrics": ["lid"], "alarm": {"metric": "z_effective_rank"}})
     assert settings is not None and settings["metrics"] == ["lid", "effective_rank"]
@@ -175,12 +187,13 @@ def test_a_training_without_a_fall_is_silent(
     assert "collapsed" not in capfd.readouterr().err and not good_ones("trained")
 
 
+@pytest.mark.parametrize("metric", ["z_lid", "mutual_information"])
 def test_without_a_projector_its_embeddings_are_refused(
-    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    metric: str, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = collapsing(few_digits, "trained", "stop")
-    settings.method, settings.regularizers, settings.monitor.alarm.metric = "simclr", None, "z_lid"
+    settings.method, settings.regularizers, settings.monitor.alarm.metric = "simclr", None, metric
     kind = register().methods["simclr"]
     whole = kind.configure_callbacks
 

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
-from solo_dimreg.functional import mst_dimension, two_nn
+from solo_dimreg.functional import koleo_loss, mean_share, mst_dimension, nesum, two_nn
 from solo_dimreg.functional.dimension import DRAWS, SIZES, _tree_length
 
 WIDTH, POINTS = 24, 1000
@@ -84,6 +84,24 @@ def test_exact_duplicates_change_nothing(estimate):
     assert 1.8 < alone < 2.2
     for repeated in (torch.cat([x, x]), torch.cat([x, x[:7].repeat(50, 1)]), x.repeat_interleave(3, dim=0)):
         torch.testing.assert_close(estimate(repeated), alone)
+
+
+def test_duplicates_up_to_rounding_change_nothing() -> None:
+    """As of one image at two places of a batch, or by two kernels."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 6, generator=generator)
+    many = x[torch.randint(600, (200,), generator=generator)]
+    near = many * (1 + 2e-7 * torch.randn(many.shape, generator=generator))
+    found = two_nn(torch.cat([x, near, near[:50] * (1 + 1.2e-7)]))
+    assert float(found) == pytest.approx(float(two_nn(x)), rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_of_features_that_are_not_finite_nothing_is_said(bad: float) -> None:
+    x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
+    x[3, 2] = bad
+    assert two_nn(x).isnan() and mst_dimension(x).isnan()
+    assert mean_share(x).isnan() and nesum(x).isnan() and koleo_loss(x).isnan()
 
 
 def test_scikit_dimension_is_misled_by_them():
