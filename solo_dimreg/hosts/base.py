@@ -126,8 +126,8 @@ class Host(ABC):
         """solo-learn's callback that writes the checkpoints and ``args.json``."""
 
     @abstractmethod
-    def resumable(self, arguments: Any) -> Path | None:
-        """The checkpoint that solo-learn's auto-resume finds for these arguments."""
+    def resumable(self, arguments: Any, folder: Path) -> Path | None:
+        """The checkpoint that solo-learn's auto-resume finds below a folder for these arguments."""
 
     @abstractmethod
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:

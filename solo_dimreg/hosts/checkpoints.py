@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from zipfile import is_zipfile
 import torch
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import checkpoint_epoch
 
 # What rebuilds tensors; besides dictionaries everything else that is read becomes an inert object.
 REBUILT = {
@@ -110,3 +111,14 @@ def check_resumable(checkpoint: Path) -> None:
         raise ConfigError(
             f"{checkpoint}: holds objects beside its weights, which could run code; it is not resumed."
         ) from error
+
+
+def latest_resumable(checkpoints: Iterable[Path]) -> Path | None:
+    """The one of the latest epoch that can be resumed; says of those after it why they cannot."""
+    for checkpoint in sorted(checkpoints, key=checkpoint_epoch, reverse=True):
+        try:
+            check_resumable(checkpoint)
+            return checkpoint
+        except ConfigError as error:
+            print(f"Not resuming from {error}")
+    return None

@@ -157,7 +157,7 @@ def broken(generation: str, extras: bool = False) -> list[str]:
 def _faults(use: Use, optional: bool) -> Iterator[str]:
     try:
         found = attrgetter(use.name)(importlib.import_module(use.module))
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if not optional or str(error.name).startswith("solo"):
             yield f"{use.module} does not import ({error})"
     except AttributeError:
@@ -171,7 +171,11 @@ def _wrong_call(use: Use, found: Any) -> Iterator[str]:
     """Whether it can be called as we do: names, their order, and nothing required that we do not give."""
     name = f"{use.module}.{use.name}"
     wanted, keywords = str(use.positional).split(), use.keywords.split()
-    signature = inspect.signature(found)
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        yield f"{name} is no function"
+        return
     order = list(signature.parameters)[: len(wanted)]
     if order != wanted:
         yield f"{name} takes ({', '.join(order)}) where it took ({', '.join(wanted)})"

@@ -194,10 +194,9 @@ class CurrentHost(Host):
             arguments, logdir=folder, frequency=settings.frequency, keep_prev=settings.keep_prev
         )
 
-    def resumable(self, arguments: DictConfig) -> Path | None:
+    def resumable(self, arguments: DictConfig, folder: Path) -> Path | None:
         from solo.utils.auto_resumer import AutoResumer
 
-        folder = Path(arguments.checkpoint.dir) / arguments.method
         found, _ = AutoResumer(folder, max_hours=arguments.auto_resume.max_hours).find_checkpoint(arguments)
         return found
 

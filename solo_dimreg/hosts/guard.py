@@ -21,7 +21,7 @@ from torch import Tensor
 
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.blocks.stopping import is_lost_process, let_processes_end, most, stop
-from solo_dimreg.distributed import world_size
+from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError
 from solo_dimreg.hosts.saving import Saving, all_finite
 from solo_dimreg.hosts.scripts import end_script
@@ -131,7 +131,7 @@ class Guard:
             self.bad = 0
             return
         self.bad += 1
-        if self.told:
+        if self.told or rank():  # the gradients of all make that of the first infinite at the next step
             return
         self.told = True
         guilty = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]

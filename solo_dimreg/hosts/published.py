@@ -227,12 +227,10 @@ class PublishedHost(Host):
             keep_previous_checkpoints=settings.get("keep_prev", False),
         )
 
-    def resumable(self, arguments: dict[str, Any]) -> Path | None:
+    def resumable(self, arguments: dict[str, Any], folder: Path) -> Path | None:
         from solo.utils.auto_resumer import AutoResumer
 
-        config = arguments["config"]
-        folder = Path(config["checkpoint"].get("dir", "trained_models")) / arguments["method"]
-        resumer = AutoResumer(folder, max_hours=config["auto_resume"].get("max_hours", 36))
+        resumer = AutoResumer(folder, max_hours=arguments["config"]["auto_resume"].get("max_hours", 36))
         return resumer.find_checkpoint(argparse.Namespace(**arguments))
 
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:

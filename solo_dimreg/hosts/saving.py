@@ -47,7 +47,9 @@ class Saving:
         def guarded(trainer: Any, *args: Any, **kwargs: Any) -> Any:
             if not all_finite(self.module):
                 kept = f"; {self.kept} is kept" if self.kept else ""
-                print(f"No checkpoint is written: weights are not finite{kept}.", file=sys.stderr, flush=True)
+                if rank() == 0:
+                    line = f"No checkpoint is written: weights are not finite{kept}."
+                    print(line, file=sys.stderr, flush=True)
                 return None
             return save(trainer, *args, **kwargs)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
@@ -17,11 +18,13 @@ from omegaconf import DictConfig
 from solo_dimreg.blocks.stopping import wants_exceptions
 from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import DimregError, one_line, unforeseen
+from solo_dimreg.hosts.checkpoints import latest_resumable
 
 # What main_pretrain.py calls, by its name there, and the module that solo-learn has it in.
 PARSER = ("parse_cfg", "solo.args.pretrain")
 TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
 IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
+RESUMER = ("AutoResumer", "solo.utils.auto_resumer")
 LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
 
 
@@ -54,6 +57,7 @@ def watch_script(check: Callable[[DictConfig], bool], look: Callable[[Any], Any]
             return parse(cfg)
 
     _replace(PARSER, checked)
+    _check_resumed()
     _change_result(TRANSFORMS, lambda transforms: transforms)
     _change_result(IMAGES, lambda dataset: look(name_bad_images(dataset)))
     _change_result(LABELLED, lambda loaders: [name_bad_images(each.dataset) and each for each in loaders])
@@ -91,6 +95,23 @@ def end(error: DimregError) -> NoReturn:
     raise SystemExit(error.status) from error
 
 
+def _check_resumed() -> None:
+    """Auto-resume passes over what is not whole, or holds more than weights and settings."""
+    resumer: Any = _of_script(*RESUMER)
+    if resumer is None:
+        return
+
+    class Checked(resumer):
+        def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
+            found, identity = super().find_checkpoint(cfg)
+            if found is None or not _Script.asks:
+                return found, identity
+            usable = latest_resumable(Path(found).parent.glob("*.ckpt"))
+            return usable, identity if usable else None
+
+    _replace(RESUMER, Checked)
+
+
 def _of_script(name: str, module: str) -> Callable[..., Any] | None:
     """What the running script has under this name, if it is solo-learn's and not yet replaced."""
     found = getattr(sys.modules["__main__"], name, None)
@@ -99,7 +120,7 @@ def _of_script(name: str, module: str) -> Callable[..., Any] | None:
     return found
 
 
-def _replace(what: tuple[str, str], function: Callable[..., Any]) -> None:
+def _replace(what: tuple[str, str], function: Any) -> None:
     setattr(sys.modules["__main__"], what[0], function)
 
 

@@ -49,7 +49,7 @@ class RunRecord:
     result: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
-    seed: int | None = None
+    seed: int | str | None = None
 
 
 def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
@@ -65,7 +65,14 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     folders = sorted(file.parent for file in folder.rglob("args.json"))
     if (folder / "results.json").is_file():
         results = _read_results(folder / "results.json")
-        return results, [_benchmark_run(result, folders) for result in results["runs"]]
+        names = {each.name for each in folders}
+        lost = [
+            f"settings and curves of {result['method']}: {name or 'its checkpoint'} has no args.json here"
+            for result in results["runs"]
+            if (name := Path(str(result.get("checkpoint", ""))).parent.name) not in names
+        ]
+        records = [_benchmark_run(result, folders) for result in results["runs"]]
+        return {**results, "unread": lost}, records
     bare = {file.parent for file in folder.rglob("*.ckpt")} - set(folders)
     unread = [f"{each}: has no args.json, which solo-learn writes" for each in sorted(bare)]
     records = _plain_runs(folders, unread)
@@ -83,7 +90,7 @@ def _benchmark_run(result: dict[str, Any], folders: Sequence[Path]) -> RunRecord
     # All parts of an interrupted run are below the folder of its fingerprint.
     parts = [each for each in folders if last and last.parent.parent in each.parents]
     settings = flatten(_configuration(last)) if last else {}
-    return RunRecord(result["method"], result, settings, read_curves(parts), result.get("seed"))
+    return RunRecord(result["method"], result, settings, read_curves(parts), _seed(result))
 
 
 def parts_of(checkpoint: Path) -> list[Path]:
@@ -111,14 +118,13 @@ def _plain_runs(folders: Sequence[Path], unread: list[str]) -> list[RunRecord]:
     for folder, configuration in runs:
         name = _name(configuration, folder)
         setups.setdefault(name, set()).add(json.dumps(flatten(configuration), sort_keys=True))
-        seeds[name, configuration.get("seed")] += 1
+        seeds[name, _seed(configuration)] += 1
     records = []
     for folder, configuration in runs:
         name = _name(configuration, folder)
         if len(setups[name]) > 1 or max(n for key, n in seeds.items() if key[0] == name) > 1:
             name = f"{name} {folder.name}"
-        seed = configuration.get("seed")
-        records.append(RunRecord(name, {}, flatten(configuration), curves_of[folder], seed))
+        records.append(RunRecord(name, {}, flatten(configuration), curves_of[folder], _seed(configuration)))
     return records
 
 
@@ -126,10 +132,16 @@ def _name(configuration: Mapping[str, Any], folder: Path) -> str:
     return str(configuration.get("name") or configuration.get("method") or folder.name)
 
 
+def _seed(content: Mapping[str, Any]) -> Any:
+    """As it is, or as text where a file that is not ours holds something else."""
+    seed = content.get("seed")
+    return seed if seed is None or isinstance(seed, int) else str(seed)
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold a JSON object.")

@@ -15,10 +15,11 @@ from solo_dimreg.hosts import Host, base_name, device_count, plain
 QUEUES = ("all4one", "mocov2plus", "nnbyol", "nnclr", "nnsiam", "ressl")
 
 
-def check_agreement(settings: DictConfig) -> None:
+def check_agreement(host: Host, settings: DictConfig) -> None:
     """Refuses what cannot be meant, or fails after the training has begun.
 
     Args:
+        host: The solo-learn in use.
         settings: A config of the pretraining or of the probe that fits its schema.
 
     Raises:
@@ -31,7 +32,7 @@ def check_agreement(settings: DictConfig) -> None:
             f"scheduler.lr_decay_steps: {scheduler.get('lr_decay_steps')!r} is not allowed with "
             "scheduler.name=step; it must be a list of steps, such as [60, 80]."
         )
-    _check_neighbours(content)
+    _check_neighbours(host, content)
     _check_sizes(content)
     _try_optimizer(content["optimizer"])
 
@@ -55,7 +56,7 @@ def idle_settings(host: Host, settings: DictConfig) -> Iterator[str]:
                 f"regularizers.{name}.warmup_epochs: {waits} is not shorter than the training "
                 f"(max_epochs={epochs}): the term never takes part."
             )
-        k, most = (options or {}).get("k"), _features(content) - 1
+        k, most = (options or {}).get("k"), _features(host, content) - 1
         if isinstance(k, int) and k > most:
             yield (
                 f"regularizers.{name}.k: {k}, the default of {settings.method}, is more than the {most} "
@@ -69,16 +70,20 @@ def _batch(content: Mapping[str, Any]) -> int:
     return content["optimizer"]["batch_size"] * processes
 
 
-def _features(content: Mapping[str, Any]) -> int:
-    """The features of a step of all processes, which are each other's neighbours."""
+def _features(host: Host, content: Mapping[str, Any]) -> int:
+    """The features of a step of all processes, which are each other's neighbours; of both encoders."""
+    kind = host.methods.get(str(content.get("method")))
+    encoders = 2 if kind is not None and issubclass(kind, host.momentum_method) else 1
     views = content["augmentations"]
     largest = max(view["crop_size"] for view in views)
-    return _batch(content) * sum(view["num_crops"] for view in views if view["crop_size"] == largest)
+    return (
+        encoders * _batch(content) * sum(view["num_crops"] for view in views if view["crop_size"] == largest)
+    )
 
 
-def _check_neighbours(content: Mapping[str, Any]) -> None:
+def _check_neighbours(host: Host, content: Mapping[str, Any]) -> None:
     for name, options in (content.get("regularizers") or {}).items():
-        k, features = (options or {}).get("k"), _features(content)
+        k, features = (options or {}).get("k"), _features(host, content)
         if isinstance(k, int) and k >= features:
             raise ConfigError(
                 f"regularizers.{name}.k: {k} is not allowed; it must be at most {features - 1}, one less "

@@ -16,10 +16,11 @@ from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import check_writable
 from solo_dimreg.hosts import Host, base_name, device_count, plain
 from solo_dimreg.hosts.guard import divergence_settings
+from solo_dimreg.plugins import registered
 from solo_dimreg.running.agreement import check_agreement
 from solo_dimreg.running.data import check_choice, check_data
 from solo_dimreg.running.schema import Common, Linear, Pretraining
-from solo_dimreg.running.validation import check_method_keys, check_schema, keys_of_host
+from solo_dimreg.running.validation import check_method_keys, check_method_options, check_schema, keys_of_host
 
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "step", "none")
@@ -93,7 +94,7 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
         ConfigError: names the key, the value and what would be right.
     """
     check_settings(host, settings)
-    check_agreement(settings)
+    check_agreement(host, settings)
     given = settings.get("resume_from_checkpoint")
     if given is not None and not Path(given).is_file():
         raise ConfigError(f"resume_from_checkpoint: {given!r} is no file; it must be a checkpoint.")
@@ -131,12 +132,15 @@ def check_linear(host: Host, settings: DictConfig) -> None:
     """
     check_common(settings)
     _check_schema(host, settings, Linear)
-    check_agreement(settings)
+    check_agreement(host, settings)
 
 
 def _check_schema(host: Host, settings: DictConfig, schema: type[Common]) -> None:
     content = _resolved(settings)
     check_schema(content, schema, keys_of_host(host))
+    brought = registered("methods", host=host).get(str(content.get("method")))
+    if brought is None or brought.distribution == "solo-dimreg":  # what another's options mean is not known
+        check_method_options(content.get("method_kwargs") or {})
     name = str(content.get("name", ""))
     if "/" in name or name in (".", "..") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
         raise ConfigError(

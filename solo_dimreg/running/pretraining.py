@@ -17,12 +17,12 @@ from solo_dimreg.datasets.check import name_bad_images
 from solo_dimreg.errors import ConfigError, DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable, checkpoint_epoch
 from solo_dimreg.hosts import Host, base_name, plain, register
-from solo_dimreg.hosts.checkpoints import check_resumable
+from solo_dimreg.hosts.checkpoints import check_resumable, latest_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_full_batch
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
-from solo_dimreg.running.wandb_mode import go_offline, settle_wandb
+from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 
@@ -70,20 +70,20 @@ def pretrain(settings: DictConfig) -> Path | None:
         checkpointer = host.checkpointer(arguments, _run_folder(settings))
     callbacks = [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
     resumed = _resume_from(host, settings, arguments)
-    settle_wandb(settings)
-    try:
-        trainer = _trainer(host, settings, callbacks, Path(resumed) if resumed else None)
-    except Exception as error:
-        raise unforeseen("make the trainer of", error) from error
-    for line in idle_settings(host, settings):
-        warn(line)
-    try:
-        with signals_of_slurm(trainer):
-            trainer.fit(method, **data, ckpt_path=resumed)
-    except Exception as error:
-        if trainer.global_step or isinstance(error, DimregError):
-            raise
-        raise unforeseen("train", error) from error
+    with own_wandb_run(settings):
+        try:
+            trainer = _trainer(host, settings, callbacks, Path(resumed) if resumed else None)
+        except Exception as error:
+            raise unforeseen("make the trainer of", error) from error
+        for line in idle_settings(host, settings):
+            warn(line)
+        try:
+            with signals_of_slurm(trainer):
+                trainer.fit(method, **data, ckpt_path=resumed)
+        except Exception as error:
+            if trainer.global_step or isinstance(error, DimregError):
+                raise
+            raise unforeseen("train", error) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
@@ -100,7 +100,7 @@ def _validation_loader(host: Host, settings: DictConfig) -> Any:
 
 
 def _run_folder(settings: DictConfig) -> Path:
-    return Path(settings.checkpoint.get("dir", "trained_models")) / settings.method
+    return Path((settings.get("checkpoint") or {}).get("dir", "trained_models")) / settings.method
 
 
 # What makes a run the one that it is, besides what solo-learn compares.
@@ -120,26 +120,35 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
     if settings.get("auto_resume", {}).get("enabled", False) and settings.get("checkpoint", {}).get(
         "enabled"
     ):
-        try:
-            found = host.resumable(arguments)
-        except (OSError, ValueError) as error:  # of a run that was killed while it began
-            print(f"Not resuming: a run in {_run_folder(settings)} cannot be read ({error}).")
-            return None
-        # It looks at one file of each folder, whichever comes first.
-        found = max(Path(found).parent.glob("*.ckpt"), key=checkpoint_epoch) if found else None
-        while found:
-            try:
-                check_resumable(found)
-                break
-            except ConfigError as error:
-                print(f"Not resuming from {error}")
-                found = _earlier(found)
-        if found and not _same_run(host, settings, found):
-            print(f"Not resuming from {found}: it differs in its seed, {' or '.join(COMPARED)}.")
-            return None
+        found = _latest(host, settings, arguments)
         if found:
             print(f"Resuming from {found}")
         return found
+    return None
+
+
+def _latest(host: Host, settings: DictConfig, arguments: Any) -> Path | None:
+    """The latest checkpoint of this run that is whole; solo-learn looks at one of the newest folder alone."""
+    written = {path: path.stat().st_ctime for path in _run_folder(settings).rglob("*.ckpt")}
+    folders = sorted(
+        {path.parent for path in written},
+        key=lambda folder: -max(seconds for path, seconds in written.items() if path.parent == folder),
+    )
+    others = []
+    for folder in folders:
+        try:
+            if not host.resumable(arguments, folder):
+                continue
+            if not _same_run(host, settings, folder):
+                others.append(folder)
+                continue
+        except (OSError, ValueError, AttributeError) as error:  # of a run that was killed while it began
+            print(f"Not resuming from {folder}: it cannot be read ({error}).")
+            continue
+        if found := latest_resumable(folder.glob("*.ckpt")):
+            return found
+    if others:
+        print(f"Not resuming from {others[0]}: it differs in its seed, {' or '.join(COMPARED)}.")
     return None
 
 
@@ -150,9 +159,9 @@ def _earlier(checkpoint: Path) -> Path | None:
     return max(others, key=checkpoint_epoch, default=None)
 
 
-def _same_run(host: Host, settings: DictConfig, checkpoint: Path) -> bool:
+def _same_run(host: Host, settings: DictConfig, folder: Path) -> bool:
     """solo-learn's auto-resume compares neither the seed nor what makes a method the one that it is."""
-    other = host.settings_of(json.loads((checkpoint.parent / "args.json").read_text()))
+    other = host.settings_of(json.loads((folder / "args.json").read_text()))
     own = {key: plain(settings.get(key)) or None for key in COMPARED}
     others = {key: plain(other.get(key)) or None for key in COMPARED}
     bare = base_name(settings.method) == settings.method  # or LDReg's defaults are in args.json
@@ -216,7 +225,7 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
             logger = _wandb_logger(host, settings, resumed)
         callbacks = [*callbacks, host.pl.callbacks.LearningRateMonitor(logging_interval="step")]
     else:
-        folder = _run_folder(settings) if "checkpoint" in settings else Path("trained_models")
+        folder = _run_folder(settings)
         # The checkpointer names its folder after this version: metrics.csv lies beside the checkpoint.
         logger_version = _version()
         logger = loggers.CSVLogger(str(folder.parent), name=folder.name, version=logger_version)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -38,15 +39,29 @@ Precision = Literal[
     16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true",
     "64-true", "transformer-engine", "transformer-engine-float16",
 ]
-Strategy = Literal[
+STRATEGIES = (
     "auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "deepspeed", "deepspeed_stage_1",
     "deepspeed_stage_2", "deepspeed_stage_3", "ddp_find_unused_parameters_true",
     "ddp_find_unused_parameters_false", "single_device", "deepspeed_stage_1_offload",
     "deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme",
     "fsdp_cpu_offload", "fsdp_native", "ddp_sharded", "ddp_sharded_spawn", "ddp2", "horovod", "bagua",
     "ddp_sharded_find_unused_parameters_false", "model_parallel", "single_xla", "xla", "xla_fsdp",
-]
+)
 # fmt: on
+
+
+def _known_strategy(name: str) -> str:
+    """One that some Lightning has, or that is registered with the one in use."""
+    known = set(STRATEGIES)
+    for lightning in ("lightning.pytorch", "pytorch_lightning"):
+        registry = getattr(sys.modules.get(f"{lightning}.strategies"), "StrategyRegistry", None)
+        known.update(registry.available_strategies() if registry is not None else ())
+    if name not in known:
+        raise ValueError(", ".join(map(repr, sorted(known))))
+    return name
+
+
+Strategy = Annotated[str, AfterValidator(_known_strategy)]
 
 
 class Block(BaseModel):

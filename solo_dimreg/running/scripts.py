@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_dimreg.blocks.backbone import find_backbone
 from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
+from solo_dimreg.hosts.checkpoints import check_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_full_batch
@@ -49,6 +51,11 @@ class ScriptChecks:
         self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
         check_pretraining(host, self.settings)
         _check_machine(host, self.settings)
+        if (given := settings.get("resume_from_checkpoint")) is not None:
+            try:
+                check_resumable(Path(given))
+            except ConfigError as error:
+                raise ConfigError(f"resume_from_checkpoint: {error}") from error
         for line in idle_settings(host, self.settings):
             warn(line)
         settle_wandb(settings)

@@ -65,7 +65,6 @@ def check_schema(settings: Mapping[str, Any], schema: type[Common], allowed: set
                 raise ConfigError(_unknown_key(key, fault["input"], schema, extra)) from error
             raise ConfigError(_wrong(key, fault)) from error
     _check_optimizer_options(settings["optimizer"])
-    _check_method_options(settings.get("method_kwargs") or {})
 
 
 def _dotted(parts: tuple[Any, ...], settings: Mapping[str, Any]) -> str:
@@ -139,8 +138,12 @@ def _optimizer_parameters(name: str) -> Iterator[str]:
     yield from (each for each in inspect.signature(kinds[name]).parameters if each not in fixed)
 
 
-def _check_method_options(options: Mapping[str, Any]) -> None:
-    """Ranges that hold whatever the method is."""
+def check_method_options(options: Mapping[str, Any]) -> None:
+    """Refuses what no method of solo-learn's or ours can use.
+
+    Raises:
+        ConfigError: names the first such key, its value and what is right.
+    """
     for name, value in options.items():
         for number in value if isinstance(value, list | tuple) else [value]:
             usable = isinstance(number, int | float) and not isinstance(number, bool)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import configparser
+import http.client
 import netrc
 import os
+import ssl
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,12 +22,37 @@ from solo_dimreg.errors import warn
 
 SECONDS = 5
 KEY_LENGTH = 40
-_changed: dict[str, tuple[str | None, str | None]] = {}  # of the environment: before, and by us
+
+
+@contextmanager
+def own_wandb_run(settings: DictConfig) -> Iterator[None]:
+    """Settles it, and ends the run with the training, so that a later one of the process has its own.
+
+    Lightning would go on with the run that there is, and leaves its own mode in the environment.
+    """
+    before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_API_KEY")}
+    given = _current_run()
+    settle_wandb(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if given is None and "wandb" in sys.modules:
+            if _current_run() is not None:
+                sys.modules["wandb"].finish(int(sys.exc_info()[0] is not None))
+            sys.modules["wandb"].teardown()  # it remembers its mode
+
+
+def _current_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def settle_wandb(settings: DictConfig) -> None:
     """Makes a run offline that has no API key or whose server does not answer, in place and with one line."""
-    _restore()
     block = settings.get("wandb") or {}
     if not block.get("enabled") or block.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
         return
@@ -33,33 +63,8 @@ def settle_wandb(settings: DictConfig) -> None:
 def go_offline(settings: DictConfig, reason: str) -> None:
     """Says it, once, and that nothing is lost."""
     OmegaConf.update(settings, "wandb.offline", True, force_add=True)
-    _set("WANDB_MODE", "offline")  # before wandb reads it
+    os.environ["WANDB_MODE"] = "offline"  # before wandb reads it
     warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
-
-
-def _set(name: str, value: str | None) -> None:
-    _changed[name] = os.environ.get(name), value
-    _write(name, value)
-
-
-def _restore() -> None:
-    """Undoes what an earlier run of the process has set, so that this one looks anew."""
-    if not _changed:
-        return
-    while _changed:
-        name, (before, ours) = _changed.popitem()
-        if os.environ.get(name) == ours:
-            _write(name, before)
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is None:
-        wandb.teardown()  # it remembers its mode
-
-
-def _write(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def _unusable() -> str:
@@ -67,7 +72,7 @@ def _unusable() -> str:
     server = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
     key = os.environ.get("WANDB_API_KEY")
     if key is not None and len(key) < KEY_LENGTH:
-        _set("WANDB_API_KEY", None)  # wandb would not go offline with it either
+        del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
         return f"WANDB_API_KEY is no key, which has at least {KEY_LENGTH} characters"
     if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key") or _remembered(server)):
         return "there is no API key (`wandb login`, or WANDB_API_KEY)"
@@ -75,7 +80,9 @@ def _unusable() -> str:
         urllib.request.urlopen(server, timeout=SECONDS).close()
     except urllib.error.HTTPError:  # an answer
         return ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):
+            return ""  # it is there, and wandb has certificates of its own
         return f"{server} cannot be reached ({getattr(error, 'reason', error)})"
     return ""
 
@@ -93,8 +100,9 @@ def _setting(name: str) -> str | None:
 
 def _remembered(server: str) -> bool:
     """Whether `wandb login` has left a key."""
-    try:
-        known = netrc.netrc(os.environ.get("NETRC")).hosts
-    except (OSError, netrc.NetrcParseError):
+    try:  # by its path: without one, Python asks who may read the file, which wandb does not
+        known = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return False
-    return urllib.parse.urlsplit(server).hostname in known
+    place = urllib.parse.urlsplit(server)
+    return place.netloc in known or place.hostname in known

@@ -62,6 +62,24 @@ def test_a_module_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.Monkey
     }
 
 
+def test_a_module_that_misses_something_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str, *rest: Any) -> Any:
+        if name == "solo.utils.knn":
+            raise ImportError("cannot import name 'x' from 'solo.utils.misc'")
+        return load(name, *rest)
+
+    load = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", without)
+    assert set(broken(host.generation)) == {
+        "solo.utils.knn does not import (cannot import name 'x' from 'solo.utils.misc')"
+    }
+
+
+def test_what_is_no_function_any_more_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solo.utils.auto_resumer.AutoResumer.find_checkpoint", property(lambda self: None))
+    assert "solo.utils.auto_resumer.AutoResumer.find_checkpoint is no function" in broken(host.generation)
+
+
 def test_a_missing_extra_is_no_fault(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("umap", "nvidia", "solo.utils.auto_umap", "solo.methods.dali", "solo.data.dali_dataloader"):
         monkeypatch.delitem(sys.modules, name, raising=False)

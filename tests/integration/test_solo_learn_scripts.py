@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import runpy
 import shlex
 import shutil
@@ -96,6 +97,22 @@ def test_a_config_of_ours_by_its_name(solo_learn_clone: Path, few_digits: Path, 
     arguments = ("data.val_path=null", *on_digits(few_digits), "+limit_train_batches=1")
     script(solo_learn_clone, "main_pretrain.py", Path("digits"), "ldreg_simclr", tmp_path, *arguments)
     assert run_folder(tmp_path, "ldreg_simclr")
+
+
+def test_a_damaged_checkpoint_is_not_resumed(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    arguments = ("data.val_path=null", *on_digits(few_digits), "+limit_train_batches=1")
+    run = (solo_learn_clone, "main_pretrain.py", Path("digits"), "simclr", tmp_path, *arguments)
+    script(*run)
+    (damaged,) = (tmp_path / "trained_models").rglob("*.ckpt")
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    printed = script(*run, "auto_resume.enabled=True")
+    assert re.search(r"Not resuming from .*\.ckpt: is no intact checkpoint", printed)
+    assert len(list((tmp_path / "trained_models").rglob("*.ckpt"))) == 2  # it has begun anew
+    given = str(damaged).replace("=", r"\=")
+    with pytest.raises(AssertionError, match=r"error: resume_from_checkpoint: .* is no intact checkpoint"):
+        script(*run, f"++resume_from_checkpoint={given}")
 
 
 def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:

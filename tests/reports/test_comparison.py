@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import statistics
 import sys
 from html.parser import HTMLParser
@@ -377,3 +378,28 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(
     for page in ("report.html", "report.md"):
         text = (tmp_path / "out" / page).read_text()
         assert "good" in text and "Not read" in text and "bad/args.json" in text
+
+
+def test_what_other_people_write_into_arguments_is_shown_or_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    for name, arguments in (("odd", '{"name": "odd", "seed": [1]}'), ("deep", "[" * 100_000)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.csv").write_text("epoch,step,val_acc1\n0,1,50\n")
+        (folder / "args.json").write_text(arguments)
+    text = write_report(tmp_path, tmp_path / "out").read_text()
+    assert "odd" in text and "deep/args.json: cannot be read" in capfd.readouterr().err
+
+
+def test_runs_of_a_benchmark_whose_folders_are_gone_are_named(
+    results: Path, capfd: pytest.CaptureFixture
+) -> None:
+    content = json.loads((results / "results.json").read_text())
+    (results / "results.json").write_text(json.dumps({**content, "unread": 5}))
+    write_report(results, results)
+    assert "not in the report" not in capfd.readouterr().err
+    lost = next(results.rglob("args.json")).parent
+    shutil.rmtree(lost)
+    write_report(results, results)
+    assert "settings and curves of" in (said := capfd.readouterr().err) and lost.name in said

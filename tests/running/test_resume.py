@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,27 @@ def test_auto_resume_takes_the_latest_of_those_that_are_kept(
     pretrain(settings_of(few_digits, 3, auto_resume={"enabled": True, "max_hours": 1}))
     (latest,) = Path("trained").rglob("*ep=2.ckpt")
     assert f"Resuming from {latest}" in capfd.readouterr().out
+
+
+def test_auto_resume_looks_into_every_folder(
+    few_digits: Path, run: list[Path], capfd: pytest.CaptureFixture
+) -> None:
+    """Of those written since, one is of another seed, one holds nothing whole, and one is cut off itself."""
+    folder = run[0].parent
+    for number, name in enumerate(("seed", "parts", "arguments")):
+        other = folder.with_name(name)
+        shutil.copytree(folder, other)
+        arguments = json.loads((other / "args.json").read_text())
+        if name == "seed":
+            arguments.get("config", arguments)["seed"] = arguments["seed"] = 77
+        (other / "args.json").write_text(json.dumps(arguments)[: 50 if name == "arguments" else None])
+        if name == "parts":
+            for path in other.glob("*.ckpt"):
+                path.write_bytes(path.read_bytes()[: 3000 + number])
+    pretrain(settings_of(few_digits, 2, auto_resume={"enabled": True, "max_hours": 1}))
+    said = capfd.readouterr().out
+    assert f"Not resuming from {folder.with_name('arguments')}: it cannot be read" in said
+    assert f"Not resuming from {folder.with_name('parts')}" in said and f"Resuming from {run[0]}" in said
 
 
 def test_an_evil_checkpoint_is_not_run(few_digits: Path, run: list[Path]) -> None:

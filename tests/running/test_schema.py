@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import re
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from support import config
+from support import config, small
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, plain
+from solo_dimreg.plugins.manager import Registration
+from solo_dimreg.running import checks
 from solo_dimreg.running.agreement import idle_settings
-from solo_dimreg.running.checks import check_linear, check_pretraining
+from solo_dimreg.running.checks import check_linear, check_pretraining, check_settings
 from solo_dimreg.running.data import check_full_batch
+from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.scripts import ScriptChecks
 from solo_dimreg.running.settings import compose
 
@@ -331,6 +335,41 @@ def test_neighbours_are_counted_over_all_processes(host: Host, few_digits: Path)
     assert "k: 128 is not allowed; it must be at most 127" in refusal(host, settings)
     settings.regularizers.ldreg.k = 127
     check_pretraining(host, settings)
+
+
+def test_those_of_both_encoders_are_neighbours(host: Host, few_digits: Path) -> None:
+    settings = with_setting(few_digits, "regularizers.ldreg.k", 63)
+    settings.method, settings.method_kwargs = "mocov2plus", {}
+    check_pretraining(host, settings)
+    settings.regularizers.ldreg.k = 64
+    assert "k: 64 is not allowed; it must be at most 63" in refusal(host, settings)
+
+
+def test_what_the_options_of_another_packages_method_mean_is_not_known(
+    host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_setting(few_digits, "method_kwargs.noise_dim", 0)
+    assert "method_kwargs.noise_dim" in refusal(host, settings)
+    theirs = Registration("simclr", "methods", host.methods["simclr"], "theirs", "another-package")
+    monkeypatch.setattr(checks, "registered", lambda kind, **_: {"simclr": theirs})
+    monkeypatch.setattr(checks, "check_method_keys", lambda *_: None)
+    check_pretraining(host, settings)
+
+
+def test_a_strategy_that_lightning_registers_is_allowed(host: Host, few_digits: Path) -> None:
+    registry = import_module(f"{host.pl.__name__}.strategies").StrategyRegistry
+    for name in registry.available_strategies():
+        check_settings(host, with_setting(few_digits, "strategy", name))
+
+
+def test_a_config_needs_no_block_of_checkpoints(
+    host: Host, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = small(few_digits, "simclr")
+    for name in ("checkpoint", "wandb", "auto_resume"):
+        settings.pop(name, None)
+    assert pretrain(settings) is None
 
 
 def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from support import small
 
 from solo_dimreg.errors import warn
 from solo_dimreg.running.pretraining import pretrain
-from solo_dimreg.running.wandb_mode import settle_wandb
+from solo_dimreg.running.wandb_mode import own_wandb_run, settle_wandb
 
 wandb = pytest.importorskip("wandb")
 BLOCK, WHOLE_OR_LAST = 32_768, (1, 4)
@@ -135,22 +135,48 @@ def test_a_later_run_of_the_process_looks_anew(
     few_digits: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     def said() -> str:
-        settle_wandb(settings(few_digits))
-        assert os.environ["WANDB_MODE"] == "offline"
+        with own_wandb_run(settings(few_digits)):
+            os.environ["WANDB_MODE"] = "dryrun"  # Lightning's
+        assert "WANDB_MODE" not in os.environ
         return capfd.readouterr().err
 
     assert "there is no API key" in said()
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert "is no key" in said() and "WANDB_API_KEY" not in os.environ
-    assert "is no key" in said()  # it is there again
+    assert "is no key" in said() and "is no key" in said()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert "cannot be reached" in said()
-    settle_wandb(small(few_digits, "simclr"))
-    assert "WANDB_MODE" not in os.environ
-    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+def test_two_runs_of_a_process_are_two(few_digits: Path) -> None:
+    folders = [pretrain(settings(few_digits)).name for _ in range(2)]
+    assert wandb.run is None and "WANDB_MODE" not in os.environ
+    assert sorted(path.name.rpartition("-")[2] for path in offline_runs()) == sorted(folders)
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:abc", "http://a b", "nonsense"])
+def test_a_server_that_is_none_is_not_reached(
+    few_digits: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", server)
     settle_wandb(settings(few_digits))
-    assert os.environ["WANDB_MODE"] == "disabled"  # the user's own
+    assert f"wandb: {server} cannot be reached" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_login_is_found_where_wandb_finds_it(
+    few_digits: Path, tmp_path: Path, given: bool, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """By host and port, whoever may read the file."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    file = tmp_path / ("elsewhere" if given else ".netrc")
+    file.write_text(f"machine 127.0.0.1:9 login user password {'0' * 40}\n")
+    file.chmod(0o644)
+    if given:
+        monkeypatch.setenv("NETRC", str(file))
+    settle_wandb(settings(few_digits))
+    assert "cannot be reached" in capfd.readouterr().err  # and not that there is no key
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_PROCID"])
