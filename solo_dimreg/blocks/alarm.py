@@ -73,7 +73,7 @@ class Alarm:
         self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
         self.good, self.named = state["good"], state["named"]
 
-    def keep_good(self, folder: Path | None) -> None:
+    def keep_good(self, checkpoints: Sequence[Path]) -> None:
         """Saves the checkpoint from before a fall from being removed, until the fall has ended.
 
         solo-learn keeps the last one alone. Under its second name no search for checkpoints finds it.
@@ -81,8 +81,7 @@ class Alarm:
         if self.count > 1:
             return
         self.forget()
-        written = folder.rglob("*.ckpt") if self.count and folder and folder.is_dir() else ()
-        before = [path for path in written if checkpoint_epoch(path) < self.since]
+        before = [path for path in checkpoints if self.count and checkpoint_epoch(path) < self.since]
         if before:
             last = max(before, key=checkpoint_epoch)
             kept = last.with_name(last.name + GOOD)

@@ -260,7 +260,7 @@ class DimensionalityMonitor:
         sounds = alarm.look(value, trainer.current_epoch)
         if rank() == 0:
             with harmless():
-                alarm.keep_good(checkpoints_of(trainer) or self.folder)
+                alarm.keep_good(checkpoints_of(trainer, self.folder))
         if not sounds:
             return
         alarm.named = alarm.good

@@ -84,10 +84,16 @@ def folder_of(trainer: Any) -> Path | None:
     return None if wandb_logger(trainer) else Path(logs)
 
 
-def checkpoints_of(trainer: Any) -> Path | None:
-    """Where the callbacks of Lightning's own save checkpoints, None without any of them."""
-    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
-    return next((Path(folder) for folder in folders if folder), None)
+def checkpoints_of(trainer: Any, folder: Path | None) -> list[Path]:
+    """Those of this run: a ``ModelCheckpoint`` knows them, solo-learn's lie in the run's folder."""
+    known: list[Any] = []
+    for callback in trainer.checkpoint_callbacks:
+        for name in ("best_k_models", "best_model_path", "last_model_path"):
+            value = getattr(callback, name, "")
+            known += [value] if isinstance(value, str) else value
+    if known := [Path(path) for path in known if path and Path(path).is_file()]:
+        return known
+    return [*folder.rglob("*.ckpt")] if folder is not None and folder.is_dir() else []
 
 
 def wandb_logger(trainer: Any) -> Any:

@@ -27,6 +27,7 @@ from solo_dimreg.hosts.saving import Saving, all_finite
 from solo_dimreg.hosts.scripts import end_script
 
 PATIENCE = 10
+NEVER = 2**62
 
 
 def divergence_settings(block: Mapping[str, Any] | None) -> int:
@@ -60,7 +61,8 @@ class Guard:
         super().__init__()
         self.patience, self.checkpointers = patience, checkpointers
         self.bad = 0  # steps in a row, until now
-        self.told = False
+        self.told = self.all_told = False
+        self.first = (NEVER, "")  # its step and process in one number, and what there is to say
         self.saving: Saving | None = None
         self.resumed: dict[str, Any] | None = None
         self.module: Any = None
@@ -124,6 +126,7 @@ class Guard:
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """A training that ends before the patience does has diverged all the same."""
         if not all_finite(module):
+            self._tell(module)
             self._stop(module, "its weights are not finite at the end")
 
     def _look(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -131,16 +134,25 @@ class Guard:
             self.bad = 0
             return
         self.bad += 1
-        if self.told or rank():  # the gradients of all make that of the first infinite at the next step
+        if self.told:
             return
         self.told = True
         guilty = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]
         source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
-        print(
-            f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}.",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}."
+        if world_size() == 1:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.first = step * world_size() + rank(), line
+
+    def _tell(self, module: Any) -> None:
+        """Says it once for several processes: the one does that saw it first, where all of them ask."""
+        if world_size() == 1 or self.all_told:
+            return
+        earliest = -most(-self.first[0], module)
+        self.all_told = earliest < NEVER
+        if self.all_told and self.first[0] == earliest:
+            print(self.first[1], file=sys.stderr, flush=True)
 
     def _stop_together(self, trainer: Any, module: Any) -> None:
         """Of several processes one may see it a step before the others; they stop at the same one."""
@@ -148,6 +160,7 @@ class Guard:
         if world_size() > 1:
             if (trainer.global_step % self.patience) != 0:
                 return
+            self._tell(module)
             worst = most(worst, module)
         if worst >= self.patience:
             self._stop(module, f"{worst} steps in a row had no finite loss")

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import string
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def pretrain(settings: DictConfig) -> Path | None:
             if trainer.global_step or isinstance(error, DimregError):
                 raise
             raise unforeseen("train", error) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        if trainer.interrupted:
+            raise KeyboardInterrupt
     # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
     return getattr(checkpointer, "path", Path(resumed).parent if resumed else None)
 
@@ -129,11 +130,11 @@ def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str
 
 def _latest(host: Host, settings: DictConfig, arguments: Any) -> Path | None:
     """The latest checkpoint of this run that is whole; solo-learn looks at one of the newest folder alone."""
-    written = {path: path.stat().st_ctime for path in _run_folder(settings).rglob("*.ckpt")}
-    folders = sorted(
-        {path.parent for path in written},
-        key=lambda folder: -max(seconds for path, seconds in written.items() if path.parent == folder),
-    )
+    newest: dict[Path, float] = {}
+    for path in _run_folder(settings).rglob("*.ckpt"):
+        with suppress(OSError):  # another run has just removed it, or it is a link to nothing
+            newest[path.parent] = max(path.stat().st_ctime, newest.get(path.parent, 0.0))
+    folders = sorted(newest, key=lambda folder: newest[folder], reverse=True)
     others = []
     for folder in folders:
         try:
@@ -142,7 +143,13 @@ def _latest(host: Host, settings: DictConfig, arguments: Any) -> Path | None:
             if not _same_run(host, settings, folder):
                 others.append(folder)
                 continue
-        except (OSError, ValueError, AttributeError) as error:  # of a run that was killed while it began
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as error:  # of a run that was killed while it began
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
             continue
         if found := latest_resumable(folder.glob("*.ckpt")):

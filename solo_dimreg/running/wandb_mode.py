@@ -33,18 +33,30 @@ def own_wandb_run(settings: DictConfig) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_API_KEY")}
     given = _current_run()
     settle_wandb(settings)
+    failed = 1
     try:
         yield
+        failed = 0
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        if given is None and "wandb" in sys.modules:
-            if _current_run() is not None:
-                sys.modules["wandb"].finish(int(sys.exc_info()[0] is not None))
-            sys.modules["wandb"].teardown()  # it remembers its mode
+        if given is None and (settings.get("wandb") or {}).get("enabled"):
+            _end(failed)
+
+
+def _end(status: int) -> None:
+    wandb = sys.modules.get("wandb")
+    if wandb is None:
+        return
+    try:
+        if wandb.run is not None:
+            wandb.finish(status)
+        wandb.teardown()  # it remembers its mode
+    except Exception as error:  # of a service that has ended; what was logged is in its folder
+        warn(f"wandb: the run cannot be ended ({type(error).__name__}: {error}).")
 
 
 def _current_run() -> Any:

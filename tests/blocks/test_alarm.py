@@ -267,7 +267,7 @@ def test_a_checkpoint_that_was_named_is_kept_when_the_figure_rises_again(tmp_pat
     alarm = Alarm(0.5, 1)
     for epoch, value in enumerate([10.0, 10.0, 1.0]):
         sounds = alarm.look(value, epoch)
-        alarm.keep_good(tmp_path)
+        alarm.keep_good([*tmp_path.rglob("*.ckpt")])
     assert sounds
     named = Path(alarm.good)
     alarm.named = alarm.good  # as the monitor does when it says so
@@ -275,6 +275,6 @@ def test_a_checkpoint_that_was_named_is_kept_when_the_figure_rises_again(tmp_pat
     resumed.load_state_dict(alarm.state_dict())
     for epoch, value in enumerate([9.0, 1.0, 9.0], start=3):
         resumed.look(value, epoch)
-        resumed.keep_good(tmp_path)
+        resumed.keep_good([*tmp_path.rglob("*.ckpt")])
     resumed.forget()
     assert named.is_file()

@@ -118,3 +118,13 @@ def test_an_alarm_stops_both(few_digits: Path, tmp_path: Path) -> None:
     assert "MinLIDSimCLR may have collapsed" in line and "Traceback" not in said
     (good,) = tmp_path.rglob("*.ckpt.good")
     assert good.name in line and is_zipfile(good)
+
+
+def test_a_loss_that_is_not_finite_is_told_once(few_digits: Path, tmp_path: Path) -> None:
+    rate = ["optimizer.name=sgd", "optimizer.lr=1e9", "scheduler.name=none", "+divergence={patience:2}"]
+    with training(few_digits, tmp_path, 9, *rate) as run:
+        assert run.wait(timeout=240) == 3
+        assert ends_within_a_minute(run)
+    said = (tmp_path / "said").read_text()
+    assert said.count(": the loss is ") == 1 and said.count("error: ") == 1 and "Traceback" not in said
+    assert said.count("No checkpoint is written") <= 1

@@ -154,6 +154,29 @@ def test_two_runs_of_a_process_are_two(few_digits: Path) -> None:
     assert sorted(path.name.rpartition("-")[2] for path in offline_runs()) == sorted(folders)
 
 
+def test_what_wandb_fails_at_in_the_end_loses_nothing(
+    few_digits: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def lost(*_: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    with monkeypatch.context() as inside:
+        inside.setattr(wandb, "teardown", lost)
+        with pytest.raises(KeyError), own_wandb_run(settings(few_digits)):
+            raise KeyError("the training's")
+    assert "wandb: the run cannot be ended (ConnectionResetError" in capfd.readouterr().err
+
+
+def test_a_run_of_the_users_own_goes_on(few_digits: Path) -> None:
+    theirs = wandb.init(mode="offline", project="theirs")
+    pretrain(small(few_digits, "simclr"))
+    theirs.log({"x": 1})
+    with own_wandb_run(settings(few_digits)):
+        pass
+    theirs.log({"x": 2})
+    assert wandb.run is theirs
+
+
 @pytest.mark.parametrize("server", ["http://127.0.0.1:abc", "http://a b", "nonsense"])
 def test_a_server_that_is_none_is_not_reached(
     few_digits: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
