@@ -44,7 +44,7 @@ def command(
       solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
     """
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.reports.runs import results_table
+    from solo_dimreg.reports.summary import results_table
     from solo_dimreg.studies.benchmark import run_suite
     from solo_dimreg.studies.parallel import default_jobs
 

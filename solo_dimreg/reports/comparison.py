@@ -21,11 +21,9 @@ from solo_dimreg.reports.runs import (
     RunRecord,
     by_method,
     differences,
-    mean_and_deviation,
     read_runs,
-    results_table,
-    summarize,
 )
+from solo_dimreg.reports.summary import mean_and_deviation, results_table, summarize
 
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
 # What the page opens with; every other figure that was recorded follows, folded.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,50 +258,3 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[str]]:
         if len(set(values)) > 1:
             found[key] = values
     return found
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation; None for what so few values do not have."""
-    mean = statistics.fmean(values) if values else None
-    return mean, statistics.stdev(values) if len(values) > 1 else None
-
-
-def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (None for one seed) of every figure, method by method.
-
-    Args:
-        results: For each run the content of its ``result.json``.
-    """
-    summary = []
-    for method in dict.fromkeys(result["method"] for result in results):
-        runs = [result for result in results if result["method"] == method]
-        line: dict[str, Any] = {"method": method, "seeds": len(runs)}
-        for figure in FIGURES:
-            values = [run[figure] for run in runs if run.get(figure) is not None]
-            line[figure], line[f"{figure}_std"] = mean_and_deviation(values)
-        summary.append(line)
-    return summary
-
-
-def results_table(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison, as text; figures that no method has are left out."""
-    shown = [figure for figure in FIGURES if any(line[figure] is not None for line in summary)]
-    times = [line["pretrain_seconds"] for line in summary if line["pretrain_seconds"] is not None]
-    divisor, unit = _duration_unit(min(times, default=0))
-
-    def cell(line: Mapping[str, Any], figure: str) -> str:
-        mean, std = line[figure], line[f"{figure}_std"]
-        if mean is None:
-            return ABSENT
-        by, suffix = (divisor, unit) if figure == "pretrain_seconds" else (1, "")
-        return f"{mean / by:.2f}" + (f" ± {std / by:.2f}" if std is not None else "") + suffix
-
-    header = ["method", "seeds", *(FIGURES[figure] for figure in shown)]
-    return header, [[line["method"], str(line["seeds"]), *(cell(line, f) for f in shown)] for line in summary]
-
-
-def _duration_unit(seconds: float) -> tuple[int, str]:
-    """How many seconds the fitting unit of time has, and its name."""
-    if seconds < 120 or not math.isfinite(seconds):
-        return 1, " s"
-    return (60, " min") if seconds < 7200 else (3600, " h")

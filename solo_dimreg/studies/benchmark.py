@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
-from solo_dimreg.reports.runs import summarize
+from solo_dimreg.reports.summary import summarize
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
 from solo_dimreg.studies.suites import SUITES, Row, Suite
 

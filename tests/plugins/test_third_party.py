@@ -140,7 +140,7 @@ def test_the_method_trains_on_the_backbone_and_is_evaluated(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["+method_kwargs.weight=-1"], ["method_kwargs.weight", ">= 0", "-1"]),
+        (["+method_kwargs.weight=-1"], ["method_kwargs: weight must be >= 0", "-1"]),
         (["+backbone.kwargs.widht=3"], ["backbone.kwargs", "widht"]),
     ],
 )

@@ -16,7 +16,8 @@ import pytest
 from solo_dimreg.cli import main
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.reports.runs import read_curves, read_runs, results_table, summarize
+from solo_dimreg.reports.runs import read_curves, read_runs
+from solo_dimreg.reports.summary import results_table, summarize
 
 ACCURACIES = {"simclr": (97.5, 96.0, 95.25), "adadim": (90.0, 91.0, 95.0)}
 SECONDS = {"simclr": (60.0, None, 70.0), "adadim": (80.0, 90.0, 130.0)}

@@ -233,7 +233,8 @@ def test_resumed_settings_must_be_the_same(
     # A block that was there is as much a difference as one that was not.
     run(0.2, projector={"normalization": "dbn"})
     assert "Not resuming from" in capsys.readouterr().out
-    for weight in (0.2, None):
-        run(weight)
-        assert "Not resuming from" in capsys.readouterr().out
+    run(0.2)
+    assert "Resuming from" in capsys.readouterr().out  # the second, which the third does not hide
+    run(None)
+    assert "Not resuming from" in capsys.readouterr().out
     assert json.loads((first / "args.json").read_text())["name"] == "simclr-test"
