@@ -143,13 +143,8 @@ def _latest(host: Host, settings: DictConfig, arguments: Any) -> Path | None:
             if not _same_run(host, settings, folder):
                 others.append(folder)
                 continue
-        except (
-            OSError,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as error:  # of a run that was killed while it began
+        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            # Of a run that was killed while it began, or whose settings are another program's.
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
             continue
         if found := latest_resumable(folder.glob("*.ckpt")):
