@@ -22,7 +22,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from support import build, small, train_steps
+from support import build, needs_model_checkpoint, small, train_steps
 
 from solo_dimreg.cli import cli
 from solo_dimreg.errors import ConfigError
@@ -294,6 +294,8 @@ def test_every_program_runs(block: Block, tmp_path: Path) -> None:
     text = block.text
     if importlib.util.find_spec("lightning") is None:  # the README says that either name will do
         text = text.replace("import lightning as L", "import pytorch_lightning as L")
+        if text != block.text:
+            needs_model_checkpoint(importlib.import_module("pytorch_lightning"))
     done = subprocess.run(
         [sys.executable, "-c", text],
         cwd=tmp_path,

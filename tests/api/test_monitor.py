@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from support import needs_model_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -153,8 +153,7 @@ def test_of_a_module_that_is_called_again_the_views_are_asked_for(pl: Any) -> No
 
 
 def test_an_alarm_keeps_what_a_model_checkpoint_would_remove(pl: Any, capsys: Any) -> None:
-    if pl.__version__.startswith("1.") and not hasattr(np, "Inf"):
-        pytest.skip(f"the ModelCheckpoint of Lightning {pl.__version__} wants a NumPy before 2")
+    needs_model_checkpoint(pl)
     save = importlib.import_module(f"{pl.__name__}.callbacks").ModelCheckpoint("kept")
     alarm = {"metric": "effective_rank", "drawdown": 0.01, "patience": 3, "action": "stop"}
     monitor = DimensionalityMonitor(metrics=["effective_rank"], alarm=alarm)
