@@ -9,7 +9,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   quick        the embedded digits, minutes on a CPU (the default); SEEDS=3 repeats it with three seeds
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
-  claims       tries claims of the four papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
+  claims       tries claims of the papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU

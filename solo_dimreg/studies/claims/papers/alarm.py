@@ -38,7 +38,7 @@ WHY_NOT_HALF = (
 
 def alarm_claims() -> list[Claim]:
     """All of them."""
-    silent = "It is silent on all rows that are not to collapse."
+    silent = "It is silent, by the mean over seeds, on all rows that are not to collapse."
     return [
         _sounds(
             "alarm-minlid",
