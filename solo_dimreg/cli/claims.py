@@ -17,7 +17,7 @@ import click
 @click.option(
     "--data", default="patches", show_default=True, help="patches, digits, mnist, sprites or cifar10."
 )
-@click.option("--quick", is_flag=True, help="Only the claims that are cheap: in a quarter of an hour.")
+@click.option("--quick", is_flag=True, help="Only the eight claims that are cheap.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

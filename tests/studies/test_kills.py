@@ -82,7 +82,7 @@ if __name__ == "__main__":
         folder, kills = 0, 0
         while kills < KILLS:
             process = start(each, Path(f"parts{folder}"), images)
-            time.sleep(chance.uniform(0.1, 0.35) * seconds)
+            time.sleep(chance.uniform(0.1, 0.35) * seconds)  # a random moment of its work; nothing is timed
             os.killpg(process, signal.SIGKILL)
             status = os.waitpid(process, 0)[1]
             if os.WIFSIGNALED(status):
