@@ -43,6 +43,37 @@ def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
 
+@contextlib.contextmanager
+def full_products() -> Iterator[None]:
+    """Compute matrix products of float32 in float32 within, not in TensorFloat32 or bfloat16.
+
+    From PyTorch 2.9 on the precision has two interfaces: ``torch.set_float32_matmul_precision`` and
+    ``fp32_precision`` of ``torch.backends.cuda.matmul`` and ``torch.backends.mkldnn.matmul``. PyTorch raises
+    as soon as they disagree. The older call sets both alike, and both are put back as they were.
+    """
+    kinds = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
+    entries = [entry for entry in kinds if hasattr(entry, "fp32_precision")]
+    before = [_full(entry) for entry in entries]
+    # Readable only now, with entries that do not contradict it, whichever of the two the user has set.
+    overall = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(overall)
+        for entry, precision in zip(entries, before, strict=True):
+            entry.fp32_precision = precision
+
+
+def _full(entry: Any) -> str:
+    """Set an entry to float32 and return what puts it back: its own value, or that it takes a general one."""
+    before = entry.fp32_precision
+    entry.fp32_precision = "none"
+    inherited = entry.fp32_precision == before
+    entry.fp32_precision = "ieee"
+    return "none" if inherited else before
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value

@@ -10,8 +10,7 @@ Both directions are operators of their own for ``torch``, which ``torch.compile`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo_dimreg.functional._points import COLUMNS, DIFFERENCES, Points
+from solo_dimreg.functional._precision import full_products
 
 # Candidates beside the k nearest: the farthest of them must be farther than the k-th, by more than rounding.
 _MARGIN = 4
@@ -42,7 +42,7 @@ def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -
     Returns:
         Two tensors of shape (B, k), the second integer.
     """
-    with _full_products():
+    with full_products():
         return _nearest(x, reference, k, self_indices)
 
 
@@ -60,17 +60,6 @@ def _nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) 
         if len(again):
             distances[again], neighbours[again] = points.search_exactly(again, k)
     return distances / points.scale, neighbours
-
-
-@contextmanager
-def _full_products() -> Iterator[None]:
-    """Products of float32 in float32: by TensorFloat32 or bfloat16 the bounds would be none."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 @nearest.register_fake

@@ -109,23 +109,3 @@ def test_an_outlier_leaves_the_others_alone(far):
     x[0] = far
     distances, _ = nearest(x, x, 8, torch.arange(100))
     torch.testing.assert_close(distances[1:], expected)
-
-
-def test_reduced_precision_of_products_is_kept_out():
-    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    seen = []
-    addmm = torch.addmm
-
-    def watched(*args, **options):
-        seen.append(torch.get_float32_matmul_precision())
-        return addmm(*args, **options)
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    torch.addmm = watched
-    try:
-        nearest(x, x, 4, torch.arange(64))
-        assert seen and set(seen) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.addmm = addmm
-        torch.set_float32_matmul_precision(before)
