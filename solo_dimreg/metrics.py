@@ -10,7 +10,7 @@ and the arguments of every ``torchmetrics.Metric``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar
 
 import torch
@@ -93,6 +93,21 @@ class _OfRows(Metric):
         value = super().forward(*args, **kwargs)
         self._trim()
         return value
+
+    def _wrap_compute(self, compute: Callable) -> Callable:
+        """Compute anew at each call: before torchmetrics 1.5 a collection leaves, or links, a wrong result.
+
+        There the metrics of one compute group keep the result before an update that went to the first of
+        them (torchmetrics' issue 2206), or take over another's (issue 2570).
+        """
+        cached = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def fresh(*args: Any, **kwargs: Any) -> Any:
+            self._computed = None
+            return cached(*args, **kwargs)
+
+        return fresh
 
     def _add(self, *rows: Tensor) -> None:
         for name, each in zip(self.parts, rows, strict=True):

@@ -116,6 +116,88 @@ def test_a_collection_keeps_the_rows_once() -> None:
     torch.testing.assert_close(collection.compute()["more"], functional.effective_rank(X[:9], center=True))
 
 
+GROUP = {
+    "rank": (metrics.EffectiveRank, lambda x: functional.effective_rank(x, center=True)),
+    "lid": (metrics.GeometricMeanLID, lambda x: functional.geometric_mean_lid(x, k=32)),
+    "rankme": (metrics.RankMe, functional.rankme),
+    "alpha": (metrics.AlphaReQ, functional.alpha_req),
+}
+A, B, C = X.split(100)
+
+
+def in_one_group(names: Any = tuple(GROUP), **options: Any) -> MetricCollection:
+    """Return metrics that a collection updates as one; before torchmetrics 1.5 it confused their results."""
+    return MetricCollection({name: GROUP[name][0]() for name in names}, **options)
+
+
+def agree(found: dict[str, torch.Tensor], *rows: torch.Tensor, prefix: str = "") -> None:
+    for name, (_, function) in GROUP.items():
+        torch.testing.assert_close(found[prefix + name], function(torch.cat(rows)), msg=lambda m, n=name: n + m)
+    assert len(found) == len(GROUP)
+
+
+def test_a_collection_computes_after_each_update() -> None:
+    collection = in_one_group()
+    for seen in ([A], [A, B], [A, B, C]):
+        collection.update(seen[-1])
+        agree(collection.compute(), *seen)
+        agree(collection.compute(), *seen)
+    collection.reset()
+    for seen in ([B], [B, A]):
+        collection.update(seen[-1])
+        agree(collection.compute(), *seen)
+
+
+def test_a_collection_mixes_forward_and_update() -> None:
+    collection = in_one_group()
+    agree(collection(A), A)
+    agree(collection.compute(), A)
+    collection.update(B)
+    agree(collection.compute(), A, B)
+    agree(collection(C), C)
+    agree(collection.compute(), A, B, C)
+
+
+def test_a_cloned_collection_goes_its_own_way() -> None:
+    collection = in_one_group()
+    collection.update(A)
+    collection.compute()
+    other = collection.clone(prefix="val_")
+    other.update(B)
+    collection.update(C)
+    agree(other.compute(), A, B, prefix="val_")
+    agree(collection.compute(), A, C)
+    other.reset()
+    other.update(B)
+    agree(pickle.loads(pickle.dumps(other)).compute(), B, prefix="val_")
+    agree(collection.compute(), A, C)
+
+
+def test_the_metrics_of_a_collection_can_be_asked_one_by_one() -> None:
+    collection = in_one_group()
+    for seen in ([A], [A, B], [A, B, C]):
+        collection.update(seen[-1])
+        agree({name: metric.compute() for name, metric in collection.items()}, *seen)
+        agree({name: collection[name].compute() for name in GROUP}, *seen)
+        agree(collection.compute(), *seen)
+
+
+def test_a_collection_of_collections_and_a_saved_one() -> None:
+    parts = [in_one_group(names, prefix="train_") for names in (("rank", "lid"), ("rankme", "alpha"))]
+    collection = MetricCollection(parts)
+    for seen in ([A], [A, B]):
+        collection.update(seen[-1])
+        agree(collection.compute(), *seen, prefix="train_")
+    saved, loaded = in_one_group(), in_one_group()
+    for each in (saved, loaded):
+        each.persistent(True)
+    saved.update(A)
+    saved.compute()
+    loaded.load_state_dict(saved.state_dict())
+    loaded.update(C)
+    agree(loaded.compute(), A, C)
+
+
 @pytest.mark.parametrize("call", ["update", "forward"])
 def test_of_many_rows_a_uniform_choice_is_kept(call: str) -> None:
     metric = metrics.MatrixMutualInformation(max_samples=200)
