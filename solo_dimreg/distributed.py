@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class _Step(NamedTuple):
-    equal_rows: set[int]
-    # By identity, version and whether there is a graph; with the tensor, or its id could become another's.
-    gathered: dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
-
-
-_step: _Step | None = None
+# The tensors that a step has gathered, by identity, version and whether there is a graph; with the tensor, or
+# its id could become another's.
+_Gathered = dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
+_step: _Gathered | None = None
+# The process group, and how many rows all of its processes were found to hold when they were last compared.
+_agreed: tuple[Any, int] | None = None
 
 
 def world_size() -> int:
@@ -51,18 +50,17 @@ def all_gather(x: Tensor) -> Tensor:
         Shape (W * B, ...).
 
     Raises:
-        ValueError: the processes do not hold equally many rows.
+        ValueError: the processes do not hold equally many rows. On a GPU, which is not waited for, it is raised
+            where there are others than in the step before, and the launcher ends the other processes.
     """
     if world_size() == 1:
         return x
     if _step is None:
-        _check_equal_rows(len(x), x.device)
-        return _AllGather.apply(x)
+        return _gather_equal(x)
     key = id(x), x._version, torch.is_grad_enabled()
-    if key not in _step.gathered:
-        _check_equal_rows(len(x), x.device)
-        _step.gathered[key] = x, _AllGather.apply(x)
-    return _step.gathered[key][1]
+    if key not in _step:
+        _step[key] = x, _gather_equal(x)
+    return _step[key][1]
 
 
 def all_mean(x: Tensor, rows: int) -> Tensor:
@@ -72,24 +70,25 @@ def all_mean(x: Tensor, rows: int) -> Tensor:
     Without an initialized process group, or with a group of one, ``x`` is returned as it is.
 
     Raises:
-        ValueError: the processes do not hold equally many rows.
+        ValueError: the processes do not hold equally many rows; on a GPU see :func:`all_gather`.
     """
     if world_size() == 1:
         return x
-    _check_equal_rows(rows, x.device)
-    return _AllMean.apply(x)
+    agreed, wide = _agreed_rows(rows, x.device), _exact(x)
+    counts = wide.new_zeros(world_size())
+    counts[rank()] = rows
+    means = _AllMean.apply(torch.cat([wide.flatten(), counts]))
+    mean, counts = means[: x.numel()], means[x.numel() :].detach() * world_size()
+    if rows != agreed or _is_at_hand(counts):
+        _agree(counts)
+    return mean.view_as(x).to(x.dtype)
 
 
 @contextmanager
-def shared_gathers(rows: int) -> Iterator[None]:
-    """Within, such as in a training step, each tensor is gathered once for all that ask for it.
-
-    Args:
-        rows: The batch size that all processes are known to have: it is not compared, which would be one more
-            collective, for which the device is waited for. Other numbers of rows are compared, once.
-    """
+def shared_gathers() -> Iterator[None]:
+    """Gather each tensor once for all that ask for it, within, such as in a training step."""
     global _step
-    outer, _step = _step, _Step({rows}, {})
+    outer, _step = _step, {}
     try:
         yield
     finally:
@@ -135,20 +134,58 @@ def _mean_of_all(x: Tensor) -> Tensor:
     return total / world_size()
 
 
-def _check_equal_rows(count: int, device: torch.device) -> None:
-    """Compares them, within :func:`shared_gathers` once only."""
-    if _step is not None and count in _step.equal_rows:
-        return
-    rows = [torch.empty(1, dtype=torch.long, device=device) for _ in range(world_size())]
-    dist.all_gather(rows, torch.tensor([count], device=device))
-    counts = torch.cat(rows).tolist()
-    if len(set(counts)) > 1:
+def _gather_equal(x: Tensor) -> Tensor:
+    """Gather, and compare the numbers of rows in the same message: what is sent has a size that all agree on.
+
+    Of another size, the message of one process would end the others in the middle of a collective, or pass
+    for theirs. So whoever holds another number of rows sends as many as all expect, and says how many it has.
+    """
+    agreed, wide = _agreed_rows(len(x), x.device), _exact(x)
+    fitting = wide if len(x) == agreed else wide.new_zeros(agreed, *x.shape[1:])
+    message = torch.cat([fitting, wide.new_full((1, *x.shape[1:]), len(x))])
+    received = _AllGather.apply(message).unflatten(0, (world_size(), agreed + 1))
+    counts = received[:, agreed].detach().reshape(world_size(), -1)[:, 0]
+    if len(x) != agreed or _is_at_hand(counts):
+        _agree(counts)
+    if len(x) != agreed:
+        return _gather_equal(x)
+    return received[:, :agreed].flatten(0, 1).to(x.dtype)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Return ``x`` in a dtype that holds a number of rows too."""
+    return x.to(torch.promote_types(x.dtype, torch.float32 if x.is_floating_point() else torch.long))
+
+
+def _is_at_hand(counts: Tensor) -> bool:
+    """Return whether they are read without waiting for a device."""
+    return counts.device.type == "cpu"
+
+
+def _agreed_rows(count: int, device: torch.device) -> int:
+    """Return the number of rows that was last agreed on, in a new process group after comparing ``count``."""
+    if _agreed is None or _agreed[0] is not dist.group.WORLD:
+        counts = [torch.empty(1, dtype=torch.long, device=device) for _ in range(world_size())]
+        dist.all_gather(counts, torch.tensor([count], device=device))
+        return _agree(torch.cat(counts))
+    return _agreed[1]
+
+
+def _agree(counts: Tensor) -> int:
+    """Take over the number of rows that all processes hold.
+
+    Raises:
+        ValueError: they hold different ones.
+    """
+    global _agreed
+    by_rank = [round(count) for count in counts.tolist()]
+    if len(set(by_rank)) > 1:
         raise ValueError(
-            f"all processes must hold equally many samples, but by rank they hold {counts}: "
+            f"all processes must hold equally many samples, but by rank they hold {by_rank}: "
             "drop the last, incomplete batch."
         )
-    if _step is not None:
-        _step.equal_rows.add(count)
+    _agreed = dist.group.WORLD, by_rank[0]
+    return by_rank[0]
 
 
 def _initialized() -> bool:

@@ -6,6 +6,7 @@ Run as a script, this file is the W processes; it then imports no pytest.
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -116,13 +117,22 @@ def compute(case, dtype, parallel):
 
 
 def gather_unequal_rows():
+    """Before any number of rows is agreed on, and after; more of them than agreed, and fewer; in a step."""
     messages = []
-    for average in (all_gather, lambda x: all_mean(x.mean(), len(x))):
-        try:
-            average(torch.zeros(2 + rank(), 3))
-        except ValueError as error:
-            messages.append(str(error))
-    return messages
+    gathers = (all_gather, lambda x: all_mean(x.mean(), len(x)))
+    for agreed in (None, 2, 2 + world_size() - 1):
+        for gather in gathers:
+            if agreed is not None:
+                gather(torch.zeros(agreed, 3))
+            for context in (nullcontext, shared_gathers):
+                try:
+                    with context():
+                        gather(torch.zeros(2 + rank(), 3).half())
+                except ValueError as error:
+                    messages.append(str(error))
+    # Nothing is left in a collective, and other numbers of rows that all hold are right.
+    sums = [all_gather(torch.full((rows, 2), 1.0 + rank())).sum() for rows in (4, 300, 1)]
+    return messages, sums, all_gather(torch.arange(3) + rank())
 
 
 def running_statistics():
@@ -159,6 +169,7 @@ def gathered_statistics():
 def collectives_of_a_step():
     """The collectives of forward and backward of all terms together, on two views of two kinds."""
     counts = {}
+    all_gather(torch.zeros(BATCH // world_size()))  # the step before, in which a number of rows was agreed on
     originals = {name: getattr(dist, name) for name in ("all_gather", "all_reduce")}
     for name, original in originals.items():
         setattr(
@@ -168,7 +179,7 @@ def collectives_of_a_step():
     x = [view.requires_grad_() for view in views_of(torch.float32, slice(rank() * rows, (rank() + 1) * rows))]
     z = [(2 * view).sin() for view in x]
     losses = [LDReg(k=5), Decorrelation(), EffectiveRank()]
-    with shared_gathers(rows):
+    with shared_gathers():
         total = sum(loss(x) + loss(z) for loss in losses) + AdaDim()(x, z)
     total.backward()
     for name, original in originals.items():
@@ -243,8 +254,12 @@ def test_processes_equal_one(results, case, dtype):
 def test_unequal_batches_are_refused(results):
     counts = list(range(2, 2 + len(results)))
     for result in results:
-        assert len(result["unequal"]) == 2
-        assert all(f"by rank they hold {counts}" in message for message in result["unequal"])
+        messages, sums, integers = result["unequal"]
+        assert len(messages) == 12
+        assert all(f"by rank they hold {counts}" in message for message in messages)
+        ranks = range(1, 1 + len(results))
+        assert sums == [2 * rows * sum(ranks) for rows in (4, 300, 1)]
+        assert integers.tolist() == [row + i for i in range(len(results)) for row in range(3)]
 
 
 def test_rows_come_in_the_order_of_ranks(results):

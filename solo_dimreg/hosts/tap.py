@@ -163,7 +163,7 @@ class EmbeddingTap:
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The method's loss plus the terms on its embeddings."""
         module: Any = self
-        with shared_gathers(module.batch_size):  # solo-learn drops the last, smaller batch
+        with shared_gathers():
             return self._training_step(module, batch, batch_idx)
 
     def _training_step(self, module: Any, batch: Any, batch_idx: int) -> Tensor:

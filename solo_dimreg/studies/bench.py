@@ -182,7 +182,7 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
     z = [features((STEP, 256), seed).requires_grad_() for seed in (2, 3)]
 
     def step(loss: Callable[[list[Tensor], list[Tensor]], Tensor]) -> None:
-        with shared_gathers(STEP):
+        with shared_gathers():
             loss(r, z).backward()
 
     runs: list[Callable[[], object]] = [_Network(), _monitor()]
