@@ -5,7 +5,6 @@ for.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.nn import (
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
     from solo_dimreg.api.monitor import DimensionalityMonitor
     from solo_dimreg.api.tracker import DimensionalityTracker
 
-try:
-    __version__ = version("solo-dimreg")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0.0.0+unknown"
+__version__ = "0.1.0"
 
 __all__ = [
     "TREGS",

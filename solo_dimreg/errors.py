@@ -50,8 +50,24 @@ class HostError(DimregError):
 
 def warn(line: str) -> None:
     """Prints what a user should know and can train without mending, in one line, once for all processes."""
-    if {os.environ.get(name, "0") for name in ("LOCAL_RANK", "SLURM_PROCID")} <= {"0"}:
+    if first_process():
         print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+# What torchrun, srun, mpirun and Lightning's launcher set: the number of the process, in all or on its node,
+# and of its node. The first process has 0 in all of them.
+RANKS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
+    *("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "JSM_NAMESPACE_RANK"),
+)
+
+
+def first_process() -> bool:
+    """Return whether this process is the first of all that run together, on whichever node."""
+    distributed = sys.modules.get("torch.distributed")  # processes that were spawned know it from there alone
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    return all(os.environ.get(name) in (None, "", "0") for name in RANKS)
 
 
 def one_line(error: DimregError) -> str:

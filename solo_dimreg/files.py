@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import re
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from filelock import FileLock, SoftFileLock, Timeout
 
 from solo_dimreg.errors import ConfigError
 
@@ -55,20 +57,29 @@ def locked(option: str, folder: Path) -> Iterator[None]:
         ConfigError: another process has it, or the file system keeps no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
-            ) from error
-        except OSError as error:
-            raise ConfigError(
-                f"{option}: {str(folder)!r} is on a file system that keeps no locks ({error.strerror}): "
-                "two runs could mix their results there; give a folder on another one."
-            ) from error
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+        if isinstance(lock, SoftFileLock):  # what filelock falls back to outlives a process that is killed
+            lock.release()
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    except Timeout as error:
+        raise ConfigError(
+            f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{option}: {str(folder)!r} is on a file system that keeps no locks ({_reason(error)}): "
+            "two runs could mix their results there; give a folder on another one."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,8 @@ Run as a script, this file is the W processes; it then imports no pytest.
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from solo_dimreg import (
 )
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.distributed import all_gather, all_mean, rank, shared_gathers, world_size
+from solo_dimreg.errors import warn
 from solo_dimreg.functional import matrix_entropy, uniformity
 
 GROUPS = (2, 3)
@@ -192,11 +194,19 @@ def gather_integers():
     return all_gather(torch.tensor([[rank()], [10 + rank()]]))
 
 
+def warned():
+    """What a process prints that was spawned, without a launcher's environment."""
+    with redirect_stderr(StringIO()) as printed:
+        warn("once")
+    return printed.getvalue()
+
+
 def worker(rank_, size, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/init{size}", rank=rank_, world_size=size)
     results = {(case, name): compute(case, dtype, True) for case in CASES for name, dtype in DTYPES.items()}
     results["unequal"] = gather_unequal_rows()
     results["integers"] = gather_integers()
+    results["warned"] = warned()
     results["statistics"] = running_statistics()
     results["alpha"] = averaged_rank()
     results["streamed"] = gathered_statistics()
@@ -266,6 +276,10 @@ def test_rows_come_in_the_order_of_ranks(results):
     expected = [row for i in range(len(results)) for row in ([i], [10 + i])]
     for result in results:
         assert result["integers"].tolist() == expected
+
+
+def test_a_warning_is_printed_once(results):
+    assert [result["warned"] for result in results] == ["warning: once\n", *[""] * (len(results) - 1)]
 
 
 def test_state_is_that_of_one_process(results):

@@ -13,6 +13,12 @@ from solo_dimreg.errors import PluginError
 from solo_dimreg.plugins import hookspecs
 
 GROUP = "solo_dimreg"
+PACKAGE = "solo-dimreg"
+# Registered by name, so that a checkout on the path has them too, which has no entry points.
+BUILT_IN = (
+    *("adadim", "decorrelation", "directclr", "effective_rank", "ldreg"),
+    *("lejepa", "t_regs", "uniformity", "visreg"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,13 @@ class Registration:
     distribution: str
 
 
+def _is_built_in(entry: EntryPoint) -> bool:
+    return entry.module.startswith("solo_dimreg.plugins.")
+
+
 def _distribution(entry: EntryPoint) -> str:
+    if _is_built_in(entry):
+        return PACKAGE
     return entry.dist.name if entry.dist else "an unknown package"
 
 
@@ -62,10 +74,14 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
 
 @functools.cache
 def get_manager() -> pluggy.PluginManager:
-    """The manager with every installed plugin, the built-in ones included, loaded once."""
-    # One package can be found twice on the path, say beside its own editable install.
-    unique = {(e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP)}
-    return load_plugins(sorted(unique.values(), key=lambda e: (_distribution(e) != "solo-dimreg", e.name)))
+    """The manager with the built-in plugins and every installed one, loaded once."""
+    built_in = [EntryPoint(name, f"solo_dimreg.plugins.{name}", GROUP) for name in BUILT_IN]
+    # One package can be found twice on the path, say beside its own editable install, and an older install of
+    # ours still names the built-ins.
+    others = {
+        (e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP) if not _is_built_in(e)
+    }
+    return load_plugins(built_in + sorted(others.values(), key=lambda e: e.name))
 
 
 def registered(

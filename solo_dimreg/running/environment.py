@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def version_of(distribution: str) -> str | None:
     """The version of an installed distribution, None if it is not installed."""
+    if distribution == "solo-dimreg":  # the one that runs, which may be a checkout beside an older install
+        return sys.modules["solo_dimreg"].__version__
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -32,7 +35,7 @@ def describe_environment(host: Host, settings: DictConfig) -> dict[str, str]:
     version = version_of("solo-learn") if host.generation == "published" else None
     return {
         "solo-learn": " ".join(filter(None, (host.generation, version))),
-        "solo-dimreg": version_of("solo-dimreg") or "not installed",
+        "solo-dimreg": str(version_of("solo-dimreg")),
         "torch": torch.__version__,
         "device": _device(settings),
     }

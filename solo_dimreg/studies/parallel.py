@@ -28,7 +28,12 @@ def default_jobs() -> int:
     Networks as small as those of ``quick`` gain little from a second thread, and lose much where another
     program wants the core: threads then wait for each other.
     """
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    return 1 if torch.cuda.is_available() else _cores()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; only Linux tells them from those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
@@ -47,7 +52,7 @@ def side_by_side(
     runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The results in the order in which they come; what a run prints goes to ``log.txt`` in its folder."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, _cores() // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
     others = set(active_children())

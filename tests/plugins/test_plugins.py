@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import distribution
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from plugin_packages import entries, install, solo_dimreg
 
+from solo_dimreg import __version__ as package_version
 from solo_dimreg.errors import PluginError
-from solo_dimreg.plugins import registered
+from solo_dimreg.plugins import manager, registered
 from solo_dimreg.plugins.manager import load_plugins
 
 # A whole third-party package, as its author would write it: the ten lines that the README shows.
@@ -31,11 +35,56 @@ def register_regularizers():
 """
 
 
-def test_built_ins_come_through_the_entry_points_of_the_distribution() -> None:
-    names = {entry.name for entry in distribution("solo-dimreg").entry_points if entry.group == "solo_dimreg"}
-    regularizer = registered("regularizers")["ldreg"]
-    assert regularizer.plugin in names
-    assert regularizer.distribution == "solo-dimreg"
+def test_every_built_in_is_registered_once_whatever_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(manager.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "hookspecs", "manager"} == set(
+        manager.BUILT_IN
+    )
+    # An older install of ours names them, and one that is gone; a third party's comes beside them.
+    info = tmp_path / "solo_dimreg-0.0.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: solo-dimreg\nVersion: 0.0.9\n")
+    (info / "entry_points.txt").write_text(
+        "[solo_dimreg]\nldreg = solo_dimreg.plugins.ldreg\nold = solo_dimreg.plugins.gone\n"
+    )
+    install(tmp_path, "variance-hinge", DECOV)
+    monkeypatch.syspath_prepend(tmp_path)
+    packages = manager.get_manager.__wrapped__().packages
+    ours = [name for name, package in packages.items() if package == "solo-dimreg"]
+    assert ours == list(manager.BUILT_IN) and packages["variance_hinge"] == "variance-hinge"
+
+
+def test_a_checkout_that_was_never_installed_is_whole(tmp_path: Path) -> None:
+    """A copy on the path, with every installed distribution of ours hidden."""
+    root = Path(manager.__file__).parents[2]
+    for part in ("solo_dimreg", "configs"):
+        shutil.copytree(root / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    program = (
+        "import importlib.metadata as metadata, json\n"
+        "named = metadata.Distribution.discover\n"
+        "metadata.Distribution.discover = classmethod(\n"
+        "    lambda cls, **k: (d for d in named(**k) if d.metadata['Name'] != 'solo-dimreg')\n"
+        ")\n"
+        "import solo_dimreg\n"
+        "from solo_dimreg.hydra_plugin import shipped_folders\n"
+        "from solo_dimreg.plugins import registered\n"
+        "kinds = [sorted(registered(kind)) for kind in ('regularizers', 'metrics')]\n"
+        "print(json.dumps([solo_dimreg.__file__, solo_dimreg.__version__, *kinds, shipped_folders()]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    file, version, regularizers, metrics, folders = json.loads(done.stdout)
+    assert Path(file).parent == tmp_path / "solo_dimreg" and version == package_version
+    assert {"ldreg", "decorrelation", "effective_rank", "visreg"} <= set(regularizers)
+    assert {"lid", "rankme"} <= set(metrics) and "digits" in folders
 
 
 def test_an_installed_plugin_trains_by_name(tmp_path: Path, few_digits: Path) -> None:
