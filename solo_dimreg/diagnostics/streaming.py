@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional._checks import check_features
+from solo_dimreg.functional._precision import with_float64
 from solo_dimreg.functional.neighbours import nearest
 
 
@@ -89,8 +90,11 @@ class FeatureStatistics:
         Raises:
             ValueError: the shapes do not fit each other or the batches before.
         """
+        self._check([features, embeddings, labels])
+        features, embeddings, labels = (
+            None if kind is None else with_float64(kind) for kind in (features, embeddings, labels)
+        )
         batch = [features, embeddings, labels]
-        self._check(batch)
         kinds = [kind for kind in (features, embeddings) if kind is not None]
         joint = torch.cat([kind.detach().double() for kind in kinds], dim=1)
         if self._width is None:

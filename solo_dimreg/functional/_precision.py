@@ -8,10 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from solo_dimreg.errors import warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+# Kinds of devices without float64, in which spectra, moments and lengths are computed.
+WITHOUT_FLOAT64 = {"mps"}
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -19,20 +25,44 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     Tensors are looked for among the arguments and inside lists and tuples. Half and bfloat16 are promoted,
     float64 is kept, integers are left alone, and autocast is off for the device of the first tensor.
+
+    On a device without float64 a function is computed on the CPU, with a line that says so once, and its
+    result comes back to the device; a module stays there and calls functions.
     """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         tensors = list(_tensors([*args, *kwargs.values()]))
+        if not tensors:
+            return function(*args, **kwargs)
         dtype = torch.float32
         for tensor in tensors:
             if tensor.is_floating_point():
                 dtype = torch.promote_types(dtype, tensor.dtype)
-        with no_autocast(tensors[0].device.type) if tensors else contextlib.nullcontext():
-            promoted = {name: _cast(value, dtype) for name, value in kwargs.items()}
-            return function(*(_cast(value, dtype) for value in args), **promoted)  # type: ignore[arg-type]
+        home = tensors[0].device
+        away = home.type in WITHOUT_FLOAT64 and not isinstance(args[0] if args else None, nn.Module)
+        move = with_float64 if away else _stay
+        with no_autocast("cpu" if away else home.type):
+            promoted = {name: _each(lambda x: _cast(move(x), dtype), value) for name, value in kwargs.items()}
+            positional = [_each(lambda x: _cast(move(x), dtype), value) for value in args]
+            result = function(*positional, **promoted)  # type: ignore[arg-type]
+            return _each(lambda x: _back(x, home), result) if away else result
 
     return wrapper
+
+
+def with_float64(x: Tensor) -> Tensor:
+    """Return ``x`` on a device that has float64: the CPU for those that have none, with a line, once."""
+    if x.device.type not in WITHOUT_FLOAT64:
+        return x
+    if not torch.compiler.is_compiling():
+        _say_once(x.device.type)
+    return x.cpu()
+
+
+@functools.cache
+def _say_once(kind: str) -> None:
+    warn(f"{kind} has no float64: what solo-dimreg computes of tensors there is computed on the CPU.")
 
 
 def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
@@ -82,9 +112,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return ``value`` with its tensors changed, also those inside lists and tuples."""
     if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
+        return change(value)
     if isinstance(value, (list, tuple)):
-        return [_cast(item, dtype) for item in value]
+        return [_each(change, item) for item in value]
     return value
+
+
+def _stay(x: Tensor) -> Tensor:
+    return x
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if x.is_floating_point() else x
+
+
+def _back(x: Tensor, device: torch.device) -> Tensor:
+    return (x.float() if x.dtype == torch.float64 else x).to(device)

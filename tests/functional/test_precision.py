@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from solo_dimreg import KoLeo, LDReg
-from solo_dimreg.functional import geometric_mean_lid, two_nn
+from solo_dimreg import Decorrelation, DimensionalityTracker, EffectiveRank, KoLeo, LDReg, functional, metrics
+from solo_dimreg.functional import _precision, geometric_mean_lid, two_nn
 from solo_dimreg.functional.neighbours import nearest
 
 BACKENDS = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
@@ -107,3 +109,81 @@ def test_all_that_searches_neighbours_runs_with_the_newer_interface(setting, los
     found = loss(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     torch.testing.assert_close(torch.autograd.grad(found, x)[0], gradient, rtol=1e-6, atol=0)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is on a device without float64, and holds its numbers on the CPU.
+
+    MPS is not at hand, and a build without it knows no such device: "meta" lends its name.
+    """
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device="meta")
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise AssertionError(f"{function} outside of the device")
+
+
+class Device(TorchDispatchMode):
+    """Computes for it, and refuses what MPS refuses: float64, and tensors of two devices."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dim()]
+        there = any(isinstance(x, Elsewhere) for x in tree_leaves((args, kwargs)))
+        assert len({isinstance(x, Elsewhere) for x in tensors}) < 2, f"{function} of two devices"
+        wanted = kwargs.get("device")
+        if wanted is not None:
+            kwargs["device"], there = "cpu", torch.device(wanted).type == "meta"
+        result = function(*tree_map(self.unwrap, args), **tree_map(self.unwrap, kwargs))
+        return tree_map(self.wrap, result) if there else result
+
+    def unwrap(self, x):
+        return x.inner if isinstance(x, Elsewhere) else x
+
+    def wrap(self, x):
+        if isinstance(x, torch.Tensor) and x.dtype == torch.float64:
+            raise TypeError("Cannot convert to float64, which the device lacks.")
+        return Elsewhere(x) if isinstance(x, torch.Tensor) else x
+
+
+VIEWS = torch.randn(2, 48, 12, generator=torch.Generator().manual_seed(0))
+WITHOUT_FLOAT64 = {
+    **{name: getattr(functional, name) for name in ("effective_rank", "rankme", "alpha_req", "mean_share")},
+    "lid": functional.geometric_mean_lid,
+    "two_nn": functional.two_nn,
+    "mst_dimension": functional.mst_dimension,
+    "whitening": functional.zca_whiten,
+    "correlation": functional.off_diagonal_correlation,
+    "LDReg": lambda x: LDReg(k=5)([x, x]),
+    "Decorrelation": lambda x: Decorrelation()([x]),
+    "EffectiveRank": lambda x: EffectiveRank()([x]),
+    "metric": lambda x: (metric := metrics.EffectiveRank(), metric.update(x), metric.compute())[-1],
+    "tracker": lambda x: (tracker := DimensionalityTracker(), tracker.update(x), tracker.compute())[-1],
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_FLOAT64)
+def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monkeypatch):
+    """It stands in for MPS: where float64 is asked for, and what meets what, not its own operations."""
+    function = WITHOUT_FLOAT64[name]
+    expected = function(VIEWS[0])
+    monkeypatch.setattr(_precision, "WITHOUT_FLOAT64", {"meta"})
+    _precision._say_once.cache_clear()
+    with Device():
+        x = VIEWS[0].to("meta")
+        assert x.device.type == "meta"
+        with pytest.raises(TypeError, match="float64"):
+            x.double()
+        found = function(x)
+        function(x)
+        if isinstance(found, Elsewhere):
+            found = found.cpu()
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    line = "warning: meta has no float64: what solo-dimreg computes of tensors there is computed on the CPU.\n"
+    assert capsys.readouterr().err == line
