@@ -1,11 +1,27 @@
 """Full precision, whatever the user allows elsewhere: of matrix products, and on devices without float64."""
 
+import copy
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from solo_dimreg import Decorrelation, DimensionalityTracker, EffectiveRank, KoLeo, LDReg, functional, metrics
+from solo_dimreg import (
+    TREGS,
+    AdaDim,
+    DecorrelatedBatchNorm,
+    Decorrelation,
+    DimensionalityTracker,
+    DirectCLR,
+    EffectiveRank,
+    KoLeo,
+    LDReg,
+    Uniformity,
+    WassersteinUniformity,
+    functional,
+    metrics,
+)
 from solo_dimreg.functional import _precision, geometric_mean_lid, two_nn
 from solo_dimreg.functional.neighbours import nearest
 
@@ -119,7 +135,9 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
-        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device="meta")
+        return torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype, device="meta"
+        )
 
     def __init__(self, inner):
         self.inner = inner
@@ -160,9 +178,6 @@ WITHOUT_FLOAT64 = {
     "mst_dimension": functional.mst_dimension,
     "whitening": functional.zca_whiten,
     "correlation": functional.off_diagonal_correlation,
-    "LDReg": lambda x: LDReg(k=5)([x, x]),
-    "Decorrelation": lambda x: Decorrelation()([x]),
-    "EffectiveRank": lambda x: EffectiveRank()([x]),
     "metric": lambda x: (metric := metrics.EffectiveRank(), metric.update(x), metric.compute())[-1],
     "tracker": lambda x: (tracker := DimensionalityTracker(), tracker.update(x), tracker.compute())[-1],
 }
@@ -187,3 +202,32 @@ def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monke
     torch.testing.assert_close(found, expected, equal_nan=True)
     line = "warning: meta has no float64: what solo-dimreg computes of tensors there is computed on the CPU.\n"
     assert capsys.readouterr().err == line
+
+
+TRAINED = {
+    "ldreg": (LDReg(k=5), lambda m, x: m([x, x.sin()], [x.cos()])),
+    "adadim": (AdaDim(), lambda m, x: m([x, x.sin()], [x[:, :5], x[:, 3:8]])),
+    "dbn": (DecorrelatedBatchNorm(12, 3), lambda m, x: m(x).sin().sum()),
+    "directclr": (DirectCLR(dim=5), lambda m, x: m(x, x.sin())),
+    **{
+        type(module).__name__: (module, lambda m, x: m([x, x.sin()]))
+        for module in (Decorrelation(), EffectiveRank(), TREGS(), Uniformity(), KoLeo(), WassersteinUniformity())
+    },
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_loss_trains_on_a_device_without_float64(name, monkeypatch):
+    module, call = TRAINED[name]
+    monkeypatch.setattr(_precision, "WITHOUT_FLOAT64", {"meta"})
+    expected = copy.deepcopy(module)
+    x = VIEWS[0].clone().requires_grad_()
+    loss = call(expected, x)
+    (gradient,) = torch.autograd.grad(loss, x)
+    with Device():
+        there = VIEWS[0].to("meta").requires_grad_()
+        found = call(copy.deepcopy(module).to("meta"), there)
+        found_gradient = torch.autograd.grad(found, there)[0].cpu()
+        found = found.detach().cpu()
+    torch.testing.assert_close(found, loss.detach())
+    torch.testing.assert_close(found_gradient, gradient)
