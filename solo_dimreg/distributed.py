@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 # The tensors that a step has gathered, by identity, version and whether there is a graph; with the tensor, or
 # its id could become another's.
 _Gathered = dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
@@ -50,8 +49,8 @@ def all_gather(x: Tensor) -> Tensor:
         Shape (W * B, ...).
 
     Raises:
-        ValueError: the processes do not hold equally many rows. On a GPU, which is not waited for, it is raised
-            where there are others than in the step before, and the launcher ends the other processes.
+        ValueError: the processes do not hold equally many rows. On a GPU, which is not waited for, it is
+            raised where there are others than in the step before; the launcher ends the other processes.
     """
     if world_size() == 1:
         return x

@@ -1,4 +1,4 @@
-"""The figures of dimensionality as ``torchmetrics.Metric`` classes; they need the extra ``torchmetrics``.
+"""The dimensionality as ``torchmetrics.Metric`` classes; ``pip install 'solo-dimreg[torchmetrics]'``.
 
 They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and synchronized
 over processes when they are computed. None of them is better when it is higher, or lower.
@@ -95,11 +95,8 @@ class _OfRows(Metric):
         return value
 
     def _wrap_compute(self, compute: Callable) -> Callable:
-        """Compute anew at each call: before torchmetrics 1.5 a collection leaves, or links, a wrong result.
-
-        There the metrics of one compute group keep the result before an update that went to the first of
-        them (torchmetrics' issue 2206), or take over another's (issue 2570).
-        """
+        """Compute anew at each call: a collection keeps a result too long, or gives it to another metric."""
+        # Those of one compute group, before torchmetrics 1.5: its issues 2206 and 2570.
         cached = super()._wrap_compute(compute)
 
         @wraps(compute)
@@ -125,6 +122,8 @@ class _OfRows(Metric):
 
     def _chosen(self) -> list[Tensor]:
         """The rows that stay, and what they drew."""
+        if not len(self.draws):
+            raise ValueError(f"{type(self).__name__}: compute() needs rows, and update() has had none.")
         whole = [dim_zero_cat(getattr(self, name)) for name in (*self.parts, "draws")]
         if len(whole[-1]) <= self.max_samples:
             return whole

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from solo_dimreg import __version__
+
 ROOT = Path(__file__).parents[1]
 
 PLUGIN = "hydra_plugins/solo_dimreg.py"
@@ -83,7 +85,7 @@ def test_the_wheel_has_its_entry_points(wheel):
     assert entries["console_scripts"]["solo-dimreg"] == "solo_dimreg.cli:main"
     assert "solo_dimreg" not in entries  # the built-in plugins need none
     version = message_from_string(read(wheel, "/METADATA"))["Version"]
-    assert version == solo_dimreg.__version__
+    assert version == __version__
 
 
 def test_no_resolver_is_asked_for_solo_learn(wheel):

@@ -43,7 +43,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     Raises:
         ConfigError: a setting is wrong or, when the training starts, there is no such module.
-        MissingPackageError: Lightning is not installed.
+        MissingPackageError: Lightning is not installed: ``pip install 'solo-dimreg[lightning]'``.
 
     Example:
         >>> monitor = DimensionalityMonitor(features="backbone", embeddings="projector", every_n_epochs=5)
@@ -123,8 +123,8 @@ def _callbacks() -> tuple[type, ...]:
                 raise  # it is there, and something that it needs is not
     if not loaded:
         raise MissingPackageError(
-            "DimensionalityMonitor needs Lightning: pip install lightning. In a loop of your own, "
-            "DimensionalityTracker needs none."
+            "DimensionalityMonitor needs Lightning: pip install 'solo-dimreg[lightning]'. In a loop of "
+            "your own, DimensionalityTracker needs none."
         )
     return tuple(module.Callback for module in loaded)
 

@@ -167,7 +167,9 @@ class FeatureStatistics:
     @property
     def _known_width(self) -> int:
         if self._width is None:
-            raise ValueError("there are no statistics yet: update() has seen no features.")
+            raise ValueError(
+                "there is nothing to compute: update() has seen no features since the last reset()."
+            )
         return self._width
 
     def _moments(self, part: slice) -> Moments:

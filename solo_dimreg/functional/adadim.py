@@ -75,6 +75,9 @@ def vicreg_loss(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, co
     """VICReg [1, eq. 6]: invariance, variance and covariance, with the variance and covariance of both views
     added.
 
+    The authors' released code averages the variance terms of the two views instead: ``var=12.5`` here is the
+    25 there. solo-learn's loss adds them, as [1] writes and we do.
+
     References:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
 

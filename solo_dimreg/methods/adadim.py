@@ -23,8 +23,8 @@ def make_adadim(base: type) -> type:
             method_kwargs:
                 proj_hidden_dim (int): width of the projector's two hidden layers. Defaults to 2048.
                 proj_output_dim (int): width of the embeddings. Defaults to 2048.
-                and the parameters of ``solo_dimreg.AdaDim``: alpha, ema, rank_every, beta,
-                beta_schedule, order, sample_weight, dimension_weight, temperature, sim, var, cov.
+                and the parameters of ``solo_dimreg.AdaDim``: alpha, rank_of, rank_against, ema, rank_every,
+                gamma, beta_schedule, order, sample_weight, dimension_weight, temperature, sim, var, cov.
         """
 
         large_crops = 2

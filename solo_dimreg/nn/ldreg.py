@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.distributed import all_gather, rank, world_size
+from solo_dimreg.errors import warn
 from solo_dimreg.functional._checks import check_choice
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
@@ -36,8 +37,9 @@ class LDReg(nn.Module):
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
 
     Args:
-        k: number of neighbours, capped at the number there are. None: a 32nd of the batch size of all
-            processes, as in [1, appendix] (16 at 512, 32 at 1024, 64 at 2048), but at least 16.
+        k: number of neighbours, capped, with a warning once, at the number there are. None: a 32nd of the
+            batch size of all processes, as in [1, appendix] (16 at 512, 32 at 1024, 64 at 2048), but at least
+            16.
         estimator: "mom" or "mle", see :func:`solo_dimreg.functional.local_intrinsic_dimensionality`.
         norm: "l1" or "l2", see :func:`solo_dimreg.functional.ldreg_penalty`.
         direction: "max" raises the LID. "min" is the same term with the opposite sign, by which [1, appendix
@@ -52,6 +54,9 @@ class LDReg(nn.Module):
         >>> features1, features2 = torch.randn(2, 32, 64).unbind()
         >>> loss = 0.01 * regularizer([features1, features2])
     """
+
+    # Whether the user knows that k is capped; where a training is announced, from there.
+    _cap_is_known = False
 
     def __init__(
         self, k: int | None = None, estimator: str = "mom", norm: str = "l1", direction: str = "max"
@@ -101,11 +106,21 @@ class LDReg(nn.Module):
         if momentum:
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
         k = self.neighbours(len(online[0]) * world_size())
+        # Shapes alone decide, and a compiled module has no state to change in between.
+        if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self._cap_is_known:
+            self._warn_of_cap(k, len(reference) - 1)
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
         by_view = all_gather(lids.view(len(online), -1).T)
         # Of momentum methods, the views' losses are summed.
         groups = by_view.unbind(dim=1) if momentum else [by_view]
         return DIRECTIONS[self.direction] * torch.stack([ldreg_penalty(g, self.norm) for g in groups]).sum()
+
+    def _warn_of_cap(self, k: int, most: int) -> None:
+        self._cap_is_known = True
+        warn(
+            f"LDReg: k = {k} is capped at {most}, as many other features as there are in a step; "
+            f"give k <= {most}, or a larger batch."
+        )
 
     def extra_repr(self) -> str:
         """The options, for printing."""

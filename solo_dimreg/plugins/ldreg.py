@@ -19,6 +19,7 @@ class LDRegRegularizer(LDReg):
     """LDReg with the settings that the paper trains SimCLR with, where a config leaves them out."""
 
     defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}
+    _cap_is_known = True
 
 
 @hookimpl

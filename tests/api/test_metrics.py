@@ -132,7 +132,9 @@ def in_one_group(names: Any = tuple(GROUP), **options: Any) -> MetricCollection:
 
 def agree(found: dict[str, torch.Tensor], *rows: torch.Tensor, prefix: str = "") -> None:
     for name, (_, function) in GROUP.items():
-        torch.testing.assert_close(found[prefix + name], function(torch.cat(rows)), msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            found[prefix + name], function(torch.cat(rows)), msg=lambda m, n=name: n + m
+        )
     assert len(found) == len(GROUP)
 
 
@@ -248,6 +250,19 @@ def test_wrong_rows_are_refused() -> None:
         metrics.RankMe().update(torch.zeros(3))
     with pytest.raises(ValueError, match="second: 2 rows for 3 of first"):
         metrics.Alignment().update(torch.zeros(3, 2), torch.zeros(2, 2))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("name", metrics.__all__)
+def test_nothing_is_computed_of_no_rows(name: str) -> None:
+    metric = getattr(metrics, name)()
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=rf"^{name}: compute\(\) needs rows, and update\(\) has had none"
+        ):
+            metric.compute()
+        metric.update(*[X] * len(metric.parts))
+        metric.reset()
 
 
 def test_the_example() -> None:

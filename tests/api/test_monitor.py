@@ -253,6 +253,6 @@ def test_without_lightning_and_torchmetrics_the_errors_say_what_to_install() -> 
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first.startswith(
-        "MissingPackageError DimensionalityMonitor needs Lightning: pip install lightning"
+        "MissingPackageError DimensionalityMonitor needs Lightning: pip install 'solo-dimreg[lightning]'"
     )
     assert second.startswith("MissingPackageError") and "pip install 'solo-dimreg[torchmetrics]'" in second

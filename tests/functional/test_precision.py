@@ -200,7 +200,9 @@ def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monke
         if isinstance(found, Elsewhere):
             found = found.cpu()
     torch.testing.assert_close(found, expected, equal_nan=True)
-    line = "warning: meta has no float64: what solo-dimreg computes of tensors there is computed on the CPU.\n"
+    line = (
+        "warning: meta has no float64: what solo-dimreg computes of tensors there is computed on the CPU.\n"
+    )
     assert capsys.readouterr().err == line
 
 
@@ -211,7 +213,14 @@ TRAINED = {
     "directclr": (DirectCLR(dim=5), lambda m, x: m(x, x.sin())),
     **{
         type(module).__name__: (module, lambda m, x: m([x, x.sin()]))
-        for module in (Decorrelation(), EffectiveRank(), TREGS(), Uniformity(), KoLeo(), WassersteinUniformity())
+        for module in (
+            Decorrelation(),
+            EffectiveRank(),
+            TREGS(),
+            Uniformity(),
+            KoLeo(),
+            WassersteinUniformity(),
+        )
     },
 }
 

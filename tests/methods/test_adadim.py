@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from support import BATCH, PROJECTOR, build, config, train_steps
 from torch import Tensor
 
+from solo_dimreg import AdaDim, LeJEPA
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
 from solo_dimreg.hosts import Host
@@ -37,6 +39,12 @@ def views(width: int, seed: int = 0) -> list[Tensor]:
 
 def loss_and_gradient(loss: Tensor, embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
     return loss.detach(), torch.stack(torch.autograd.grad(loss, embeddings))
+
+
+@pytest.mark.parametrize(("name", "loss"), [("adadim", AdaDim), ("lejepa", LeJEPA)])
+def test_the_docstring_names_the_options_that_there_are(host: Host, name: str, loss: type) -> None:
+    text = host.methods[name].__doc__.partition(f"``solo_dimreg.{loss.__name__}``:")[2].partition(".")[0]
+    assert [option.strip() for option in text.split(",")] == list(inspect.signature(loss).parameters)
 
 
 @pytest.mark.parametrize("alpha", [0, 0.0, 1, 1.0])

@@ -5,6 +5,7 @@ import torch
 
 from solo_dimreg import LDReg
 from solo_dimreg.functional import ldreg_loss, ldreg_penalty, local_intrinsic_dimensionality
+from solo_dimreg.plugins import registered
 
 
 def views(count=2, b=10, d=6, seed=0):
@@ -147,3 +148,27 @@ def test_min_is_the_opposite_of_max(norm, momentum):
 def test_an_unknown_direction_is_refused():
     with pytest.raises(ValueError, match=r"Unknown direction 'up'\. Valid: max, min"):
         LDReg(direction="up")
+
+
+def test_a_capped_k_is_said_once(capsys):
+    small, large = views(b=10), views(b=40)
+    line = "warning: LDReg: k = 64 is capped at 19, as many other features as there are in a step; "
+    module = LDReg(k=64)
+    module(large)
+    assert not capsys.readouterr().err
+    for _ in range(3):
+        module(small)
+    assert capsys.readouterr().err == line + "give k <= 19, or a larger batch.\n"
+    LDReg(k=64)(small, views(b=30, seed=1))  # the momentum encoder's are neighbours too
+    assert not capsys.readouterr().err
+    LDReg(k=19)(small)
+    assert not capsys.readouterr().err
+    # A training under solo-learn is announced with the k that it has.
+    registered("regularizers")["ldreg"].value(k=64)(small)
+    assert not capsys.readouterr().err
+
+
+def test_a_capped_k_compiles_into_one_graph():
+    module, (x,) = LDReg(k=64), views(1)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert compiled(x) == module(x) == LDReg(k=9)(x)
