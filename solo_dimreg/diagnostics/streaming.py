@@ -91,9 +91,8 @@ class FeatureStatistics:
             ValueError: the shapes do not fit each other or the batches before.
         """
         self._check([features, embeddings, labels])
-        features, embeddings, labels = (
-            None if kind is None else with_float64(kind) for kind in (features, embeddings, labels)
-        )
+        features = with_float64(features)
+        embeddings, labels = (None if kind is None else with_float64(kind) for kind in (embeddings, labels))
         batch = [features, embeddings, labels]
         kinds = [kind for kind in (features, embeddings) if kind is not None]
         joint = torch.cat([kind.detach().double() for kind in kinds], dim=1)

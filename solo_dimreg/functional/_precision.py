@@ -82,7 +82,7 @@ def full_products() -> Iterator[None]:
     as soon as they disagree. The older call sets both alike, and both are put back as they were.
     """
     kinds = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
-    entries = [entry for entry in kinds if hasattr(entry, "fp32_precision")]
+    entries: list[Any] = [entry for entry in kinds if hasattr(entry, "fp32_precision")]
     before = [_full(entry) for entry in entries]
     # Readable only now, with entries that do not contradict it, whichever of the two the user has set.
     overall = torch.get_float32_matmul_precision()
