@@ -104,7 +104,12 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
 @command.command("check")
 @click.argument("folder", type=click.Path(path_type=Path))
 def check(folder: Path) -> None:
-    """Decode every image below FOLDER once; exit status 2 if one would fail a training or be misread."""
+    """Decode every image below FOLDER once; exit status 2 if one, or a folder, would fail a training.
+
+    Images of more than 8 bits a channel are scaled to 8 bits by their own range, and transparent ones are
+    composed onto white, here as in pretrain, linear, knn and diagnose: they are counted, as are those that
+    are read as a single colour.
+    """
     from solo_dimreg.datasets.check import check_images
     from solo_dimreg.errors import ConfigError
 
@@ -115,6 +120,8 @@ def check(folder: Path) -> None:
     sizes = ", ".join(f"{count} of {w} x {h}" for (w, h), count in found.sizes.most_common(3))
     more = f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""
     click.echo(f"{found.images} images are fine: {modes}; {sizes}{more}.")
+    for reading in found.readings():
+        click.echo(f"Of these {reading}.")
     if found.faults:
         raise ConfigError(
             f"{folder}: {len(found.faults)} of its images are not usable; they are named above."

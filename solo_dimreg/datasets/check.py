@@ -1,26 +1,35 @@
-"""Decodes every image of a folder once, and names those that a training would fail on or misread."""
+"""Checks image folders: decodes every image, or a sample, and names what a training would fail on."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
+from solo_dimreg.datasets.images import (
+    IMAGE_SUFFIXES,
+    image_files,
+    is_deep,
+    is_transparent,
+    load_image,
+    load_plainly,
+    read_image,
+    reason,
+)
 from solo_dimreg.errors import ConfigError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-LISTS = "'solo-dimreg data check' lists all such files."
 CIRCLE = "is a link that leads back to a folder above it, whose images would be taken many times"
-# Pillow cuts the values of these modes off when it makes RGB of them.
-DEEP = ("I", "F", "I;16", "I;16B", "I;16L")
+HIDDEN = "is a hidden folder, which would be taken for a class or for a part of one"
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+# Images that are looked at before a training, evenly spread over all of them.
+SAMPLE = 64
 
 
 @dataclass
@@ -29,35 +38,92 @@ class Found:
 
     Attributes:
         images: How many images were decoded.
-        faults: What is wrong with which file.
+        faults: What is wrong with which file or folder.
         modes, sizes: How many images have which mode, and which width and height.
+        deep: The images of more than 8 bits a channel.
+        transparent: The images of which a part is transparent.
+        blank: The images that are read as a single colour.
     """
 
     images: int = 0
     faults: dict[Path, str] = field(default_factory=dict)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    deep: list[Path] = field(default_factory=list)
+    transparent: list[Path] = field(default_factory=list)
+    blank: list[Path] = field(default_factory=list)
+
+    def readings(self) -> list[str]:
+        """Return a clause for each kind of image that is not read as it lies in the file, or is blank."""
+        kinds = (
+            (self.deep, "of more than 8 bits, scaled to 8 by its own range"),
+            (self.transparent, "transparent in parts, composed onto white"),
+            (self.blank, "read as a single colour"),
+        )
+        return [f"{len(paths)} {what} (such as {paths[0]})" for paths, what in kinds if paths]
 
 
 def check_images(folder: Path) -> Found:
-    """Decodes every image below a folder, with a progress bar.
+    """Decode every image below a folder, with a progress bar.
 
     Raises:
         ConfigError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder.")
-    found = Found()
     paths = sorted(image_paths(folder))
-    for path in tqdm(paths, desc="images", unit="image", disable=None):
+    found = look_at(paths, progress=True)
+    found.faults |= dict(misplaced(folder))
+    for classes in split_folders(folder) or [folder]:
+        found.faults |= dict.fromkeys(hidden_folders(classes), HIDDEN)
+    if not paths:
+        raise ConfigError(f"{folder}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return found
+
+
+def look_at(paths: Sequence[Path], progress: bool = False) -> Found:
+    """Decode images."""
+    found = Found()
+    for path in tqdm(paths, desc="images", unit="image", disable=None if progress else True):
         if fault := image_fault(path, found):
             found.faults[path] = fault
         else:
             found.images += 1
-    found.faults |= dict.fromkeys(circles(folder), CIRCLE)
-    if not paths:
-        raise ConfigError(f"{folder}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return found
+
+
+def spread(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return at most ``SAMPLE`` paths, evenly spread."""
+    return paths[:: -(-len(paths) // SAMPLE) or 1]
+
+
+def readings_of(dataset: Any) -> str:
+    """Return a sentence on how a sample of a data set is read; empty where nothing is to be said.
+
+    Args:
+        dataset: A data set of images on disk, of torchvision's or solo-learn's.
+    """
+    found = look_at(spread(image_files(dataset)))
+    clauses = found.readings()
+    return f"of {found.images} images looked at, {'; '.join(clauses)}." if clauses else ""
+
+
+def check_plain(key: str, folder: Path, reader: str) -> None:
+    """Refuse images that another reader than ours would misread, by a sample of those below a folder.
+
+    Args:
+        key: The key of the config that names the folder.
+        folder: The images.
+        reader: What reads them, and what to use instead.
+
+    Raises:
+        ConfigError: names the first image that a plain conversion to 8 bits would give other pixels.
+    """
+    for path in spread(sorted(image_paths(folder))):
+        with Image.open(path) as image:
+            kind = "has more than 8 bits a channel" if is_deep(image) else "has its drawing in alpha"
+        if load_plainly(path).tobytes() != load_image(path).tobytes():
+            raise ConfigError(f"{key}: {path} {kind}, {reader}.")
 
 
 def image_paths(folder: Path) -> Iterator[Path]:
@@ -76,77 +142,53 @@ def image_paths(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
-def circles(folder: Path) -> Iterator[Path]:
-    """The links below a folder that lead back to one that they are in, which torchvision follows 40 times."""
-    for parent, folders, _ in os.walk(folder, followlinks=True):
+def misplaced(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the links below a folder that lead back to one that they are in, which torchvision follows 40
+    times, and the hidden folders that hold images, such as ``.ipynb_checkpoints``; each with what is wrong.
+    """
+    for parent, folders, files in os.walk(folder, followlinks=True):
         above = [Path(parent), *(each for each in Path(parent).parents if each.is_relative_to(folder))]
         inside = [each.resolve() for each in above]
         for name in folders[:]:
             path = Path(parent, name)
             if path.is_symlink() and any(each.is_relative_to(path.resolve()) for each in inside):
                 folders.remove(name)
-                yield path
+                yield path, CIRCLE
+        hidden = [each for each in above if each != folder and each.name.startswith(".")]
+        if hidden and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
+            folders.clear()
+            yield hidden[-1], HIDDEN
+
+
+def hidden_folders(folder: Path) -> list[Path]:
+    """Return the hidden folders among the class folders of a folder, also empty ones."""
+    return sorted(each for each in folder.iterdir() if each.name.startswith(".") and each.is_dir())
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are named as splits and hold class folders, training first."""
+    named = [each for each in folder.iterdir() if each.name.lower() in SPLITS and each.is_dir()]
+    splits = [each for each in named if any(inner.is_dir() for inner in each.iterdir())]
+    return sorted(splits, key=lambda each: SPLITS.index(each.name.lower()))
 
 
 def image_fault(path: Path, found: Found) -> str:
-    """What is wrong with an image; empty where nothing is."""
+    """Return what is wrong with an image; empty where nothing is, and then it is counted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                image.load()
+                mode, size, deep = image.mode, image.size, is_deep(image)
+                transparent = is_transparent(image)
+            extrema: Any = read_image(path).getextrema()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return f"has more than {Image.MAX_IMAGE_PIXELS} pixels: a decompression bomb?"
     except Exception as error:
         return reason(error)
-    found.modes[image.mode] += 1
-    found.sizes[image.size] += 1
-    return f"has the mode {image.mode}, whose values are cut off at 255" if image.mode in DEEP else ""
-
-
-def reason(error: BaseException) -> str:
-    """Why an image cannot be read, in a few words."""
-    text = str(error).strip().partition("\n")[0]
-    if isinstance(error, FileNotFoundError):
-        return "is a link to a file that is not there"
-    if isinstance(error, PermissionError):
-        return "cannot be opened: permission denied"
-    if "cannot identify image file" in text:
-        return "is no image, or an empty or a damaged one"
-    return f"cannot be read as an image ({text or type(error).__name__})"
-
-
-def name_bad_images(dataset: Any) -> Any:
-    """Makes the data set name the file that cannot be read, also from a worker process; returns it."""
-    inner = dataset
-    while hasattr(inner, "dataset"):
-        inner = inner.dataset
-    if hasattr(inner, "loader"):
-        inner.loader = partial(_load, inner.loader)
-    elif hasattr(inner, "root") and isinstance(getattr(inner, "images", None), list):
-        # solo-learn's images without labels, which have no loader that one could exchange
-        kind = type(inner)
-        inner.__class__ = type(kind.__name__, (kind,), {"__getitem__": _naming(kind)})
-    return dataset
-
-
-def _naming(kind: Any) -> Callable[[Any, int], Any]:
-    """The ``__getitem__`` of a data set of images without labels, which names one that cannot be read."""
-
-    def get(dataset: Any, index: int) -> Any:
-        try:
-            return kind.__getitem__(dataset, index)
-        except Exception as error:
-            path = dataset.root / dataset.images[index]
-            if not (fault := image_fault(path, Found())):
-                raise
-            raise ConfigError(f"{path}: {fault}. {LISTS}") from error
-
-    return get
-
-
-def _load(loader: Callable[[str], Any], path: str) -> Any:
-    try:
-        return loader(path)
-    except Exception as error:
-        raise ConfigError(f"{path}: {reason(error)}. {LISTS}") from error
+    found.modes[mode] += 1
+    found.sizes[size] += 1
+    kinds = ((found.deep, deep), (found.transparent, transparent))
+    for paths, fits in (*kinds, (found.blank, all(low == high for low, high in extrema))):
+        if fits:
+            paths.append(path)
+    return ""

@@ -1,4 +1,4 @@
-"""solo-learn's own ``main_pretrain.py``, unmodified: what we look at in it, and how a fault ends it.
+"""solo-learn's own scripts, unmodified: what we look at and replace in them, and how a fault ends them.
 
 The script has imported what it calls before Hydra imports us, so that the names in the running script itself
 are the ones to replace. Another program, our own commands among them, has none of them and is left alone.
@@ -6,8 +6,9 @@ are the ones to replace. Another program, our own commands among them, has none 
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -16,16 +17,19 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.stopping import wants_exceptions
-from solo_dimreg.datasets.check import name_bad_images
+from solo_dimreg.datasets.downloads import explained_download
+from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, one_line, unforeseen
 from solo_dimreg.hosts.checkpoints import latest_resumable
 
-# What main_pretrain.py calls, by its name there, and the module that solo-learn has it in.
+# What main_pretrain.py and main_linear.py call, by its name there, and the module that solo-learn has it in.
 PARSER = ("parse_cfg", "solo.args.pretrain")
 TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
 IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
 RESUMER = ("AutoResumer", "solo.utils.auto_resumer")
 LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
+LINEAR_PARSER = ("parse_cfg", "solo.args.linear")
+LINEAR_LABELLED = ("prepare_data", "solo.data.classification_dataloader")
 
 
 class _Script:
@@ -34,17 +38,23 @@ class _Script:
     watched = asks = False
 
 
-def watch_script(check: Callable[[DictConfig], bool], look: Callable[[Any], Any]) -> None:
+def watch_script(
+    check: Callable[[DictConfig], bool],
+    look: Callable[[Any], Any],
+    check_linear: Callable[[DictConfig], None],
+) -> None:
     """Lets ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
 
     That is before it seeds, adds defaults of its own to the config, builds the method or looks at a file.
-    From then on its data sets name an image that they cannot read, too.
+    From then on its data sets read their files by our loader, and so do those of ``main_linear.py``.
 
     Args:
         check: Called with the config as it was composed; a ``DimregError`` ends the script. Returns whether
             the config asks for us: only then is any other fault before the first step shown in one line.
         look: Called with the data set of the training.
+        check_linear: Called with the config of a running ``main_linear.py``.
     """
+    _watch_linear(check_linear)
     parse = _of_script(*PARSER)
     if parse is None:
         return
@@ -59,13 +69,36 @@ def watch_script(check: Callable[[DictConfig], bool], look: Callable[[Any], Any]
     _replace(PARSER, checked)
     _check_resumed()
     _change_result(TRANSFORMS, lambda transforms: transforms)
-    _change_result(IMAGES, lambda dataset: look(name_bad_images(dataset)))
-    _change_result(LABELLED, lambda loaders: [name_bad_images(each.dataset) and each for each in loaders])
+    _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
+    _change_result(LABELLED, _loaders_with_us)
+
+
+def _watch_linear(check: Callable[[DictConfig], None]) -> None:
+    """Lets ``check`` see the config of a running ``main_linear.py``, whose images our loader then reads."""
+    parse = _of_script(*LINEAR_PARSER)
+    if parse is None:
+        return
+    _Script.watched = True
+
+    @wraps(parse)
+    def checked(cfg: DictConfig) -> DictConfig:
+        with one_line_in_scripts("read"):
+            check(cfg)
+        return parse(cfg)
+
+    _replace(LINEAR_PARSER, checked)
+    _change_result(LINEAR_LABELLED, _loaders_with_us)
+
+
+def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
+    for loader in loaders:
+        read_with_us(loader.dataset)
+    return loaders
 
 
 @contextmanager
 def one_line_in_scripts(what: str) -> Iterator[None]:
-    """Ends ``main_pretrain.py`` with one line and a status, where Hydra would show a traceback.
+    """Ends solo-learn's scripts with one line and a status, where Hydra would show a traceback.
 
     Elsewhere errors are raised, for those who have called us.
 
@@ -80,7 +113,7 @@ def one_line_in_scripts(what: str) -> Iterator[None]:
 
 
 def end_script(error: BaseException, what: str) -> None:
-    """Ends ``main_pretrain.py`` for an error, if it is what runs, and the error ours or the config for us."""
+    """Ends a script of solo-learn's for an error of ours, or for any if its config is for us."""
     if _Script.watched and isinstance(error, DimregError):
         end(error)
     if _Script.asks and isinstance(error, Exception):
@@ -129,9 +162,15 @@ def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:
     if function is None:
         return
 
+    signature = inspect.signature(function)
+
     @wraps(function)
     def changed(*args: Any, **kwargs: Any) -> Any:
-        with one_line_in_scripts("load the images of"):
+        given = signature.bind(*args, **kwargs).arguments
+        with (
+            one_line_in_scripts("load the images of"),
+            explained_download(given["dataset"], given.get("train_data_path")),
+        ):
             return change(function(*args, **kwargs))
 
     _replace(what, changed)

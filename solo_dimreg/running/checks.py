@@ -18,7 +18,7 @@ from solo_dimreg.hosts import Host, base_name, device_count, plain
 from solo_dimreg.hosts.guard import divergence_settings
 from solo_dimreg.plugins import registered
 from solo_dimreg.running.agreement import check_agreement
-from solo_dimreg.running.data import check_choice, check_data
+from solo_dimreg.running.data import check_choice, check_data, check_reader
 from solo_dimreg.running.schema import Common, Linear, Pretraining
 from solo_dimreg.running.validation import check_method_keys, check_method_options, check_schema, keys_of_host
 
@@ -100,6 +100,7 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
         raise ConfigError(f"resume_from_checkpoint: {given!r} is no file; it must be a checkpoint.")
     monitor = monitor_settings(plain(settings.get("monitor")))
     check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
+    check_reader(settings)
 
 
 def check_settings(host: Host, settings: DictConfig) -> None:

@@ -9,14 +9,24 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from solo_dimreg.datasets.check import CIRCLE, IMAGE_SUFFIXES, check_images, circles
+from solo_dimreg.datasets.check import (
+    HIDDEN,
+    check_images,
+    check_plain,
+    hidden_folders,
+    misplaced,
+    split_folders,
+)
+from solo_dimreg.datasets.downloads import DOWNLOADED, check_download_folder
+from solo_dimreg.datasets.images import IMAGE_SUFFIXES
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.hosts import device_count
 
 FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")
-DATASETS = ("cifar10", "cifar100", "stl10", *FOLDER_DATASETS)
+DATASETS = (*DOWNLOADED, *FOLDER_DATASETS)
 H5_DATASETS = ("imagenet", "imagenet100")
 FORMATS = ("image_folder", "h5", "dali")
+DALI = "which DALI, that decodes the images itself, would misread; data.format must be image_folder"
 
 
 def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None:
@@ -67,12 +77,25 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
                 _check_flat_folder(f"data.{key}", Path(str(path)))
             if data.get("check", False):
                 check_all_images(f"data.{key}", Path(str(path)))
+        else:
+            check_download_folder(data.dataset, f"data.{key}", Path(str(path)))
     if len(classes) == 2 and classes["train_path"] != classes["val_path"]:
         odd = sorted(set(classes["train_path"]) ^ set(classes["val_path"]))
         raise ConfigError(
             f"data.val_path: {str(data.val_path)!r} and data.train_path must have the same class folders, "
             f"but only one of them has {', '.join(odd[:5])}."
         )
+
+
+def check_reader(settings: DictConfig) -> None:
+    """Refuse training images that solo-learn's DALI pipeline, which cannot take our loader, would misread.
+
+    Raises:
+        ConfigError: names the first of a sample of the images.
+    """
+    data = settings.data
+    if data.get("format") == "dali" and data.dataset in FOLDER_DATASETS:
+        check_plain("data.train_path", Path(str(data.train_path)), DALI)
 
 
 def check_all_images(key: str, path: Path) -> None:
@@ -112,16 +135,26 @@ def check_image_folder(key: str, path: Path) -> list[str]:
         The names of its classes.
 
     Raises:
-        ConfigError: the path is missing or no folder, has no class folders, or has an empty one.
+        ConfigError: the path is missing or no folder, has no class folders, has an empty or a hidden one, or
+            has splits in place of classes.
     """
     _check_exists(key, path)
     if not path.is_dir():
         raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder with one folder per class.")
-    if link := next(circles(path), None):
-        raise ConfigError(f"{key}: {link} {CIRCLE}; it must be removed.")
+    odd = next(misplaced(path), None) or next(((each, HIDDEN) for each in hidden_folders(path)), None)
+    if odd:
+        raise ConfigError(f"{key}: {odd[0]} {odd[1]}; it must be removed.")
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
     if not classes:
         raise ConfigError(f"{key}: {str(path)!r} has no class folders; put images into {path / '<class>'}/.")
+    splits = split_folders(path)
+    if sorted(splits) == classes:
+        names = " and ".join(repr(each.name) for each in splits)
+        raise ConfigError(
+            f"{key}: {str(path)!r} holds the splits {names}, which would be taken for classes; "
+            f"data.train_path must be {str(splits[0])!r}"
+            + (f" and data.val_path {str(splits[1])!r}." if len(splits) > 1 else ".")
+        )
     for folder in classes:
         if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.rglob("*")):
             raise ConfigError(f"{key}: the class folder {str(folder)!r} has no images; remove it or fill it.")

@@ -15,7 +15,8 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from solo_dimreg.blocks.regularizers import check_keys
-from solo_dimreg.datasets.check import name_bad_images
+from solo_dimreg.datasets.downloads import explained_download
+from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
@@ -72,9 +73,10 @@ def evaluation_transforms(
 
 
 def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
-    """solo-learn's labelled data sets, which name an image that they cannot read."""
-    first, second = host.evaluation_datasets(settings, train, val)
-    return name_bad_images(first), name_bad_images(second)
+    """solo-learn's labelled data sets, which read their files by our loader."""
+    with explained_download(settings.data.dataset, settings.data.train_path):
+        first, second = host.evaluation_datasets(settings, train, val)
+    return read_with_us(first), read_with_us(second)
 
 
 @dataclass(frozen=True)

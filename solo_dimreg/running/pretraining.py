@@ -14,7 +14,9 @@ from omegaconf import DictConfig
 
 from solo_dimreg.blocks.backbone import check_input_sizes, find_backbone
 from solo_dimreg.blocks.stopping import signals_of_slurm
-from solo_dimreg.datasets.check import name_bad_images
+from solo_dimreg.datasets.check import readings_of
+from solo_dimreg.datasets.downloads import explained_download
+from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError, DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable, checkpoint_epoch
 from solo_dimreg.hosts import Host, base_name, plain, register
@@ -50,7 +52,8 @@ def pretrain(settings: DictConfig) -> Path | None:
         arguments = host.pretraining_arguments(settings)
         method = host.build_method(arguments)
         method.raises = True
-        data = host.training_data(arguments)
+        with explained_download(settings.data.dataset, settings.data.train_path):
+            data = host.training_data(arguments)
     except DimregError:
         raise
     except Exception as error:
@@ -59,8 +62,10 @@ def pretrain(settings: DictConfig) -> Path | None:
         sizes = {augmentation.crop_size for augmentation in settings.augmentations}
         check_input_sizes(settings.backbone.name, host.backbone(method), sizes)
     if "train_dataloaders" in data:
-        images = name_bad_images(data["train_dataloaders"].dataset)
+        images = read_with_us(data["train_dataloaders"].dataset)
         check_full_batch(settings, len(images))
+        if line := readings_of(images):
+            warn(f"data.train_path: {line}")
     validation = _validation_loader(host, settings)
     if "datamodule" in data:
         data["datamodule"].val_dataloader = lambda: validation

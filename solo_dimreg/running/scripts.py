@@ -14,12 +14,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.blocks.backbone import find_backbone
+from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.data import check_full_batch
+from solo_dimreg.running.data import check_full_batch, check_reader
 from solo_dimreg.running.wandb_mode import settle_wandb
 
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
@@ -61,14 +62,24 @@ class ScriptChecks:
         settle_wandb(settings)
         return True
 
+    def linear(self, settings: DictConfig) -> None:
+        """Refuse training images of ``main_linear.py`` that are read otherwise than its validation images.
+
+        Raises:
+            ConfigError: names the first of a sample of them.
+        """
+        check_reader(settings)
+
     def images(self, dataset: Any) -> Any:
-        """Refuses a batch larger than the data; returns the data set.
+        """Refuses a batch larger than the data; says which images are not read as they are, and returns it.
 
         Raises:
             ConfigError: solo-learn would train on nothing, and end as if it had.
         """
         if self.settings is not None:
             check_full_batch(self.settings, len(dataset))
+        if line := readings_of(dataset):
+            warn(f"data.train_path: {line}")
         return dataset
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
-from solo_dimreg.datasets.check import IMAGE_SUFFIXES
+from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image, to_rgb
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.running.data import check_image_folder
 
@@ -64,7 +63,7 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
     if files and not any(entry.is_dir() for entry in root.iterdir()):
         return _FlatFolder(files, transform)
     check_image_folder("--images", root)
-    return torchvision.datasets.ImageFolder(str(root), transform)
+    return torchvision.datasets.ImageFolder(str(root), transform, loader=load_image)
 
 
 class _FlatFolder(Dataset):
@@ -79,23 +78,6 @@ class _FlatFolder(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(load_image(str(self.files[index]))), 0
-
-
-def load_image(path: str) -> Image.Image:
-    """The image, in RGB.
-
-    Raises:
-        ConfigError: it cannot be decoded; names the file.
-    """
-    try:
-        with open(path, "rb") as file:
-            return Image.open(file).convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ConfigError(f"{path}: cannot be read as an image ({str(error)[:120].rstrip('.')}).") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
 
 
 def _torchvision_dataset(name: str, root: Path, split: str, transform: Callable) -> Dataset:
@@ -116,7 +98,7 @@ def _torchvision_dataset(name: str, root: Path, split: str, transform: Callable)
     reason: Exception | None = None
     for choice in choices:
         try:
-            return build(str(root), transform=Compose([_to_rgb, transform]), **choice)
+            return build(str(root), transform=Compose([to_rgb, transform]), **choice)
         except Exception as error:
             reason = reason or error
     text = (

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.blocks.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
 from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, open_arrays
-from solo_dimreg.diagnostics.sources.images import Images, image_dataset, load_image
+from solo_dimreg.diagnostics.sources.images import Images, image_dataset
 from solo_dimreg.errors import ConfigError, nearest
 
 PIXELS = "pixels"
@@ -158,6 +158,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
 
 def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset:
     from solo_dimreg.running.data import check_data
+    from solo_dimreg.running.evaluation import labelled_images
 
     settings = run.settings
     if settings.data.get("format") == "dali":
@@ -168,7 +169,7 @@ def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset
         check_data(settings, need_val=True)
     except ConfigError as error:
         raise ConfigError(f"The images of {run.folder} are not there; give --images. {error}") from error
-    train, val = host.evaluation_datasets(settings, transform, transform)
+    train, val = labelled_images(host, settings, transform, transform)
     return train if split == "train" else val
 
 
@@ -257,9 +258,6 @@ def _of_images(
     backbone: nn.Module,
     device: str,
 ) -> Source:
-    if hasattr(dataset, "loader"):  # torchvision's image folders, also those that solo-learn makes
-        dataset.loader = load_image
-
     @torch.no_grad()
     def batches(indices: Sequence[int] | None) -> Iterator[Batch]:
         chosen = dataset if indices is None else Subset(dataset, indices)

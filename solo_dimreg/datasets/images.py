@@ -1,0 +1,234 @@
+"""Reads an image file as 8-bit RGB: the one loader of all trainings, evaluations, diagnoses and checks.
+
+An image of 8 bits without transparency has the pixels of ``Image.open(path).convert("RGB")``, which is what
+torchvision and solo-learn read. Where that would cut values off at 255 or ignore the alpha channel:
+
+- a *deep* image (16-bit or 32-bit integers, floating-point numbers) is scaled to 8 bits by its own range,
+  its smallest value to 0 and its largest to 255; a constant one becomes black;
+- an image with *alpha* is composed onto a white background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from solo_dimreg.errors import ConfigError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+LISTS = "'solo-dimreg data check' lists all such files."
+BACKGROUND = (255, 255, 255)
+TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+# Pillow decodes the high byte alone of 16-bit colours; the second name makes it decode the low one (or, of
+# grey with alpha, all four bytes).
+LOW_BYTES = {
+    **{"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"},
+    **{"RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B", "RGBA;16N": "RGBA;16B"},
+    "LA;16B": "RGBA",
+}
+UNSIGNED = ("I;32N", "I;32B")  # TIFF's unsigned integers, which Pillow has as signed ones
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value, which Pillow heeds for 8 bits alone
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Return the image of a file in mode RGB, 8 bits a channel.
+
+    Raises:
+        ConfigError: it cannot be decoded, or has values that are not finite; names the file.
+    """
+    with _naming(path):
+        return read_image(path)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(f"{path}: {reason(error)}. {LISTS}") from error
+
+
+def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+    """Return the image of a file, or of the content of one, in mode RGB, 8 bits a channel.
+
+    Raises:
+        Exception: whatever Pillow raises for a file that it cannot decode.
+    """
+
+    def opened() -> Image.Image:
+        return Image.open(path if content is None else BytesIO(content))
+
+    with opened() as image:
+        if _raw_mode(image) not in LOW_BYTES:
+            return to_rgb(image)
+        with opened() as again:
+            return _of_values(*_colours(image, again))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in mode RGB, 8 bits a channel, with Pillow's values of 16-bit colours.
+
+    Raises:
+        ValueError: it has values that are not finite.
+    """
+    if image.mode[0] in "IF":
+        return _of_values(*_greys(image))
+    if not has_alpha(image):
+        return image.convert("RGB")
+    if image.mode == "La":  # the one of these modes that Pillow does not turn into RGBA itself
+        image = image.convert("LA")
+    background = Image.new("RGBA", image.size, BACKGROUND)
+    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
+
+
+def load_plainly(path: str | Path) -> Image.Image:
+    """Return the image of a file as torchvision and solo-learn read it."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an opened image that is not yet loaded has more than 8 bits a channel."""
+    return image.mode[0] in "IF" or _raw_mode(image) in LOW_BYTES
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Return whether an image has an alpha channel or a transparent colour."""
+    return image.mode in TRANSPARENT_MODES or "transparency" in image.info
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether a part of an image is transparent, which an alpha channel alone does not say."""
+    if not has_alpha(image):
+        return False
+    if is_deep(image) and "transparency" in image.info:
+        return True
+    whole = image.convert("LA") if image.mode == "La" else image
+    return whole.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+
+
+def reason(error: BaseException) -> str:
+    """Return why an image cannot be read, in a few words."""
+    text = str(error).strip().partition("\n")[0].rstrip(".")
+    if isinstance(error, FileNotFoundError):
+        return "is a link to a file that is not there"
+    if isinstance(error, PermissionError):
+        return "cannot be opened: permission denied"
+    if "cannot identify image file" in text:
+        return "cannot be read as an image: it is no image that Pillow knows, or empty or damaged"
+    return f"cannot be read as an image ({text or type(error).__name__})"
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name for how the pixels lie in the file; empty once they are loaded."""
+    tile = getattr(image, "tile", None)
+    if not tile:
+        return ""
+    arguments = tile[0][3]
+    return str(arguments if isinstance(arguments, str) else (arguments or ("",))[0])
+
+
+def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of a deep image (H, W), and where it is opaque, if not everywhere."""
+    unsigned = _raw_mode(image) in UNSIGNED
+    values = np.asarray(image)
+    values = (values.view(np.uint32) if unsigned else values).astype(np.float64)
+    transparent = image.info.get("transparency")
+    opaque = None if transparent is None else (values != transparent).astype(np.float64)
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return -values if white_is_zero else values, opaque
+
+
+def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of 16-bit colours (H, W, 3), and how opaque they are (H, W), from 0 to 1."""
+    raw = _raw_mode(high)
+    low.tile = [
+        (*tile[:3], LOW_BYTES[raw] if isinstance(tile[3], str) else (LOW_BYTES[raw], *tile[3][1:]))
+        for tile in low.tile
+    ]
+    lows = np.asarray(low).astype(np.float64)
+    if raw == "LA;16B":
+        values = lows[..., 0::2] * 256 + lows[..., 1::2]
+        return values[..., [0, 0, 0]], values[..., 1] / 65535
+    values = np.asarray(high) * 256.0 + lows
+    if high.mode == "RGBA":
+        return values[..., :3], values[..., 3] / 65535
+    transparent = high.info.get("transparency")
+    return values, None if transparent is None else (values != transparent).any(-1).astype(np.float64)
+
+
+def _of_values(values: np.ndarray, opaque: np.ndarray | None) -> Image.Image:
+    """The image of values (H, W) or (H, W, 3), scaled by the range of those that can be seen."""
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    seen = values if opaque is None or not opaque.any() else values[opaque > 0]
+    low, high = seen.min(), seen.max()
+    scaled = np.clip((values - low) / ((high - low) or 1), 0, 1) * 255
+    if opaque is not None:
+        opaque = opaque.reshape(opaque.shape + (1,) * (values.ndim - 2))
+        scaled = scaled * opaque + BACKGROUND[0] * (1 - opaque)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def image_files(dataset: Any) -> list[Path]:
+    """Return the files of a data set of images on disk; none of one that holds them otherwise."""
+    inner = _innermost(dataset)
+    if _is_unlabelled(inner):
+        return [Path(inner.root, name) for name in inner.images]
+    return [Path(path) for path, _ in inner.samples] if hasattr(inner, "loader") else []
+
+
+def read_with_us(dataset: Any) -> Any:
+    """Make a data set of torchvision's or solo-learn's read its files by :func:`load_image`; return it.
+
+    A file that cannot be read is then named, also from a worker process. Data sets that hold their images in
+    memory, such as CIFAR-10, stay as they are.
+    """
+    inner = _innermost(dataset)
+    if hasattr(inner, "loader"):
+        inner.loader = load_image
+    elif _is_unlabelled(inner):
+        _override(inner, "__getitem__", _unlabelled)
+    elif hasattr(inner, "_load_img"):
+        inner._load_img = partial(_from_h5, inner)
+    return dataset
+
+
+def _innermost(dataset: Any) -> Any:
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _is_unlabelled(dataset: Any) -> bool:
+    """Whether it is solo-learn's data set of images without labels, which has no loader."""
+    return hasattr(dataset, "root") and isinstance(getattr(dataset, "images", None), list)
+
+
+def _override(dataset: Any, name: str, function: Callable) -> None:
+    """Put a method above the class that first has it, and below the one that adds the index to an item."""
+    kind = type(dataset)
+    having = [each for each in kind.__mro__ if name in vars(each)]
+    base = [each for each in having if not each.__module__.startswith("torch.")][-1]
+    ours = type(base.__name__, (base,), {name: function})
+    dataset.__class__ = ours if kind is base else type(kind.__name__, (kind, ours), {})
+
+
+def _unlabelled(dataset: Any, index: int) -> tuple[Any, int]:
+    """An item of solo-learn's images without labels."""
+    image = load_image(dataset.root / dataset.images[index])
+    return image if dataset.transform is None else dataset.transform(image), -1
+
+
+def _from_h5(dataset: Any, folder: str, name: str) -> Image.Image:
+    """An image of solo-learn's HDF5 files, which hold the bytes of image files."""
+    path = f"{dataset.h5_path}/{folder}/{name}"
+    with _naming(path):
+        return read_image(path, dataset.h5_file[folder][name][:].tobytes())
