@@ -56,7 +56,7 @@ class Found:
     def readings(self) -> list[str]:
         """Return a clause for each kind of image that is not read as it lies in the file, or is blank."""
         kinds = (
-            (self.deep, "of more than 8 bits, scaled to 8 by its own range"),
+            (self.deep, "of more than 8 bits a channel, scaled to 8 bits by its own range"),
             (self.transparent, "transparent in parts, composed onto white"),
             (self.blank, "read as a single colour"),
         )
@@ -94,7 +94,8 @@ def look_at(paths: Sequence[Path], progress: bool = False) -> Found:
 
 def spread(paths: Sequence[Path]) -> Sequence[Path]:
     """Return at most ``SAMPLE`` paths, evenly spread."""
-    return paths[:: -(-len(paths) // SAMPLE) or 1]
+    count = min(len(paths), SAMPLE)
+    return [paths[number * len(paths) // count] for number in range(count)]
 
 
 def readings_of(dataset: Any) -> str:

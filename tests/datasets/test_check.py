@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import BATCH, config
+from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.datasets.check import CIRCLE, check_images
+from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images, spread
+from solo_dimreg.diagnostics.sources.images import Images
+from solo_dimreg.diagnostics.sources.opening import open_source
 from solo_dimreg.errors import ConfigError, one_line
-from solo_dimreg.running.data import check_data
+from solo_dimreg.hosts import Host
+from solo_dimreg.running.data import check_data, check_image_folder, check_reader
+from solo_dimreg.running.evaluation import labelled_images
 from solo_dimreg.running.pretraining import pretrain
 
 
@@ -32,7 +38,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone.png": (lambda path: path.symlink_to("nowhere.png"), "link to a file that is not there"),
     "circle.png": (lambda path: path.symlink_to(path.name), "cannot be read"),
     "bomb.png": (lambda path: Image.new("1", (12_000, 12_000)).save(path), "decompression bomb"),
-    "deep.png": (lambda path: Image.fromarray(np.full((8, 8), 9000, np.uint16)).save(path), "cut off"),
+    "nan.tif": (lambda path: Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(path), "not finite"),
 }
 GOOD: dict[str, Image.Image] = {
     "grey.png": Image.new("L", (9, 9), 7),
@@ -66,6 +72,89 @@ def test_odd_images_are_fine(images: Path, here: Any) -> None:
     assert not found.faults and found.images == 160 + len(GOOD)
     done = here("data", "check", str(images))
     assert done.returncode == 0 and "165 images are fine: " in done.stdout
+
+
+def test_deep_transparent_and_blank_images_are_counted(images: Path, here: Any) -> None:
+    folder = images / "train" / "3"
+    deep, alpha, white = folder / "deep.png", folder / "alpha.png", folder / "white.png"
+    Image.fromarray(np.arange(81, dtype=np.uint16).reshape(9, 9)).save(deep)
+    drawing = Image.new("RGBA", (9, 9))
+    drawing.putpixel((4, 4), (0, 0, 0, 255))
+    drawing.save(alpha)
+    Image.new("RGBA", (9, 9), (255, 255, 255, 99)).save(white)
+    Image.new("RGBA", (9, 9), (9, 8, 7, 255)).save(folder / "opaque.png")
+    found = check_images(images)
+    assert not found.faults and found.images == 164
+    assert (found.deep, found.transparent) == ([deep], [alpha, white])
+    assert found.blank == [folder / "opaque.png", white]
+    done = here("data", "check", str(images))
+    assert done.returncode == 0 and done.stdout.splitlines()[1:] == [
+        f"Of these 1 of more than 8 bits a channel, scaled to 8 bits by its own range (such as {deep}).",
+        f"Of these 2 transparent in parts, composed onto white (such as {alpha}).",
+        f"Of these 2 read as a single colour (such as {folder / 'opaque.png'}).",
+    ]
+
+
+@pytest.mark.parametrize("place", ["train", "train/3", "val"])
+def test_hidden_folders_of_images_are_no_classes(images: Path, place: str, here: Any) -> None:
+    hidden = images / place / ".ipynb_checkpoints"
+    shutil.copytree(images / "train" / "3", hidden)
+    done = here("data", "check", str(images))
+    assert done.returncode == 2 and f"{hidden} is a hidden folder" in done.stdout
+    settings = settings_of(images, val_path=str(images / "val"))
+    key = "val_path" if place == "val" else "train_path"
+    with pytest.raises(ConfigError, match=rf"data\.{key}: {hidden} is a hidden folder.*must be removed"):
+        check_data(settings, need_val=False)
+    settings.data.val_path = None  # a class too many would then be trained without a word
+    for each in hidden.iterdir():
+        each.unlink()
+    assert (check_images(images).faults == {hidden: HIDDEN}) == (place != "train/3")
+
+
+def test_a_root_of_splits_is_no_folder_of_classes(images: Path, tmp_path: Path, here: Any) -> None:
+    words = rf"'{images}' holds the splits 'train' and 'val', which would be taken for classes; "
+    words += rf"data\.train_path must be '{images}/train' and data\.val_path '{images}/val'\."
+    for key in ("train_path", "val_path"):
+        changes = {"train_path": str(images / "train"), key: str(images)}
+        with pytest.raises(ConfigError, match=rf"data\.{key}: {words}"):
+            check_data(settings_of(images, **changes), need_val=False)
+    assert not check_images(images).faults  # data check looks at all splits at once
+    shutil.move(images / "train", tmp_path / "train")
+    shutil.move(images / "val", tmp_path / "images" / "Validation")
+    with pytest.raises(ConfigError, match=rf"the splits 'Validation', .*must be '{images}/Validation'\."):
+        check_data(settings_of(images, train_path=str(images)), need_val=False)
+
+
+def test_classes_that_are_called_as_splits_are_classes(images: Path) -> None:
+    vehicles = images / "vehicles"
+    shutil.copytree(images / "train" / "3", vehicles / "train")
+    shutil.copytree(images / "train" / "4", vehicles / "test")
+    assert check_image_folder("data.train_path", vehicles) == ["test", "train"]
+
+
+def test_what_dali_would_misread_is_refused_by_a_sample(images: Path) -> None:
+    settings = settings_of(images, format="dali")
+    (images / "train" / "3" / "opaque.png").unlink(missing_ok=True)
+    Image.new("RGBA", (9, 9), (9, 8, 7, 255)).save(images / "train" / "3" / "opaque.png")
+    check_reader(settings)
+    for path in sorted((images / "train" / "3").iterdir()):
+        Image.fromarray(np.arange(81, dtype=np.uint16).reshape(9, 9) * 700).save(path)
+    words = r"data\.train_path: .*/train/3/\S+ has more than 8 bits a channel, which DALI.*image_folder"
+    with pytest.raises(ConfigError, match=words):
+        check_reader(settings)
+    for path in sorted((images / "train" / "3").iterdir()):
+        Image.new("LA", (9, 9), (0, 99)).save(path)
+    with pytest.raises(ConfigError, match=r"has its drawing in alpha, which DALI"):
+        check_reader(settings)
+    check_reader(settings_of(images))
+
+
+@pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (1, 1), (64, 64), (65, 64), (1000, 64)])
+def test_a_sample_is_spread_over_all(count: int, looked_at: int) -> None:
+    paths = [Path(str(number)) for number in range(count)]
+    sample = spread(paths)
+    assert len(sample) == looked_at and sample[:1] == paths[:1]
+    assert not count or count - int(str(sample[-1])) <= -(-count // 64)
 
 
 def test_a_circle_of_folders_is_named_and_another_link_is_followed(
@@ -124,6 +213,50 @@ def test_odd_images_train(images: Path, tmp_path: Path, monkeypatch: pytest.Monk
     for name, image in GOOD.items():
         image.save(images / "train" / "3" / name)
     pretrain(settings_of(images, check=True))
+
+
+@pytest.fixture
+def alike(images: Path) -> tuple[Path, Path]:
+    """Images of 8 bits with values from 0 to 255, and the same ones ten times as bright in 16 bits."""
+    plain, deep = images / "plain", images / "deep"
+    for path in [*(images / "train").rglob("*.png"), *(images / "val").rglob("*.png")]:
+        values = np.array(Image.open(path).convert("L"))
+        values[0, :2] = 0, 255
+        for folder, written in ((plain, values), (deep, values.astype(np.uint16) * 10)):
+            target = folder / path.relative_to(images)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(written).save(target)
+    return plain, deep
+
+
+def test_deep_images_are_trained_and_evaluated_as_those_of_8_bits(
+    host: Host, alike: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights, pixels = [], []
+    for folder in alike:
+        settings = settings_of(folder, val_path=str(folder / "val"))
+        settings.checkpoint = {"enabled": True, "dir": str(folder / "run")}
+        run = pretrain(settings)
+        (checkpoint,) = run.glob("*.ckpt")
+        weights.append(torch.load(checkpoint, weights_only=True)["state_dict"])
+        for dataset in labelled_images(host, settings, to_tensor, to_tensor):
+            pixels.append(torch.stack([dataset[number][0] for number in range(len(dataset))]))
+        said = capfd.readouterr().err
+        assert ("64 of more than 8 bits a channel, scaled to 8 bits" in said) == (folder.name == "deep")
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert torch.equal(pixels[0], pixels[2]) and torch.equal(pixels[1], pixels[3])
+
+
+def test_deep_images_are_diagnosed_as_those_of_8_bits(alike: tuple[Path, Path]) -> None:
+    found = []
+    for folder in (*alike, *(each / "train" / "3" for each in alike)):
+        source = open_source("pixels", Images(path=folder, size=8))
+        found.append(torch.cat([features for features, *_ in source.batches(None)]))
+    assert (
+        torch.equal(found[0], found[1]) and torch.equal(found[2], found[3]) and len(found[0]) > len(found[2])
+    )
 
 
 @pytest.fixture
