@@ -15,9 +15,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from support import config
 
 from solo_dimreg.hosts.scripts import _Script
@@ -165,20 +167,20 @@ def pretrain_here(
 ) -> Any:
     """Runs main_pretrain.py in this process, in an empty folder; returns its status and what it said."""
 
-    def run(changes: dict[str, Any]) -> tuple[int, list[str]]:
+    def run(changes: dict[str, Any], script: str = "main_pretrain.py") -> tuple[int, list[str]]:
         settings = config("simclr", str(few_digits / "train"), optimizer={
             "name": "sgd", "batch_size": 32, "lr": 0.1, "classifier_lr": 0.1, "weight_decay": 0.0,
         }, wandb={"enabled": False})  # fmt: skip
         for key, value in changes.items():
             OmegaConf.update(settings, key, value, force_add=True, merge=False)
         folder = tmp_path / "configs"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         head = (
             "defaults: [_self_, override hydra/hydra_logging: disabled, override hydra/job_logging: disabled]"
         )
         body = OmegaConf.to_yaml({**settings, "hydra": {"output_subdir": None, "run": {"dir": "."}}})
         (folder / "case.yaml").write_text(f"{head}\n{body}")
-        path = str(solo_learn_clone / "main_pretrain.py")
+        path = str(solo_learn_clone / script)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [path, "--config-path", str(folder), "--config-name", "case"])
         for name in ("watched", "asks"):  # of this process, which runs other tests too
@@ -260,6 +262,76 @@ def test_a_bad_image_is_named_from_a_worker_of_the_script(
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert run.returncode == 2 and "Traceback" not in run.stderr, run.stderr[-3000:]
     assert len(errors) == 1 and errors[0].startswith(f"error: {images}/train/3/"), run.stderr[-3000:]
+
+
+def columns(file: Path, *names: str) -> list[float]:
+    with file.open() as lines:
+        return [float(row[name]) for row in csv.DictReader(lines) for name in names if row.get(name)]
+
+
+def test_the_scripts_read_deep_images_as_those_of_8_bits(
+    pretrain_here: Any, few_digits: Path, tmp_path: Path
+) -> None:
+    """Training and online validation of main_pretrain.py, and main_linear.py on its checkpoint."""
+    weights: list[list[dict[str, torch.Tensor]]] = []
+    losses = []
+    short = {"limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    for deep in (False, True):
+        images, kept = tmp_path / f"images{deep}", tmp_path / f"kept{deep}"
+        for path in few_digits.rglob("*.png"):
+            values = np.array(Image.open(path).convert("L"))
+            values[0, :2] = 0, 255
+            target = images / path.relative_to(few_digits)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint16) * 10 if deep else values).save(target)
+        data = {"data.train_path": str(images / "train"), "data.val_path": str(images / "val"), **short}
+        data |= {"checkpoint": {"enabled": True, "dir": str(kept)}, "optimizer.batch_size": 8}
+        status, lines = pretrain_here(data)
+        assert status == 0 and any("64 of more than 8 bits" in line for line in lines) == deep, lines
+        (checkpoint,) = kept.rglob("*.ckpt")
+        linear = {"pretrained_feature_extractor": str(checkpoint), "pretrain_method": "simclr"}
+        torch.manual_seed(0)
+        status, lines = pretrain_here({**data, **linear}, "main_linear.py")
+        assert status == 0, lines
+        paths = [checkpoint, *(kept / "linear").rglob("*.ckpt")]
+        weights.append([torch.load(path, weights_only=True)["state_dict"] for path in paths])
+        files = sorted((tmp_path / "lightning_logs").rglob("metrics.csv"), key=os.path.getmtime)[-2:]
+        losses.append([columns(file, "val_loss") for file in files])
+    assert losses[0] == losses[1] and len(losses[0][1]) == 1
+    for ours, others in zip(*weights, strict=True):
+        assert all(torch.equal(value, others[name]) for name, value in ours.items())
+    assert len(weights[0]) == 2
+
+
+@pytest.mark.parametrize("script", ["main_pretrain.py", "main_linear.py"])
+def test_a_data_set_that_cannot_be_downloaded_is_named(
+    pretrain_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    for name in ("http_proxy", "https_proxy"):  # a port at which nobody listens
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)
+    checkpoint = tmp_path / "backbone.ckpt"
+    torch.save({"state_dict": {}}, checkpoint)
+    data = {"data.dataset": "cifar10", "data.train_path": "nowhere", "data.val_path": "nowhere"}
+    linear = {"pretrained_feature_extractor": str(checkpoint), "backbone": {"name": "resnet18"}}
+    status, lines = pretrain_here({**data, **linear}, script)
+    (line,) = (line for line in lines if line.startswith("error: "))
+    assert status == 2 and not any("Traceback" in each for each in lines)
+    assert line.startswith("error: data.dataset: 'cifar10' ") and "(URLError: " in line, line
+    assert line.endswith("data.dataset must be 'custom', which reads a folder."), line
+
+
+def test_dali_would_misread_deep_images_in_main_linear(
+    pretrain_here: Any, few_digits: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(few_digits, tmp_path / "images"))
+    for path in images.rglob("*.png"):
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 900).save(path)
+    data = {"data.train_path": str(images / "train"), "data.val_path": str(images / "val")}
+    linear = {"data.format": "dali", "pretrained_feature_extractor": "none.ckpt"}
+    status, lines = pretrain_here({**data, **linear}, "main_linear.py")
+    (line,) = (line for line in lines if line.startswith("error: "))
+    assert status == 2 and line.startswith("error: data.train_path: ") and "which DALI" in line, lines
 
 
 def test_a_job_that_fails_leaves_the_others_of_a_sweep(
