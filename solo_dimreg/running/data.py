@@ -93,9 +93,9 @@ def check_reader(settings: DictConfig) -> None:
     Raises:
         ConfigError: names the first of a sample of the images.
     """
-    data = settings.data
-    if data.get("format") == "dali" and data.dataset in FOLDER_DATASETS:
-        check_plain("data.train_path", Path(str(data.train_path)), DALI)
+    data = settings.get("data") or {}
+    if data.get("format") == "dali" and data.get("dataset") in FOLDER_DATASETS:
+        check_plain("data.train_path", Path(str(data.get("train_path"))), DALI)
 
 
 def check_all_images(key: str, path: Path) -> None:
@@ -150,10 +150,13 @@ def check_image_folder(key: str, path: Path) -> list[str]:
     splits = split_folders(path)
     if sorted(splits) == classes:
         names = " and ".join(repr(each.name) for each in splits)
+        wanted: dict[str, str] = {}
+        for each in splits:
+            kind = "train" if each.name.lower().startswith("train") else "val"
+            wanted.setdefault(kind, f"{str(each)!r} as data.{kind}_path")
         raise ConfigError(
             f"{key}: {str(path)!r} holds the splits {names}, which would be taken for classes; "
-            f"data.train_path must be {str(splits[0])!r}"
-            + (f" and data.val_path {str(splits[1])!r}." if len(splits) > 1 else ".")
+            f"give {' and '.join(wanted.values())}."
         )
     for folder in classes:
         if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.rglob("*")):

@@ -30,8 +30,8 @@ class ScriptChecks:
     """What is checked of one run of ``main_pretrain.py``.
 
     A config that uses none of our words is let through, whatever is in it: a key that solo-learn ignored or a
-    value that it took before we were installed must not end a run today. The one line that such a config can
-    bring is a warning, for a block whose name is nearly one of ours.
+    value that it took before we were installed must not end a run today. All that such a config can bring are
+    warnings: for a block whose name is nearly one of ours, and for images that are not read as they are.
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,10 @@ class ScriptChecks:
             for key in map(str, settings):
                 if meant := difflib.get_close_matches(key, OWN_BLOCKS, n=1, cutoff=0.8):
                     warn(f"{key}: unknown block, which nothing reads. Did you mean {meant[0]!r}?")
+            try:
+                check_reader(settings)
+            except ConfigError as error:
+                warn(str(error))
             return False
         self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
         check_pretraining(host, self.settings)

@@ -113,7 +113,7 @@ def test_hidden_folders_of_images_are_no_classes(images: Path, place: str, here:
 
 def test_a_root_of_splits_is_no_folder_of_classes(images: Path, tmp_path: Path, here: Any) -> None:
     words = rf"'{images}' holds the splits 'train' and 'val', which would be taken for classes; "
-    words += rf"data\.train_path must be '{images}/train' and data\.val_path '{images}/val'\."
+    words += rf"give '{images}/train' as data\.train_path and '{images}/val' as data\.val_path\."
     for key in ("train_path", "val_path"):
         changes = {"train_path": str(images / "train"), key: str(images)}
         with pytest.raises(ConfigError, match=rf"data\.{key}: {words}"):
@@ -121,7 +121,9 @@ def test_a_root_of_splits_is_no_folder_of_classes(images: Path, tmp_path: Path, 
     assert not check_images(images).faults  # data check looks at all splits at once
     shutil.move(images / "train", tmp_path / "train")
     shutil.move(images / "val", tmp_path / "images" / "Validation")
-    with pytest.raises(ConfigError, match=rf"the splits 'Validation', .*must be '{images}/Validation'\."):
+    with pytest.raises(
+        ConfigError, match=rf"the splits 'Validation', .*give '{images}/Validation' as data\.val_path\."
+    ):
         check_data(settings_of(images, train_path=str(images)), need_val=False)
 
 

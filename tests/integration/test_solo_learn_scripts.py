@@ -321,7 +321,7 @@ def test_a_data_set_that_cannot_be_downloaded_is_named(
     assert line.endswith("data.dataset must be 'custom', which reads a folder."), line
 
 
-def test_dali_would_misread_deep_images_in_main_linear(
+def test_deep_images_that_dali_would_misread_are_named(
     pretrain_here: Any, few_digits: Path, tmp_path: Path
 ) -> None:
     images = Path(shutil.copytree(few_digits, tmp_path / "images"))
@@ -332,6 +332,11 @@ def test_dali_would_misread_deep_images_in_main_linear(
     status, lines = pretrain_here({**data, **linear}, "main_linear.py")
     (line,) = (line for line in lines if line.startswith("error: "))
     assert status == 2 and line.startswith("error: data.train_path: ") and "which DALI" in line, lines
+    status, lines = pretrain_here({**data, **MONITOR, "data.format": "dali"})
+    assert status == 2 and "error: data.format: 'dali' needs a CUDA GPU" in lines[-1], lines
+    _, lines = pretrain_here({**data, "data.format": "dali"})  # a config without a word of ours
+    (line,) = (line for line in lines if line.startswith("warning: "))
+    assert line.startswith("warning: data.train_path: ") and "which DALI" in line
 
 
 def test_a_job_that_fails_leaves_the_others_of_a_sweep(
