@@ -333,7 +333,7 @@ def test_deep_images_that_dali_would_misread_are_named(
     (line,) = (line for line in lines if line.startswith("error: "))
     assert status == 2 and line.startswith("error: data.train_path: ") and "which DALI" in line, lines
     status, lines = pretrain_here({**data, **MONITOR, "data.format": "dali"})
-    assert status == 2 and "error: data.format: 'dali' needs a CUDA GPU" in lines[-1], lines
+    assert status == 2 and "error: data.format: 'dali' needs " in lines[-1], lines
     _, lines = pretrain_here({**data, "data.format": "dali"})  # a config without a word of ours
     (line,) = (line for line in lines if line.startswith("warning: "))
     assert line.startswith("warning: data.train_path: ") and "which DALI" in line
