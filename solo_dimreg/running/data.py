@@ -20,7 +20,6 @@ from solo_dimreg.datasets.check import (
 from solo_dimreg.datasets.downloads import DOWNLOADED, check_download_folder
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.hosts import device_count
 
 FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")
 DATASETS = (*DOWNLOADED, *FOLDER_DATASETS)
@@ -162,23 +161,3 @@ def check_image_folder(key: str, path: Path) -> list[str]:
         if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.rglob("*")):
             raise ConfigError(f"{key}: the class folder {str(folder)!r} has no images; remove it or fill it.")
     return [folder.name for folder in classes]
-
-
-def check_full_batch(settings: DictConfig, images: int) -> None:
-    """Refuses a batch larger than the data: solo-learn drops incomplete batches and would train on nothing.
-
-    Raises:
-        ConfigError: names the batch size and the number of images.
-    """
-    share = images // (device_count(settings.devices) * settings.get("num_nodes", 1))
-    limit, batches = settings.get("limit_train_batches"), share // settings.optimizer.batch_size
-    if isinstance(limit, float) and batches and int(limit * batches) < 1:
-        raise ConfigError(
-            f"limit_train_batches: {limit!r} of {batches} batches is none; it must be at least "
-            f"{1 / batches:.3g}, or a whole number of batches."
-        )
-    if share < settings.optimizer.batch_size:
-        raise ConfigError(
-            f"optimizer.batch_size: {settings.optimizer.batch_size} is more than the {share} training images "
-            "of a process, so that no batch would be full; make it smaller."
-        )

@@ -21,7 +21,8 @@ from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.hosts import CLASSES, Host, Run, plain
 from solo_dimreg.running.checks import check_linear
-from solo_dimreg.running.data import check_data, check_full_batch
+from solo_dimreg.running.data import check_data
+from solo_dimreg.running.steps import check_steps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -253,7 +254,7 @@ def linear_accuracy(
     # solo-learn asks for the top five, of however few classes.
     classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     backbone = host.backbone(run.method)
-    check_full_batch(settings, len(datasets[0]))  # type: ignore[arg-type]
+    check_steps(settings, len(datasets[0]), "linear probe")  # type: ignore[arg-type]
     if train_transform is val_transform:  # nothing random: every epoch would compute the same features
         extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
         datasets, backbone = _in_place_of(extracted)

@@ -23,8 +23,8 @@ from solo_dimreg.hosts import Host, base_name, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable, latest_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.data import check_full_batch
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
+from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
 
 VERSION_VARIABLE = "SOLO_DIMREG_RUN"
@@ -63,7 +63,7 @@ def pretrain(settings: DictConfig) -> Path | None:
         check_input_sizes(settings.backbone.name, host.backbone(method), sizes)
     if "train_dataloaders" in data:
         images = read_with_us(data["train_dataloaders"].dataset)
-        check_full_batch(settings, len(images))
+        check_steps(settings, len(images))
         if line := readings_of(images):
             warn(f"data.train_path: {line}")
     validation = _validation_loader(host, settings)

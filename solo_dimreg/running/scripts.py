@@ -20,7 +20,8 @@ from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
 from solo_dimreg.hosts.checkpoints import check_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.data import check_full_batch, check_reader
+from solo_dimreg.running.data import check_reader
+from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import settle_wandb
 
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
@@ -81,7 +82,7 @@ class ScriptChecks:
             ConfigError: solo-learn would train on nothing, and end as if it had.
         """
         if self.settings is not None:
-            check_full_batch(self.settings, len(dataset))
+            check_steps(self.settings, len(dataset))
         if line := readings_of(dataset):
             warn(f"data.train_path: {line}")
         return dataset

@@ -16,10 +16,11 @@ from support import config, train_steps
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host
 from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.data import check_data, check_full_batch
+from solo_dimreg.running.data import check_data
 from solo_dimreg.running.evaluation import evaluation_transforms, extract_splits, linear_accuracy
 from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.settings import compose, evaluation_settings, find_config_folder, fit_to_machine
+from solo_dimreg.running.steps import check_steps
 
 
 @pytest.mark.parametrize(
@@ -88,9 +89,9 @@ def test_a_file_is_no_image_folder(few_digits: Path) -> None:
 
 def test_the_batch_is_counted_per_process(few_digits: Path) -> None:
     settings = config("simclr", str(few_digits / "train"), devices=8)
-    check_full_batch(settings, 8 * 16)
+    check_steps(settings, 8 * 16)
     with pytest.raises(ConfigError, match=r"optimizer.batch_size: 16 is more than the 15"):
-        check_full_batch(settings, 8 * 16 - 1)
+        check_steps(settings, 8 * 16 - 1)
 
 
 def test_a_data_folder_does_not_shadow_our_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

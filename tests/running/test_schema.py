@@ -20,10 +20,10 @@ from solo_dimreg.plugins.manager import Registration
 from solo_dimreg.running import checks
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_linear, check_pretraining, check_settings
-from solo_dimreg.running.data import check_full_batch
 from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.scripts import ScriptChecks
 from solo_dimreg.running.settings import compose
+from solo_dimreg.running.steps import check_steps
 
 NAN, INF = float("nan"), float("inf")
 CROP = "augmentations.0"
@@ -169,7 +169,7 @@ def with_setting(few_digits: Path, key: str, value: Any) -> DictConfig:
 def refusal(host: Host, settings: DictConfig) -> str:
     with pytest.raises(ConfigError) as error:
         check_pretraining(host, settings)
-        check_full_batch(settings, 120)
+        check_steps(settings, 120)
     message = str(error.value)
     assert "\n" not in message and "pydantic" not in message
     return message

@@ -1,0 +1,84 @@
+"""Counts the steps of a training before it starts, and says where they are too few."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from solo_dimreg.errors import ConfigError, warn
+from solo_dimreg.hosts import device_count
+
+# Fewer steps in all are reported always, and fewer steps in an epoch unless many epochs make up for them.
+# The shortest trainings that we ship have 132 steps (the digits) and 11 steps an epoch.
+FEW = 100
+FEW_IN_EPOCH, ENOUGH = 10, 1000
+
+
+class Steps(NamedTuple):
+    """The steps of the optimizer in a training: in each epoch, and in all epochs together."""
+
+    per_epoch: int
+    total: int
+
+
+def count_steps(settings: DictConfig, images: int) -> Steps:
+    """Count the steps that a config takes of the optimizer, as Lightning does.
+
+    solo-learn drops the last, incomplete batch of an epoch. With several processes each has an equal share
+    of the images, rounded up.
+
+    Args:
+        settings: A config of a pretraining or of a probe: ``optimizer.batch_size`` images are a batch of
+            one process, of which there are ``devices`` times ``num_nodes``.
+        images: The number of training images.
+    """
+    processes = device_count(settings.devices) * (settings.get("num_nodes") or 1)
+    batches = math.ceil(images / processes) // settings.optimizer.batch_size
+    limit = settings.get("limit_train_batches")
+    if isinstance(limit, float):
+        batches = int(batches * limit)
+    elif limit is not None:
+        batches = min(batches, limit)
+    per_epoch = math.ceil(batches / (settings.get("accumulate_grad_batches") or 1))
+    total = per_epoch * settings.max_epochs
+    most = settings.get("max_steps") or -1
+    return Steps(per_epoch, min(total, most) if most > 0 else total)
+
+
+def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
+    """Refuse a training without a step, and warn in one line of one with too few of them.
+
+    Args:
+        settings: As for :func:`count_steps`.
+        images: The number of training images.
+        what: What the steps are of, for the warning.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        ConfigError: no batch would be full; names the batch size and the number of images.
+    """
+    share = images // (device_count(settings.devices) * (settings.get("num_nodes") or 1))
+    size = settings.optimizer.batch_size
+    if share < size:
+        raise ConfigError(
+            f"optimizer.batch_size: {size} is more than the {share} training images of a process, so that no "
+            "batch would be full; make it smaller."
+        )
+    steps = count_steps(settings, images)
+    if not steps.per_epoch:
+        limit, batches = settings.get("limit_train_batches"), share // size
+        raise ConfigError(
+            f"limit_train_batches: {limit!r} of {batches} batches is none; it must be at least "
+            f"{1 / batches:.3g}, or a whole number of batches."
+        )
+    if steps.total < FEW or (steps.per_epoch < FEW_IN_EPOCH and steps.total < ENOUGH):
+        warn(
+            f"The {what} has only {steps.total} steps, {steps.per_epoch} an epoch ({images} images, "
+            f"optimizer.batch_size={size}, max_epochs={settings.max_epochs}), too few to learn much; "
+            "make optimizer.batch_size smaller or max_epochs larger."
+        )
+    return steps

@@ -1,0 +1,71 @@
+"""The number of steps of a training: as Lightning counts them, and a warning where they are too few."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, TensorDataset
+
+from solo_dimreg.hosts import Host
+from solo_dimreg.running.steps import Steps, check_steps, count_steps
+
+
+def settings_of(batch_size: int, max_epochs: int, **changes: Any) -> Any:
+    optimizer = {"batch_size": batch_size}
+    return OmegaConf.create({"optimizer": optimizer, "max_epochs": max_epochs, "devices": 1, **changes})
+
+
+CASES = [
+    (228, settings_of(128, 3), Steps(1, 3)),  # the comparison that trained three steps in all
+    (1437, settings_of(128, 12), Steps(11, 132)),
+    (1000, settings_of(32, 5, accumulate_grad_batches=4), Steps(8, 40)),  # 31 batches, the last step of 3
+    (1000, settings_of(32, 5, max_steps=50), Steps(31, 50)),
+    (1000, settings_of(32, 5, max_steps=-1, limit_train_batches=7), Steps(7, 35)),
+    (1000, settings_of(32, 5, limit_train_batches=0.5), Steps(15, 75)),
+]
+
+
+@pytest.mark.parametrize(("images", "settings", "steps"), CASES)
+def test_steps_are_those_of_lightning(host: Host, images: int, settings: Any, steps: Steps) -> None:
+    assert count_steps(settings, images) == steps
+
+    class Module(host.pl.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.weight * batch[0].sum()
+
+    keys = ("max_epochs", "accumulate_grad_batches", "max_steps", "limit_train_batches")
+    chosen = {key: settings[key] for key in keys if key in settings}
+    silent = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = host.pl.Trainer(accelerator="cpu", devices=1, logger=False, **silent, **chosen)
+    loader = DataLoader(TensorDataset(torch.zeros(images)), settings.optimizer.batch_size, drop_last=True)
+    trainer.fit(Module(), loader)
+    assert trainer.global_step == steps.total
+
+
+def test_several_processes_share_the_images() -> None:
+    assert count_steps(settings_of(128, 2, devices=[0, 1], num_nodes=2), 12800) == Steps(25, 50)
+
+
+@pytest.mark.parametrize(("batch_size", "max_epochs", "few"), [(128, 3, True), (16, 100, False)])
+def test_too_few_steps_are_named(
+    capsys: pytest.CaptureFixture, batch_size: int, max_epochs: int, few: bool
+) -> None:
+    check_steps(settings_of(batch_size, max_epochs), 228, "linear probe")
+    said = capsys.readouterr().err
+    assert said == (
+        "warning: The linear probe has only 3 steps, 1 an epoch (228 images, optimizer.batch_size=128, "
+        "max_epochs=3), too few to learn much; make optimizer.batch_size smaller or max_epochs "
+        "larger.\n"
+        if few
+        else ""
+    )
