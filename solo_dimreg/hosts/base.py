@@ -126,12 +126,13 @@ class Host(ABC):
         """solo-learn's callback that writes the checkpoints and ``args.json``."""
 
     @abstractmethod
-    def resumable(self, arguments: Any, folder: Path) -> Path | None:
-        """The checkpoint that solo-learn's auto-resume finds below a folder for these arguments."""
-
-    @abstractmethod
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
         """The config's settings of the trainer in the spelling of this Lightning."""
+
+    @staticmethod
+    @abstractmethod
+    def momentum_steps(trainer: Any) -> tuple[int, int]:
+        """The numbers from which this solo-learn computes tau: of what is done, and of the whole training."""
 
     @abstractmethod
     def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:

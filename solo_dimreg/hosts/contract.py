@@ -48,11 +48,12 @@ BOTH = (
         "train_features train_targets test_features test_targets"),
     Use("solo.utils.knn", "WeightedKNNClassifier.compute", "self"),
     Use("solo.utils.checkpointer", "Checkpointer.save", "self trainer"),
-    Use("solo.utils.auto_resumer", "AutoResumer", "checkpoint_dir", "max_hours"),
+    Use("solo.utils.momentum", "MomentumUpdater.update_tau", "self cur_step max_steps"),
     *(Use(LIGHTNING, f"pl.Callback.{hook}") for hook in HOOKS),
     *(Use(LIGHTNING, f"pl.Trainer.{name}") for name in
       ("estimated_stepping_batches", "callback_metrics", "is_last_batch", "log_dir", "sanity_checking",
-       "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "loggers")),
+       "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "loggers",
+       "lr_scheduler_configs", "optimizers")),
     Use(LIGHTNING, "pl.Trainer", "", "max_epochs accelerator devices strategy precision logger callbacks "
         "enable_checkpointing num_sanity_val_steps log_every_n_steps num_nodes sync_batchnorm"),
     Use(LIGHTNING, "pl.Trainer.fit", "self model", "train_dataloaders val_dataloaders ckpt_path"),
@@ -88,6 +89,7 @@ CURRENT = (
     Use(f"solo.data.{CLASSIFICATION}", "prepare_dataloaders", "train_dataset val_dataset",
         "batch_size num_workers"),
     Use("solo.utils.checkpointer", "Checkpointer", "cfg", "logdir frequency keep_prev"),
+    Use("solo.utils.auto_resumer", "AutoResumer", "", "checkpoint_dir"),
     Use("solo.utils.auto_resumer", "AutoResumer.find_checkpoint", "self cfg"),
     Use("solo.methods.linear", "LinearModel", "backbone", "cfg loss_func"),
     Use(LIGHTNING, "pl.strategies.DDPStrategy", "", "find_unused_parameters"),
@@ -115,7 +117,6 @@ PUBLISHED = (
     Use(f"solo.utils.{CLASSIFICATION}", "prepare_dataloaders", "train_dataset val_dataset",
         "batch_size num_workers"),
     Use("solo.utils.checkpointer", "Checkpointer", "args", "logdir frequency keep_previous_checkpoints"),
-    Use("solo.utils.auto_resumer", "AutoResumer.find_checkpoint", "self args"),
     Use("solo.methods.linear", "LinearModel", "backbone", "num_classes max_epochs optimizer lars batch_size "
         "lr weight_decay exclude_bias_n_norm extra_optimizer_args scheduler lr_decay_steps"),
     Use(LIGHTNING, "pl.LightningModule.clip_gradients",

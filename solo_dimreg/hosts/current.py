@@ -194,12 +194,6 @@ class CurrentHost(Host):
             arguments, logdir=folder, frequency=settings.frequency, keep_prev=settings.keep_prev
         )
 
-    def resumable(self, arguments: DictConfig, folder: Path) -> Path | None:
-        from solo.utils.auto_resumer import AutoResumer
-
-        found, _ = AutoResumer(folder, max_hours=arguments.auto_resume.max_hours).find_checkpoint(arguments)
-        return found
-
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
         valid = inspect.signature(self.pl.Trainer.__init__).parameters
         chosen = {name: value for name, value in plain(settings).items() if name in valid}
@@ -208,6 +202,10 @@ class CurrentHost(Host):
 
             chosen["strategy"] = pl.strategies.DDPStrategy(find_unused_parameters=False)
         return chosen
+
+    @staticmethod
+    def momentum_steps(trainer: Any) -> tuple[int, int]:
+        return trainer.global_step, trainer.estimated_stepping_batches
 
     def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
         from solo.args.linear import parse_cfg

@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +23,13 @@ from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.blocks.stopping import is_lost_process, let_processes_end, most, stop
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError
+from solo_dimreg.hosts.announce import say
+from solo_dimreg.hosts.continuing import Continuing
 from solo_dimreg.hosts.saving import Saving, all_finite
 from solo_dimreg.hosts.scripts import end_script
+
+if TYPE_CHECKING:
+    from solo_dimreg.hosts.base import Host
 
 PATIENCE = 10
 NEVER = 2**62
@@ -53,17 +58,20 @@ class Guard:
     """The callback without its base class, which is the host's.
 
     Args:
+        host: The solo-learn in use.
         patience: From :func:`divergence_settings`.
         checkpointers: solo-learn's class of callbacks that save.
     """
 
-    def __init__(self, patience: int, checkpointers: type) -> None:
+    def __init__(self, host: Host, patience: int, checkpointers: type) -> None:
         super().__init__()
+        self.host = host
         self.patience, self.checkpointers = patience, checkpointers
         self.bad = 0  # steps in a row, until now
         self.told = self.all_told = False
         self.first = (NEVER, "")  # its step and process in one number, and what there is to say
         self.saving: Saving | None = None
+        self.continuing: Continuing | None = None
         self.resumed: dict[str, Any] | None = None
         self.module: Any = None
         # The loss of the step before: on a GPU it is there, so that looking at it waits for nothing.
@@ -76,6 +84,7 @@ class Guard:
             "random": random_states(),
             "tau": None if updater is None else float(updater.cur_tau),
             "last_step": getattr(self.module, "last_step", None),
+            "schedule": self.continuing.state(self.module.trainer, self.module) if self.continuing else {},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -109,7 +118,21 @@ class Guard:
         """Takes over how checkpoints are written."""
         self.module, self.saving = module, Saving(module)
         self.saving.take_over(trainer, self.checkpointers)
+        self.continuing = Continuing(self.host, trainer)
         let_processes_end(trainer.strategy)
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Goes on by the schedule of the config, which may be another than that of the checkpoint."""
+        if not trainer.global_step or self.continuing is None:
+            return
+        state = self.resumed or {}
+        line = self.continuing.go_on(trainer, module, state.get("schedule") or {})
+        if line is None:
+            return
+        if state.get("tau") is not None:
+            state["tau"] = module.momentum_updater.cur_tau
+        if rank() == 0:
+            say(line)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
         """Looks at the loss of a step."""
@@ -189,11 +212,11 @@ class Guard:
         stop(module, TrainingError(f"{name_of(module)} cannot go on: {why}"), exception)
 
 
-def make_guard(callback: type, patience: int) -> Any:
+def make_guard(host: Host, patience: int) -> Any:
     """The guard as a callback of the host's Lightning."""
     from solo.utils.checkpointer import Checkpointer
 
-    return type("Guard", (Guard, callback), {"__module__": __name__})(patience, Checkpointer)
+    return type("Guard", (Guard, host.pl.Callback), {"__module__": __name__})(host, patience, Checkpointer)
 
 
 def random_states() -> dict[str, Any]:

@@ -68,7 +68,7 @@ def make_method_base(base: type, read_block: Any) -> type:
         def progress(self) -> float:
             """The part of the training that is done, from 0 to 1."""
             steps = self.trainer.estimated_stepping_batches
-            return min(1.0, self.trainer.global_step / max(1, steps))
+            return min(1.0, (self.trainer.global_step + getattr(self, "steps_ahead", 0)) / max(1, steps))
 
         def forward(self, X: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
             out = super().forward(X, *args, **kwargs)

@@ -227,12 +227,6 @@ class PublishedHost(Host):
             keep_previous_checkpoints=settings.get("keep_prev", False),
         )
 
-    def resumable(self, arguments: dict[str, Any], folder: Path) -> Path | None:
-        from solo.utils.auto_resumer import AutoResumer
-
-        resumer = AutoResumer(folder, max_hours=arguments["config"]["auto_resume"].get("max_hours", 36))
-        return resumer.find_checkpoint(argparse.Namespace(**arguments))
-
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
         valid = inspect.signature(self.pl.Trainer.__init__).parameters
         chosen = {name: value for name, value in plain(settings).items() if name in valid}
@@ -247,6 +241,11 @@ class PublishedHost(Host):
         elif chosen.get("strategy") == "ddp":
             chosen["strategy"] = "ddp_find_unused_parameters_false"
         return chosen
+
+    @staticmethod
+    def momentum_steps(trainer: Any) -> tuple[int, int]:
+        done = trainer.global_step * trainer.accumulate_grad_batches
+        return done, len(trainer.train_dataloader) * trainer.max_epochs
 
     def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
         from solo.methods.linear import LinearModel

@@ -7,6 +7,7 @@ are the ones to replace. Another program, our own commands among them, has none 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from solo_dimreg.blocks.stopping import wants_exceptions
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, one_line, unforeseen
-from solo_dimreg.hosts.checkpoints import latest_resumable
 
 # What main_pretrain.py and main_linear.py call, by its name there, and the module that solo-learn has it in.
 PARSER = ("parse_cfg", "solo.args.pretrain")
@@ -41,6 +41,7 @@ class _Script:
 def watch_script(
     check: Callable[[DictConfig], bool],
     look: Callable[[Any], Any],
+    resume: Callable[[DictConfig, Path], Path | None],
     check_linear: Callable[[DictConfig], None],
 ) -> None:
     """Lets ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
@@ -52,6 +53,8 @@ def watch_script(
         check: Called with the config as it was composed; a ``DimregError`` ends the script. Returns whether
             the config asks for us: only then is any other fault before the first step shown in one line.
         look: Called with the data set of the training.
+        resume: Called with the config, as solo-learn has completed it, and the folder of the runs, where it
+            asks for us: returns the checkpoint that auto-resume goes on from.
         check_linear: Called with the config of a running ``main_linear.py``.
     """
     _watch_linear(check_linear)
@@ -67,7 +70,7 @@ def watch_script(
             return parse(cfg)
 
     _replace(PARSER, checked)
-    _check_resumed()
+    _check_resumed(resume)
     _change_result(TRANSFORMS, lambda transforms: transforms)
     _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
     _change_result(LABELLED, _loaders_with_us)
@@ -128,19 +131,20 @@ def end(error: DimregError) -> NoReturn:
     raise SystemExit(error.status) from error
 
 
-def _check_resumed() -> None:
-    """Auto-resume passes over what is not whole, or holds more than weights and settings."""
+def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
+    """Auto-resume goes by what our own command does."""
     resumer: Any = _of_script(*RESUMER)
     if resumer is None:
         return
 
     class Checked(resumer):
         def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
-            found, identity = super().find_checkpoint(cfg)
-            if found is None or not _Script.asks:
-                return found, identity
-            usable = latest_resumable(Path(found).parent.glob("*.ckpt"))
-            return usable, identity if usable else None
+            if not _Script.asks:
+                return super().find_checkpoint(cfg)
+            found = resume(cfg, Path(self.checkpoint_dir))
+            if found is None:
+                return None, None
+            return found, json.loads((found.parent / "args.json").read_text()).get("wandb_run_id")
 
     _replace(RESUMER, Checked)
 

@@ -55,6 +55,9 @@ def make_tap(base: type, host: Host) -> type:
     """
 
     class Tap(base):  # type: ignore[misc, valid-type]
+        # How far its schedule is ahead of the trainer's steps, after a resumption with other epochs.
+        steps_ahead = 0
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             terms = build_terms(host.read_block(args, kwargs, "regularizers"))
             self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
@@ -71,7 +74,7 @@ def make_tap(base: type, host: Host) -> type:
             return super().learnable_params + own
 
         def configure_callbacks(self) -> list[Any]:
-            own = make_guard(host.pl.Callback, self.patience), make_announcer(host)
+            own = make_guard(host, self.patience), make_announcer(host)
             callbacks = [*super().configure_callbacks(), *own]
             if self.monitor_settings is None:
                 return callbacks

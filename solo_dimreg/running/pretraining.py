@@ -6,7 +6,6 @@ import json
 import os
 import random
 import string
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from solo_dimreg.blocks.stopping import signals_of_slurm
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
-from solo_dimreg.errors import ConfigError, DimregError, unforeseen, warn
-from solo_dimreg.files import check_writable, checkpoint_epoch
-from solo_dimreg.hosts import Host, base_name, plain, register
-from solo_dimreg.hosts.checkpoints import check_resumable, latest_resumable
+from solo_dimreg.errors import DimregError, unforeseen, warn
+from solo_dimreg.files import check_writable
+from solo_dimreg.hosts import Host, plain, register
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.evaluation import evaluation_transforms, labelled_images
+from solo_dimreg.running.resuming import resume_from
 from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
 
@@ -75,17 +74,17 @@ def pretrain(settings: DictConfig) -> Path | None:
     if settings.get("checkpoint", {}).get("enabled", False):
         checkpointer = host.checkpointer(arguments, _run_folder(settings))
     callbacks = [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
-    resumed = _resume_from(host, settings, arguments)
+    resumed = resume_from(host, settings, arguments, _run_folder(settings))
     with own_wandb_run(settings):
         try:
-            trainer = _trainer(host, settings, callbacks, Path(resumed) if resumed else None)
+            trainer = _trainer(host, settings, callbacks, resumed)
         except Exception as error:
             raise unforeseen("make the trainer of", error) from error
         for line in idle_settings(host, settings):
             warn(line)
         try:
             with signals_of_slurm(trainer):
-                trainer.fit(method, **data, ckpt_path=resumed)
+                trainer.fit(method, **data, ckpt_path=resumed and str(resumed))
         except Exception as error:
             if trainer.global_step or isinstance(error, DimregError):
                 raise
@@ -93,7 +92,7 @@ def pretrain(settings: DictConfig) -> Path | None:
         if trainer.interrupted:
             raise KeyboardInterrupt
     # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
-    return getattr(checkpointer, "path", Path(resumed).parent if resumed else None)
+    return getattr(checkpointer, "path", resumed.parent if resumed else None)
 
 
 def _validation_loader(host: Host, settings: DictConfig) -> Any:
@@ -107,84 +106,6 @@ def _validation_loader(host: Host, settings: DictConfig) -> Any:
 
 def _run_folder(settings: DictConfig) -> Path:
     return Path((settings.get("checkpoint") or {}).get("dir", "trained_models")) / settings.method
-
-
-# What makes a run the one that it is, besides what solo-learn compares.
-COMPARED = ("method_kwargs", "regularizers", "projector")
-
-
-def _resume_from(host: Host, settings: DictConfig, arguments: Any) -> Path | str | None:
-    given = settings.get("resume_from_checkpoint")
-    if given is not None:
-        try:
-            check_resumable(Path(given))
-        except ConfigError as error:
-            before = _earlier(Path(given))
-            hint = f" Before it there is {before}." if before else ""
-            raise ConfigError(f"resume_from_checkpoint: {error}{hint}") from error
-        return given
-    if settings.get("auto_resume", {}).get("enabled", False) and settings.get("checkpoint", {}).get(
-        "enabled"
-    ):
-        found = _latest(host, settings, arguments)
-        if found:
-            print(f"Resuming from {found}")
-        return found
-    return None
-
-
-def _latest(host: Host, settings: DictConfig, arguments: Any) -> Path | None:
-    """The latest checkpoint of this run that is whole; solo-learn looks at one of the newest folder alone."""
-    newest: dict[Path, float] = {}
-    for path in _run_folder(settings).rglob("*.ckpt"):
-        with suppress(OSError):  # another run has just removed it, or it is a link to nothing
-            newest[path.parent] = max(path.stat().st_ctime, newest.get(path.parent, 0.0))
-    folders = sorted(newest, key=lambda folder: newest[folder], reverse=True)
-    others = []
-    for folder in folders:
-        try:
-            if not host.resumable(arguments, folder):
-                continue
-            if not _same_run(host, settings, folder):
-                others.append(folder)
-                continue
-        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            # Of a run that was killed while it began, or whose settings are another program's.
-            print(f"Not resuming from {folder}: it cannot be read ({error}).")
-            continue
-        if found := latest_resumable(folder.glob("*.ckpt")):
-            return found
-    if others:
-        print(f"Not resuming from {others[0]}: it differs in its seed, {' or '.join(COMPARED)}.")
-    return None
-
-
-def _earlier(checkpoint: Path) -> Path | None:
-    """The checkpoint before it in the same folder, where previous ones are kept."""
-    epoch = checkpoint_epoch(checkpoint)
-    others = [path for path in checkpoint.parent.glob("*.ckpt") if checkpoint_epoch(path) < epoch]
-    return max(others, key=checkpoint_epoch, default=None)
-
-
-def _same_run(host: Host, settings: DictConfig, folder: Path) -> bool:
-    """solo-learn's auto-resume compares neither the seed nor what makes a method the one that it is."""
-    other = host.settings_of(json.loads((folder / "args.json").read_text()))
-    own = {key: plain(settings.get(key)) or None for key in COMPARED}
-    others = {key: plain(other.get(key)) or None for key in COMPARED}
-    bare = base_name(settings.method) == settings.method  # or LDReg's defaults are in args.json
-    if own["projector"] != others["projector"] or (
-        bare and not own["regularizers"] and others["regularizers"]
-    ):
-        return False
-    # LDReg's defaults and solo-learn's are written into args.json: what the config gives has to agree.
-    agrees = all(_within(value, plain(other.get(key)) or {}) for key, value in own.items() if value)
-    return agrees and other.get("seed", 5) == settings.get("seed", 5)
-
-
-def _within(own: Any, other: Any) -> bool:
-    if isinstance(own, dict) and isinstance(other, dict):
-        return all(_within(value, other.get(key)) for key, value in own.items())
-    return own == other
 
 
 def _last_epoch(host: Host, checkpointer: Any) -> Any:

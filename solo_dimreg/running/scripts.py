@@ -17,10 +17,10 @@ from solo_dimreg.blocks.backbone import find_backbone
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
-from solo_dimreg.hosts.checkpoints import check_resumable
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_reader
+from solo_dimreg.running.resuming import check_given, compare_given, find_latest
 from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import settle_wandb
 
@@ -37,6 +37,7 @@ class ScriptChecks:
 
     def __init__(self) -> None:
         self.settings: DictConfig | None = None
+        self.arguments: DictConfig | None = None  # the script's own, into which solo-learn puts defaults
 
     def config(self, settings: DictConfig) -> bool:
         """Refuses a config that asks for anything of ours and cannot work; returns whether it asks.
@@ -58,13 +59,11 @@ class ScriptChecks:
         check_pretraining(host, self.settings)
         _check_machine(host, self.settings)
         if (given := settings.get("resume_from_checkpoint")) is not None:
-            try:
-                check_resumable(Path(given))
-            except ConfigError as error:
-                raise ConfigError(f"resume_from_checkpoint: {error}") from error
+            check_given(Path(given))
         for line in idle_settings(host, self.settings):
             warn(line)
         settle_wandb(settings)
+        self.arguments = settings
         return True
 
     def linear(self, settings: DictConfig) -> None:
@@ -78,14 +77,23 @@ class ScriptChecks:
     def images(self, dataset: Any) -> Any:
         """Refuses a batch larger than the data; says which images are not read as they are, and returns it.
 
+        The method is built by then: a checkpoint that the config names is compared with what it was built of.
+
         Raises:
-            ConfigError: solo-learn would train on nothing, and end as if it had.
+            ConfigError: solo-learn would train on nothing, and end as if it had, or cannot go on from the
+                checkpoint.
         """
         if self.settings is not None:
             check_steps(self.settings, len(dataset))
+            if (given := self.settings.get("resume_from_checkpoint")) is not None:
+                compare_given(register(), Path(given), self.arguments)
         if line := readings_of(dataset):
             warn(f"data.train_path: {line}")
         return dataset
+
+    def resume(self, arguments: DictConfig, folder: Path) -> Path | None:
+        """The checkpoint below a folder that auto-resume goes on from."""
+        return find_latest(register(), arguments, folder)
 
 
 def asks_for_us(host: Host, settings: DictConfig) -> bool:

@@ -45,11 +45,12 @@ def test_it_lists_every_name_that_the_package_imports() -> None:
 
 
 def test_a_name_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch, here: Any) -> None:
-    monkeypatch.delattr("solo.utils.auto_resumer.AutoResumer")
+    monkeypatch.delattr("solo.utils.knn.WeightedKNNClassifier")
     faults = broken(host.generation)
     assert faults == [
-        "solo.utils.auto_resumer has no AutoResumer",
-        "solo.utils.auto_resumer has no AutoResumer.find_checkpoint",
+        "solo.utils.knn has no WeightedKNNClassifier",
+        "solo.utils.knn has no WeightedKNNClassifier.update",
+        "solo.utils.knn has no WeightedKNNClassifier.compute",
     ]
     done = here("doctor")
     assert done.returncode == 1 and all(f"{fault}. To mend: " in done.stdout for fault in faults)

@@ -28,7 +28,7 @@ class SoloDimregSearchPath(SearchPathPlugin):
 
             extend(search_path)
             checks = ScriptChecks()
-            watch_script(checks.config, checks.images, checks.linear)
+            watch_script(checks.config, checks.images, checks.resume, checks.linear)
             if not {"--multirun", "-m"}.isdisjoint(sys.argv):
                 os.environ[REGISTERED] = "1"
 
