@@ -48,6 +48,7 @@ BOTH = (
         "train_features train_targets test_features test_targets"),
     Use("solo.utils.knn", "WeightedKNNClassifier.compute", "self"),
     Use("solo.utils.checkpointer", "Checkpointer.save", "self trainer"),
+    Use("solo.utils.checkpointer", "Checkpointer.initial_setup", "self trainer"),
     Use("solo.utils.momentum", "MomentumUpdater.update_tau", "self cur_step max_steps"),
     *(Use(LIGHTNING, f"pl.Callback.{hook}") for hook in HOOKS),
     *(Use(LIGHTNING, f"pl.Trainer.{name}") for name in

@@ -39,6 +39,24 @@ class Saving:
                 saving: Any = callback
                 saving.save = self._together(self._finite(self._forgiving(saving)))
                 saving.save_args = self._together(self._whole_arguments(saving))
+                saving.initial_setup = self._named_by_the_first(saving)
+
+    def _named_by_the_first(self, checkpointer: Any) -> Callable[..., Any]:
+        """Gives all processes the run folder of the first one; each has invented or counted one of its own.
+
+        Only Lightning's own launcher hands a name to the processes that it starts; ``torchrun`` and ``srun``
+        start each by itself.
+        """
+        setup = checkpointer.initial_setup
+
+        @wraps(setup)
+        def agreed(trainer: Any) -> None:
+            setup(trainer)
+            own = str(checkpointer.path), checkpointer.ckpt_placeholder
+            path, checkpointer.ckpt_placeholder = trainer.strategy.broadcast(own)
+            checkpointer.path = Path(path)
+
+        return agreed
 
     def _finite(self, save: Callable[..., Any]) -> Callable[..., Any]:
         """Saves nothing that is not finite, so that the last finite checkpoint stays."""

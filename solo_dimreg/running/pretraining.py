@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import string
 from pathlib import Path
@@ -25,8 +24,6 @@ from solo_dimreg.running.evaluation import evaluation_transforms, labelled_image
 from solo_dimreg.running.resuming import resume_from
 from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
-
-VERSION_VARIABLE = "SOLO_DIMREG_RUN"
 
 
 def pretrain(settings: DictConfig) -> Path | None:
@@ -163,8 +160,5 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
 
 
 def _version() -> str:
-    """A new name for a run's folder, the same on every process that Lightning starts for it."""
-    if "LOCAL_RANK" not in os.environ or VERSION_VARIABLE not in os.environ:
-        letters = random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)
-        os.environ[VERSION_VARIABLE] = "offline-" + "".join(letters)
-    return os.environ[VERSION_VARIABLE]
+    """A new name for a run's folder. Of several processes that of the first one counts (hosts/saving.py)."""
+    return "offline-" + "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))

@@ -128,3 +128,34 @@ def test_a_loss_that_is_not_finite_is_told_once(few_digits: Path, tmp_path: Path
     said = (tmp_path / "said").read_text()
     assert said.count(": the loss is ") == 1 and said.count("error: ") == 1 and "Traceback" not in said
     assert said.count("No checkpoint is written") <= 1
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support import config
+from solo_dimreg.distributed import rank
+from solo_dimreg.running.pretraining import pretrain
+
+two = {"devices": "2", "strategy": "ddp", "limit_train_batches": 1, "enable_progress_bar": False}
+settings = config("simclr", sys.argv[2], checkpoint={"enabled": True, "dir": "trained"}, **two)
+settings.backbone = {"name": "timm/test_resnet"}
+folder = pretrain(settings)
+Path(f"folder{rank()}").write_text(str(folder))
+"""
+
+
+def test_the_processes_of_torchrun_agree_on_the_folder(few_digits: Path, tmp_path: Path) -> None:
+    """It starts each by itself; so does srun, and Lightning's own launcher is tried above."""
+    (tmp_path / "process.py").write_text(PROCESS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    arguments = ["process.py", str(Path(__file__).parents[1]), str(few_digits / "train")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = ((tmp_path / f"folder{rank}").read_text() for rank in (0, 1))
+    (checkpoint,) = (tmp_path / "trained").rglob("*.ckpt")
+    assert tmp_path / first == tmp_path / second == checkpoint.parent
