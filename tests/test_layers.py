@@ -15,7 +15,7 @@ PACKAGE = ROOT / "solo_dimreg"
 # From the bottom up. A module may import those of its own layer and of the layers above it in this list.
 LAYERS = (
     ("errors",),
-    ("files", "distributed"),
+    ("files", "distributed", "quiet"),
     ("functional", "plots"),
     ("nn", "datasets"),
     ("methods",),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.quiet import silence
 from solo_dimreg.errors import DimregError, one_line
+from solo_dimreg.quiet import silence
 
 COMMANDS = {
     "pretrain": "Pretrain a method on images.",

@@ -17,13 +17,16 @@ from solo_dimreg.blocks.backbone import find_backbone
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.hosts import OWN_BLOCKS, Host, device_count, plain, register
+from solo_dimreg.quiet import silence
 from solo_dimreg.running.agreement import idle_settings
 from solo_dimreg.running.checks import check_pretraining
 from solo_dimreg.running.data import check_reader
 from solo_dimreg.running.resuming import check_given, compare_given, find_latest
+from solo_dimreg.running.settings import fit_to_machine
 from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import settle_wandb
 
+MACHINE = ("accelerator", "devices", "strategy", "precision", "sync_batchnorm")
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
 
 
@@ -55,8 +58,11 @@ class ScriptChecks:
             except ConfigError as error:
                 warn(str(error))
             return False
+        silence()
         self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
         check_pretraining(host, self.settings)
+        _fit_to_machine(settings)
+        self.settings.update({key: settings[key] for key in MACHINE if key in settings})
         _check_machine(host, self.settings)
         if (given := settings.get("resume_from_checkpoint")) is not None:
             check_given(Path(given))
@@ -104,6 +110,18 @@ def asks_for_us(host: Host, settings: DictConfig) -> bool:
         or settings.get("method") not in host.own_methods
         or find_backbone(str(OmegaConf.select(settings, "backbone.name", default=""))) is not None
     )
+
+
+def _fit_to_machine(settings: DictConfig) -> None:
+    """Turns a config written for GPUs into one for the CPU where there is no GPU, as our own commands do.
+
+    ``accelerator=cpu`` alone would end in a TypeError, since the lists of devices that solo-learn's parser
+    wants are none of a CPU's. Several processes on a CPU are left to those who have asked for them.
+    """
+    accelerator = settings.get("accelerator", "auto")
+    several = accelerator == "cpu" and device_count(settings.devices) > 1
+    if accelerator in ("auto", "cpu", "gpu", "cuda") and not several:
+        fit_to_machine(settings)
 
 
 def _check_machine(host: Host, settings: DictConfig) -> None:

@@ -117,6 +117,41 @@ def test_a_damaged_checkpoint_is_not_resumed(
         script(*run, f"++resume_from_checkpoint={given}")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU only a config for GPUs is fitted")
+def test_a_run_is_prolonged_on_a_cpu_and_without_foreign_warnings(
+    solo_learn_clone: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    """``accelerator=cpu`` alone is enough; both ways of going on end at the new length, with a rate of 0."""
+    command = [sys.executable, str(solo_learn_clone / "main_pretrain.py"), "--config-path", "digits"]
+    data = [f"data.train_path={few_digits / 'train'}", "data.val_path=null", "data.num_workers=0"]
+    command += ["--config-name", "ldreg_byol", "accelerator=cpu", "backbone.name=timm/test_resnet", *data]
+    command += ["regularizers.ldreg.warmup_epochs=0", "optimizer.batch_size=40", "scheduler.warmup_epochs=1"]
+
+    def train(epochs: int, *more: str) -> tuple[list[str], Path]:
+        run = subprocess.run(
+            [*command, f"max_epochs={epochs}", *more], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr[-5000:]
+        lines = run.stderr.splitlines()
+        ours = next(n for n, line in enumerate(lines) if line.startswith(("warning: ", "solo-dimreg: ")))
+        assert not [line for line in lines[ours:] if "Warning" in line or "does not have many" in line]
+        found = (tmp_path / "trained_models").rglob(f"*ep={epochs - 1}.ckpt")
+        return [line for line in lines if "resumed after" in line], max(
+            found, key=lambda path: path.stat().st_ctime
+        )
+
+    said, first = train(2, "auto_resume.enabled=False")
+    assert not said
+    given = str(first).replace("=", r"\=")
+    for more in (("auto_resume.enabled=True",), (f"++resume_from_checkpoint={given}",)):
+        (line,), last = train(3, *more)
+        assert "resumed after epoch 2 of 2, now of 3: from step 6 of 9 on" in line
+        (schedule,) = torch.load(last, weights_only=True)["lr_schedulers"]
+        assert (schedule["max_epochs"], schedule["last_epoch"]) == (9, 9)
+        assert schedule["_last_lr"][0] == pytest.approx(0, abs=1e-9)
+        last.unlink()
+
+
 def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(solo_learn_clone / "scripts" / "pretrain" / "cifar", tmp_path / "mine")
     with (folder / "byol.yaml").open("a") as config:

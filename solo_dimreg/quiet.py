@@ -1,4 +1,8 @@
-"""Silences what solo-learn's and Lightning's own code says on every run and no user can mend."""
+"""Silences what solo-learn's and Lightning's own code says on every run and no user can act on.
+
+One list for our commands and for solo-learn's scripts. What solo-learn warns of while it is imported is
+printed before a script has imported us. Each message is named: nothing of a user's own code is hidden.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "The '?\\w*dataloader,?.*does not have many workers",
     "The number of training batches .* is smaller than the logging interval",
+    "Starting from v1.9.0, `tensorboardX` has been removed",
 )
 LINES = re.compile(
     "(GPU|TPU|IPU|HPU) available: False|Loading `train_dataloader`|Using scheduler_interval=step"
