@@ -61,6 +61,7 @@ class ScriptChecks:
         silence()
         self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
         check_pretraining(host, self.settings)
+        _check_devices(settings)
         _fit_to_machine(settings)
         self.settings.update({key: settings[key] for key in MACHINE if key in settings})
         _check_machine(host, self.settings)
@@ -124,14 +125,19 @@ def _fit_to_machine(settings: DictConfig) -> None:
         fit_to_machine(settings)
 
 
-def _check_machine(host: Host, settings: DictConfig) -> None:
-    """Refuses what our own commands fit to the machine, and the script does not."""
+def _check_devices(settings: DictConfig) -> None:
+    """Refuses a number of devices on any machine: a config with it would work on a CPU only."""
     devices = plain(settings.devices)
     if not isinstance(devices, Sequence):
         raise ConfigError(
             f"devices: {devices!r} is not allowed in main_pretrain.py, which takes its length; it must be a "
             'list, such as [0], or on a CPU the string "1".'
         )
+
+
+def _check_machine(host: Host, settings: DictConfig) -> None:
+    """Refuses what our own commands fit to the machine, and the script does not."""
+    devices = plain(settings.devices)
     if OmegaConf.select(settings, "auto_umap.enabled") and importlib.util.find_spec("umap") is None:
         raise ConfigError(
             "auto_umap.enabled: True needs the package umap-learn, which is not here; it must be False."
