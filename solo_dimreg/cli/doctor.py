@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from solo_dimreg.running.environment import version_of
+from solo_dimreg.hosts.environment import version_of
 
 # Packages whose name is not that of their module.
 PACKAGE_OF = {

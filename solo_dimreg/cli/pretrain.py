@@ -29,7 +29,7 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     """
     from solo_dimreg.distributed import rank
     from solo_dimreg.hosts import register
-    from solo_dimreg.hosts.announce import evaluation_commands
+    from solo_dimreg.hosts.next_steps import next_steps
     from solo_dimreg.running.checks import check_settings
     from solo_dimreg.running.settings import compose, fit_to_machine
 
@@ -46,5 +46,5 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
         click.echo("Trained; checkpoint.enabled is False, nothing was saved.")
         return
     click.echo(f"Checkpoint: {folder}\nEvaluate it with:")
-    for evaluation in evaluation_commands(host, folder):
-        click.echo(f"  {evaluation}")
+    for line in next_steps(host, folder):
+        click.echo(f"  {line}")

@@ -1,10 +1,22 @@
 """The two solo-learns: which one is here, and our methods registered with it."""
 
-from solo_dimreg.hosts.base import CLASSES, OWN_BLOCKS, Host, Run, base_name, device_count, plain
+from solo_dimreg.hosts.base import (
+    CLASSES,
+    LINEAR_CONFIGS,
+    NATIVE_SIZES,
+    OWN_BLOCKS,
+    Host,
+    Run,
+    base_name,
+    device_count,
+    plain,
+)
 from solo_dimreg.hosts.registration import find_host, generation, register
 
 __all__ = [
     "CLASSES",
+    "LINEAR_CONFIGS",
+    "NATIVE_SIZES",
     "OWN_BLOCKS",
     "Host",
     "Run",

@@ -1,34 +1,28 @@
-"""Says what the add-on does in a training, and what to do with its checkpoint, in a few lines.
+"""Says what the add-on does in a training, what came of it, and what to do with its checkpoint.
 
-A callback that every method brings, so that solo-learn's own scripts say it too.
+A callback that every method brings, so that solo-learn's own scripts say it too. It also keeps the record of
+the run, :mod:`solo_dimreg.hosts.record`.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from solo_dimreg.blocks.monitor import NAME
 from solo_dimreg.blocks.monitor_files import folder_of
 from solo_dimreg.distributed import rank
-from solo_dimreg.hosts.base import plain
-from solo_dimreg.hosts.runs import checkpoint_epoch
+from solo_dimreg.errors import warn
+from solo_dimreg.files import write_json
+from solo_dimreg.hosts.next_steps import next_steps
+from solo_dimreg.hosts.record import RECORD, begin_record, counted, end_record, record_folder
 
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host
-
-# Our linear configs by the data set that solo-learn knows by name; other images have that of the digits.
-LINEAR = {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet", "imagenet100": "imagenet100"}
-
-# What solo-learn's scripts have to be told where there is no GPU.
-ON_CPU = ("accelerator=cpu", 'devices="1"', "strategy=auto", "precision=32", "sync_batchnorm=False")
 
 
 class Announcer:
@@ -37,9 +31,14 @@ class Announcer:
     def __init__(self, host: Host) -> None:
         super().__init__()
         self.host = host
+        self.record: dict[str, Any] = {}
+        self.folder: Path | None = None
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Names the terms, the projector's end and the monitor's file; silent where there are none."""
+        self.folder = record_folder(trainer)
+        self.record = begin_record(self.host.generation, trainer, self.host.config_of(module))
+        self._write()
         parts = [*describe_terms(module, trainer.world_size, trainer.max_epochs)]
         if module.projector_settings is not None:
             parts.append(f"projector ends with {module.projector_settings['normalization']}")
@@ -53,18 +52,28 @@ class Announcer:
             say(f"{type(module).__name__}: {'; '.join(parts)}.")
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
-        """Names the checkpoint and the commands that evaluate it, unless our own command does."""
-        callbacks = (each for each in trainer.callbacks if type(each).__name__ == "Checkpointer")
-        folder = getattr(next(callbacks, None), "path", None)  # none of a run that was at its end already
-        if (
-            rank() == 0
-            and folder
-            and not getattr(module, "raises", False)
-            and any(Path(folder).glob("*.ckpt"))
-        ):
-            say(f"trained {trainer.current_epoch} epochs. Checkpoint: {folder}")
-            for command in evaluation_commands(self.host, Path(folder)):
-                tqdm.write(f"  {command}", file=sys.stderr)
+        """Says what came of the training, and unless our own command does how its checkpoint is evaluated."""
+        if not self.record:  # a run that was at its end already
+            return
+        raises = getattr(module, "raises", False)
+        self.record |= end_record(trainer, self.host.config_of(module), raises)
+        self._write()
+        if rank() != 0:
+            return
+        say(describe_end(self.record))
+        saved = self.folder and (self.folder / "args.json").is_file() and any(self.folder.glob("*.ckpt"))
+        if self.folder and saved and not raises:
+            say(f"Checkpoint: {self.folder}")
+            for line in next_steps(self.host, self.folder):
+                tqdm.write(f"  {line}", file=sys.stderr)
+
+    def _write(self) -> None:
+        if rank() != 0 or self.folder is None:
+            return
+        try:
+            write_json(self.folder / RECORD, self.record)
+        except OSError as error:  # a training does not end for the sake of its record
+            warn(f"{self.folder / RECORD}: the record of the run cannot be written ({error}).")
 
 
 def make_announcer(host: Host) -> Any:
@@ -81,6 +90,8 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
     """Each regularizer: what it looks at, its weight, its k for this batch, and when it begins."""
     for name, term in module.regularizers.items():
         said = f"{name} of the {term.where}, weight {term.weight:g}"
+        if getattr(term.regularizer, "direction", "max") == "min":
+            said += ", which LOWERS the LID (direction: min)"
         neighbours = getattr(term.regularizer, "neighbours", None)
         if neighbours is not None:
             batch = module.batch_size * processes
@@ -97,29 +108,17 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
         yield said
 
 
-def evaluation_commands(host: Host, folder: Path) -> list[str]:
-    """Commands, as for a shell, that evaluate the run in a folder: ours, and solo-learn's linear script."""
-    commands = [f"solo-dimreg {name} {shlex.quote(str(folder))}" for name in ("linear", "knn", "diagnose")]
-    checkpoint = max(folder.glob("*.ckpt"), key=checkpoint_epoch)
-    if host.generation != "current":
-        return commands
-    settings = host.settings_of(json.loads((folder / "args.json").read_text()))
-    kwargs = plain(settings.backbone.get("kwargs")) or {}
-    paths = {key: settings.data.get(key) or "???" for key in ("train_path", "val_path")}
-    overrides = [
-        f'pretrained_feature_extractor="{checkpoint}"',  # quoted for the = in its name
-        f"+pretrain_method={settings.method}",
-        f"backbone.name={settings.backbone.name}",
-        "~backbone.kwargs",
-        "+backbone.kwargs={" + ", ".join(f"{key}: {json.dumps(kwargs[key])}" for key in kwargs) + "}",
-        f"data.dataset={settings.data.dataset}",
-        *(f'data.{key}="{path}"' for key, path in paths.items()),
-        *(() if torch.cuda.is_available() else ON_CPU),
-    ]
-    config = LINEAR.get(settings.data.dataset, "digits")
-    script = ["python", "main_linear.py", "--config-path", config, "--config-name", "linear", *overrides]
-    crops = {augmentation.crop_size for augmentation in settings.augmentations}
-    note = (
-        "  # at 224 x 224, as solo-learn does" if settings.data.dataset == "custom" and crops != {224} else ""
-    )
-    return [*commands, shlex.join(script) + note]
+def describe_end(record: Mapping[str, Any]) -> str:
+    """Return the line with which a training ends.
+
+    Args:
+        record: From :func:`solo_dimreg.hosts.record.begin_record` and ``end_record``.
+    """
+    parts = [f"trained {counted(record['epochs'], 'epoch')}, {counted(record['steps'], 'step')}"]
+    if record["resumed_from"]:
+        parts[0] += f", resumed from {Path(record['resumed_from']).name}"
+    if ranks := record["effective_rank"]:
+        parts.append(f"effective rank of the features {ranks[0]:.1f} at first, {ranks[1]:.1f} at last")
+    if accuracy := record["online_accuracy"]:
+        parts.append(f"online accuracy {accuracy['percent']:.1f} % on the {accuracy['images']} images")
+    return "; ".join(parts) + "."

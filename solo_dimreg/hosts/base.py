@@ -23,6 +23,20 @@ from solo_dimreg.hosts.runs import Run, read_run
 
 # The number of classes of the data sets that solo-learn knows by name.
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
+# The resolution of solo-learn's own evaluation transforms; "custom" has 224 whatever was trained.
+NATIVE_SIZES = {
+    "cifar10": 32,
+    "cifar100": 32,
+    "stl10": 96,
+    "imagenet": 224,
+    "imagenet100": 224,
+    "custom": 224,
+}
+# Our linear configs by the data set that solo-learn knows by name; other images have that of the digits.
+LINEAR_CONFIGS = {
+    **{"cifar10": "cifar", "cifar100": "cifar"},
+    **{"imagenet": "imagenet", "imagenet100": "imagenet100"},
+}
 # The blocks of a config that we add to solo-learn's.
 OWN_BLOCKS = ("regularizers", "monitor", "projector", "divergence")
 # Our variants of every method of solo-learn: LDReg, and the same with the opposite sign.
@@ -163,6 +177,10 @@ class Host(ABC):
         """The regularizers of a config's ``regularizers:`` block, and those that the method has anyway."""
         complete = getattr(self.methods[method], "with_term", dict)
         return complete(block)
+
+    def config_of(self, method: Any) -> DictConfig | None:
+        """Return the config that a method was built from; None where it was built otherwise."""
+        return getattr(method, "cfg" if self.generation == "current" else "settings", None)
 
     def seed(self, seed: int) -> None:
         """Seeds every generator as solo-learn's scripts do, without Lightning's line about it."""

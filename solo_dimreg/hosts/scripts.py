@@ -21,12 +21,15 @@ from solo_dimreg.blocks.stopping import wants_exceptions
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, one_line, unforeseen
+from solo_dimreg.hosts.announce import say
 
 # What main_pretrain.py and main_linear.py call, by its name there, and the module that solo-learn has it in.
 PARSER = ("parse_cfg", "solo.args.pretrain")
 TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
 IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
 RESUMER = ("AutoResumer", "solo.utils.auto_resumer")
+# The model of main_linear.py.
+PROBE = ("LinearModel", "solo.methods.linear")
 LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
 LINEAR_PARSER = ("parse_cfg", "solo.args.linear")
 LINEAR_LABELLED = ("prepare_data", "solo.data.classification_dataloader")
@@ -58,6 +61,7 @@ def watch_script(
         check_linear: Called with the config of a running ``main_linear.py``.
     """
     _watch_linear(check_linear)
+    _tell_accuracy()
     parse = _of_script(*PARSER)
     if parse is None:
         return
@@ -129,6 +133,21 @@ def end(error: DimregError) -> NoReturn:
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     raise SystemExit(error.status) from error
+
+
+def _tell_accuracy() -> None:
+    """``main_linear.py`` ends with its accuracy, which solo-learn leaves to the logger."""
+    model: Any = _of_script(*PROBE)
+    if model is None:
+        return
+
+    def on_fit_end(self: Any) -> None:
+        model.on_fit_end(self)
+        metrics = self.trainer.callback_metrics
+        if "val_acc1" in metrics and self.trainer.is_global_zero:
+            say(f"linear probe: top-1 {float(metrics['val_acc1']):.2f} % on the validation images.")
+
+    _replace(PROBE, type(model.__name__, (model,), {"on_fit_end": on_fit_end, "__module__": __name__}))
 
 
 def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
-from omegaconf.errors import MissingMandatoryValue
-from support import build_small, config
+import torch
+from support import build_small, small
 
-from solo_dimreg.hosts import Host, plain
-from solo_dimreg.hosts.announce import describe_terms, evaluation_commands
-from solo_dimreg.running.settings import compose
+from solo_dimreg.hosts import Host
+from solo_dimreg.hosts.announce import describe_end, describe_terms
+from solo_dimreg.hosts.record import evaluated_as_trained, label_of, read_record
+from solo_dimreg.running.pretraining import pretrain
 
 
 @pytest.mark.parametrize(
@@ -37,23 +37,101 @@ def test_momentum_features_are_neighbours_too(few_digits: Path) -> None:
     assert "k = 63 instead of 64" in said
 
 
-def test_the_printed_command_of_main_linear_composes(host: Host, few_digits: Path, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "simclr-ab12cd34-ep=3.ckpt"
-    checkpoint.touch()
-    settings = config("simclr", str(few_digits / "train"))
-    settings.backbone = {"name": "timm/resnet18", "kwargs": {"channels": [8, 8, 8, 8]}}
-    (tmp_path / "args.json").write_text(json.dumps(plain(settings)))
-    *ours, theirs = evaluation_commands(host, tmp_path)
-    assert [line.split()[:2] for line in ours[:2]] == [["solo-dimreg", "linear"], ["solo-dimreg", "knn"]]
-    if host.generation == "published":  # has no such script
-        assert theirs.startswith("solo-dimreg diagnose")
-        return
-    words = shlex.split(theirs, comments=True)
-    assert words[:2] == ["python", "main_linear.py"]
-    linear = compose("linear", words[3], words[5], words[6:])
-    assert linear.pretrained_feature_extractor == str(checkpoint)
-    assert plain(linear.backbone) == plain(settings.backbone)
-    assert linear.data.train_path == settings.data.train_path
-    with pytest.raises(MissingMandatoryValue):  # the pretraining had no validation images
-        _ = linear.data.val_path
-    assert "224" in theirs
+@pytest.mark.parametrize("method", ["minlid_simclr", "simclr"])
+def test_a_term_that_lowers_the_lid_says_so(few_digits: Path, method: str) -> None:
+    ldreg = {} if method == "minlid_simclr" else {"weight": 0.01, "direction": "min"}
+    (said,) = describe_terms(build_small(few_digits, method, False, regularizers={"ldreg": ldreg}), 1, 20)
+    assert "weight 0.01, which LOWERS the LID (direction: min), k = 16" in said
+    raised = build_small(few_digits, "ldreg_simclr", False)
+    assert "LOWERS" not in next(describe_terms(raised, 1, 20))
+
+
+def test_a_training_is_recorded_and_ends_with_one_line(
+    host: Host,
+    few_digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    one_thread: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = small(few_digits, monitor={"every_n_epochs": 1}, max_epochs=2)
+    settings.checkpoint = {"enabled": True, "dir": "trained"}
+    settings.data.val_path = str(few_digits / "val")
+    first = pretrain(settings)
+    assert first is not None
+    record = read_record(first)
+    # 120 images in batches of 16: seven whole ones.
+    assert (record["epochs"], record["steps"], record["resumed_from"]) == (2, 14, None)
+    assert record["data"] == {
+        **{"dataset": "custom", "train_path": str(few_digits / "train"), "train_images": 120},
+        **{"val_path": str(few_digits / "val"), "val_images": 40},
+    }
+    assert record["environment"]["torch"] == torch.__version__
+    assert record["environment"]["solo-learn"].startswith(host.generation)
+    assert record["environment"]["device"] == "CPU, 1 thread" and record["finished"].endswith("UTC")
+    lines = [line.partition("solo-dimreg: ")[2] for line in capfd.readouterr().err.splitlines()]
+    (said,) = [line for line in lines if line.startswith("trained ")]
+    with (first / "dimensionality.csv").open() as file:
+        header, *rows = (line.strip().split(",") for line in file)
+    ranks = [float(row[header.index("effective_rank")]) for row in rows]
+    with (first / "metrics.csv").open() as file:
+        header, *rows = (line.strip().split(",") for line in file)
+    accuracy = [row[header.index("val_acc1")] for row in rows if row[header.index("val_acc1")]][-1]
+    assert said == (
+        f"trained 2 epochs, 14 steps; effective rank of the features {ranks[0]:.1f} at first, {ranks[1]:.1f} "
+        f"at last; online accuracy {float(accuracy):.1f} % on the validation images."
+    )
+    (checkpoint,) = first.glob("*.ckpt")
+    settings.resume_from_checkpoint, settings.max_epochs = str(checkpoint), 3
+    second = pretrain(settings)
+    assert second is not None
+    record = read_record(second)
+    assert (record["resumed_from"], record["epochs"], record["steps"]) == (str(checkpoint), 3, 21)
+    assert f"trained 3 epochs, 21 steps, resumed from {checkpoint.name}; " in capfd.readouterr().err
+
+
+def test_the_last_line_leaves_out_what_was_not_measured() -> None:
+    nothing = {"resumed_from": None, "effective_rank": None, "online_accuracy": None}
+    assert describe_end({"epochs": 1, "steps": 1, **nothing}) == "trained 1 epoch, 1 step."
+
+
+@pytest.mark.parametrize(
+    ("dataset", "view", "same"),
+    [
+        ("custom", {"crop_size": 224}, True),
+        ("custom", {"crop_size": 32}, False),
+        ("custom", {"crop_size": 224, "mean": [0.5]}, False),
+        ("cifar10", {"crop_size": 32}, True),
+        ("stl10", {"crop_size": 96}, True),
+        ("imagenet100", {"crop_size": 160}, False),
+    ],
+)
+def test_solo_learns_evaluation_has_one_resolution_a_data_set(dataset: str, view: dict, same: bool) -> None:
+    # The small crops of multi-crop, which stand second, are not what is evaluated.
+    settings = {"data": {"dataset": dataset}, "augmentations": [view, {"crop_size": 96}]}
+    assert evaluated_as_trained(settings) is same
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "label"),
+    [
+        ("ldreg_byol", "byol-digits", "ldreg_byol (byol-digits)"),
+        ("byol", "ldreg_byol-digits", "byol (ldreg_byol-digits)"),
+        ("byol", "byol-digits", "byol-digits"),
+        ("adadim", "adadim_fixed-digits", "adadim_fixed-digits"),
+        ("simclr", "mine", "simclr (mine)"),
+        ("simclr", "simclr", "simclr"),
+        ("mocov2", "mocov2plus-cifar", "mocov2 (mocov2plus-cifar)"),
+        ("simclr", "", "simclr"),
+    ],
+)
+def test_a_run_is_called_by_its_method(method: str, name: str, label: str) -> None:
+    assert label_of({"method": method, "name": name}) == label
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    for content in ("{", "[]", json.dumps({"data": 3})):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ValueError, match=r"run\.json"):
+            read_record(tmp_path)
