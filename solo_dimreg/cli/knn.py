@@ -54,7 +54,8 @@ def command(
     """Classify test images by solo-learn's weighted k nearest neighbours.
 
     CHECKPOINT is a .ckpt file of solo-learn's or its folder. The images have the resolution of the
-    pretraining. Options that may be repeated are tried in every combination.
+    pretraining. Options that may be repeated are tried in every combination. Each result is kept beside the
+    checkpoint as knn-*.json, where 'solo-dimreg report' finds it.
 
     \b
     Example:
@@ -63,7 +64,8 @@ def command(
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import register
-    from solo_dimreg.running.evaluation import extract_splits, knn_accuracy
+    from solo_dimreg.running.evaluation import DEVICE, extract_splits, knn_accuracy
+    from solo_dimreg.running.results import save_evaluation
 
     host = register()
     run = host.read_run(checkpoint.expanduser())
@@ -73,16 +75,22 @@ def command(
     if val_path:
         settings.data.val_path = val_path
     train, val = extract_splits(host, run, settings)
-    results = []
+    counts = {"train_images": len(train.labels), "val_images": len(val.labels)}
+    results, files = [], []
     for feature, k, distance in itertools.product(features, ks, distances):
         for temperature in temperatures if distance == "cosine" else (None,):
             used = 0.07 if temperature is None else temperature
             accuracy = knn_accuracy(host, train, val, feature, k, used, distance)
             chosen = {"feature": feature, "k": k, "distance": distance, "temperature": temperature}
             results.append({**chosen, **accuracy})
+            files.append(save_evaluation(host, run, "knn", chosen, settings, {**accuracy, **counts}, DEVICE))
+    columns = {"feature": "feature", "k": "k", "distance": "distance", "temperature": "temperature"}
+    columns |= {"acc1": "top-1 %"} | ({"acc5": "top-5 %"} if "acc5" in results[0] else {})
     print_table(
-        ["feature", "k", "distance", "temperature", "top-1 %", "top-5 %"],
-        [["-" if cell is None else cell for cell in result.values()] for result in results],
+        list(columns.values()),
+        [["-" if result[key] is None else result[key] for key in columns] for result in results],
     )
+    if saved := [path.name for path in files if path]:
+        click.echo(f"Saved: {run.folder / saved[0]}{f' and {len(saved) - 1} more' if saved[1:] else ''}")
     if out:
         write_json(out, {"checkpoint": str(run.checkpoint), "knn": results})

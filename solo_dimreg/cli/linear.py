@@ -35,7 +35,8 @@ def command(
 
     CHECKPOINT is a .ckpt file of solo-learn's or its folder. Data, backbone and resolution are those of the
     pretraining; OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1. The
-    result is printed; the probe itself is not saved.
+    result is printed, and kept beside the checkpoint as linear-*.json, where 'solo-dimreg report' finds it; a
+    probe with other settings has a file of its own. The probe itself is not saved.
 
     With --data the representation is probed on images that it was not pretrained on, resized to the
     resolution of the pretraining: how well it transfers. `classifier.normalization=bn
@@ -49,18 +50,18 @@ def command(
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
-    from solo_dimreg.hosts import register
+    from solo_dimreg.hosts import LINEAR_CONFIGS, register
     from solo_dimreg.running.checks import check_linear
-    from solo_dimreg.running.evaluation import linear_accuracy
+    from solo_dimreg.running.evaluation import DEVICE, linear_accuracy
+    from solo_dimreg.running.results import probe_settings, save_evaluation
     from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
 
     host = register()
     run = host.read_run(checkpoint.expanduser())
-    folders = {"cifar10": "cifar", "cifar100": "cifar", "custom": "digits"}
-    dataset = run.settings.data.dataset
+    folder = LINEAR_CONFIGS.get(run.settings.data.dataset, "digits")
     if data is not None:
         overrides = (*overrides, *other_data(data.expanduser()))
-    linear = compose("linear", config_path or folders.get(dataset, dataset), config_name, overrides)
+    linear = compose("linear", config_path or folder, config_name, overrides)
     linear = evaluation_settings(linear, run, overrides)
     check_linear(host, linear)
     fit_to_machine(linear)
@@ -71,6 +72,11 @@ def command(
         names = [folder.name for folder in sorted((data.expanduser() / "train").iterdir()) if folder.is_dir()]
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         click.echo(f"On {data}: {len(names)} classes ({shown}).")
-    print_table(["linear", "%"], [["top-1", f"{result['acc1']:.2f}"], ["top-5", f"{result['acc5']:.2f}"]])
+    rows = [["top-1", f"{result['acc1']:.2f}"]]
+    rows += [["top-5", f"{result['acc5']:.2f}"]] if "acc5" in result else []
+    print_table(["linear", "%"], rows)
+    device = "cpu" if linear.get("accelerator") == "cpu" else DEVICE
+    if path := save_evaluation(host, run, "linear", probe_settings(linear), linear, result, device):
+        click.echo(f"Saved: {path}")
     if out:
         write_json(out, {"checkpoint": str(run.checkpoint), "data": data and str(data), "linear": result})

@@ -19,22 +19,16 @@ from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
-from solo_dimreg.hosts import CLASSES, Host, Run, plain
+from solo_dimreg.hosts import CLASSES, NATIVE_SIZES, Host, Run, plain
+from solo_dimreg.hosts.next_steps import ONE_FOLDER
 from solo_dimreg.running.checks import check_linear
 from solo_dimreg.running.data import check_data
 from solo_dimreg.running.steps import check_steps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-# The resolution of solo-learn's own evaluation transforms; "custom" has 224 whatever was trained.
-NATIVE_SIZES = {
-    "cifar10": 32,
-    "cifar100": 32,
-    "stl10": 96,
-    "imagenet": 224,
-    "imagenet100": 224,
-    "custom": 224,
-}
+# solo-learn asks for the top five, of however few classes; of so many it is always right.
+TOP = 5
 
 
 def evaluation_transforms(
@@ -114,10 +108,19 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
     settings = run.settings if settings is None else settings
     if settings.data.get("format") == "dali":
         settings.data.format = "image_folder"
-    check_data(settings, need_val=True)
+    settings.data.no_labels = False  # of the pretraining; here labels are needed
+    _check_labelled(settings)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = labelled_images(host, settings, transform, transform)
     return _extract(host, run, datasets, settings.data.num_workers)
+
+
+def _check_labelled(settings: DictConfig) -> None:
+    """Refuses data that cannot be evaluated on; torchvision's have their test images in the same folder."""
+    data = settings.data
+    if data.get("val_path") is None and data.dataset in ONE_FOLDER:
+        data.val_path = data.train_path
+    check_data(settings, need_val=True)
 
 
 def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
@@ -150,7 +153,9 @@ def _in_place_of(splits: Sequence[Features]) -> tuple[Any, nn.Module]:
 def knn_accuracy(
     host: Host, train: Features, val: Features, feature: str, k: int, temperature: float, distance: str
 ) -> dict[str, float]:
-    """Top-1 and top-5 accuracy in percent of solo-learn's weighted k-NN on one kind of feature.
+    """Return ``acc1`` in percent, solo-learn's weighted k-NN on one kind of feature, and the ``classes``.
+
+    Of more than five classes there is ``acc5``, too.
 
     Raises:
         ConfigError: the method has no such features, or k exceeds the number of training images.
@@ -181,7 +186,13 @@ def knn_accuracy(
     )
     classifier._to_sync = False  # every process has all the features: gathered, each would count twice
     top1, top5 = classifier.compute()
-    return {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3)}
+    classes = len(torch.cat([train.labels, val.labels]).unique())
+    accuracies = {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3), "classes": classes}
+    return _without_idle_top5(accuracies, classes)
+
+
+def _without_idle_top5(accuracies: dict[str, float], classes: int) -> dict[str, float]:
+    return {name: value for name, value in accuracies.items() if name != "acc5" or classes > TOP}
 
 
 def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Module:
@@ -235,7 +246,9 @@ def linear_accuracy(
             without random crops.
 
     Returns:
-        Top-1 and top-5 accuracy in percent and the loss, on the validation images after the last epoch.
+        ``acc1``, of more than five classes ``acc5`` (in percent) and the ``loss``, on the validation images
+        after the last epoch; and what they rest on: ``classes``, ``epochs``, ``steps``, ``train_images`` and
+        ``val_images``.
 
     Raises:
         ConfigError: the config cannot work, or asks for what only ``main_linear.py`` does.
@@ -247,12 +260,12 @@ def linear_accuracy(
             raise ConfigError(
                 f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
             )
-    check_data(settings, need_val=True)
+    _check_labelled(settings)
     classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # before there is anything to wait for
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
     datasets = labelled_images(host, settings, train_transform, val_transform)
-    # solo-learn asks for the top five, of however few classes.
-    classes = max(5, len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
+    classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
+    counts = {"train_images": len(datasets[0]), "val_images": len(datasets[1])}  # type: ignore[arg-type]
     backbone = host.backbone(run.method)
     check_steps(settings, len(datasets[0]), "linear probe")  # type: ignore[arg-type]
     if train_transform is val_transform:  # nothing random: every epoch would compute the same features
@@ -260,7 +273,7 @@ def linear_accuracy(
         datasets, backbone = _in_place_of(extracted)
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     host.seed(settings.get("seed", 5))
-    probe = host.build_probe(backbone, settings, classes)
+    probe = host.build_probe(backbone, settings, max(TOP, classes))
     probe.classifier = classifier_head(probe.classifier, settings.get("classifier"))
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
@@ -268,4 +281,6 @@ def linear_accuracy(
     trainer.fit(probe, *loaders)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return {name: float(trainer.callback_metrics[f"val_{name}"]) for name in ("acc1", "acc5", "loss")}
+    measured = {name: float(trainer.callback_metrics[f"val_{name}"]) for name in ("acc1", "acc5", "loss")}
+    trained = {"classes": classes, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    return _without_idle_top5({**measured, **trained, **counts}, classes)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
+from solo_dimreg.hosts.record import read_record
 from solo_dimreg.reports.summary import summarize
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
 from solo_dimreg.studies.suites import SUITES, Row, Suite
@@ -119,7 +120,6 @@ def run_row(
     """
     from solo_dimreg.hydra_plugin import config_root
     from solo_dimreg.running.checks import check_common
-    from solo_dimreg.running.environment import describe_environment
     from solo_dimreg.running.settings import compose, fit_to_machine
 
     configs = config_root()
@@ -152,12 +152,18 @@ def run_row(
         "checkpoint": str(run.checkpoint),
         "epochs": settings.max_epochs,
         "pretrain_seconds": seconds,
+        **_recorded(run),
         **_evaluate(run, linear, linear_overrides, say),
-        "environment": describe_environment(register(), settings),
         "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
     write_json(result_file, result)
     return result
+
+
+def _recorded(run: Run) -> dict[str, Any]:
+    """What the training has recorded of itself; one of an older version has not."""
+    record = read_record(run.folder)
+    return {"steps": record.get("steps"), **{key: record.get(key, {}) for key in ("data", "environment")}}
 
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
@@ -212,7 +218,7 @@ def _evaluate(
         raise ConfigError(f"The linear probe: {error} Mend it with --linear KEY=VALUE.") from error
     return {
         "linear_acc1": probe["acc1"],
-        "linear_acc5": probe["acc5"],
+        **({"linear_acc5": probe["acc5"]} if "acc5" in probe else {}),
         "knn_acc1": knn["acc1"],
         **representation_figures(train.features, train.embeddings),
     }

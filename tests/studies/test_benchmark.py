@@ -30,7 +30,13 @@ def test_end_to_end_on_a_slice_of_the_digits(
     assert "method_kwargs" not in "".join(table) and "| regularizers.ldreg.k | – |" in "".join(table)
     for run in results["runs"]:
         assert run["environment"]["torch"] == torch.__version__ and run["finished"].endswith("UTC")
+        # 120 images in batches of 32.
+        assert run["steps"] == 3 and run["data"]["train_images"] == 120 and run["data"]["val_images"] == 40
+        assert run["linear_acc5"] >= run["linear_acc1"]
         assert len(run["spectrum"]) == 256 and run["spectrum"] == sorted(run["spectrum"], reverse=True)
+    ran = Path("results/report.md").read_text().partition("## What ran")[2]
+    for line in ("steps | 3", f"training data | {few_digits / 'train'}", "training images | 120"):
+        assert f"| {line} |" in ran, ran
     for name in ("accuracy.png", "spectra.png", "curve-val_acc1.png"):
         assert Path("results", name).read_bytes().startswith(b"\x89PNG")
     assert "ldreg_simclr" in Path("results/report.html").read_text()
