@@ -15,14 +15,9 @@ from solo_dimreg.errors import warn
 from solo_dimreg.files import write_text
 from solo_dimreg.reports import page
 from solo_dimreg.reports.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
-from solo_dimreg.reports.runs import (
-    ABSENT,
-    LOGGED,
-    RunRecord,
-    by_method,
-    differences,
-    read_runs,
-)
+from solo_dimreg.reports.provenance import evaluations_table, what_ran
+from solo_dimreg.reports.run_files import ABSENT, LOGGED, RunRecord
+from solo_dimreg.reports.runs import by_method, differences, read_runs
 from solo_dimreg.reports.summary import mean_and_deviation, results_table, summarize
 
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
@@ -89,6 +84,7 @@ def write_report(folder: Path, out: Path) -> Path:
     title = f"Comparison: {results.get('benchmark', folder.resolve().name)}"
     sections = [
         *_accuracies(records),
+        *_evaluations(records),
         *_curves(records),
         _configurations(records),
         _provenance(results, records),
@@ -107,9 +103,13 @@ def _unread(lines: Sequence[str]) -> list[Section]:
 
 def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     heading = "Accuracy and dimensionality"
-    results = [record.result for record in records if record.result]
+    results = [record.result for record in records if "method" in record.result]
     if not results:
-        nothing = "Accuracies and wall time are not here: 'solo-dimreg benchmark' records them."
+        nothing = "There is no benchmark here, which measures accuracy and dimensionality of every run alike."
+        if not any(record.evaluations for record in records):
+            nothing += (
+                " 'solo-dimreg linear RUN' and 'solo-dimreg knn RUN' leave theirs beside the checkpoint."
+            )
         return [Section(heading, nothing)]
     summary = summarize(results)
     names = [line["method"] for line in summary]
@@ -192,30 +192,30 @@ def _configurations(records: Sequence[RunRecord]) -> Section:
     return Section(heading, text, ["setting", *names], [[key, *values] for key, values in found.items()])
 
 
-def _provenance(results: Mapping[str, Any], records: Sequence[RunRecord]) -> Section:
-    def all_of(values: Sequence[Any]) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+def _evaluations(records: Sequence[RunRecord]) -> list[Section]:
+    header, rows = evaluations_table(records)
+    text = (
+        "What 'solo-dimreg linear' and 'solo-dimreg knn' have left beside the checkpoints: top-1 accuracy on "
+        "the validation images, after so many epochs of pretraining; the images are those of training and "
+        "validation, the steps those of the probe. ± is the standard deviation over the runs."
+    )
+    return [Section("Evaluations", text, header, rows)] if rows else []
 
-    measured = [record.result for record in records]
-    made_with = [result.get("environment", {}) for result in measured]
-    finished = sorted(str(result["finished"]) for result in measured if "finished" in result)
-    rows = {
-        "runs": str(len(records)),
-        "epochs": all_of(
-            [record.settings.get("max_epochs", record.result.get("epochs")) for record in records]
-        ),
-        "seeds": all_of([record.seed for record in records]),
-        "finished": " to ".join(dict.fromkeys((finished[0], finished[-1]))) if finished else "",
-        **{
-            name: all_of([made.get(name) for made in made_with])
-            for name in ("solo-learn", "solo-dimreg", "torch", "device")
-        },
-    }
+
+def _provenance(results: Mapping[str, Any], records: Sequence[RunRecord]) -> Section:
+    rows = what_ran([_run(record) for record in records])
     if isinstance(results.get("knn"), dict):
-        rows["k-NN"] = ", ".join(f"{name} {value}" for name, value in results["knn"].items())
-    rows["solo-learn"] = rows["solo-learn"] or str(results.get("solo_learn", ""))
-    known = [[name, value or "not recorded"] for name, value in rows.items()]
-    return Section("What ran", "", ["record", "value"], known)
+        rows.append(["k-NN", ", ".join(f"{name} {value}" for name, value in results["knn"].items())])
+    return Section("What ran", "", ["record", "value"], rows)
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    """What is known of a run: by what it recorded, else by its settings."""
+    result, settings = record.result, record.settings
+    known = {key: settings.get(f"data.{key}") for key in ("dataset", "train_path", "val_path")}
+    recorded = {key: value for key, value in (result.get("data") or {}).items() if value is not None}
+    epochs = result.get("epochs", settings.get("max_epochs"))
+    return {**result, "seed": record.seed, "epochs": epochs, "data": {**known, **recorded}}
 
 
 def html(section: Section) -> page.Html:

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from solo_dimreg.reports.runs import ABSENT, FIGURES
+from solo_dimreg.reports.run_files import ABSENT
+from solo_dimreg.reports.runs import FIGURES
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -16,7 +16,8 @@ import pytest
 from solo_dimreg.cli import main
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.reports.runs import read_curves, read_runs
+from solo_dimreg.reports.run_files import read_curves
+from solo_dimreg.reports.runs import read_runs
 from solo_dimreg.reports.summary import results_table, summarize
 
 ACCURACIES = {"simclr": (97.5, 96.0, 95.25), "adadim": (90.0, 91.0, 95.0)}
@@ -230,10 +231,10 @@ def test_plain_runs_show_what_there_is(tmp_path: Path) -> None:
     write_report(tmp_path, tmp_path / "out")
     tables = Tables((tmp_path / "out" / "report.html").read_text()).tables
     assert "Accuracy and dimensionality" not in tables
-    assert "Accuracies and wall time are not here" in (tmp_path / "out" / "report.md").read_text()
+    assert "There is no benchmark here" in (tmp_path / "out" / "report.md").read_text()
     header, *rows = tables["Over the epochs"]
     ranks = {row[0]: row[header.index("effective rank of r")] for row in rows}
-    first, second = "adadim-digits offline-0.1", "adadim-digits offline-0.2"
+    first, second = "adadim-digits, optimizer.lr=0.1", "adadim-digits, optimizer.lr=0.2"
     assert ranks == {first: "21.00", second: "21.00", "simclr-digits": over([21.0, 42.0])}
     differ = {row[0]: row[1:] for row in tables["Differences of configuration"]}
     assert differ["setting"] == [first, second, "simclr-digits"]
@@ -243,6 +244,121 @@ def test_plain_runs_show_what_there_is(tmp_path: Path) -> None:
         *("method", "method_kwargs.alpha", "method_kwargs.temperature"),
         *("optimizer.lr", "optimizer.kwargs.betas"),
     }
+
+
+def record(folder: Path, **content: Any) -> None:
+    data = {"dataset": "custom", "train_path": "images/train", "train_images": 120}
+    data |= {"val_path": "images/val", "val_images": 40}
+    content = {"epochs": 2, "steps": 14, "data": data, "environment": {"torch": "2.99"}, **content}
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+def evaluation(folder: Path, name: str, kind: str, acc1: float, **content: Any) -> None:
+    settings = {"optimizer": {"name": "sgd", "lr": 0.1}} if kind == "linear" else {"k": 20}
+    data = {"val_path": "images/val"}
+    steps = {"epochs": 5, "steps": 30} if kind == "linear" else {}
+    base = {"kind": kind, "acc1": acc1, "settings": settings, "data": data, "pretrained_epochs": 2, **steps}
+    counts = {"train_images": 120, "val_images": 40}
+    (folder / f"{kind}-{name}.json").write_text(json.dumps({**base, **counts, **content}))
+
+
+def test_what_linear_and_knn_have_left_is_shown(tmp_path: Path) -> None:
+    """Seeds that were evaluated alike are averaged; another evaluation has its own line."""
+    for seed, accuracy in ((1, 80.0), (2, 90.0)):
+        run = write_run(tmp_path / f"offline-{seed}", config("ldreg_byol", seed, name="byol-digits"))
+        record(run)
+        evaluation(run, "aa", "linear", accuracy)
+        evaluation(run, "bb", "linear", 70.0, settings={"optimizer": {"name": "sgd", "lr": 0.2}}, acc5=99.0)
+    evaluation(run, "cc", "knn", 60.0)
+    write_report(tmp_path, tmp_path)
+    page = Tables((tmp_path / "report.html").read_text()).tables
+    assert page == markdown_tables((tmp_path / "report.md").read_text())
+    header, *rows = page["Evaluations"]
+    assert header == [
+        *("method", "evaluation", "settings", "data", "images", "after", "steps", "runs"),
+        *("top-1 %", "top-5 %"),
+    ]
+    first = ["ldreg_byol (byol-digits)", "linear", "epochs 5, name sgd, lr 0.1"]
+    shared = ["images/val", "120 / 40", "epoch 2"]
+    assert rows[0] == [*first, *shared, "30", "2", over([80.0, 90.0]), "–"]
+    assert rows[1][2:3] + rows[1][7:] == ["epochs 5, name sgd, lr 0.2", "2", "70.00 ± 0.00", "99.00 ± 0.00"]
+    assert rows[2] == [first[0], "k-NN", "k 20", *shared, "–", "1", "60.00", "–"]
+    ran = dict(page["What ran"])
+    assert (ran["epochs"], ran["steps"], ran["runs"], ran["torch"]) == ("2", "14", "2", "2.99")
+    assert (ran["training data"], ran["training images"]) == ("images/train", "120")
+    assert (ran["validation data"], ran["validation images"]) == ("images/val", "40")
+
+
+def test_top_five_has_no_column_where_nobody_has_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "offline-1", config("byol", 1))
+    evaluation(run, "aa", "linear", 80.0)
+    write_report(tmp_path, tmp_path)
+    assert "top-5" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_was_not_recorded_is_read_from_the_settings(tmp_path: Path) -> None:
+    data = {"dataset": "custom", "train_path": "mine/train"}
+    write_run(tmp_path / "offline-1", config("byol", 1, data=data))
+    write_report(tmp_path, tmp_path)
+    ran = dict(Tables((tmp_path / "report.html").read_text()).tables["What ran"])
+    assert (ran["training data"], ran["steps"], ran["training images"]) == (
+        *("mine/train", "not recorded"),
+        "not recorded",
+    )
+
+
+def test_a_resumed_run_is_one_row(tmp_path: Path) -> None:
+    """Its parts are joined by what they have recorded, though the folder was moved and it was prolonged."""
+    first = write_run(tmp_path / "offline-1", config("simclr", 1))
+    second = write_run(tmp_path / "offline-0", config("simclr", 1, max_epochs=3))
+    write_csv(second / "dimensionality.csv", [{"epoch": 2, "step": 21, "lid": 9.0, "effective_rank": 33.0}])
+    third = write_run(tmp_path / "offline-2", config("simclr", 1, max_epochs=3, optimizer={"lr": 1}))
+    record(first)
+    record(second, resumed_from="before/simclr/offline-1/simclr-ep=1.ckpt", epochs=3, steps=21)
+    record(third, resumed_from="before/simclr/offline-1/simclr-ep=1.ckpt", epochs=3, steps=21)
+    evaluation(first, "aa", "knn", 60.0)
+    _, (joined, other) = read_runs(tmp_path)
+    assert joined.curves["lid"] == {0: 3.5, 1: 7.0, 2: 9.0} and joined.result["steps"] == 21
+    assert len(joined.evaluations) == 1 and joined.settings["max_epochs"] == "3"
+    # With another learning rate it is another run, which has its own row.
+    assert other.settings["optimizer.lr"] == "1" and other.curves["lid"] == {0: 3.5, 1: 7.0}
+
+
+def test_runs_that_continue_each_other_in_a_circle_are_read(tmp_path: Path) -> None:
+    for name, other in (("offline-1", "offline-2"), ("offline-2", "offline-1")):
+        run = write_run(tmp_path / name, config("simclr", 1))
+        record(run, resumed_from=f"{other}/simclr-ep=1.ckpt")
+    assert len(read_runs(tmp_path)[1]) == 1
+
+
+def test_a_run_that_was_made_twice_goes_by_its_folder(tmp_path: Path) -> None:
+    for name in ("offline-1", "offline-2"):
+        write_run(tmp_path / name, config("ldreg_byol", 1, name="byol-digits"))
+    _, records = read_runs(tmp_path)
+    assert [each.method for each in records] == [
+        "ldreg_byol (byol-digits) offline-1",
+        "ldreg_byol (byol-digits) offline-2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("run.json", '{"data": 1}'),
+        ("linear-1.json", "[]"),
+        ("knn-1.json", '{"kind": "knn"}'),
+    ],
+)
+def test_a_run_whose_record_is_damaged_is_named(
+    tmp_path: Path, name: str, content: str, capfd: pytest.CaptureFixture
+) -> None:
+    write_run(tmp_path / "offline-1", config("byol", 1))
+    broken = write_run(tmp_path / "offline-2", config("byol", 2))
+    (broken / name).write_text(content)
+    write_report(tmp_path, tmp_path / "out")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: not in the report: ") and f"offline-2/{name}" in line
 
 
 def test_a_resumed_run_has_one_curve(results: Path) -> None:

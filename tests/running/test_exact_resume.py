@@ -12,7 +12,7 @@ from support import METHODS, small
 
 from solo_dimreg.hosts import register
 from solo_dimreg.hosts.runs import checkpoint_epoch
-from solo_dimreg.reports.runs import read_curves
+from solo_dimreg.reports.run_files import read_curves
 from solo_dimreg.running.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -237,6 +237,11 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     assert outcome.verdict in Path("out/claims.md").read_text()
     page = Path("out/claims.html").read_text()
     assert "decorrelation-none" in page and "<svg" in page and "script" not in page
+    # Four runs of three steps: 120 images in batches of 32.
+    ran = Path("out/claims.md").read_text().partition("## What ran")[2]
+    for line in ("runs | 4", "steps | 3", f"training data | {few_digits / 'train'}", "training images | 120"):
+        assert f"| {line} |" in ran, ran
+    assert "What ran" in page and str(few_digits / "val") in page
     said.clear()
     (again,) = run_claims(
         *arguments, linear_overrides=["max_epochs=1", "optimizer.batch_size=32"], say=said.append

@@ -142,8 +142,9 @@ def _checkpoint(path: Path, images: Images) -> Source:
         )
     if images.path is None:
         dataset = _own_images(host, run, transform, images.split)
+        place = run.settings.data.get(f"{images.split}_path") or run.settings.data.train_path
     else:
-        dataset = image_dataset(images, transform)
+        dataset, place = image_dataset(images, transform), images.path
     method = run.method.to(DEVICE).eval()
 
     def forward(batch: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -151,9 +152,20 @@ def _checkpoint(path: Path, images: Images) -> Source:
         return out["feats"], out.get("z")
 
     name = f"{run.settings.method} ({run.folder.name})"
-    return _of_images(
-        name, f"checkpoint {run.checkpoint.name}", dataset, images, forward, host.backbone(method), DEVICE
-    )
+    described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; images of {place}"
+    return _of_images(name, described, dataset, images, forward, host.backbone(method), DEVICE)
+
+
+def _trained(folder: Path) -> str:
+    """How long the run of a checkpoint was trained and on what, where it has recorded that."""
+    from solo_dimreg.hosts.record import counted, read_record
+
+    record = read_record(folder)
+    if not record.get("steps"):
+        return ""
+    data = record.get("data") or {}
+    trained = f", trained {counted(record.get('epochs'), 'epoch')}, {counted(record['steps'], 'step')}"
+    return f"{trained}, on {data.get('train_images')} images of {data.get('train_path')}"
 
 
 def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from solo_dimreg import plots
 from solo_dimreg.reports import page
+from solo_dimreg.reports.provenance import what_ran
 from solo_dimreg.studies.claims.claim import RULE, Outcome, Results
 from solo_dimreg.studies.claims.pictures import draw_claims, pictures
 from solo_dimreg.studies.claims.statistics import Estimate
 
 HEADER = ("claim", "paper", "says", "published", "here", "95 % interval", "verdict")
 BANNERS = {"holds": "good", "not shown": "warning", "contradicted": "bad"}
+RAN = ("record", "value")
 MOST = 3  # numbers of a claim that the table shows
 
 
@@ -35,6 +37,10 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 def _few(texts: Sequence[str]) -> str:
     more = f"; and {len(texts) - MOST} more" if len(texts) > MOST else ""
     return "; ".join(texts[:MOST]) + more
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def interval(estimate: Estimate) -> str:
@@ -74,7 +80,8 @@ class Page:
         """The table as Markdown, with the picture beside it."""
         lines = ["# Claims of the papers, tried", "", summary(self.outcomes) + self._where, "", RULE, ""]
         lines += ["![All claims](claims.png)", "", f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
-        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(self.outcomes)]
+        lines += [_line(row) for row in rows(self.outcomes)]
+        lines += ["", "## What ran", "", *map(_line, (RAN, ["---"] * len(RAN), *self._ran()))]
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
@@ -91,7 +98,12 @@ class Page:
             page.table(HEADER, self._signed(), "Claims and what became of them"),
             page.figures([overview]),
             *map(self._details, self.outcomes),
+            page.section("What ran", page.table(RAN, self._ran(), "What ran")),
         )
+
+    def _ran(self) -> list[list[str]]:
+        """What the trained rows ran on and with; the experiments, which train nothing, have no checkpoint."""
+        return what_ran([run for seed in self.results for run in seed.values() if "checkpoint" in run])
 
     def _signed(self) -> list[list[str]]:
         return [[*row[:-1], f"{page.SIGNS[BANNERS[row[-1]]]} {row[-1]}"] for row in rows(self.outcomes)]

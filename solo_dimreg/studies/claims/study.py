@@ -14,7 +14,7 @@ from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.plots import save_png
 from solo_dimreg.plugins import Registration, registered
-from solo_dimreg.reports.runs import parts_of, read_curves
+from solo_dimreg.reports.run_files import parts_of, read_curves
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.claims.claim import RULE, Claim, Experiment, Outcome, decide
 from solo_dimreg.studies.claims.measures import MEASURES, measure

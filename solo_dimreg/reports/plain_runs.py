@@ -1,0 +1,140 @@
+"""Reads runs that no benchmark made: checkpoint folders, joined where one continues another, and labelled."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.hosts.record import label_of, read_record
+from solo_dimreg.reports.run_files import (
+    ABSENT,
+    RunRecord,
+    flatten,
+    read_configuration,
+    read_curves,
+    seed_of,
+)
+from solo_dimreg.running.results import read_evaluations
+
+# A resumed run may be prolonged, and is still the same.
+MAY_CHANGE = ("max_epochs",)
+# A label names at most so many settings in which a run differs from others of its name.
+MOST_NAMED = 2
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A checkpoint folder, and what stands in it."""
+
+    path: Path
+    configuration: dict[str, Any]
+    record: dict[str, Any]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def setup(self) -> dict[str, str]:
+        """The settings, flattened, without the seed."""
+        return flatten(self.configuration)
+
+
+def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
+    """Return the runs in checkpoint folders; those that differ in nothing but the seed share a label.
+
+    Args:
+        paths: The folders.
+        unread: Gets a line of each folder with a damaged file, which is left out.
+    """
+    folders = []
+    for path in paths:
+        try:
+            configuration = read_configuration(path)
+            read_curves([path])
+            # solo-learn's linear probe leaves args.json too.
+            if "pretrained_feature_extractor" not in configuration:
+                folders.append(Folder(path, configuration, read_record(path), read_evaluations(path)))
+        except ConfigError as error:
+            unread.append(str(error).rstrip("."))
+    runs = _joined(folders)
+    labels = _labels([run[-1] for run in runs])
+    return [
+        RunRecord(
+            label,
+            _result(run),
+            run[-1].setup,
+            read_curves([folder.path for folder in run]),
+            seed_of(run[-1].configuration),
+            [each for folder in run for each in folder.evaluations],
+        )
+        for run, label in zip(runs, labels, strict=True)
+    ]
+
+
+def _result(run: Sequence[Folder]) -> dict[str, Any]:
+    """What the record of a run's last part tells, in the words of a benchmark's ``result.json``."""
+    record = run[-1].record
+    return {
+        key: record[key] for key in ("epochs", "steps", "data", "environment", "finished") if key in record
+    }
+
+
+def _joined(folders: Sequence[Folder]) -> list[list[Folder]]:
+    """The parts of each run, the first one first: a folder that is resumed from another continues it.
+
+    By the folder's name, since runs are moved; and only where nothing but the length is another.
+    """
+    named = {folder.path.name: folder for folder in folders}
+    before: dict[Path, Folder] = {}
+
+    def parts(folder: Folder) -> list[Folder]:
+        earlier = before.get(folder.path)
+        return [*(parts(earlier) if earlier else ()), folder]
+
+    for folder in folders:
+        checkpoint = Path(str(folder.record.get("resumed_from") or ""))
+        other = named.get(checkpoint.parent.name)
+        if other is not None and folder not in parts(other) and _same(other, folder):
+            before[folder.path] = other
+    continued = {other.path for other in before.values()}
+    return [parts(folder) for folder in folders if folder.path not in continued]
+
+
+def _same(first: Folder, second: Folder) -> bool:
+    one, other = ({k: v for k, v in each.setup.items() if k not in MAY_CHANGE} for each in (first, second))
+    return one == other and seed_of(first.configuration) == seed_of(second.configuration)
+
+
+def _labels(folders: Sequence[Folder]) -> list[str]:
+    """A label for each run: where several of a name differ, with what they differ in, else their folder."""
+    names = [label_of(folder.configuration) or folder.path.name for folder in folders]
+    groups: dict[str, list[Folder]] = defaultdict(list)
+    for name, folder in zip(names, folders, strict=True):
+        groups[name].append(folder)
+    labels = []
+    for name, folder in zip(names, folders, strict=True):
+        others = groups[name]
+        setups = {_key(each.setup) for each in others}
+        differing = _differing([each.setup for each in others])
+        if len(setups) > 1 and len(differing) <= MOST_NAMED:
+            name += "".join(f", {key}={folder.setup.get(key, ABSENT)}" for key in differing)
+            others = [each for each in others if _key(each.setup) == _key(folder.setup)]
+            setups = {_key(folder.setup)}
+        seeds = [seed_of(each.configuration) for each in others]
+        if len(setups) > 1 or len(set(map(str, seeds))) < len(seeds):
+            name += f" {folder.path.name}"
+        labels.append(name)
+    return labels
+
+
+def _key(setup: Mapping[str, str]) -> str:
+    return json.dumps(setup, sort_keys=True)
+
+
+def _differing(setups: Iterable[Mapping[str, str]]) -> list[str]:
+    setups = list(setups)
+    keys = dict.fromkeys(key for setup in setups for key in setup)
+    return [key for key in keys if len({setup.get(key) for setup in setups}) > 1]

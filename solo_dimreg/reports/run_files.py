@@ -1,0 +1,144 @@
+"""Reads the files in the checkpoint folder of a run, without solo-learn."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solo_dimreg.errors import ConfigError
+
+# Columns of solo-learn's metrics.csv worth a curve, and what explanations.py calls them.
+LOGGED = {"train_alpha_epoch": "adadim_alpha", "val_acc1": "val_acc1"}
+# Settings that differ between any two runs and say nothing of how they train.
+NOISE = (
+    *("name", "seed", "wandb", "wandb_run_id", "checkpoint", "auto_resume", "resume_from_checkpoint"),
+    "monitor",
+)
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        method: Name of the method, or of the row of the benchmark.
+        result: What was measured at the end, as in ``result.json``; of a run that no benchmark made, what
+            its own record tells.
+        settings: The configuration, flattened: ``optimizer.lr`` -> value as text.
+        curves: Figures over the epochs, by name: epoch -> value.
+        seed: The seed, None where it was not recorded.
+        evaluations: What ``linear`` and ``knn`` have left beside its checkpoints.
+    """
+
+    method: str
+    result: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    seed: int | str | None = None
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+
+def parts_of(checkpoint: Path) -> list[Path]:
+    """The folders of a benchmark's run, which has one for each of its parts if it was interrupted."""
+    return sorted(file.parent for file in checkpoint.parents[2].rglob("args.json"))
+
+
+def seed_of(content: Mapping[str, Any]) -> Any:
+    """Return the seed as it is, or as text where a file that is not ours holds something else."""
+    seed = content.get("seed")
+    return seed if seed is None or isinstance(seed, int) else str(seed)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold a JSON object.")
+    return content
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Return the config of the run in a checkpoint folder.
+
+    Raises:
+        ConfigError: ``args.json`` is damaged.
+    """
+    arguments = read_object(folder / "args.json")
+    # With the published solo-learn our config is kept whole beside its arguments.
+    own = arguments.get("config")
+    return own if isinstance(own, dict) else arguments
+
+
+def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
+    """Figures over the epochs from the ``metrics.csv`` and ``dimensionality.csv`` of a run.
+
+    Args:
+        folders: The checkpoint folders of the run; an epoch that was trained twice counts as in that which
+            begins later.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
+    parts = []
+    for folder in folders:
+        curves: dict[str, dict[int, float]] = {}
+        for name, columns in (("metrics.csv", LOGGED), ("dimensionality.csv", None)):
+            if (folder / name).is_file():
+                curves.update(_read_table(folder / name, columns))
+        parts.append(curves)
+    parts.sort(key=lambda part: min((epoch for curve in part.values() for epoch in curve), default=0))
+    merged: dict[str, dict[int, float]] = {}
+    for part in parts:
+        for name, curve in part.items():
+            merged.setdefault(name, {}).update(curve)
+    return merged
+
+
+def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict[int, float]]:
+    """The curves of some columns, renamed, or of all that hold figures."""
+    curves: dict[str, dict[int, float]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            if reader.fieldnames is None:  # Lightning was killed while it wrote the file anew
+                return curves
+            if "epoch" not in reader.fieldnames:
+                raise ValueError("no column 'epoch'")
+            names = columns or {name: name for name in reader.fieldnames if name not in ("epoch", "step")}
+            for row in reader:
+                for column, name in names.items():
+                    if row.get(column):
+                        curves.setdefault(name, {})[int(float(row["epoch"]))] = float(row[column])
+    except (OSError, ValueError, TypeError, OverflowError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}).") from error
+    return curves
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as ``outer.inner`` -> value, without what says nothing of how a run trains."""
+    flat: dict[str, str] = {}
+
+    def add(key: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, inner in value.items():
+                add(f"{key}.{name}" if key else str(name), inner)
+        elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+            for number, inner in enumerate(value):
+                add(f"{key}.{number}", inner)
+        elif value not in (None, {}):
+            flat[key] = str(value)
+
+    add("", {key: value for key, value in settings.items() if key not in NOISE})
+    return flat
