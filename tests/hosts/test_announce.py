@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import build_small, small
+from support import build_small, small, train_steps
 
 from solo_dimreg.hosts import Host
 from solo_dimreg.hosts.announce import describe_end, describe_terms
@@ -89,6 +89,15 @@ def test_a_training_is_recorded_and_ends_with_one_line(
     record = read_record(second)
     assert (record["resumed_from"], record["epochs"], record["steps"]) == (str(checkpoint), 3, 21)
     assert f"trained 3 epochs, 21 steps, resumed from {checkpoint.name}; " in capfd.readouterr().err
+
+
+def test_without_a_checkpoint_no_command_is_printed(
+    host: Host, few_digits: Path, capfd: pytest.CaptureFixture
+) -> None:
+    train_steps(host, build_small(few_digits, "simclr", False))
+    said = [line for line in capfd.readouterr().err.splitlines() if "solo-dimreg" in line]
+    assert len(said) == 1 and "trained 1 epoch, 3 steps; online accuracy " in said[0]
+    assert said[0].endswith(" % on the training images.")
 
 
 def test_the_last_line_leaves_out_what_was_not_measured() -> None:

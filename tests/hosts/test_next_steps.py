@@ -15,6 +15,7 @@ from support import config, small
 
 from solo_dimreg.hosts import Host, plain
 from solo_dimreg.hosts.next_steps import LABELLED, next_steps
+from solo_dimreg.reports.comparison import write_report
 from solo_dimreg.running.pretraining import pretrain
 from solo_dimreg.running.settings import compose
 
@@ -74,6 +75,13 @@ def test_with_labels_and_validation_images(host: Host, here: Callable, trained: 
     # 120 images are fewer than a batch of the linear config.
     assert lines[0] == f"solo-dimreg linear {trained} optimizer.batch_size=16"
     assert works(here, lines, trained) == ["linear", "knn", "diagnose"]
+    for kind in ("linear", "knn"):
+        (file,) = trained.glob(f"{kind}-*.json")
+        kept = json.loads(file.read_text())
+        assert 0 <= kept["acc1"] <= kept["acc5"] <= 100 and kept["classes"] == 10
+        assert (kept["train_images"], kept["val_images"], kept["pretrained_epochs"]) == (120, 40, 1)
+    page = write_report(trained.parent, trained.parent / "report").read_text()
+    assert "linear" in page and "k-NN" in page and f"{kept['acc1']:.2f}" in page
     if host.generation == "current":  # the published one has no such script
         assert lines[3].startswith(
             "# solo-learn's main_linear.py is left out: it evaluates custom images at 224 px"

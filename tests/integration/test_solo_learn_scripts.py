@@ -62,12 +62,20 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
 ) -> None:
     folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
     assert not (folder / "ldreg_simclr.yaml").exists()
-    overrides = ("data.val_path=null", "regularizers.ldreg.warmup_epochs=0", *on_digits(few_digits))
+    # At the one resolution at which main_linear.py evaluates images of one's own.
+    overrides = (f"data.val_path={few_digits / 'val'}", "augmentations.0.crop_size=224")
+    overrides += ("backbone.name=timm/test_resnet", "regularizers.ldreg.warmup_epochs=0")
+    overrides += on_digits(few_digits)
     printed = script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
     assert "LDRegSimCLR: ldreg of the features, weight 0.01, k = 16; monitor every epoch, to " in printed
     run = run_folder(tmp_path, "ldreg_simclr")
     assert json.loads((run / "args.json").read_text())["regularizers"]["ldreg"]["warmup_epochs"] == 0
-    assert 1 < watched(run)["effective_rank"] < 96
+    record = json.loads((run / "run.json").read_text())
+    assert record["steps"] == 3 and record["data"]["train_images"] == 120
+    assert record["environment"]["solo-learn"] == "current"
+    rank = watched(run)["effective_rank"]
+    assert 1 < rank < 96
+    assert f"trained 1 epoch, 3 steps; effective rank of the features {rank:.1f} at first" in printed
     (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
     assert "train_ldreg_epoch" in metrics.read_text().splitlines()[0]
 
@@ -75,8 +83,9 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     command = shlex.split(said, comments=True)
     assert command[:2] == ["python", "main_linear.py"]
     command[:2] = [sys.executable, str(solo_learn_clone / "main_linear.py")]
-    command.append(f"data.val_path={few_digits / 'val'}")  # the pretraining had none: the command has ???
-    subprocess.run([*command, "max_epochs=1", "optimizer.batch_size=32"], cwd=tmp_path, check=True)
+    linear = subprocess.run([*command, "max_epochs=1"], cwd=tmp_path, capture_output=True, text=True)
+    assert linear.returncode == 0, linear.stderr
+    assert re.search(r"solo-dimreg: linear probe: top-1 \d+\.\d\d % on the validation", linear.stderr)
     columns = [
         path.read_text().splitlines()[0] for path in (tmp_path / "lightning_logs").rglob("metrics.csv")
     ]

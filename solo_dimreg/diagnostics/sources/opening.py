@@ -164,7 +164,7 @@ def _trained(folder: Path) -> str:
     if not record.get("steps"):
         return ""
     data = record.get("data") or {}
-    trained = f", trained {counted(record.get('epochs'), 'epoch')}, {counted(record['steps'], 'step')}"
+    trained = f", trained {counted(record.get('epochs', 0), 'epoch')}, {counted(record['steps'], 'step')}"
     return f"{trained}, on {data.get('train_images')} images of {data.get('train_path')}"
 
 
