@@ -104,12 +104,13 @@ def _unread(lines: Sequence[str]) -> list[Section]:
 def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     heading = "Accuracy and dimensionality"
     results = [record.result for record in records if "method" in record.result]
+    if not results and any(record.evaluations for record in records):
+        return []
     if not results:
-        nothing = "There is no benchmark here, which measures accuracy and dimensionality of every run alike."
-        if not any(record.evaluations for record in records):
-            nothing += (
-                " 'solo-dimreg linear RUN' and 'solo-dimreg knn RUN' leave theirs beside the checkpoint."
-            )
+        nothing = (
+            "Accuracies are not here: 'solo-dimreg linear RUN' and 'knn RUN' leave them beside the "
+            "checkpoint, and 'solo-dimreg benchmark' measures them of every run alike."
+        )
         return [Section(heading, nothing)]
     summary = summarize(results)
     names = [line["method"] for line in summary]

@@ -59,8 +59,9 @@ def evaluations_table(records: Sequence[RunRecord]) -> tuple[list[str], list[lis
     rows = []
     for key, group in grouped.items():
         values = [[each[name] for each in group if name in each] for name in ("acc1", "acc5")]
-        rows.append([*key, str(len(group)), *(_mean(each) for each in values[: len(columns)])])
-    header = ["method", "evaluation", "settings", "data", "images", "after", "steps", "runs", *columns]
+        accuracies = [_mean(each) for each in values[: len(columns)]]
+        rows.append([*key[:2], *accuracies, str(len(group)), *key[2:]])
+    header = ["method", "evaluation", *columns, "runs", "settings", "after", "steps", "data", "images"]
     return header, rows
 
 
@@ -70,7 +71,8 @@ def _described(each: Mapping[str, Any]) -> tuple[str, ...]:
         optimizer = settings.get("optimizer") or {}
         shown = {
             "epochs": each.get("epochs"),
-            **{key: optimizer.get(key) for key in ("name", "lr", "batch_size", "weight_decay")},
+            "optimizer": optimizer.get("name"),
+            **{key: optimizer.get(key) for key in ("lr", "batch_size", "weight_decay")},
             **(settings.get("classifier") or {}),
         }
     else:
@@ -79,10 +81,10 @@ def _described(each: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         {"linear": "linear", "knn": "k-NN"}[each["kind"]],
         ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None),
-        str(data.get("val_path") or ABSENT),
-        " / ".join(images),
         f"epoch {each.get('pretrained_epochs', ABSENT)}",
         str(each.get("steps", ABSENT)),
+        str(data.get("val_path") or ABSENT),
+        " / ".join(images),
     )
 
 

@@ -83,7 +83,7 @@ def save_evaluation(
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return what :func:`save_evaluation` has written into the folder of a run, oldest first.
+    """Return what :func:`save_evaluation` has written into the folder of a run: linear first, then oldest.
 
     Raises:
         ConfigError: a file is damaged.
@@ -97,7 +97,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
         found.append(content)
-    return sorted(found, key=lambda each: str(each.get("finished")))
+    return sorted(found, key=lambda each: (KINDS.index(each["kind"]), str(each.get("finished"))))
 
 
 def _is_evaluation(content: Any) -> bool:

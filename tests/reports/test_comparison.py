@@ -231,7 +231,7 @@ def test_plain_runs_show_what_there_is(tmp_path: Path) -> None:
     write_report(tmp_path, tmp_path / "out")
     tables = Tables((tmp_path / "out" / "report.html").read_text()).tables
     assert "Accuracy and dimensionality" not in tables
-    assert "There is no benchmark here" in (tmp_path / "out" / "report.md").read_text()
+    assert "Accuracies are not here" in (tmp_path / "out" / "report.md").read_text()
     header, *rows = tables["Over the epochs"]
     ranks = {row[0]: row[header.index("effective rank of r")] for row in rows}
     first, second = "adadim-digits, optimizer.lr=0.1", "adadim-digits, optimizer.lr=0.2"
@@ -273,16 +273,19 @@ def test_what_linear_and_knn_have_left_is_shown(tmp_path: Path) -> None:
     write_report(tmp_path, tmp_path)
     page = Tables((tmp_path / "report.html").read_text()).tables
     assert page == markdown_tables((tmp_path / "report.md").read_text())
+    assert "Accuracy and dimensionality" not in (tmp_path / "report.md").read_text()
     header, *rows = page["Evaluations"]
     assert header == [
-        *("method", "evaluation", "settings", "data", "images", "after", "steps", "runs"),
-        *("top-1 %", "top-5 %"),
+        *("method", "evaluation", "top-1 %", "top-5 %", "runs"),
+        *("settings", "after", "steps", "data", "images"),
     ]
-    first = ["ldreg_byol (byol-digits)", "linear", "epochs 5, name sgd, lr 0.1"]
-    shared = ["images/val", "120 / 40", "epoch 2"]
-    assert rows[0] == [*first, *shared, "30", "2", over([80.0, 90.0]), "–"]
-    assert rows[1][2:3] + rows[1][7:] == ["epochs 5, name sgd, lr 0.2", "2", "70.00 ± 0.00", "99.00 ± 0.00"]
-    assert rows[2] == [first[0], "k-NN", "k 20", *shared, "–", "1", "60.00", "–"]
+    name, data = "ldreg_byol (byol-digits)", ["images/val", "120 / 40"]
+    probe = "epochs 5, optimizer sgd, lr"
+    assert rows == [
+        [name, "linear", over([80.0, 90.0]), "–", "2", f"{probe} 0.1", "epoch 2", "30", *data],
+        [name, "linear", "70.00 ± 0.00", "99.00 ± 0.00", "2", f"{probe} 0.2", "epoch 2", "30", *data],
+        [name, "k-NN", "60.00", "–", "1", "k 20", "epoch 2", "–", *data],
+    ]
     ran = dict(page["What ran"])
     assert (ran["epochs"], ran["steps"], ran["runs"], ran["torch"]) == ("2", "14", "2", "2.99")
     assert (ran["training data"], ran["training images"]) == ("images/train", "120")
