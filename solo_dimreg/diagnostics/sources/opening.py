@@ -152,7 +152,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
         return out["feats"], out.get("z")
 
     name = f"{run.settings.method} ({run.folder.name})"
-    described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; images of {place}"
+    described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; measured on {place}"
     return _of_images(name, described, dataset, images, forward, host.backbone(method), DEVICE)
 
 
@@ -164,7 +164,7 @@ def _trained(folder: Path) -> str:
     if not record.get("steps"):
         return ""
     data = record.get("data") or {}
-    trained = f", trained {counted(record.get('epochs', 0), 'epoch')}, {counted(record['steps'], 'step')}"
+    trained = f", of a run of {counted(record.get('epochs', 0), 'epoch')}, {counted(record['steps'], 'step')}"
     return f"{trained}, on {data.get('train_images')} images of {data.get('train_path')}"
 
 
