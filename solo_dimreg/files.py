@@ -93,6 +93,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def checkpoint_epoch(checkpoint: Path) -> int:
-    """The epoch in the name of a checkpoint (solo-learn's, Lightning's), counted from 0; -1 without one."""
-    match = re.search(r"ep(?:och)?=(\d+)", checkpoint.stem)
-    return int(match.group(1)) if match else -1
+    """Return the epoch in the name of a checkpoint, counted from 0; -1 without one."""
+    return checkpoint_place(checkpoint)[0]
+
+
+def checkpoint_place(checkpoint: Path) -> tuple[int, int]:
+    """Return the epoch, counted from 0, and the step in the name of a checkpoint; -1 for what it lacks.
+
+    solo-learn's names end with ``-ep=3``; Lightning's have ``epoch=3`` and ``step=500``, in either order.
+    Where the run's own name has such a part too, the last one is the checkpoint's.
+    """
+    found = {"ep": -1, "step": -1}
+    for name, number in re.findall(r"(?<![A-Za-z0-9])(ep|epoch|step)=(\d+)", checkpoint.name):
+        found["ep" if name == "epoch" else name] = int(number)
+    return found["ep"], found["step"]

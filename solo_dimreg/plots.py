@@ -107,26 +107,29 @@ def draw_spectra(spectra: Mapping[str, Sequence[float]], names: Sequence[str] | 
 
 
 @rc_context(STYLE)
-def draw_curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], names: Sequence[str]) -> Figure:
+def draw_curves(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]], names: Sequence[str], axis: str = "epoch"
+) -> Figure:
     """Figures over the epochs, one panel each.
 
     Args:
         panels: For each figure, by its label, the curves of each run or method that has it, by name: one a
             seed. Several are drawn thin, and their mean, where all have a value, is drawn thick.
         names: All names. The place in it is a name's colour, the same in every plot.
+        axis: What the keys of the curves are, in the singular.
     """
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     shown = [name for name in names if any(name in runs for runs in panels.values())]
     height = (2.7 if columns == 1 else 1.9) * rows
     figure = Figure(figsize=(WIDTH, height + _legend_height(shown)))
-    figure.set_label(", ".join(panels) + " over the epochs")
+    figure.set_label(", ".join(panels) + f" over the {axis}s")
     handles: dict[str, Any] = {}
     for place, (label, runs) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.set_title(label, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(axis)
         for name in (name for name in names if name in runs):
             handles[name] = _draw_seeds(axes, runs[name], _line(names.index(name)))
     if len(names) > 1:

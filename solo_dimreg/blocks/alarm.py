@@ -21,11 +21,14 @@ from typing import Any
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.files import checkpoint_epoch
+from solo_dimreg.files import checkpoint_place
 
 ACTIONS = ("warn", "stop")
 GOOD = ".good"
-DEFAULTS: dict[str, Any] = {"metric": "effective_rank", "drawdown": 0.8, "patience": 3, "action": "warn"}
+DEFAULTS: dict[str, Any] = {
+    **{"enabled": True, "metric": "effective_rank"},
+    **{"drawdown": 0.8, "patience": 3, "action": "warn"},
+}
 # Of these a fall is no collapse, or they are not above 0.
 NOT_FALLING = frozenset(
     ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
@@ -42,36 +45,38 @@ class Alarm:
     Attributes:
         peak: The largest value so far, 0 before any above it.
         count: Looks in a row, until now, of a figure that has fallen so far.
-        since: The epoch of the first of them.
+        since, since_step: The epoch, counted from 0, and the number of steps at the first of them.
         good: The checkpoint from before it, empty without one.
         named: That of an alarm that has sounded, which is never removed.
+        label: Tells the kept checkpoints of several alarms of a training apart.
     """
 
     def __init__(self, drawdown: float = DEFAULTS["drawdown"], patience: int = DEFAULTS["patience"]) -> None:
         self.drawdown, self.patience = drawdown, patience
-        self.peak, self.count, self.since, self.good = 0.0, 0, 0, ""
-        self.named = ""
+        self.peak, self.count, self.since, self.since_step = 0.0, 0, 0, 0
+        self.good = self.named = self.label = ""
 
-    def look(self, value: float, epoch: int) -> bool:
-        """Takes the next value; True at the one that completes the patience. NaN is no look."""
+    def look(self, value: float, epoch: int, step: int = 0) -> bool:
+        """Take the next value; return True at the one that completes the patience. NaN is no look."""
         if not math.isfinite(value):
             return False
         self.peak = max(self.peak, value)
         fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
         self.count = self.count + 1 if fallen else 0
         if self.count == 1:
-            self.since = epoch
+            self.since, self.since_step = epoch, step
         return self.count == self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
-        state = {"peak": self.peak, "count": self.count, "since": self.since, "good": self.good}
-        return {**state, "named": self.named}
+        names = ("peak", "count", "since", "since_step", "good", "named")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on with it."""
         self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
         self.good, self.named = state["good"], state["named"]
+        self.since_step = state.get("since_step", 0)  # older checkpoints have none
 
     def keep_good(self, checkpoints: Sequence[Path]) -> None:
         """Saves the checkpoint from before a fall from being removed, until the fall has ended.
@@ -81,13 +86,18 @@ class Alarm:
         if self.count > 1:
             return
         self.forget()
-        before = [path for path in checkpoints if self.count and checkpoint_epoch(path) < self.since]
+        before = [path for path in checkpoints if self.count and self._is_before(path)]
         if before:
-            last = max(before, key=checkpoint_epoch)
-            kept = last.with_name(last.name + GOOD)
+            last = max(before, key=checkpoint_place)
+            kept = last.with_name(f"{last.name}{self.label}{GOOD}")
             if not kept.exists():  # from before an interruption
                 _link(last, kept)
             self.good = str(kept)
+
+    def _is_before(self, checkpoint: Path) -> bool:
+        """Whether it was saved before the fall; a step in its name tells more than an epoch."""
+        epoch, step = checkpoint_place(checkpoint)
+        return step < self.since_step if step >= 0 and self.since_step else epoch < self.since
 
     def forget(self) -> None:
         """Removes it: the figure has risen again, or the training has ended before the alarm."""
@@ -103,8 +113,20 @@ def _link(path: Path, other: Path) -> None:
         shutil.copy2(path, other)
 
 
-def alarm_settings(block: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any] | None:
-    """An ``alarm:`` block with the defaults filled in; None without one.
+def check_enabled(block: str, value: Any) -> None:
+    """Refuse what is neither true nor false as the switch of a block.
+
+    Raises:
+        ConfigError: names the key and the value.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{block}.enabled: {value!r} is not allowed; it must be true or false.")
+
+
+def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str]) -> dict[str, Any] | None:
+    """Return an ``alarm:`` block with the defaults filled in; None where it is off.
+
+    It is off without a block, with ``null`` or ``false`` in its place, and with ``enabled: false`` in it.
 
     Args:
         block: The settings.
@@ -113,12 +135,13 @@ def alarm_settings(block: Mapping[str, Any] | None, known: Sequence[str]) -> dic
     Raises:
         ConfigError: an unknown key, or a value that is not allowed.
     """
-    if block is None:
+    if block is None or block is False:
         return None
     if not isinstance(block, Mapping):
         raise ConfigError(f"monitor.alarm: {block!r} is not a mapping of settings, {{drawdown: 0.8}}.")
     check_keys("monitor.alarm", block, set(DEFAULTS))
     settings = {**DEFAULTS, **block}
+    check_enabled("monitor.alarm", settings["enabled"])
     metric, drawdown, patience = settings["metric"], settings["drawdown"], settings["patience"]
     falling = sorted(set(known) - NOT_FALLING)
     if str(metric).removeprefix("z_") not in falling:
@@ -133,16 +156,17 @@ def alarm_settings(block: Mapping[str, Any] | None, known: Sequence[str]) -> dic
         )
     if settings["action"] not in ACTIONS:
         raise ConfigError(f"monitor.alarm.action: {unknown('action', str(settings['action']), ACTIONS)}")
-    return settings
+    return settings if settings["enabled"] else None
 
 
 def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
-    """The line of an alarm that sounds."""
+    """Return the line of an alarm that is triggered; epochs are counted from 1."""
     good = f"the last good checkpoint is {alarm.good}" if alarm.good else "no checkpoint is from before"
+    often = f" for {alarm.count} looks in a row" if alarm.count > 1 else ""
     return (
         f"{method} may have collapsed: {metric} is {value:.3g} and was {alarm.peak:.3g}; it has been "
-        f"{alarm.drawdown:.0%} or more below its peak for {alarm.count} looks in a row, since epoch "
-        f"{alarm.since}; {good}."
+        f"{alarm.drawdown:.0%} or more below its peak{often}, since epoch {alarm.since + 1} (step "
+        f"{alarm.since_step}); {good}."
     )
 
 

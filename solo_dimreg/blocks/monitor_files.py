@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ def harmless() -> Iterator[None]:
 
 
 def write_csv(history: list[dict[str, float]], path: Path) -> None:
-    """Writes one row an epoch and one column a figure, whole."""
+    """Writes one row a look and one column a metric, whole."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in history for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -38,19 +38,39 @@ def write_csv(history: list[dict[str, float]], path: Path) -> None:
 
 
 def draw_history(history: list[dict[str, float]]) -> Any:
-    """The curves of all figures, those of features and embeddings in one panel each."""
+    """Return the curves of all metrics, those of features and embeddings in one panel each.
+
+    They are drawn over the epochs, counted from 0 as in the csv file, or over the steps where an epoch has
+    several rows.
+    """
     from solo_dimreg.plots import draw_curves
 
+    axis = "epoch" if len({row["epoch"] for row in history}) == len(history) else "step"
     panels: dict[str, dict[str, list[dict[int, float]]]] = {}
     for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
         figure, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
-        curve = {int(row["epoch"]): row[name] for row in history if name in row}
+        curve = {int(row[axis]): row[name] for row in history if name in row}
         panels.setdefault(figure.replace("_", " "), {})[kind] = [curve]
-    return draw_curves(panels, ["features", "embeddings"])
+    return draw_curves(panels, ["features", "embeddings"], axis)
 
 
-def log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> None:
-    """The log spectra as a plot, where the run is logged to wandb."""
+def log_values(trainer: Any, values: Mapping[str, float], row: Mapping[str, float]) -> None:
+    """Hands values to the loggers at once, for when Lightning has no end of an epoch to log them at.
+
+    Args:
+        trainer: Lightning's.
+        values: By the names to log them by.
+        row: Of the history, with the epoch and the step.
+    """
+    if rank() == 0:
+        step = max(0, int(row["step"]) - 1)  # Lightning counts the steps that it logs from 0
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": int(row["epoch"]), **values}, step=step)
+            logger.save()
+
+
+def log_spectra(trainer: Any, title: str, features: Tensor, embeddings: Tensor | None) -> None:
+    """Logs the log spectra as a plot, where the run is logged to wandb."""
     logger = wandb_logger(trainer)
     if rank() != 0 or logger is None:
         return
@@ -69,7 +89,7 @@ def log_spectra(trainer: Any, features: Tensor, embeddings: Tensor | None) -> No
         title="log10 singular values of the covariance",
         xname="index",
     )
-    logger.experiment.log({"dimensionality/spectrum": plot, "trainer/global_step": trainer.global_step})
+    logger.experiment.log({f"{title}/spectrum": plot, "trainer/global_step": trainer.global_step})
 
 
 def folder_of(trainer: Any) -> Path | None:

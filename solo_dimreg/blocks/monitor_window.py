@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather, world_size
 from solo_dimreg.functional import alignment, lidar, matrix_mutual_information
@@ -28,46 +27,46 @@ class Window:
     """The last rows that a module put out, at most ``size`` of them, of its first calls in each step.
 
     Args:
-        module: Called once for each crop of a step, large ones first.
         size: Number of images, over all processes.
-        views: 1, or 2 where figures of two views are wanted.
+        views: 1, or 2 where metrics of two views are wanted.
+
+    Attributes:
+        most: The largest number of steps, which is that of an epoch: an image is to be there once.
+        opened: Whether there has been any step.
     """
 
-    def __init__(self, module: nn.Module, size: int, views: int = 1) -> None:
-        self.size, self.views = size, views
+    def __init__(self, size: int, views: int = 1) -> None:
+        self.size, self.views, self.most = size, views, 2**62
         self.steps: list[list[Tensor]] = []
         self.wanted = 0  # calls that are still looked at in this step
-        self._handle = module.register_forward_hook(self._see)
+        self.opened = False
 
     def look(self, open_: bool) -> None:
         """Begins a step, or ends it."""
+        self.opened = self.opened or open_
         self.wanted = self.views if open_ else 0
 
-    def _see(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def see(self, rows: Tensor) -> None:
+        """Keeps a copy of the rows (B, D) of a call, if it is one of the first in its step."""
         if not self.wanted:
             return
         if self.wanted == self.views:
             self.steps.append([])
         self.wanted -= 1  # further crops are further views of the same images
-        self.steps[-1].append((output[0] if isinstance(output, tuple) else output).detach())
-        while sum(len(step[0]) for step in self.steps[1:]) >= self.size:
+        self.steps[-1].append(rows.detach().clone())
+        while len(self.steps) > self.most or sum(len(step[0]) for step in self.steps[1:]) >= self.size:
             self.steps.pop(0)
 
-    def take(self) -> list[Tensor]:
-        """For each view the rows of all processes, (N, D), equal rows of one image; empty afterwards.
+    def rows(self) -> list[Tensor]:
+        """Return for each view the rows of all processes, (N, D), equal rows of one image.
 
         A second view is missing where a step had none, or another number of rows.
         """
-        steps, self.steps = self.steps, []
-        whole = all(len({len(rows) for rows in step}) == 1 for step in steps)
-        views = min(map(len, steps), default=0) if whole else min(1, len(steps))
+        whole = all(len({len(rows) for rows in step}) == 1 for step in self.steps)
+        views = min(map(len, self.steps), default=0) if whole else min(1, len(self.steps))
         kept = max(1, self.size // world_size())
-        taken = [torch.cat([step[view] for step in steps])[-kept:] for view in range(views)]
+        taken = [torch.cat([step[view] for step in self.steps])[-kept:] for view in range(views)]
         return [all_gather(rows.float().contiguous()) for rows in taken]
-
-    def remove(self) -> None:
-        """Leaves the module as it was."""
-        self._handle.remove()
 
 
 def measure(

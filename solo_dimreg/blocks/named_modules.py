@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
 from solo_dimreg.errors import ConfigError, nearest
 
 
 def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
-    """The part of a model that a user names, as in ``backbone`` or ``net.encoder``.
+    """Return the part of a model that a user names, as in ``backbone`` or ``net.encoder``.
+
+    A part of a compiled module has its name without the ``_orig_mod`` that ``torch.compile`` puts into it.
 
     Raises:
         ConfigError: there is none of this name.
     """
-    names = {known: module for known, module in model.named_modules() if known}
+    names = {known.replace("_orig_mod.", ""): module for known, module in model.named_modules() if known}
+    names |= {known: module for known, module in model.named_modules() if known}
     if name not in names:
         children = ", ".join(known for known, _ in model.named_children()) or "none"
         raise ConfigError(
@@ -47,30 +53,57 @@ def rows_of(option: str, output: Any) -> Tensor:
     return rows.detach()
 
 
-class Tap(nn.Module):
-    """Sees, as rows, whatever a module puts out, until it is removed.
+class Tap:
+    """Hands each output of a module, as rows, to a function, until it is removed.
+
+    A step that ``torch.compile`` has compiled traces the hook once and for all: what the function does, which
+    changes from call to call, is then behind an operator that the compiler does not look into. There is one
+    graph for the steps whose outputs are wanted and for the others, and ``fullgraph=True`` holds.
 
     Args:
         option: What errors call it.
-        module: The module.
-        see: Called with the rows (B, D).
+        module: The module; not yet called, if it is compiled.
+        see: Called with the rows (B, D), detached. It has to copy what it keeps: an operation in place, such
+            as ``ReLU(inplace=True)``, may be next.
     """
 
-    def __init__(self, option: str, module: nn.Module, see: Callable[[Tensor], Any] | None = None) -> None:
-        super().__init__()
+    def __init__(self, option: str, module: nn.Module, see: Callable[[Tensor], Any]) -> None:
         self.see = see
         self._option = option
+        self._number = next(_numbers)
+        self._calls = torch.zeros((), dtype=torch.int64)
+        _taps[self._number] = self
         self._handle = module.register_forward_hook(self._hook)
 
     def _hook(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self(rows_of(self._option, output))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """The rows themselves, for those who look at this module in place of the other."""
-        if self.see is not None:
+        rows = rows_of(self._option, output)
+        if torch.compiler.is_compiling():
+            torch.ops.solo_dimreg.see(rows, self._calls, self._number)
+        else:
             self.see(rows)
-        return rows
 
     def remove(self) -> None:
         """Leaves the module as it was."""
         self._handle.remove()
+
+
+_numbers = itertools.count()
+# The compiled code of a module that is not tapped any more may still be there: it finds nothing here.
+_taps: WeakValueDictionary[int, Tap] = WeakValueDictionary()
+
+
+def _see(rows: Tensor, calls: Tensor, tap: int) -> None:
+    calls += 1
+    if (found := _taps.get(tap)) is not None:
+        found.see(rows)
+
+
+# That it changes ``calls`` keeps compilers from leaving it out; CUDA graphs, which replay the kernels of a
+# step without its Python code, are to leave it out of what they replay.
+torch.library.define(
+    "solo_dimreg::see",
+    "(Tensor rows, Tensor(a!) calls, int tap) -> ()",
+    tags=[tag] if (tag := getattr(torch.Tag, "cudagraph_unsafe", None)) is not None else [],
+)
+torch.library.impl("solo_dimreg::see", "default")(_see)
+torch.library.register_fake("solo_dimreg::see")(lambda rows, calls, tap: None)

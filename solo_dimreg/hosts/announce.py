@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from solo_dimreg.blocks.monitor import NAME
 from solo_dimreg.blocks.monitor_files import folder_of
+from solo_dimreg.blocks.monitor_settings import how_often
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import warn
 from solo_dimreg.files import write_json
@@ -45,9 +46,7 @@ class Announcer:
         if module.monitor_settings is not None:
             folder = folder_of(trainer)
             where = f"to {folder / f'{NAME}.csv'}" if folder else "to wandb"
-            every = module.monitor_settings["every_n_epochs"]
-            often = "every epoch" if every == 1 else f"every {every} epochs"
-            parts.append(f"monitor {often}, {where}")
+            parts.append(f"monitor {how_often(module.monitor_settings)}, {where}")
         if rank() == 0 and parts:
             say(f"{type(module).__name__}: {'; '.join(parts)}.")
 

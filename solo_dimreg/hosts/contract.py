@@ -34,7 +34,7 @@ HOOKS = (
     *("on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_exception", "on_save_checkpoint"),
     *("on_train_epoch_start", "on_train_epoch_end", "on_train_batch_start", "on_train_batch_end"),
     *("on_validation_batch_start", "on_validation_batch_end", "on_validation_epoch_end"),
-    *("state_dict", "load_state_dict"),
+    *("on_validation_epoch_start", "on_before_backward", "setup", "state_dict", "load_state_dict"),
 )
 # Of guard.py, tap.py, announce.py, base.py, blocks/monitor.py, running/pretraining.py and evaluation.py.
 BOTH = (
@@ -53,7 +53,7 @@ BOTH = (
     *(Use(LIGHTNING, f"pl.Callback.{hook}") for hook in HOOKS),
     *(Use(LIGHTNING, f"pl.Trainer.{name}") for name in
       ("estimated_stepping_batches", "callback_metrics", "is_last_batch", "log_dir", "sanity_checking",
-       "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "loggers",
+       "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "max_steps", "loggers",
        "lr_scheduler_configs", "optimizers")),
     Use(LIGHTNING, "pl.Trainer", "", "max_epochs accelerator devices strategy precision logger callbacks "
         "enable_checkpointing num_sanity_val_steps log_every_n_steps num_nodes sync_batchnorm"),
@@ -61,7 +61,8 @@ BOTH = (
     Use(LIGHTNING, "pl.Trainer.fit", "self model", "datamodule ckpt_path"),
     Use(LIGHTNING, "pl.Trainer.save_checkpoint", "self filepath"),
     Use(LIGHTNING, "pl.LightningModule.log", "self name value", "on_epoch sync_dist"),
-    Use(LIGHTNING, "pl.LightningModule.log_dict", "self dictionary", "on_step on_epoch sync_dist batch_size"),
+    Use(LIGHTNING, "pl.LightningModule.log_dict", "self dictionary", "on_step on_epoch sync_dist batch_size "
+        "logger"),
     Use(LIGHTNING, "pl.LightningModule.on_fit_start", "self"),
     Use(LIGHTNING, "pl.seed_everything", "seed"),
     Use(LIGHTNING, "pl.loggers.CSVLogger", "save_dir", "name version"),

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.blocks.monitor import make_monitor, monitor_settings
+from solo_dimreg.blocks.monitor import make_monitor
+from solo_dimreg.blocks.monitor_settings import monitor_settings
 from solo_dimreg.blocks.projector import append_normalization, projector_settings
 from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.distributed import shared_gathers
@@ -195,12 +196,15 @@ def projector_name(module: nn.Module, prefix: str = "") -> str | None:
 
 @contextmanager
 def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Collects what a module returns, in the order of its calls: large crops come first."""
+    """Collects what a module returns, in the order of its calls: large crops come first.
+
+    They are copies, through which gradients pass: what follows may change the output itself in place.
+    """
     collected: list[Tensor] = []
     if module is None:
         yield collected
         return
-    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output))
+    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone()))
     try:
         yield collected
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo_dimreg.blocks.monitor import monitor_settings
+from solo_dimreg.blocks.monitor_settings import monitor_settings
 from solo_dimreg.blocks.projector import projector_settings
 from solo_dimreg.blocks.regularizers import build_terms
 from solo_dimreg.errors import ConfigError, unknown

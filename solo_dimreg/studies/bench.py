@@ -203,7 +203,7 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
 
 
 def _monitor() -> Callable[[], object]:
-    from solo_dimreg.blocks.monitor import DEFAULTS
+    from solo_dimreg.blocks.monitor_settings import DEFAULTS
     from solo_dimreg.blocks.monitor_window import measure
 
     # Two views of each.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from support import small
 
 from solo_dimreg.blocks.alarm import DEFAULTS, GOOD, Alarm
-from solo_dimreg.blocks.monitor import monitor_settings
+from solo_dimreg.blocks.monitor_settings import monitor_settings
 from solo_dimreg.errors import CollapseError, ConfigError
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.hosts import Host, register
@@ -144,11 +144,12 @@ def test_a_collapse_stops_the_training(
     assert error.value.status == 3
     (good,) = good_ones("trained")
     (since,) = re.findall(r"since epoch (\d+)", str(error.value))
-    assert checkpoint_epoch(good) == int(since) - 1 and str(good) in str(error.value)
+    since = int(since) - 1  # the message counts from 1, the names of checkpoints from 0
+    assert checkpoint_epoch(good) == since - 1 and str(good) in str(error.value)
     (last,) = Path("trained").rglob("*.ckpt")
-    assert checkpoint_epoch(last) == int(since)  # the next look was the second
+    assert checkpoint_epoch(last) == since  # the next look was the second
     assert find_checkpoint(good) == (good.parent, good) and find_checkpoint(good.parent)[1] == last
-    assert torch.load(good, weights_only=True)["epoch"] == int(since) - 1
+    assert torch.load(good, weights_only=True)["epoch"] == since - 1
     assert (good.parent / "dimensionality.png").is_file()
 
 
@@ -161,7 +162,7 @@ def test_a_warning_is_one_line_and_the_training_goes_on_also_resumed(
     since = int(re.findall(r"since epoch (\d+)", line)[0])
 
     # Ended between the two looks.
-    pretrain(collapsing(few_digits, "parts", "warn", max_epochs=since + 1))
+    pretrain(collapsing(few_digits, "parts", "warn", max_epochs=since))
     assert "warning: MinLIDSimCLR" not in capfd.readouterr().err and not good_ones("parts")
     settings = collapsing(few_digits, "parts", "warn")
     settings.resume_from_checkpoint = str(next(Path("parts").rglob("*.ckpt")))

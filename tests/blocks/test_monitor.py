@@ -13,7 +13,7 @@ import torch
 from support import BATCH, METHOD_KWARGS, RandomViews, build, small
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo_dimreg.blocks.monitor import DEFAULTS, monitor_settings
+from solo_dimreg.blocks.monitor_settings import DEFAULTS, monitor_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
 from solo_dimreg.hosts import Host, generation

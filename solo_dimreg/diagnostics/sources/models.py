@@ -48,7 +48,8 @@ def collect(
             found = forward(images if device is None else images.to(device))
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
-                parts.setdefault(name, []).append(rows.cpu())
+                # A model or a loader may use its memory again for the next batch.
+                parts.setdefault(name, []).append(rows.to("cpu", copy=True))
             count += len(images)
             if max_samples is not None and count >= max_samples:
                 break
@@ -86,7 +87,7 @@ def _forward(
     modules = {kind: find_module(kind, model, name) for kind, name in names.items()}
     seen: dict[str, Tensor] = {}
     taps = [
-        Tap(f"{kind} ({names[kind]})", module, partial(seen.setdefault, kind))
+        Tap(f"{kind} ({names[kind]})", module, partial(_keep_first, seen, kind))
         for kind, module in modules.items()
     ]
     run = model if names else _before_the_head(model)
@@ -104,6 +105,12 @@ def _forward(
     finally:
         for tap in taps:
             tap.remove()
+
+
+def _keep_first(seen: dict[str, Tensor], kind: str, rows: Tensor) -> None:
+    """Keeps the rows of a module's first call as they are now: an operation in place may be next."""
+    if kind not in seen:
+        seen[kind] = rows.clone()
 
 
 def _before_the_head(model: Any) -> Callable[[Tensor], Any]:
