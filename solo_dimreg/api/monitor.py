@@ -12,7 +12,7 @@ from torch import nn
 
 from solo_dimreg.blocks import monitor
 from solo_dimreg.blocks.alarm import warn
-from solo_dimreg.blocks.monitor_files import wandb_logger
+from solo_dimreg.blocks.monitor_files import validates, wandb_logger
 from solo_dimreg.blocks.monitor_settings import DEFAULTS, monitor_settings
 from solo_dimreg.blocks.monitor_window import VIEW_METRICS
 from solo_dimreg.blocks.named_modules import find_module
@@ -130,7 +130,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuses what cannot be measured."""
-        if self.settings["on"] == "val" and not sum(trainer.num_val_batches):
+        if self.settings["on"] == "val" and not validates(trainer):
             raise ConfigError("on: 'val' needs a validation loader: hand one to trainer.fit, or use 'train'.")
         super().on_train_start(trainer, module)
 

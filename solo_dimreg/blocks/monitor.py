@@ -36,6 +36,7 @@ from solo_dimreg.blocks.monitor_files import (
     harmless,
     log_spectra,
     log_values,
+    validates,
     wandb_logger,
     write_csv,
 )
@@ -76,8 +77,7 @@ class DimensionalityMonitor:
         self.history: list[dict[str, float]] = []
         wanted = self.settings["alarm"]
         self.alarm = Alarm(wanted["drawdown"], wanted["patience"]) if wanted else None
-        self.logged: dict[str, float] = {}  # for Lightning, at the end of the epoch
-        self.told = False  # whether the loggers have them already
+        self.logged: dict[str, float] = {}  # for other callbacks, at the end of the epoch
         self.unmeasured: tuple[int, int] | None = None  # epoch and step of the newest rows in the windows
         self.steps_before = 0
         self.next_plot = 0.0
@@ -110,7 +110,7 @@ class DimensionalityMonitor:
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuses what cannot be measured."""
-        if self.settings["on"] == "val" and not sum(trainer.num_val_batches):
+        if self.settings["on"] == "val" and not validates(trainer):
             raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
         if self.projector is None and self.alarm:
             metric = self.settings["alarm"]["metric"]
@@ -122,8 +122,8 @@ class DimensionalityMonitor:
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Measures at the end, where that could not be foreseen, and draws the last plot."""
-        if self.unmeasured is not None and self._measure(trainer, module, *self.unmeasured):
-            log_values(trainer, self.logged, self.history[-1])
+        if self.unmeasured is not None:
+            self._measure(trainer, module, *self.unmeasured)
         if rank() == 0:
             self._plot()
             if self.alarm is not None and self.alarm.count < self.alarm.patience:
@@ -165,15 +165,11 @@ class DimensionalityMonitor:
         ends = 0 < trainer.max_steps <= step or (last and epoch + 1 == trainer.max_epochs)
         whole = last and self._divides("every_n_epochs", epoch, epoch + 1)
         # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
-        due = ends or whole or self._divides("every_n_steps", self.steps_before, step)
-        if due and self._measure(trainer, module, epoch, step):
-            self.told = not (last or ends)
-            if self.told:  # Lightning 1.6 would give loggers the mean over the epoch, and 2 its last alone
-                log_values(trainer, self.logged, self.history[-1])
+        if ends or whole or self._divides("every_n_steps", self.steps_before, step):
+            self._measure(trainer, module, epoch, step)
 
     def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Logs the metrics of the training."""
-        # Lightning 1.6 would average over the epochs what is logged after a batch that is not the first.
+        """Hands the metrics of the training to other callbacks."""
         if self.settings["on"] == "train":
             self._log(module)
 
@@ -227,15 +223,15 @@ class DimensionalityMonitor:
         for window in self.windows.values():
             window.look(open_)
 
-    def _measure(self, trainer: Any, module: Any, epoch: int, step: int) -> bool:
-        """Adds a row to the history; returns whether there was anything to measure."""
+    def _measure(self, trainer: Any, module: Any, epoch: int, step: int) -> None:
         self.unmeasured = None
         taken = {prefix: window.rows() for prefix, window in self.windows.items()}
         features, embeddings = taken[""], taken.get("z_", [])
         if not features:
-            return False
+            return
         figures = measure(self.settings["metrics"], features, embeddings)
         self.logged = {f"{self.name}/{name}": value for name, value in figures.items()}
+        log_values(trainer, self.logged, epoch, step)
         log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
         self.history = [row for row in self.history if row["step"] < step]
         self.history.append({"epoch": epoch, "step": step, **figures})
@@ -252,7 +248,6 @@ class DimensionalityMonitor:
             value = features[0].new_tensor([figures.get(metric, torch.nan)])
             # That of the first process, whose state is saved: all of them stop, or none.
             self._sound(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
-        return True
 
     def _sound(self, alarm: Alarm, metric: str, value: float, trainer: Any, module: Any) -> None:
         sounds = alarm.look(value, int(self.history[-1]["epoch"]), int(self.history[-1]["step"]))
@@ -273,9 +268,10 @@ class DimensionalityMonitor:
         stop(module, CollapseError(message))
 
     def _log(self, module: Any) -> None:
+        # Not to the loggers, which have them: of several looks in an epoch Lightning gives one, or the mean.
         if self.logged:
-            module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1, logger=not self.told)
-            self.logged, self.told = {}, False
+            module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1, logger=False)
+            self.logged = {}
 
     def _write(self) -> None:
         if self.folder is not None:

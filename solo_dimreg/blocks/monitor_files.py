@@ -54,18 +54,17 @@ def draw_history(history: list[dict[str, float]]) -> Any:
     return draw_curves(panels, ["features", "embeddings"], axis)
 
 
-def log_values(trainer: Any, values: Mapping[str, float], row: Mapping[str, float]) -> None:
-    """Hands values to the loggers at once, for when Lightning has no end of an epoch to log them at.
+def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int) -> None:
+    """Hands values to the loggers at once, which Lightning does at the end of an epoch.
 
     Args:
         trainer: Lightning's.
         values: By the names to log them by.
-        row: Of the history, with the epoch and the step.
+        epoch, step: What they are of: the epoch, from 0, and the number of steps that have been taken.
     """
     if rank() == 0:
-        step = max(0, int(row["step"]) - 1)  # Lightning counts the steps that it logs from 0
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": int(row["epoch"]), **values}, step=step)
+        for logger in trainer.loggers:  # Lightning counts the steps that it logs from 0
+            logger.log_metrics({"epoch": epoch, **values}, step=max(0, step - 1))
             logger.save()
 
 
@@ -102,6 +101,12 @@ def folder_of(trainer: Any) -> Path | None:
     if not trainer.loggers:
         return Path(logs, f"dimensionality-{datetime.now():%Y%m%d-%H%M%S}")
     return None if wandb_logger(trainer) else Path(logs)
+
+
+def validates(trainer: Any) -> bool:
+    """Return whether the training has validations; those of later epochs are not loaded when it begins."""
+    known = trainer.check_val_every_n_epoch == 1
+    return trainer.enable_validation and (not known or sum(trainer.num_val_batches) > 0)
 
 
 def checkpoints_of(trainer: Any, folder: Path | None) -> list[Path]:

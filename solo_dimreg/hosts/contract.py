@@ -54,7 +54,7 @@ BOTH = (
     *(Use(LIGHTNING, f"pl.Trainer.{name}") for name in
       ("estimated_stepping_batches", "callback_metrics", "is_last_batch", "log_dir", "sanity_checking",
        "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "max_steps", "loggers",
-       "lr_scheduler_configs", "optimizers")),
+       "lr_scheduler_configs", "optimizers", "enable_validation")),
     Use(LIGHTNING, "pl.Trainer", "", "max_epochs accelerator devices strategy precision logger callbacks "
         "enable_checkpointing num_sanity_val_steps log_every_n_steps num_nodes sync_batchnorm"),
     Use(LIGHTNING, "pl.Trainer.fit", "self model", "train_dataloaders val_dataloaders ckpt_path"),
