@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.files import locked
+from solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.Popen:
@@ -61,7 +61,7 @@ def test_a_file_system_without_locks_is_named(
 
 def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import locked\n"
+        "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked\n"
         "with locked('--out', Path('results')):\n    print('in', flush=True)\n    time.sleep(60)\n"
     )
     # It sleeps with the lock until it is killed.
@@ -78,3 +78,21 @@ def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
         other.wait()
     with locked("--out", tmp_path / "results"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("simclr-digits-offline-5hm960t5-ep=11.ckpt", (11, -1)),
+        ("simclr-ep=9-offline-ep=1.ckpt.good", (1, -1)),
+        ("epoch=3-step=500.ckpt", (3, 500)),
+        ("step=500-epoch=3.ckpt", (3, 500)),
+        ("step=500.ckpt", (-1, 500)),
+        ("epoch=3-global_step=500-v1.ckpt", (3, 500)),
+        ("rep=7-keep=5-warmupstep=4.ckpt", (-1, -1)),
+        ("last.ckpt", (-1, -1)),
+    ],
+)
+def test_epoch_and_step_in_the_names_of_checkpoints(name: str, place: tuple[int, int]) -> None:
+    assert checkpoint_place(Path("ep=99", name)) == place
+    assert checkpoint_epoch(Path("ep=99", name)) == place[0]

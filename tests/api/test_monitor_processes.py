@@ -38,7 +38,8 @@ def train(name, folder):
     model = Model()
     seen = []
     model.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
-    monitor = DimensionalityMonitor(metrics=["effective_rank", "lid"])
+    monitor = DimensionalityMonitor(metrics=["effective_rank", "lid"], every_n_steps=3, every_n_epochs=1)
+    other = DimensionalityMonitor(features="head", metrics=["mean_share"], every_n_epochs=9)
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -49,7 +50,7 @@ def train(name, folder):
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[monitor],
+        callbacks=[monitor, other],
     )
     trainer.fit(model, DataLoader(TensorDataset(x), batch_size=10))
     torch.save((monitor.history, torch.cat(seen[len(seen) // 2 :])), f"{folder}/{trainer.global_rank}.pt")
@@ -77,7 +78,9 @@ def test_both_have_the_figures_of_all_samples(name, tmp_path):
     (history, first), (other, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first.shape == second.shape == (40, 6) and not torch.equal(first, second)
     expected = effective_rank(torch.cat([first, second]), center=True).item()
-    assert len(history) == 2 and history[1]["effective_rank"] == pytest.approx(expected, rel=1e-5)
+    assert [row["step"] for row in history] == [3, 4, 6, 8]
+    assert history[-1]["effective_rank"] == pytest.approx(expected, rel=1e-5)
     assert history == other
-    (written,) = tmp_path.rglob("dimensionality.csv")  # the first process's alone
-    assert len(written.read_text().splitlines()) == 3
+    (written,) = tmp_path.rglob("dimensionality-backbone.csv")  # the first process's alone
+    assert len(written.read_text().splitlines()) == 5
+    assert len(list(tmp_path.rglob("dimensionality-head.csv"))) == 1

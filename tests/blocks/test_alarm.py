@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from support import small
 
-from solo_dimreg.blocks.alarm import DEFAULTS, GOOD, Alarm
+from solo_dimreg.blocks.alarm import DEFAULTS, GOOD, Alarm, describe
 from solo_dimreg.blocks.monitor_settings import monitor_settings
 from solo_dimreg.errors import CollapseError, ConfigError
 from solo_dimreg.files import checkpoint_epoch
@@ -90,6 +90,8 @@ def test_a_state_goes_on_where_it_was(values: list[float], cut: int) -> None:
         ({"drawdown": "half"}, r"monitor.alarm.drawdown: 'half' is not allowed"),
         ({"patience": 0}, r"monitor.alarm.patience: 0 is not allowed; .*whole number >= 1"),
         ({"action": "abort"}, r"monitor.alarm.action: Unknown action 'abort'.*stop, warn"),
+        ({"enabled": 0}, r"monitor.alarm.enabled: 0 is not allowed; it must be true or false"),
+        ({"enabled": False, "patience": 0}, r"monitor.alarm.patience: 0 is not allowed"),
         (True, r"monitor.alarm: True is not a mapping"),
     ],
 )
@@ -279,3 +281,38 @@ def test_a_checkpoint_that_was_named_is_kept_when_the_figure_rises_again(tmp_pat
         resumed.keep_good([*tmp_path.rglob("*.ckpt")])
     resumed.forget()
     assert named.is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "since", "kept"),
+    [
+        # Lightning's own names, in either order; solo-learn's; the run's own name may look like them.
+        (["step=300-epoch=2.ckpt", "step=400-epoch=3.ckpt"], (3, 400), "step=300-epoch=2.ckpt"),
+        (["epoch=2-step=300.ckpt", "epoch=3-step=350.ckpt"], (3, 400), "epoch=3-step=350.ckpt"),
+        (["epoch=0-step=900.ckpt", "epoch=0-step=1000.ckpt"], (0, 1100), "epoch=0-step=1000.ckpt"),
+        (["simclr-ep=9-x-ep=1.ckpt", "simclr-ep=9-x-ep=2.ckpt"], (2, 30), "simclr-ep=9-x-ep=1.ckpt"),
+        (["step=500-epoch=3.ckpt"], (3, 500), None),
+        (["last.ckpt", "epoch=1-step=2.ckpt"], (1, 3), "epoch=1-step=2.ckpt"),
+    ],
+)
+def test_the_last_checkpoint_before_the_fall(
+    names: list[str], since: tuple[int, int], kept: str | None, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    alarm = Alarm(0.5, 3)
+    alarm.look(10.0, 0, 1)
+    alarm.look(1.0, *since)
+    alarm.keep_good([*tmp_path.glob("*.ckpt")])
+    assert alarm.good == (str(tmp_path / f"{kept}{GOOD}") if kept else "")
+
+
+def test_the_message_counts_from_one_and_reads_right() -> None:
+    alarm = Alarm(0.8, 1)
+    alarm.look(10.0, 2, 30)
+    alarm.look(1.0, 3, 40)
+    said = "effective_rank is 1 and was 10; it has been 80% or more below its peak, since epoch 4 (step 40); "
+    assert said in describe(alarm, "SimCLR", "effective_rank", 1.0)
+    alarm.patience = 2
+    alarm.look(1.0, 4, 50)
+    assert "below its peak for 2 looks in a row, since epoch 4 (step 40)" in describe(alarm, "X", "lid", 1.0)

@@ -13,11 +13,14 @@ import torch
 from support import BATCH, METHOD_KWARGS, RandomViews, build, small
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo_dimreg.blocks.monitor_settings import DEFAULTS, monitor_settings
+from solo_dimreg.blocks.alarm import DEFAULTS as ALARM
+from solo_dimreg.blocks.monitor_settings import DEFAULTS, how_often, monitor_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
 from solo_dimreg.hosts import Host, generation
+from solo_dimreg.hosts.tap import outputs_of
 from solo_dimreg.plugins import registered
+from solo_dimreg.running.checks import check_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PUBLISHED = [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")]
@@ -274,6 +277,11 @@ def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pyte
         ),
         ({"every_n_epochs": 0}, r"monitor.every_n_epochs: 0 is not allowed; .*whole number >= 1"),
         ({"every_n_epochs": True}, r"monitor.every_n_epochs: True is not allowed"),
+        ({"every_n_epochs": None}, r"monitor.every_n_epochs: None is allowed beside every_n_steps alone"),
+        ({"every_n_steps": 0}, r"monitor.every_n_steps: 0 is not allowed; .*whole number >= 1"),
+        ({"every_n_steps": 2.5}, r"monitor.every_n_steps: 2.5 is not allowed"),
+        ({"enabled": "no"}, r"monitor.enabled: 'no' is not allowed; it must be true or false"),
+        ({"enabled": False, "every_n_epoch": 2}, r"monitor.every_n_epoch: unknown key"),
         ({"max_samples": 2.5}, r"monitor.max_samples: 2.5 is not allowed"),
         ({"on": "test"}, r"monitor.on: Unknown place 'test'.*train, val"),
         ({"metrics": ["lidd"]}, r"monitor.metrics: Unknown metric 'lidd'. Did you mean 'lid'"),
@@ -295,6 +303,42 @@ def test_the_key_on_survives_yaml_and_json() -> None:
     assert monitor_settings(json.loads(json.dumps({True: "val"}))) == {**DEFAULTS, "on": "val"}
     assert monitor_settings({}) == DEFAULTS
     assert monitor_settings(None) is None
+
+
+def test_what_switches_it_off_and_how_often_it_measures() -> None:
+    for block in (None, False, {"enabled": False}, {"enabled": False, "on": "val", "alarm": {}}):
+        assert monitor_settings(block) is None
+    assert monitor_settings({"enabled": True}) == DEFAULTS
+    for alarm in (None, False, {"enabled": False}, {"enabled": False, "patience": 1}):
+        assert monitor_settings({"alarm": alarm}) == DEFAULTS
+    assert monitor_settings({"alarm": {"enabled": True}})["alarm"] == ALARM  # type: ignore[index]
+    words = {
+        "every epoch": {},
+        "every 3 epochs and at the end": {"every_n_epochs": 3},
+        "every 50 steps and at the end": {"every_n_steps": 50},
+        "every epoch and every step and at the end": {"every_n_steps": 1, "every_n_epochs": 1},
+        "every step and at the end": {"every_n_steps": 1, "every_n_epochs": None},
+    }
+    assert [how_often(monitor_settings(block) or {}) for block in words.values()] == list(words)
+
+
+@pytest.mark.parametrize("block", [None, False, {"enabled": False}])
+def test_switched_off_it_leaves_no_trace(host: Host, few_digits: Path, block: Any) -> None:
+    settings = small(few_digits, monitor={"every_n_epochs": 1})
+    settings.monitor = block if not isinstance(block, dict) else {**settings.monitor, **block}
+    check_settings(host, settings)
+    method = build(settings)
+    assert not any(type(each).__name__ == "DimensionalityMonitor" for each in method.configure_callbacks())
+
+
+def test_the_regularizer_of_embeddings_sees_them_before_an_operation_in_place() -> None:
+    projector = torch.nn.Linear(4, 3)
+    x = torch.randn(5, 4)
+    with outputs_of(projector) as collected:
+        torch.nn.functional.relu_(projector(x))
+    assert torch.equal(collected[0], projector(x))
+    (gradient,) = torch.autograd.grad(collected[0].pow(2).sum(), projector.weight)
+    torch.testing.assert_close(gradient, 2 * projector(x).detach().T @ x)
 
 
 def test_val_without_validation_images_is_refused(host: Host, few_digits: Path) -> None:

@@ -41,6 +41,26 @@ def test_seeds_that_all_agree_count_as_in_a_sign_test() -> None:
     assert (estimate([0.0, 0.0]).p_above, estimate([0.0, 0.0]).p_below) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("value", "rounding"),
+    [(0.1, 1.4e-17), (81.3 - 80.4, 1e-14), (512.25, 1e-13), (-3.0, 4e-10), (0.0, 5e-14)],
+)
+def test_rounding_does_not_decide_how_much_equal_seeds_show(value: float, rounding: float) -> None:
+    noise = np.random.default_rng(0).uniform(-rounding, rounding, 8)
+    rounded, exact = estimate(list(value + noise)), estimate([value] * 8)
+    assert (rounded.p_above, rounded.p_below) == (exact.p_above, exact.p_below)
+    assert rounded.p_above == (stats.binomtest(8, 8, alternative="greater").pvalue if value > 0 else 1)
+    assert rounded.mean == pytest.approx(value, abs=1e-9) and rounded.error == 0
+    # All of one sign, which for noise about 0 would be a certainty of the other kind.
+    assert estimate(list(np.abs(noise) + value)).p_above == exact.p_above
+
+
+def test_differences_above_rounding_are_students() -> None:
+    values = 1 + 1e-6 * np.random.default_rng(0).normal(size=8)
+    expected = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
+    assert estimate(list(values)).p_above == pytest.approx(expected) and expected < 1e-30
+
+
 @pytest.mark.parametrize("values", [[], [1.0]])
 def test_too_few_numbers_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="at least two numbers"):

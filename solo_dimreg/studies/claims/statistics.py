@@ -10,6 +10,10 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = (1 - CONFIDENCE) / 2  # one-sided
+# Numbers of the seeds that differ by less than this part of the largest are one number, and what is smaller
+# than the other is 0: sums of percentages and ranks are rounded at 1e-13, and float32 at 1e-7 of a number.
+EQUAL = 1e-9
+ZERO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Student's t over one number a seed, which for two methods is the difference of their runs of that seed.
 
     Args:
-        values: At least two numbers. Where all are the same number, Student's t would be certain of it: then
-            the p-value is that of a sign test. Where one is not finite, nothing is known.
+        values: At least two numbers. Where all are the same number, up to rounding, Student's t would be
+            certain of it: then the p-value is that of a sign test, and of zeros nothing is shown. Where one
+            is not finite, nothing is known.
 
     Raises:
         ValueError: there are fewer than two.
@@ -46,8 +51,9 @@ def estimate(values: Sequence[float]) -> Estimate:
         raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
     if not all(map(math.isfinite, values)):
         return Estimate(math.nan, math.nan, math.nan, math.nan, 1.0, 1.0)
-    mean = sum(values) / len(values)
-    if max(values) == min(values):
+    values = [0.0 if abs(value) <= ZERO else value for value in values]
+    mean = math.fsum(values) / len(values)
+    if max(values) - min(values) <= EQUAL * max(map(abs, values)):
         chance = 0.5 ** len(values)
         above, below = (chance if mean > 0 else 1.0), (chance if mean < 0 else 1.0)
         return Estimate(mean, mean, mean, 0.0, above, below)
