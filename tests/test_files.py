@@ -61,7 +61,7 @@ def test_a_file_system_without_locks_is_named(
 
 def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked\n"
+        "import time\nfrom pathlib import Path\nfrom solo_dimreg.files import locked\n"
         "with locked('--out', Path('results')):\n    print('in', flush=True)\n    time.sleep(60)\n"
     )
     # It sleeps with the lock until it is killed.
