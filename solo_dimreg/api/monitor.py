@@ -140,15 +140,18 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Draws the last plot, and says what was never seen."""
-        seen = {kind: self.windows.get(prefix) for prefix, kind in PREFIXES.items()}
+        windows = dict(self.windows)
         super().on_train_end(trainer, module)
-        unseen = [kind for kind, window in seen.items() if window is not None and not window.steps]
-        if unseen and self.settings["on"] == "val" and not seen["features"].opened:
-            warnings.warn("monitor: the training ended before a validation: no metrics.", stacklevel=2)
-        elif unseen:
-            step = {"train": "training", "val": "validation"}[self.settings["on"]]
-            named = f"{unseen[0]}={self.names[unseen[0]]!r}"
-            warnings.warn(f"monitor: {step} never called {named}: no metrics of it.", stacklevel=2)
+        step = {"train": "training", "val": "validation"}[self.settings["on"]]
+        for prefix, window in windows.items():
+            if not window.opened:
+                warnings.warn("monitor: the training ended before a validation: no metrics.", stacklevel=2)
+                return
+            if not window.steps:
+                kind = PREFIXES[prefix]
+                named = f"{kind}={self.names[kind]!r}"
+                warnings.warn(f"monitor: {step} never called {named}: no metrics of it.", stacklevel=2)
+                return
 
     def _stop(self, trainer: Any, module: Any, message: str) -> None:
         warn(f"{message} The training is stopped.", wandb_logger(trainer))
