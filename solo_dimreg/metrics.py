@@ -117,7 +117,7 @@ class _OfRows(Metric):
         draws = torch.randint(2**63 - 1, (len(rows[0]),), generator=generator)
         home = self.draws[0].device if len(self.draws) else rows[0].device  # the CPU with compute_on_cpu
         for name, each in zip((*self.parts, "draws"), (*rows, draws), strict=True):
-            getattr(self, name).append(each.detach().to(home))
+            getattr(self, name).append(each.detach().to(home, copy=True))  # the caller may change it
         self._trim()
 
     def _chosen(self) -> list[Tensor]:

@@ -270,3 +270,14 @@ def test_the_example() -> None:
         metrics.EffectiveRank, "EffectiveRank", globs={**vars(metrics), "torch": torch}
     )
     assert example.examples and doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_what_is_kept_is_a_copy() -> None:
+    x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    metric = metrics.EffectiveRank()
+    metric.update(x)
+    expected = metric.compute().item()
+    metric.reset()
+    metric.update(x)
+    x.relu_()
+    assert metric.compute().item() == pytest.approx(expected, rel=1e-6)
