@@ -74,7 +74,7 @@ def fit(pl: Any, module: Any, monitors: Any, train: Any, val: Any = None, **opti
     chosen |= {"accelerator": "cpu", "devices": 1}
     chosen |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     callbacks = monitors if isinstance(monitors, list) else [monitors]
-    trainer = pl.Trainer(callbacks=callbacks, **chosen)
+    trainer = pl.Trainer(callbacks=[*callbacks], **chosen)  # Lightning 1.6 adds its own to the list
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="monitor: ")
         trainer.fit(module, train, val, **resumed)
