@@ -20,6 +20,7 @@ from solo_dimreg import functional
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import MissingPackageError
 from solo_dimreg.functional._checks import check_bool, check_features, check_int
+from solo_dimreg.functional._rows import of_few
 from solo_dimreg.functional.information import check_order
 from solo_dimreg.functional.lid import check_lid_options
 
@@ -202,13 +203,13 @@ class MatrixEntropy(_OfFeatures):
     def __init__(self, order: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_order(order)
-        self.figure = partial(functional.matrix_entropy, order=order)
+        self.figure = partial(of_few, partial(functional.matrix_entropy, order=order))
 
 
 class Uniformity(_OfFeatures):
     """Uniformity, see :func:`solo_dimreg.functional.uniformity`."""
 
-    figure = staticmethod(functional.uniformity)
+    figure = staticmethod(partial(of_few, functional.uniformity))
 
 
 class OffDiagonalCorrelation(_OfFeatures):
@@ -238,19 +239,19 @@ class MeanShare(_OfFeatures):
 class SelfClustering(_OfFeatures):
     """Self-clustering, see :func:`solo_dimreg.functional.self_clustering`."""
 
-    figure = staticmethod(functional.self_clustering)
+    figure = staticmethod(partial(of_few, functional.self_clustering))
 
 
 class TwoNN(_OfFeatures):
     """TwoNN, see :func:`solo_dimreg.functional.two_nn`."""
 
-    figure = staticmethod(functional.two_nn)
+    figure = staticmethod(partial(of_few, functional.two_nn))
 
 
 class MSTDimension(_OfFeatures):
     """The dimension by spanning trees, see :func:`solo_dimreg.functional.mst_dimension`."""
 
-    figure = staticmethod(functional.mst_dimension)
+    figure = staticmethod(partial(of_few, functional.mst_dimension))
 
 
 class MatrixMutualInformation(_OfRows):
@@ -266,7 +267,7 @@ class MatrixMutualInformation(_OfRows):
     def __init__(self, order: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_order(order)
-        self.figure = partial(functional.matrix_mutual_information, order=order)
+        self.figure = partial(of_few, partial(functional.matrix_mutual_information, order=order))
 
     def update(self, features: Tensor, embeddings: Tensor) -> None:
         """Adds features (B, D) and embeddings (B, d) of the same samples."""

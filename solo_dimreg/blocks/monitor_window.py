@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from solo_dimreg.distributed import all_gather, world_size
 from solo_dimreg.functional import alignment, lidar, matrix_mutual_information
+from solo_dimreg.functional._rows import of_few
 from solo_dimreg.plugins import registered
 
 # Figures of features and embeddings together; the registered metrics look at one of them at a time.
 PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mutual_information": matrix_mutual_information
+    "mutual_information": partial(of_few, matrix_mutual_information)
 }
 # Figures of two views of the same images, features or embeddings.
 VIEW_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solo_dimreg.functional._checks import check_choice, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._rows import distinct_rows
 from solo_dimreg.functional.neighbours import NeighbourDistances, nearest
 
 
@@ -29,12 +30,16 @@ def local_intrinsic_dimensionality(
       distances instead; the two are tied by ``LID_skdim + 1 = (LID + 1) * k / (k - 1)``.
     - ``"mle"``, maximum likelihood, which is Hill's estimator [1]:
       ``LID = -1 / ((1/k) sum_i ln(d_i / d_k))``. scikit-dimension's ``MLE`` divides by k - 1 instead of k;
-      the released code of [2] adds 1e-4 to each ratio inside the logarithm, which we do not.
+      the released code of [2] adds 1e-4 to each ratio inside the logarithm, which we do not. Neighbours at
+      distance 0, whose logarithm is infinite, are left out of the mean: duplicates of the query.
 
     Differentiable once, in ``x`` and in ``reference``. A distance of 0 has gradient 0. In units of ``d_k``,
-    distances and the spread of distances below the machine epsilon count as that epsilon, so the estimate is
-    never 0 or infinite. Fewer than two neighbours, or k neighbours that all coincide with the query, say
-    nothing about the dimension: the LID is 1 with gradient 0.
+    other distances and the spread of distances below the machine epsilon count as that epsilon, so the
+    estimate is never 0 or infinite. Fewer than two neighbours, or k neighbours that all coincide with the
+    query, say nothing about the dimension: the LID is 1 with gradient 0.
+
+    Rows that come more than once lower the estimate by either estimator, as the neighbours come in groups at
+    one distance. As a metric, take :func:`geometric_mean_lid`, which counts them once.
 
     References:
         [1] Amsaleg et al., Extreme-value-theoretic estimation of local intrinsic dimensionality, DMKD 2018,
@@ -102,13 +107,25 @@ def geometric_mean_lid(
     estimator: str = "mom",
     self_indices: Tensor | None = None,
 ) -> Tensor:
-    """The geometric mean of the LID over the queries, a scalar: the average that LDReg reports [1].
+    """Return the geometric mean of the LID over the queries, a scalar: the average that LDReg reports [1].
 
+    Rows that are exactly equal count once, among the queries and in the reference: with an oversampled class,
+    or a data set that stands twice in its folder, the neighbours would be copies, and the LID that of a point.
     Arguments and errors are those of :func:`local_intrinsic_dimensionality`.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
     """
+    check_lid_options(k, estimator)
+    check_features("x", x)
+    if reference is None:
+        x = x[distinct_rows(x)[0]]
+    else:
+        _check_reference(x, reference, self_indices)
+        queries = distinct_rows(x)[0]
+        rows, groups = distinct_rows(reference)
+        x, reference = x[queries], reference[rows]
+        self_indices = None if self_indices is None else groups[self_indices[queries]]
     return local_intrinsic_dimensionality(x, reference, k, estimator, self_indices).log().mean().exp()
 
 
@@ -126,7 +143,9 @@ def _moments(ratios: Tensor) -> Tensor:
 
 def _maximum_likelihood(ratios: Tensor) -> Tensor:
     floor = torch.finfo(ratios.dtype).eps
-    return 1 / (-ratios.clamp_min(floor).log().mean(dim=1)).clamp_min(floor)
+    counted = ratios != 0  # also NaN, of features that overflowed
+    logs = torch.where(counted, ratios, 1).clamp_min(floor).log()
+    return 1 / (-logs.sum(dim=1) / counted.sum(dim=1)).clamp_min(floor)
 
 
 # From the sorted distances in units of the largest, (B, k), to the LID, (B,).

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from solo_dimreg import functional
+from solo_dimreg.functional._rows import of_few
 from solo_dimreg.nn import EffectiveRank
 from solo_dimreg.plugins.hookspecs import hookimpl
 
@@ -24,13 +26,13 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
         "effective_rank": lambda features: functional.effective_rank(features, center=True),
         "rankme": functional.rankme,
         "alpha_req": functional.alpha_req,
-        "matrix_entropy": functional.matrix_entropy,
-        "uniformity": functional.uniformity,
+        "matrix_entropy": partial(of_few, functional.matrix_entropy),
+        "uniformity": partial(of_few, functional.uniformity),
         "off_diagonal_correlation": functional.off_diagonal_correlation,
         "nesum": functional.nesum,
         "rankme_share": functional.rankme_share,
         "mean_share": functional.mean_share,
-        "self_clustering": functional.self_clustering,
-        "two_nn": functional.two_nn,
-        "mst_dimension": functional.mst_dimension,
+        "self_clustering": partial(of_few, functional.self_clustering),
+        "two_nn": partial(of_few, functional.two_nn),
+        "mst_dimension": partial(of_few, functional.mst_dimension),
     }

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from solo_dimreg.functional import geometric_mean_lid
+from solo_dimreg.functional._rows import distinct_rows
 from solo_dimreg.nn import LDReg
 from solo_dimreg.plugins.hookspecs import hookimpl
+
+MANY_NEIGHBOURS = 512
 
 
 class LDRegRegularizer(LDReg):
@@ -35,18 +37,15 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
     By moments with 32 neighbours, and as LDReg's authors track it: by maximum likelihood with 32 and 512.
     """
     return {
-        "lid": lid,
-        "lid_mle": partial(lid, estimator="mle"),
-        "lid_mle_512": partial(lid, k=512, estimator="mle"),
+        "lid": partial(geometric_mean_lid, k=32),
+        "lid_mle": partial(geometric_mean_lid, k=32, estimator="mle"),
+        "lid_mle_512": lid_mle_512,
     }
 
 
-def lid(features: Tensor, k: int = 32, estimator: str = "mom") -> Tensor:
-    """The LID of at most 256 evenly spaced rows among all rows: each costs a search through all of them.
-
-    NaN where there are too few rows for the 512 neighbours of LDReg's tracking.
-    """
-    if len(features) <= k == 512:
+def lid_mle_512(features: Tensor) -> Tensor:
+    """Return the LID by maximum likelihood with 512 neighbours; NaN where there are not so many."""
+    distinct = features[distinct_rows(features)[0]]
+    if len(distinct) <= MANY_NEIGHBOURS:
         return features.new_full((), math.nan)
-    queries = torch.arange(0, len(features), math.ceil(len(features) / 256), device=features.device)
-    return geometric_mean_lid(features[queries], features, k, estimator, queries)
+    return geometric_mean_lid(distinct, k=MANY_NEIGHBOURS, estimator="mle")
