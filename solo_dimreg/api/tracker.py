@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.diagnostics.figures import MANY_NEIGHBOURS, Space, describe_space, mutual_information
-from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments
+from solo_dimreg.diagnostics.moments import Moments
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.functional._checks import check_int
 
 SCALARS = [field.name for field in fields(Space) if field.type != "Tensor"]
@@ -95,7 +96,7 @@ def _figures(prefix: str, moments: Moments, sample: Tensor) -> dict[str, float]:
     figures: dict[str, float | None] = dict.fromkeys(SCALARS, math.nan)
     figures |= {"samples": moments.count, "dimensions": len(moments.mean)}
     # Features that are not finite, which a training that diverges makes, have no others.
-    if moments.covariance.isfinite().all():
+    if moments.variances.isfinite().all():
         figures |= describe_space(moments, sample).scalars()
     if len(sample) < 4 * MANY_NEIGHBOURS:
         figures["lid_512"] = None

@@ -79,9 +79,10 @@ def command(
       solo-dimreg diagnose features.npy --labels labels.npy
     """
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.diagnostics.diagnose import diagnose, summary_table
+    from solo_dimreg.diagnostics.diagnose import diagnose
     from solo_dimreg.diagnostics.sources.arrays import SUFFIXES
     from solo_dimreg.diagnostics.sources.opening import Images, distinct_names, open_source
+    from solo_dimreg.diagnostics.table import summary_table
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
     from solo_dimreg.hosts.registration import generation

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +17,33 @@ from tqdm import tqdm
 
 from solo_dimreg.diagnostics.figures import (
     LID_NEIGHBOURS,
-    MANY_NEIGHBOURS,
     THRESHOLDS,
     Space,
     Verdict,
     describe_space,
     judge,
     mutual_information,
-    random_indices,
 )
-from solo_dimreg.diagnostics.sources.opening import Batch, Source
-from solo_dimreg.diagnostics.streaming import FeatureStatistics, NeighbourSearch
+from solo_dimreg.diagnostics.neighbourhoods import (
+    Batch,
+    Neighbourhoods,
+    RowDigests,
+    SearchAmongAll,
+    neighbours_within,
+)
+from solo_dimreg.diagnostics.sources.opening import Source
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
 
 MIN_SAMPLES = 3
 # Their covariance matrix in float64 takes 2 GiB, and its decomposition some times that.
 MAX_DIMENSIONS = 16_384
+# Wider features are held themselves, with their copy in float64 at most 2 GiB.
+MAX_NUMBERS = 2**28
 MAX_VALUE = 1e100  # its square still is a number
 # A mean with more of the squared length than this is told of; ReLU features of a healthy network have less.
 SHARED = 0.95
-# The figures of the summary: what each is called, and its decimals.
-TABLE = {
-    "samples": ("samples", 0),
-    "dimensions": ("dimensions", 0),
-    "mean_share": ("mean's share of the squared length", 3),
-    "effective_rank": ("effective rank", 1),
-    "filled": ("directions filled", 0),
-    "lid": (f"LID (k = {LID_NEIGHBOURS})", 2),
-    "lid_mle": ("LID, maximum likelihood", 2),
-    "lid_512": (f"LID (k = {MANY_NEIGHBOURS})", 2),
-    "two_nn": ("dimension, TwoNN", 2),
-    "mst_dimension": ("dimension, spanning tree", 2),
-    "nesum": ("NESum", 1),
-    "rankme": ("RankMe", 1),
-    "rankme_share": ("RankMe over the width", 3),
-    "alpha_req": ("alpha-ReQ", 2),
-    "off_diagonal_correlation": ("off-diagonal correlation", 3),
-    "matrix_entropy": ("entropy H of order 2, nats", 2),
-    "matrix_entropy_1": ("entropy H of order 1, nats", 2),
-    "uniformity": ("uniformity", 2),
-    "self_clustering": ("self-clustering", 3),
-}
 
 
 @dataclass(frozen=True)
@@ -88,11 +74,23 @@ class Diagnosis:
     @property
     def caution(self) -> str:
         """What keeps the figures from saying much; empty if nothing does."""
-        n, d = self.features.samples, self.features.dimensions
+        n, d = self.features.samples - self.features.duplicates, self.features.dimensions
+        distinct, equal = "", ""
+        if self.features.duplicates:
+            distinct = "distinct "
+            equal = (
+                f"{self.features.duplicates} of {self.features.samples} samples equal an earlier one "
+                "exactly; LID, TwoNN and the spanning tree count each once. "
+            )
+        return (equal + self._main_caution(n, d, distinct)).rstrip()
+
+    def _main_caution(self, n: int, d: int, distinct: str) -> str:
         if n <= 2 * LID_NEIGHBOURS:
-            return f"Only {n} samples: too few to tell a local dimension."
+            return f"Only {n} {distinct}samples: too few to tell a local dimension."
         if n <= d:
-            return f"Fewer samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
+            return (
+                f"Fewer {distinct}samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
+            )
         if self.features.mean_share > SHARED:
             return (
                 f"The mean of all features holds {self.features.mean_share:.1%} of their squared length: "
@@ -122,7 +120,8 @@ class Diagnosis:
 def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
     """Reads the features of a source batch by batch and describes them.
 
-    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them.
+    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them. If some of these are
+    equal, they are read a second time, and the neighbours sought among the distinct ones.
 
     Args:
         source: From :func:`solo_dimreg.diagnostics.sources.opening.open_source`.
@@ -134,57 +133,53 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
     if source.count < MIN_SAMPLES:
         raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
     statistics = FeatureStatistics()
-    some = _Some(source) if source.count > statistics.sample_size else None
     # A bar for what takes longer than a moment.
     with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True, delay=2) as bar:
-        for features, embeddings, labels in _batches(source):
-            for name, rows in (("features", features), ("embeddings", embeddings)):
-                if rows is not None:
-                    _check_rows(source.name, name, rows, statistics.count)
-            statistics.update(features, embeddings, labels)
-            if some is not None:
-                some.update(features, embeddings)
-            bar.update(len(features))
+        near = _read(source, statistics, bar)
         bar.set_description(f"{source.name}: figures", refresh=False)
-        sample = statistics.sample
-        distances = some.distances if some else {}
-        space = describe_space(statistics.features, sample.features, distances.get("features"))
-        moments = statistics.embeddings
+        sample, moments = statistics.sample, statistics.embeddings
+        space = describe_space(statistics.features, sample.features, near["features"])
         embedded, information = None, {}
         if moments is not None and sample.embeddings is not None:
-            embedded = describe_space(moments, sample.embeddings, distances.get("embeddings"))
+            embedded = describe_space(moments, sample.embeddings, near["embeddings"])
             information = mutual_information(sample.features, sample.embeddings)
-    points = sample.labels if some is None else some.labels
+    points = near["features"].labels
     classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
     return Diagnosis(source, space, embedded, information, classes, umap)
 
 
-class _Some:
-    """A choice of samples whose neighbours are sought among all."""
+def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
+    """Reads all samples into the statistics; the neighbours of the features, and of the embeddings if any."""
+    search: SearchAmongAll | None = None
+    digests = {"features": RowDigests(), "embeddings": RowDigests()}
+    for features, embeddings, labels in _batches(source):
+        kinds = {"features": features, "embeddings": embeddings}
+        found = {name: rows for name, rows in kinds.items() if rows is not None}
+        for name, rows in found.items():
+            _check_rows(source, name, rows, statistics.count)
+        if statistics.count == 0 and source.count > statistics.sample_size:
+            search = _search(source, dict.fromkeys(found, torch.arange(source.count)), statistics)
+        statistics.update(features, embeddings, labels)
+        if search is not None:
+            search.update(features, embeddings)
+            for name, rows in found.items():
+                digests[name].update(rows)
+        bar.update(len(features))
+    sample = {"features": statistics.sample.features, "embeddings": statistics.sample.embeddings}
+    kept = {name: rows for name, rows in sample.items() if rows is not None}
+    if search is None:
+        return {name: neighbours_within(rows, statistics.sample.labels) for name, rows in kept.items()}
+    first = {name: digests[name].first() for name in kept}
+    if any(len(indices) < source.count for indices in first.values()):
+        search = _search(source, first, statistics)
+        for features, embeddings, _ in _batches(source):
+            search.update(features, embeddings)
+    return search.found(kept)
 
-    def __init__(self, source: Source) -> None:
-        indices = random_indices(source.count)
-        batches = list(_batches(source, indices.tolist()))
-        features, embeddings, labels = (
-            None if parts[0] is None else torch.cat(parts) for parts in zip(*batches, strict=True)
-        )
-        self.labels = labels
-        queries = {"features": features, "embeddings": embeddings}
-        self._searches = {
-            name: NeighbourSearch(rows, indices, MANY_NEIGHBOURS)
-            for name, rows in queries.items()
-            if rows is not None
-        }
 
-    def update(self, features: Tensor, embeddings: Tensor | None) -> None:
-        for name, rows in (("features", features), ("embeddings", embeddings)):
-            if rows is not None:
-                self._searches[name].update(rows)
-
-    @property
-    def distances(self) -> dict[str, Tensor]:
-        return {name: search.distances for name, search in self._searches.items()}
+def _search(source: Source, first: dict[str, Tensor], statistics: FeatureStatistics) -> SearchAmongAll:
+    return SearchAmongAll(partial(_batches, source), first, source.count, statistics.sample_size)
 
 
 def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[Batch]:
@@ -199,16 +194,20 @@ def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[B
         raise ConfigError(f"{source.name}: {type(error).__name__}: {reason[:200].rstrip('.')}.") from error
 
 
-def _check_rows(source: str, name: str, rows: Tensor, before: int) -> None:
-    if rows.shape[1] > MAX_DIMENSIONS:
+def _check_rows(source: Source, name: str, rows: Tensor, before: int) -> None:
+    width = rows.shape[1]
+    # Of fewer samples than dimensions, the smaller Gram matrix serves.
+    least = min(FeatureStatistics().sample_size, MAX_NUMBERS // width)
+    if width > MAX_DIMENSIONS and source.count > least:
         raise ConfigError(
-            f"{source}: {name} of {rows.shape[1]} dimensions are too wide for a covariance matrix; give at "
-            f"most {MAX_DIMENSIONS} (of images, a smaller --size)."
+            f"{source.name}: {name} of {width} dimensions are too wide for a covariance matrix of "
+            f"{source.count} samples; give at most {MAX_DIMENSIONS} dimensions (of images, a smaller --size) "
+            f"or {least} samples."
         )
     wrong = ~(rows.isfinite() & (rows.abs() <= MAX_VALUE)).all(dim=1)
     if wrong.any():
         raise ConfigError(
-            f"{source}: {name} are not finite (NaN, infinite or above {MAX_VALUE:g}), first in row "
+            f"{source.name}: {name} are not finite (NaN, infinite or above {MAX_VALUE:g}), first in row "
             f"{before + int(wrong.nonzero()[0])}; mend or remove such rows."
         )
 
@@ -262,26 +261,6 @@ def _space_dict(space: Space) -> dict[str, Any]:
         "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),
         "spectrum": space.spectrum.tolist(),
     }
-
-
-def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the figures as text, a column for each kind of features of each input."""
-    columns = [(each, name, space) for each in diagnoses for name, space in each.spaces.items()]
-    several = len(diagnoses) > 1
-    header = ["", *(f"{each.source.name}, {name}" if several else name for each, name, _ in columns)]
-    lines = [
-        [label, *(_cell(getattr(space, figure), decimals) for _, _, space in columns)]
-        for figure, (label, decimals) in TABLE.items()
-        if any(getattr(space, figure) is not None for _, _, space in columns)
-    ]
-    verdicts = ["verdict", *(judge(space).kind for _, _, space in columns)]
-    information = [each.information.get("mutual_information") for each, _, _ in columns]
-    shared = [["I(R;Z), nats", *(_cell(value, 2) for value in information)]] if any(information) else []
-    return header, [verdicts, *lines, *shared]
-
-
-def _cell(value: float | None, decimals: int) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:

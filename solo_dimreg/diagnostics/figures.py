@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solo_dimreg.diagnostics.streaming import FeatureStatistics, Moments, NeighbourSearch
+from solo_dimreg.diagnostics.moments import Moments
+from solo_dimreg.diagnostics.neighbourhoods import (
+    MANY_NEIGHBOURS,
+    Neighbourhoods,
+    neighbours_within,
+    unit_scale,
+)
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.functional import matrix_entropy, matrix_mutual_information, uniformity
-from solo_dimreg.functional.decorrelation import mean_off_diagonal
+from solo_dimreg.functional._rows import few_indices, of_few
 from solo_dimreg.functional.dimension import mst_dimension, two_nn
-from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
-from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank, symmetric_eigenvalues
+from solo_dimreg.functional.lid import lid_of_distances
+from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
 from solo_dimreg.functional.spread import normalized_sum, self_clustering
 
-# LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
 LID_NEIGHBOURS = 32
-MANY_NEIGHBOURS = 512
-# Of more samples than are kept, the neighbours of so many are sought, among all samples.
-QUERIES = 1_000
-# Samples for the figures that need the similarities of all pairs at once.
-PAIRWISE_SAMPLES = 2_048
 
 # Features whose standard deviation is below 1 % of their length are one point.
 COMPLETE_SPREAD = 1e-4
@@ -40,6 +42,8 @@ class Space:
 
     Attributes:
         samples, dimensions: N and D.
+        duplicates: samples that equal an earlier one exactly. Metrics of neighbours (the LIDs, ``two_nn``,
+            ``mst_dimension``) count each once.
         spread: variance (the trace of the covariance) over the mean squared length, 0 to 1.
         mean_share: squared length of the mean over that mean: what is left of 1, which centred figures, as
             the next three, cannot see.
@@ -60,11 +64,13 @@ class Space:
             None for fewer than 32.
         spectrum: singular values of the covariance, (D,), descending.
         lids: the LID of each of these points.
-        correlation: the D x D correlation matrix, zeros for constant axes.
+        correlation: the D x D correlation matrix, zeros for constant axes; of more than 4,096 axes the means
+            of the absolute correlations in 128 x 128 blocks.
     """
 
     samples: int
     dimensions: int
+    duplicates: int
     spread: float
     mean_share: float
     effective_rank: float
@@ -97,37 +103,38 @@ class Space:
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
 
-def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = None) -> Space:
-    """The figures of features.
+def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None = None) -> Space:
+    """Describe features by their metrics.
 
     Args:
         moments: Those of all the features.
         sample: A random sample of them, (n, D).
-        distances: From some of the features to their nearest neighbours among all, ascending, (Q, k). None:
-            the sample is all the features, and its neighbours are sought in it.
+        near: The neighbours of some of the features among all. None: the sample is all the features, and its
+            neighbours are sought in it.
     """
-    n, mean, covariance = moments.count, moments.mean, moments.covariance
-    scale = max(n - 1, 1)
-    total = float(covariance.trace()) * scale / n + float(mean @ mean)  # the mean squared length
+    n, mean = moments.count, moments.mean
+    variances = moments.variances
+    # The mean squared length.
+    total = float(variances.sum()) * max(n - 1, 1) / n + float(mean @ mean)
     # Below it is the rounding error of the features as they came, spread over D directions, and that of the
     # decomposition.
     floor = (2 * moments.resolution) ** 2 * total / len(mean)
-    spectrum = _eigenvalues(covariance)
+    spectrum = moments.eigenvalues()
     floor = max(floor, len(mean) * torch.finfo(torch.float64).eps * float(spectrum[0]))
     spectrum = torch.where(spectrum > floor, spectrum, 0)
-    raw = _eigenvalues(covariance * scale + n * torch.outer(mean, mean))[: min(n, len(mean))]
-    rankme = float(smoothed_rank(raw.sqrt()))
-    correlation = correlation_of(covariance, floor)
-    points = _unit_scale(sample)
-    if distances is None:
-        distances = neighbour_distances(points, MANY_NEIGHBOURS)
+    rankme = float(smoothed_rank(moments.squared_singular_values().sqrt()))
+    correlation, off_diagonal = moments.correlation(floor)
+    near = near or neighbours_within(sample)
+    distances = near.distances
     if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
         distances = torch.zeros(len(distances), 2)
     lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
+    many = n - near.duplicates >= 4 * MANY_NEIGHBOURS
     return Space(
         samples=n,
         dimensions=len(mean),
-        spread=float(spectrum.sum()) * scale / n / total if total else 0.0,
+        duplicates=near.duplicates,
+        spread=float(spectrum.sum()) * max(n - 1, 1) / n / total if total else 0.0,
         mean_share=float(mean @ mean) / total if total else 1.0,
         effective_rank=float(entropy(spectrum.sqrt()).exp()),
         filled=int((spectrum > EMPTY_DIRECTION * spectrum[0]).sum()),
@@ -135,11 +142,13 @@ def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = 
         rankme=rankme,
         rankme_share=rankme / len(mean),
         alpha_req=_known(power_law_exponent(spectrum[spectrum > 0])),
-        off_diagonal_correlation=float(mean_off_diagonal(correlation)),
+        off_diagonal_correlation=off_diagonal,
         lid=_geometric_mean(lids),
         lid_mle=_geometric_mean(lid_of_distances(distances[:, :LID_NEIGHBOURS], "mle")),
-        lid_512=_geometric_mean(lid_of_distances(distances)) if n >= 4 * MANY_NEIGHBOURS else None,
-        **_of_pairs(points[_few(len(points))]),
+        lid_512=_geometric_mean(lid_of_distances(distances)) if many else None,
+        **_of_pairs(unit_scale(sample)),
+        two_nn=_known(of_few(two_nn, near.rows)),
+        mst_dimension=_known(of_few(mst_dimension, near.rows)),
         spectrum=spectrum,
         lids=lids,
         correlation=correlation,
@@ -147,21 +156,19 @@ def describe_space(moments: Moments, sample: Tensor, distances: Tensor | None = 
 
 
 def _of_pairs(points: Tensor) -> dict[str, Any]:
-    """The figures of so few points that all their pairs can be compared."""
+    """The metrics of so few points that all their pairs can be compared."""
     return {
-        "uniformity": float(uniformity(points)),
-        "self_clustering": float(self_clustering(points)),
-        "matrix_entropy": max(0.0, float(matrix_entropy(points))),
-        "matrix_entropy_1": max(0.0, float(matrix_entropy(points, order=1))),
-        "two_nn": _known(two_nn(points)),
-        "mst_dimension": _known(mst_dimension(points)),
+        "uniformity": float(of_few(uniformity, points)),
+        "self_clustering": float(of_few(self_clustering, points)),
+        "matrix_entropy": max(0.0, float(of_few(matrix_entropy, points))),
+        "matrix_entropy_1": max(0.0, float(of_few(partial(matrix_entropy, order=1), points))),
     }
 
 
 def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]:
     """I(R;Z) of order 2 and 1, of at most 2,048 samples."""
-    few = _few(len(features))
-    r, z = _unit_scale(features)[few], _unit_scale(embeddings)[few]
+    few = few_indices(len(features))
+    r, z = unit_scale(features)[few], unit_scale(embeddings)[few]
     return {
         "mutual_information": float(matrix_mutual_information(r, z)),
         "mutual_information_1": float(matrix_mutual_information(r, z, order=1)),
@@ -180,19 +187,13 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
     """
     statistics = FeatureStatistics()
     statistics.update(features, embeddings)
-    distances = None
-    if len(features) > statistics.sample_size:
-        indices = random_indices(len(features))
-        search = NeighbourSearch(features[indices], indices, MANY_NEIGHBOURS)
-        for rows in features.split(8192):
-            search.update(rows)
-        distances = search.distances
-    space = describe_space(statistics.features, statistics.sample.features, distances)
+    near = neighbours_within(features, most=statistics.sample_size)
+    space = describe_space(statistics.features, statistics.sample.features, near)
     moments = statistics.embeddings
     correlation = spread = None
     if moments is not None:
-        correlation = float(mean_off_diagonal(correlation_of(moments.covariance)))
-        variance = float(moments.covariance.trace())
+        correlation = moments.correlation()[1]
+        variance = float(moments.variances.sum())
         squares = variance + float(moments.mean @ moments.mean)
         spread = math.sqrt(variance / squares) if squares else 0.0
     return {
@@ -204,18 +205,6 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
         "alpha_req": space.alpha_req,
         "spectrum": space.spectrum.tolist(),
     }
-
-
-def random_indices(count: int) -> Tensor:
-    """The samples whose neighbours are sought, where there are too many to do it for all; always the same."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:QUERIES]
-
-
-def correlation_of(covariance: Tensor, floor: float = 0.0) -> Tensor:
-    """The correlation matrix, with zeros for axes whose variance is at most ``floor``."""
-    variance = covariance.diagonal()
-    scale = torch.where(variance > floor, variance, torch.inf).rsqrt()
-    return covariance * scale * scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -270,22 +259,6 @@ def judge(space: Space) -> Verdict:
         f"the features fill their dimensions globally: {filled}, and locally: {lid}. More than that is not "
         "better by itself.",
     )
-
-
-def _unit_scale(sample: Tensor) -> Tensor:
-    """The rows in units of their root mean square length: their squares fit into float32 then."""
-    rows = sample.double()
-    length = float((rows**2).sum(dim=1).mean().sqrt())
-    return (rows / (length or 1.0)).float()
-
-
-def _few(count: int) -> Tensor:
-    """A random choice of the rows, which may be sorted by class."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PAIRWISE_SAMPLES]
-
-
-def _eigenvalues(matrix: Tensor) -> Tensor:
-    return symmetric_eigenvalues(matrix).flip(0).clamp_min(0)
 
 
 def _known(value: Tensor) -> float | None:

@@ -9,27 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from solo_dimreg.diagnostics.moments import Moments
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import with_float64
 from solo_dimreg.functional.neighbours import nearest
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What is known of all the samples of one kind of feature.
-
-    Attributes:
-        count: N, the number of samples.
-        mean: shape (D,), float64.
-        covariance: shape (D, D), float64, divided by N - 1.
-        resolution: machine epsilon of the coarsest dtype that the features came in.
-    """
-
-    count: int
-    mean: Tensor
-    covariance: Tensor
-    resolution: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +31,9 @@ class FeatureStatistics:
     The moments are updated in float64 by the pairwise formula of [1], and are those of the whole matrix
     whatever the batches; features and embeddings are treated as one vector, so that the cross-covariance
     comes with them. The sample is uniform and without replacement: each sample draws a number, and those with
-    the smallest stay [2], which holds for merged statistics too. Memory is O((D + d)^2 + n (D + d)).
+    the smallest stay [2], which holds for merged statistics too. Memory is O((D + d)^2 + n (D + d)), and
+    O(n (D + d)) as long as there are fewer samples than D + d and no more than n: the moments are then those
+    of the sample.
 
     References:
         [1] Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
@@ -71,7 +57,8 @@ class FeatureStatistics:
         self.sample_size = sample_size
         self.count = 0
         self._width: int | None = None
-        self._mean = self._scatter = torch.zeros(0)
+        self._mean = torch.zeros(0)
+        self._scatter: Tensor | None = None  # as long as the sample has all rows, and they are few
         self._resolution = 0.0
         self._generator = torch.Generator().manual_seed(rank() if seed is None else seed)
         self._keys = torch.zeros(0, dtype=torch.float64)
@@ -99,12 +86,13 @@ class FeatureStatistics:
         if self._width is None:
             self._width = features.shape[1]
             self._mean = joint.new_zeros(joint.shape[1])
-            self._scatter = joint.new_zeros(joint.shape[1], joint.shape[1])
         self._resolution = max(self._resolution, *(torch.finfo(kind.dtype).eps for kind in kinds))
         mean = joint.mean(dim=0)
+        self._make_room(len(joint))
         self._combine(len(joint), mean)
-        joint -= mean
-        self._scatter.addmm_(joint.T, joint)
+        if self._scatter is not None:
+            joint -= mean
+            self._scatter.addmm_(joint.T, joint)
         keys = torch.rand(len(joint), generator=self._generator, dtype=torch.float64)
         self._keep(keys, [None if kind is None else kind.detach() for kind in batch])
 
@@ -120,10 +108,12 @@ class FeatureStatistics:
             self._check(other._sample)
         else:
             self._width = other._width
-            self._mean, self._scatter = torch.zeros_like(other._mean), torch.zeros_like(other._scatter)
+            self._mean = torch.zeros_like(other._mean)
         self._resolution = max(self._resolution, other._resolution)
+        self._make_room(other.count)
         self._combine(other.count, other._mean)
-        self._scatter += other._scatter
+        if self._scatter is not None:
+            self._scatter += other._known_scatter()
         self._keep(other._keys, other._sample)
 
     def gather(self) -> FeatureStatistics:
@@ -142,19 +132,21 @@ class FeatureStatistics:
     @property
     def features(self) -> Moments:
         """Moments of the features."""
-        return self._moments(slice(None, self._known_width))
+        return self._moments(slice(None, self._known_width), 0)
 
     @property
     def embeddings(self) -> Moments | None:
         """Moments of the embeddings, None without any."""
         width = self._known_width
-        return self._moments(slice(width, None)) if len(self._mean) > width else None
+        return self._moments(slice(width, None), 1) if len(self._mean) > width else None
 
     @property
     def cross_covariance(self) -> Tensor | None:
         """Covariance of features and embeddings, shape (D, d), divided by N - 1; None without embeddings."""
         width = self._known_width
-        return self._scatter[:width, width:] / max(self.count - 1, 1) if len(self._mean) > width else None
+        if len(self._mean) == width:
+            return None
+        return self._known_scatter()[:width, width:] / max(self.count - 1, 1)
 
     @property
     def sample(self) -> Sample:
@@ -171,9 +163,25 @@ class FeatureStatistics:
             )
         return self._width
 
-    def _moments(self, part: slice) -> Moments:
-        covariance = self._scatter[part, part] / max(self.count - 1, 1)
-        return Moments(self.count, self._mean[part], covariance, self._resolution)
+    def _moments(self, part: slice, kind: int) -> Moments:
+        mean = self._mean[part]
+        if self._scatter is None:
+            return Moments(self.count, mean, self._resolution, rows=self._sample[kind])
+        return Moments(self.count, mean, self._resolution, scatter=self._scatter[part, part])
+
+    def _make_room(self, more: int) -> None:
+        """Turns the rows into their scatter matrix, where so many more would not be the smaller side."""
+        total = self.count + more
+        if self._scatter is None and (total >= len(self._mean) or total > self.sample_size):
+            self._scatter = self._known_scatter()
+
+    def _known_scatter(self) -> Tensor:
+        if self._scatter is not None:
+            return self._scatter
+        if not self.count:
+            return self._mean.new_zeros(len(self._mean), len(self._mean))
+        rows = torch.cat([each.double() for each in self._sample[:2] if each is not None], dim=1)
+        return (rows - self._mean).T @ (rows - self._mean)
 
     def _check(self, batch: list[Tensor | None]) -> None:
         names = ("features", "embeddings", "labels")
@@ -195,7 +203,8 @@ class FeatureStatistics:
         """The count and the mean with another group's, and what the distance of the means adds."""
         total = self.count + count
         delta = mean - self._mean
-        self._scatter.addr_(delta, delta, alpha=self.count * count / total)
+        if self._scatter is not None:
+            self._scatter.addr_(delta, delta, alpha=self.count * count / total)
         self._mean += delta * (count / total)
         self.count = total
 

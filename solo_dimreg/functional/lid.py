@@ -109,8 +109,8 @@ def geometric_mean_lid(
 ) -> Tensor:
     """Return the geometric mean of the LID over the queries, a scalar: the average that LDReg reports [1].
 
-    Rows that are exactly equal count once, among the queries and in the reference: with an oversampled class,
-    or a data set that stands twice in its folder, the neighbours would be copies, and the LID that of a point.
+    Rows that are exactly equal count once, among the queries and in the reference: of an oversampled class,
+    or of images that are there twice, the neighbours would be copies, and the LID that of a point.
     Arguments and errors are those of :func:`local_intrinsic_dimensionality`.
 
     References:

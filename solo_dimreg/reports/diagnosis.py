@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
-from solo_dimreg.diagnostics.diagnose import Diagnosis, results, summary_table
+from solo_dimreg.diagnostics.diagnose import Diagnosis, results
 from solo_dimreg.diagnostics.figures import THRESHOLDS, judge
+from solo_dimreg.diagnostics.table import summary_table
 from solo_dimreg.files import write_bytes, write_json, write_text
 from solo_dimreg.reports import page
 from solo_dimreg.reports.explanations import SPECTRUM, Explanation, caption, explain

@@ -349,7 +349,7 @@ def test_val_without_validation_images_is_refused(host: Host, few_digits: Path) 
 def test_the_lids_that_ldreg_tracks_are_metrics_by_name() -> None:
     metrics = {name: registered("metrics")[name].value for name in ("lid_mle", "lid_mle_512")}
     x = torch.randn(1024, 6, generator=torch.Generator().manual_seed(0))
-    distances = torch.cdist(x.double(), x.double()).sort(dim=1).values[::4, 1:]
+    distances = torch.cdist(x.double(), x.double()).sort(dim=1).values[:, 1:]
     for name, k in (("lid_mle", 32), ("lid_mle_512", 512)):
         near = distances[:, :k]
         expected = (-1 / (near / near[:, -1:]).log().mean(dim=1)).log().mean().exp()

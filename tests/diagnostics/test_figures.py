@@ -12,9 +12,9 @@ from solo_dimreg.diagnostics.figures import (
     describe_space,
     judge,
     mutual_information,
-    random_indices,
     representation_figures,
 )
+from solo_dimreg.diagnostics.neighbourhoods import random_indices
 from solo_dimreg.diagnostics.sources.opening import Source
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.reports.explanations import explain

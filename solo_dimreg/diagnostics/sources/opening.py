@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.blocks.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
+from solo_dimreg.diagnostics.neighbourhoods import Batch
 from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, open_arrays
 from solo_dimreg.diagnostics.sources.images import Images, image_dataset
 from solo_dimreg.errors import ConfigError, nearest
@@ -25,9 +26,6 @@ PIXELS = "pixels"
 UMAP_IMAGES = 10_000
 # Rows of a feature file that are read at a time.
 ROWS = 8192
-
-#: features (B, D), embeddings (B, d) or None, labels (B,) or None
-Batch = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)

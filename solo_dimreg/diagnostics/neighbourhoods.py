@@ -1,0 +1,141 @@
+"""The neighbours of features: of all of them, or of some among all, with rows that are equal counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solo_dimreg.diagnostics.streaming import NeighbourSearch
+from solo_dimreg.functional._rows import distinct_rows
+from solo_dimreg.functional.lid import neighbour_distances
+
+# LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
+MANY_NEIGHBOURS = 512
+# Of more samples than are kept, the neighbours of so many are sought, among all samples.
+QUERIES = 1_000
+
+#: features (B, D), embeddings (B, d) or None, labels (B,) or None
+Batch = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Distances from some distinct rows to their nearest neighbours among all distinct rows.
+
+    Attributes:
+        distances: ascending, (Q, k).
+        duplicates: Number of rows that equal an earlier one, and are no neighbours.
+        labels: Of the Q rows, None without.
+        rows: Distinct rows, or some of them, for other metrics of neighbours, (n, D).
+    """
+
+    distances: Tensor
+    duplicates: int
+    labels: Tensor | None
+    rows: Tensor
+
+
+def random_indices(count: int) -> Tensor:
+    """Choose the samples whose neighbours are sought, of too many to do it for all; always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:QUERIES]
+
+
+def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = 10_000) -> Neighbourhoods:
+    """Find the neighbours of rows (N, D) in memory: of all distinct, or of 1,000 of more than ``most``."""
+    first = distinct_rows(rows)[0]
+    points = unit_scale(rows[first])
+    chosen = first
+    if len(first) <= most:
+        distances = neighbour_distances(points, MANY_NEIGHBOURS)
+    else:
+        queries = random_indices(len(first)).to(rows.device)
+        chosen = first[queries]
+        search = NeighbourSearch(points[queries], queries, MANY_NEIGHBOURS)
+        for part in points.split(8192):
+            search.update(part)
+        distances = search.distances
+    return Neighbourhoods(
+        distances, len(rows) - len(first), None if labels is None else labels[chosen], points
+    )
+
+
+class RowDigests:
+    """Recognises rows that came before, in whatever batch, by 128 bits a row."""
+
+    def __init__(self) -> None:
+        self._digests: list[bytes] = []
+
+    def update(self, rows: Tensor) -> None:
+        """Notes the next batch, (B, D)."""
+        numbers = (rows.detach().cpu() + 0).contiguous()  # -0.0 + 0 is 0.0, which it equals
+        for row in numbers.view(torch.uint8).numpy():
+            self._digests.append(blake2b(row.tobytes(), digest_size=16).digest())
+
+    def first(self) -> Tensor:
+        """Return the indices of the rows that differ from all before them, ascending, shape (U,)."""
+        digests = np.frombuffer(b"".join(self._digests), dtype=[("a", "u8"), ("b", "u8")])
+        return torch.from_numpy(np.sort(np.unique(digests, return_index=True)[1]))
+
+
+class SearchAmongAll:
+    """Seeks the neighbours of some samples of a source among all, as they pass by.
+
+    Args:
+        batches: Reads the source.
+        first: For ``features`` and, where there are any, ``embeddings``: the indices of the rows that count,
+            ascending.
+        count: Number of samples.
+        most: The neighbours of so many rows are sought; 1,000 of more.
+    """
+
+    def __init__(
+        self,
+        batches: Callable[[Sequence[int] | None], Iterator[Batch]],
+        first: Mapping[str, Tensor],
+        count: int,
+        most: int,
+    ) -> None:
+        self._first, self._count, self._seen = first, count, 0
+        self._counted: dict[str, Tensor] = {}
+        self._searches: dict[str, NeighbourSearch] = {}
+        self._labels: dict[str, Tensor | None] = {}
+        self._rows: dict[str, Tensor] = {}
+        for kind, indices in first.items():
+            places = torch.arange(len(indices)) if len(indices) <= most else random_indices(len(indices))
+            parts = list(zip(*batches(indices[places].tolist()), strict=True))
+            place = 0 if kind == "features" else 1
+            self._rows[kind] = torch.cat(parts[place])
+            self._labels[kind] = None if parts[2][0] is None else torch.cat(parts[2])
+            self._searches[kind] = NeighbourSearch(self._rows[kind], places, MANY_NEIGHBOURS)
+            self._counted[kind] = torch.zeros(count, dtype=torch.bool).index_fill_(0, indices, True)
+
+    def update(self, features: Tensor, embeddings: Tensor | None) -> None:
+        """Looks for neighbours in the next batch."""
+        part = slice(self._seen, self._seen + len(features))
+        for kind, rows in (("features", features), ("embeddings", embeddings)):
+            if rows is not None and len(new := rows[self._counted[kind][part]]):
+                self._searches[kind].update(new)
+        self._seen = part.stop
+
+    def found(self, samples: Mapping[str, Tensor | None]) -> dict[str, Neighbourhoods]:
+        """Return what was found, by kind; ``samples`` are rows for the metrics that need fewer."""
+        found = {}
+        for kind, search in self._searches.items():
+            sample, rows = samples[kind], self._rows[kind]
+            if sample is None or len(rows) == len(self._first[kind]):
+                sample = rows  # all that are distinct
+            duplicates = self._count - len(self._first[kind])
+            found[kind] = Neighbourhoods(search.distances, duplicates, self._labels[kind], unit_scale(sample))
+        return found
+
+
+def unit_scale(rows: Tensor) -> Tensor:
+    """Return the rows in units of their root mean square length: their squares fit into float32 then."""
+    rows = rows.double()
+    length = float((rows**2).sum(dim=1).mean().sqrt())
+    return (rows / (length or 1.0)).float()
