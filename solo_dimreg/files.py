@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,8 +89,42 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Writes JSON whole; what is not finite becomes null, since JSON has no NaN."""
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON; what is not finite becomes null, since JSON has no NaN."""
+    return json.dumps(_without_nan(value), indent=2, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def read_numbers(path: Path) -> Any:
+    """Return what :func:`write_json` wrote of numbers, with NaN where null stands."""
+    return _with_nan(json.loads(path.read_text()))
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return math.nan if value is None else value
+
+
+def aside(target: Path) -> Path:
+    """Return the first free name of ``<target>.bak``, ``<target>.bak2``, ..."""
+    number = 1
+    while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
+        number += 1
+    return path
 
 
 def checkpoint_epoch(checkpoint: Path) -> int:

@@ -45,6 +45,9 @@ STYLE: Any = {
     "text.parse_math": False,  # a name with two $ is no formula
 }
 
+# LIDs further from the median than so many interquartile ranges (logarithms), and than this ratio, are left out.
+LID_SPREADS, LID_RATIO = 4.0, 8.0
+
 #: A figure over the epochs: epoch -> value.
 Curve = Mapping[int, float]
 
@@ -163,28 +166,43 @@ def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
 def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     """Histograms of the LID of the points, each with a vertical line at its geometric mean.
 
+    Points far from the others, as those whose neighbours are all equally far, are counted in the title.
+
     Args:
         lids: For each representation, by name, the LID of each of its points.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
     figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
     axes = figure.add_subplot()
-    everything = [math.log(max(value, 1e-3)) for values in lids.values() for value in values]
-    low, high = min(everything) - 0.05, max(everything) + 0.05
+    logs = {name: [math.log(max(value, 1e-3)) for value in values] for name, values in lids.items()}
+    limits = [_lid_limits(sorted(each)) for each in logs.values()]
+    low, high = min(limit[0] for limit in limits) - 0.05, max(limit[1] for limit in limits) + 0.05
     edges = [math.exp(low + (high - low) * i / 48) for i in range(49)]
-    for i, values in enumerate(lids.values()):
-        weights = [100 / len(values)] * len(values)
-        axes.hist([max(value, 1e-3) for value in values], edges, weights=weights, histtype="step", **_line(i))
-        mean = math.exp(fmean(math.log(max(value, 1e-3)) for value in values))
-        axes.axvline(mean, **{**_line(i), "linewidth": 1.0})
+    for i, values in enumerate(logs.values()):
+        shown = [math.exp(log) for log in values if low <= log <= high]
+        axes.hist(shown, edges, weights=[100 / len(values)] * len(shown), histtype="step", **_line(i))
+        axes.axvline(math.exp(min(max(fmean(values), low), high)), **{**_line(i), "linewidth": 1.0})
+    outside = sum(not low <= log <= high for values in logs.values() for log in values)
+    if outside:
+        axes.set_title(f"{outside} points are outside {edges[0]:.3g} to {edges[-1]:.3g}", fontsize=10)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.set_xlim(edges[0], edges[-1])
+    narrow = high - low < math.log(300)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if narrow else LogLocator(numticks=6))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("LID of a point (line: geometric mean)")
     axes.set_ylabel("points (%)")
     _legend_of_lines(figure, {name: i for i, name in enumerate(lids)})
     return figure
+
+
+def _lid_limits(logs: Sequence[float]) -> tuple[float, float]:
+    """The smallest and the largest of sorted logarithms that are not far from the others, as 1e7 is."""
+    quarter, middle = len(logs) // 4, logs[len(logs) // 2]
+    room = max(LID_SPREADS * (logs[-1 - quarter] - logs[quarter]), math.log(LID_RATIO))
+    near = [log for log in logs if abs(log - middle) <= room]
+    return near[0], near[-1]
 
 
 @rc_context(STYLE)

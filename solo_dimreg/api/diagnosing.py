@@ -12,9 +12,10 @@ from torch import nn
 from solo_dimreg.diagnostics import diagnose as diagnostics
 from solo_dimreg.diagnostics.diagnose import Diagnosis
 from solo_dimreg.diagnostics.figures import Space, Verdict
-from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, in_memory, open_arrays
+from solo_dimreg.diagnostics.sources.arrays import Array, in_memory, open_arrays
 from solo_dimreg.diagnostics.sources.images import Images
 from solo_dimreg.diagnostics.sources.models import collect
+from solo_dimreg.diagnostics.sources.names import SUFFIXES
 from solo_dimreg.diagnostics.sources.opening import Source, array_source, open_source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import check_writable
@@ -101,10 +102,11 @@ def diagnose(
     features of all samples are kept in memory on the CPU; those of a ``.npy`` file are read piece by piece.
 
     Args:
-        subject: Features, a tensor or array (N, D); the path of a file of them (``.npy``, ``.pt``,
-            ``.safetensors``) or of a checkpoint of solo-learn's; or a model, with a loader. The model takes a
-            batch of images and returns features, (features, embeddings), or a mapping that names them; of a
-            timm model, it is the pooled features before the head. It runs once, in evaluation mode.
+        subject: Features, a tensor or array (N, D); the path of a file of them (``.npy``, ``.npz``,
+            ``.pt``, ``.safetensors``) or of a checkpoint of solo-learn's; or a model, with a loader. It takes
+            a batch of images, in its own dtype, and returns features, (features, embeddings), or a
+            mapping that names them; of a timm model, it is the pooled features before the head. It runs
+            once, in evaluation mode.
         loader: For a model: gives images, or (images, labels, ...).
         features: For a model: the name of the module that puts the features out, as in ``"backbone"``.
         embeddings: For features: the array or file of the embeddings (N, d). For a model: a module's name.

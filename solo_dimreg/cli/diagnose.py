@@ -49,7 +49,7 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("diagnosis"),
     show_default=True,
-    help="Folder of diagnosis.html, diagnosis.json and the PNG plots.",
+    help="Folder of diagnosis.html, diagnosis.json and the PNG plots; earlier ones move to <out>.bak.",
 )
 def command(
     inputs: tuple[str, ...],
@@ -68,9 +68,9 @@ def command(
     """Tell whether representations have collapsed: globally, locally or completely.
 
     Each INPUT is a checkpoint folder or .ckpt file of solo-learn's; a timm model, untrained or with
-    --weights; a file of features (.npy, .pt or .safetensors; the latter two may hold tensors named features,
-    embeddings and labels); or the word pixels. A checkpoint brings its own images unless --images names
-    others. Several inputs are shown side by side.
+    --weights; a file of features (.npy, .npz, .pt or .safetensors; the latter three may hold arrays named
+    features, embeddings and labels); or the word pixels. A checkpoint brings its own images unless --images
+    names others. Several inputs are shown side by side.
 
     \b
     Examples:
@@ -78,23 +78,31 @@ def command(
       solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
       solo-dimreg diagnose features.npy --labels labels.npy
     """
-    from solo_dimreg.cli.output import print_table
-    from solo_dimreg.diagnostics.diagnose import diagnose
-    from solo_dimreg.diagnostics.sources.arrays import SUFFIXES
-    from solo_dimreg.diagnostics.sources.opening import Images, distinct_names, open_source
-    from solo_dimreg.diagnostics.table import summary_table
+    # What can be told without torch is, before it is imported.
+    from solo_dimreg.diagnostics.sources.names import SUFFIXES, check_given
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
-    from solo_dimreg.hosts.registration import generation
-    from solo_dimreg.reports.diagnosis import write_diagnosis
 
     if len(inputs) > 1 and (weights or embeddings or labels):
         raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")
-    where = Images(images, dataset, split, size, batch_size, num_workers)
     if (images or dataset) and all(Path(given).suffix in SUFFIXES for given in inputs):
         raise ConfigError("--images and --dataset are for models and pixels; a feature file needs no images.")
+    if images and not images.expanduser().exists():
+        raise ConfigError(f"--images: {str(images)!r} does not exist (working directory {Path.cwd()}).")
+    for given in inputs:
+        check_given(given, weights, embeddings, labels)
     out = out.expanduser()
     check_writable("--out", out)
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.diagnostics.diagnose import diagnose
+    from solo_dimreg.diagnostics.sources.images import Images
+    from solo_dimreg.diagnostics.sources.opening import distinct_names, open_source
+    from solo_dimreg.diagnostics.table import summary_table
+    from solo_dimreg.hosts.registration import generation
+    from solo_dimreg.reports.diagnosis import write_diagnosis
+
+    where = Images(images, dataset, split, size, batch_size, num_workers)
     sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]
     sources = distinct_names(sources, inputs)
     with_umap = umap and importlib.util.find_spec("umap") is not None and generation() is not None

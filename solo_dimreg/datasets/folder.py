@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import aside
 
 MANIFEST = "dataset.json"
 
@@ -52,7 +53,7 @@ def write_image_folder(
             return out
         raise ConfigError(
             f"{out} {fault}. Give another folder, or use --force, "
-            f"which moves this one to {_aside(target).name}."
+            f"which moves this one to {aside(target).name}."
         )
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def write_image_folder(
     try:
         _write(partial, manifest, images, texts)
         if not vacant:
-            target.rename(_aside(target))
+            target.rename(aside(target))
         elif target.exists() and not any(target.iterdir()):
             target.rmdir()
         try:
@@ -91,14 +92,6 @@ def _fault(target: Path, manifest: Mapping[str, Any], texts: Iterable[str]) -> s
             return f"has {count} images in {split!r} instead of {expected}"
     missing = [name for name in texts if not (target / name).is_file()]
     return f"has no {missing[0]}" if missing else ""
-
-
-def _aside(target: Path) -> Path:
-    """The first free name of ``<target>.bak``, ``<target>.bak2``, ..."""
-    number = 1
-    while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
-        number += 1
-    return path
 
 
 def _write(

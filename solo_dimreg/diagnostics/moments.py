@@ -100,7 +100,7 @@ class Moments:
             else:
                 strip = self.covariance[start:stop, start:] * scale[start:stop, None] * scale[start:]
             sums[i].index_add_(0, cell[start:], strip.abs().sum(dim=0).double())
-            sums[i:, i] = sums[i, i:]
+            sums[i:, i] = sums[i, i:].clone()
         total = float(sums.sum()) - int((scale > 0).sum())  # without each axis with itself
         counts = cell.bincount(minlength=CELLS).double()
         return sums / counts / counts[:, None], max(0.0, total) / (d * (d - 1))

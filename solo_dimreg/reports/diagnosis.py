@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from solo_dimreg import plots
 from solo_dimreg.diagnostics.diagnose import Diagnosis, results
 from solo_dimreg.diagnostics.figures import THRESHOLDS, judge
 from solo_dimreg.diagnostics.table import summary_table
-from solo_dimreg.files import write_bytes, write_json, write_text
+from solo_dimreg.errors import warn
+from solo_dimreg.files import aside, write_bytes, write_json, write_text
 from solo_dimreg.reports import page
 from solo_dimreg.reports.explanations import SPECTRUM, Explanation, caption, explain
 
@@ -61,6 +63,10 @@ EXPLANATIONS = {
 }
 # Cells along each side of a heat map: more axes than these are averaged in blocks.
 CELLS = 128
+# What a diagnosis writes.
+OWN_FILES = re.compile(
+    r"diagnosis\.(html|json)|(spectra|cumulative_variance|lid|(correlation|umap)-\d+)\.png"
+)
 # Lines of the table of classes that the page shows.
 CLASSES = 50
 
@@ -70,12 +76,14 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
 
     Args:
         diagnoses: What was found out; several are shown side by side.
-        out: The folder to write into.
+        out: The folder to write into. The files of an earlier diagnosis there move to ``<out>.bak``, and a
+            line says so.
 
     Returns:
         The HTML page.
     """
     pictures = _pictures(diagnoses)
+    _move_earlier(out)
     for name, (figure, _) in pictures.items():
         plots.save_png(figure, out / f"{name}.png")
     for number, each in enumerate(diagnoses, 1):
@@ -84,6 +92,18 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
     write_json(out / "diagnosis.json", results(diagnoses))
     write_text(out / "diagnosis.html", _page(diagnoses, pictures))
     return out / "diagnosis.html"
+
+
+def _move_earlier(out: Path) -> None:
+    """Moves the files of an earlier diagnosis, and no others, out of the way."""
+    earlier = [path for path in out.glob("*") if path.is_file() and OWN_FILES.fullmatch(path.name)]
+    if not any(path.name in ("diagnosis.html", "diagnosis.json") for path in earlier):
+        return
+    target = aside(out.resolve())
+    target.mkdir()
+    for path in earlier:
+        path.rename(target / path.name)
+    warn(f"{out}: the earlier diagnosis there was moved to {target}.")
 
 
 def fragment(diagnosis: Diagnosis) -> str:

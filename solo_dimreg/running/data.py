@@ -145,7 +145,13 @@ def check_image_folder(key: str, path: Path) -> list[str]:
         raise ConfigError(f"{key}: {odd[0]} {odd[1]}; it must be removed.")
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
     if not classes:
-        raise ConfigError(f"{key}: {str(path)!r} has no class folders; put images into {path / '<class>'}/.")
+        flat = any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+        without = (
+            ", or pretrain without labels: data.no_labels=True" if flat and key == "data.train_path" else ""
+        )
+        raise ConfigError(
+            f"{key}: {str(path)!r} has no class folders; put images into {path / '<class>'}/{without}."
+        )
     splits = split_folders(path)
     if sorted(splits) == classes:
         names = " and ".join(repr(each.name) for each in splits)

@@ -5,7 +5,6 @@ Beside each function stands its textbook formulation, which must give the same l
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from solo_dimreg import nn as ours
 from solo_dimreg.distributed import shared_gathers
+from solo_dimreg.files import to_json
 from solo_dimreg.functional import directclr_loss
 from solo_dimreg.functional.adadim import ntxent_loss, vicreg_loss
 from solo_dimreg.studies.bench_cases import Case, Loss, cases, features
@@ -224,7 +224,7 @@ def describe_machine() -> dict[str, str | int]:
 
 def as_json(figures: Sequence[Figure]) -> str:
     """All figures, with the machine."""
-    return json.dumps({**describe_machine(), "figures": [asdict(figure) for figure in figures]}, indent=2)
+    return to_json({**describe_machine(), "figures": [asdict(figure) for figure in figures]})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Features in memory, or in files: ``.npy``, ``.pt``, ``.safetensors``, some rows a time, never as code."""
+"""Features in memory, or in files: ``.npy``, ``.npz``, ``.pt``, ``.safetensors``; never as code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo_dimreg.diagnostics.sources.names import check_feature_file
 from solo_dimreg.errors import ConfigError
 
-SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # What the parts of a file with several tensors may be called.
@@ -55,8 +55,8 @@ def open_arrays(
     """The arrays of a feature file, by ``features``, ``embeddings`` and ``labels``; checked, not yet read.
 
     Args:
-        path: A ``.npy`` file of features, or a ``.pt`` or ``.safetensors`` file that may hold all three; or
-            an array in memory.
+        path: A ``.npy`` file of features, or a ``.npz``, ``.pt`` or ``.safetensors`` file that may hold all
+            three; or an array in memory.
         embeddings, labels: Files or arrays of those that ``path`` does not hold.
 
     Raises:
@@ -98,18 +98,18 @@ def in_memory(values: Any) -> Array:
 def _open(path: Path | Array) -> dict[str, Array]:
     if isinstance(path, Array):
         return {"features": path}
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file.")
-    if path.stat().st_size == 0:
-        raise ConfigError(f"{path}: is empty.")
+    check_feature_file(path)
     try:
         if path.suffix == ".npy":
             return {"features": _numpy(path)}
-        arrays = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+        read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _torch)
+        arrays = read(path)
     except UnpicklingError as error:
         raise ConfigError(
             f"{path}: holds more than tensors, which could run code and is not loaded; save tensors only."
         ) from error
+    except ConfigError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160].rstrip(".")
         raise ConfigError(
@@ -135,16 +135,33 @@ def _numpy_rows(whole: Callable[[], np.ndarray]) -> Callable[[int, int], Tensor]
     return read
 
 
+def _npz(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as file:  # each array is read whole when it is taken
+        return {name: in_memory(file[name]) for name in file.files}
+
+
 def _torch(path: Path) -> dict[str, Array]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of another protocol, in files that are refused anyway
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     tensors = content if isinstance(content, Mapping) else {"features": content}
+    if not isinstance(content, Tensor | Mapping):
+        raise ConfigError(
+            f"{path}: holds {_described(content)}; features are one tensor (samples, dimensions), or a "
+            "dictionary of tensors named features, embeddings and labels: torch.save(torch.cat(parts), path)."
+        )
     return {
         str(name): Array(tuple(tensor.shape), tensor[:0] if tensor.dim() else tensor, _rows_of(tensor))
         for name, tensor in tensors.items()
         if isinstance(tensor, Tensor)
     }
+
+
+def _described(content: Any) -> str:
+    kind = f"a {type(content).__name__}"
+    if isinstance(content, list | tuple) and content and all(isinstance(each, Tensor) for each in content):
+        return f"{kind} of {len(content)} tensors"
+    return kind
 
 
 def _rows_of(tensor: Tensor) -> Callable[[int, int], Tensor]:

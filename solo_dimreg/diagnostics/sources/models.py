@@ -42,10 +42,13 @@ def collect(
     parts: dict[str, list[Tensor]] = {}
     count = 0
     bar = tqdm(loader, desc=type(model).__name__, unit="batch", delay=2)
-    with _evaluating(model) as device, _forward(model, features, embeddings) as forward:
+    with _evaluating(model) as home, _forward(model, features, embeddings) as forward:
         for batch in bar:
             images, labels = _unpack(batch)
-            found = forward(images if device is None else images.to(device))
+            if home is not None:  # in half precision where the model is
+                images = images.to(home.device, home.dtype if images.is_floating_point() else images.dtype)
+            with taking(f"model: {type(model).__name__}", images):
+                found = forward(images)
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
                 # A model or a loader may use its memory again for the next batch.
@@ -60,15 +63,36 @@ def collect(
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[torch.device | None]:
-    """Gives the device of the model; each of its modules is afterwards in the mode that it was in."""
+def taking(what: str, images: Tensor) -> Iterator[None]:
+    """Turns what a model says of images that it does not take into one line.
+
+    Raises:
+        ConfigError: names the model, and the shape and dtype of the images.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
+        raise ConfigError(
+            f"{what} does not take images of shape {tuple(images.shape)}, {images.dtype}: (batch, channels, "
+            f"height, width) must be those that it is made for ({type(error).__name__}: {reason})."
+        ) from error
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[Tensor | None]:
+    """Gives a weight of the model; each of its modules is afterwards in the mode that it was in."""
     if not isinstance(model, nn.Module):
         yield None
         return
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield next((each.device for each in (*model.parameters(), *model.buffers())), None)
+        yield next(
+            (each for each in (*model.parameters(), *model.buffers()) if each.is_floating_point()), None
+        )
     finally:
         for module, mode in training.items():
             module.training = mode

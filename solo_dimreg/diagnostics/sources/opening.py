@@ -5,7 +5,6 @@ Each is opened and checked first, and then gives its features batch by batch.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_dimreg.blocks.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
 from solo_dimreg.diagnostics.neighbourhoods import Batch
-from solo_dimreg.diagnostics.sources.arrays import SUFFIXES, Array, open_arrays
+from solo_dimreg.diagnostics.sources.arrays import Array, open_arrays
 from solo_dimreg.diagnostics.sources.images import Images, image_dataset
+from solo_dimreg.diagnostics.sources.models import taking
+from solo_dimreg.diagnostics.sources.names import PIXELS, SUFFIXES, check_given
+from solo_dimreg.diagnostics.sources.weights import load_weights
 from solo_dimreg.errors import ConfigError, nearest
 
-PIXELS = "pixels"
 # Images of a UMAP plot, at most; more are thinned out evenly.
 UMAP_IMAGES = 10_000
 # Rows of a feature file that are read at a time.
@@ -68,17 +69,11 @@ def open_source(
     Raises:
         ConfigError: it is not there, or cannot be what it claims; one line that names it.
     """
+    check_given(given, weights, embeddings, labels)
     path = Path(given).expanduser()
     if path.suffix in SUFFIXES:
-        if weights:
-            raise ConfigError(f"--weights: is for a timm model, not for {given}.")
         return _feature_file(path, embeddings, labels)
-    for option, file in (("embeddings", embeddings), ("labels", labels)):
-        if file:
-            raise ConfigError(f"--{option}: is for a feature file, not for {given}.")
     if path.exists():
-        if weights:
-            raise ConfigError(f"--weights: is for a timm model; {given} brings its own weights.")
         return _checkpoint(path, images)
     if given == PIXELS:
         return _pixels(images)
@@ -171,6 +166,11 @@ def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset
     from solo_dimreg.running.evaluation import labelled_images
 
     settings = run.settings
+    if settings.data.get("no_labels", False):  # the folder that it was trained on, whatever lies in there
+        path = settings.data.get("val_path") if split == "val" else settings.data.train_path
+        if path is None:
+            raise ConfigError("--split: 'val' needs data.val_path, which the run does not have; use train.")
+        return image_dataset(Images(Path(str(path)), split=split), transform)
     if settings.data.get("format") == "dali":
         settings.data.format = "image_folder"
     if split == "train" and settings.data.get("val_path") is None:
@@ -202,10 +202,13 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
         backbone = build_backbone(PREFIX + name, input_size_kwargs(PREFIX + name, size))
     model: Any = backbone.model
     if weights:
-        _load_weights(model, name, weights)
+        load_weights(model, name, weights)
     settings = {**resolve_model_data_config(model), "input_size": (3, size, size), "crop_pct": 1.0}
     dataset = image_dataset(images, create_transform(**settings, is_training=False))
-    backbone = backbone.to(DEVICE).eval()
+    backbone = backbone.eval()
+    with torch.no_grad(), taking(f"--size: timm's {name}", example := torch.zeros(1, 3, size, size)):
+        backbone(example)
+    backbone = backbone.to(DEVICE)
     described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
     full_name = f"{name} ({weights.name if weights else 'untrained'})"
     return _of_images(
@@ -217,27 +220,6 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
         backbone,
         DEVICE,
     )
-
-
-def _load_weights(model: nn.Module, name: str, path: Path) -> None:
-    from timm.models import load_state_dict
-
-    if not path.is_file():
-        raise ConfigError(f"--weights: {path}: no such file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
-            state = load_state_dict(str(path), use_ema=False, device="cpu", weights_only=True)
-        head = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
-        heads = tuple(f"{each}." for each in ([head] if isinstance(head, str) else head))
-        state = {key: value for key, value in state.items() if not heads or not key.startswith(heads)}
-        model.load_state_dict(state)
-    except Exception as error:
-        lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
-        reason = lines[1 if len(lines) > 1 and "state_dict" in lines[0] else 0][:160].rstrip(".")
-        raise ConfigError(
-            f"--weights: {path}: no weights of timm's {name} ({type(error).__name__}: {reason})."
-        ) from error
 
 
 def _pixels(images: Images) -> Source:
@@ -273,7 +255,8 @@ def _of_images(
         chosen = dataset if indices is None else Subset(dataset, indices)
         backbone.eval()  # solo-learn's UMAP plot leaves it in training
         for batch, labels in DataLoader(chosen, images.batch_size, num_workers=images.num_workers):
-            features, embeddings = forward(batch)
+            with taking(name, batch):
+                features, embeddings = forward(batch)
             yield features.cpu(), None if embeddings is None else embeddings.cpu(), labels
 
     def umap(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_dimreg.errors import ConfigError, PluginError, unknown
-from solo_dimreg.files import locked, write_json, write_text
+from solo_dimreg.files import locked, read_numbers, write_json, write_text
 from solo_dimreg.plots import save_png
 from solo_dimreg.plugins import Registration, registered
 from solo_dimreg.reports.run_files import parts_of, read_curves
@@ -162,7 +161,7 @@ def run_experiment(
         say(FINISHED)
     else:
         write_json(file, experiment.measure(seed))
-    return json.loads(file.read_text())
+    return read_numbers(file)
 
 
 def _run_measured(
@@ -181,7 +180,7 @@ def _run_measured(
     result = run_row(suite, row, seed, folder, overrides, linear_overrides, say, elsewhere)
     checkpoint = Path(result["checkpoint"])
     file = folder / f"{checkpoint.parent.name}-measures.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = read_numbers(file) if file.is_file() else {}
     missing = [name for name in measures if name not in known]
     if missing:
         known |= measure(checkpoint, other, linear_overrides, missing)

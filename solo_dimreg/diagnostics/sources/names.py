@@ -1,0 +1,62 @@
+"""What an input may be called; without torch, so that a wrong name is refused before it is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from solo_dimreg.errors import ConfigError
+
+SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
+CHECKPOINT = ".ckpt"
+PIXELS = "pixels"
+
+
+def check_feature_file(path: Path) -> None:
+    """Refuse a file of features, embeddings or labels that is not there, is empty or is not read.
+
+    Raises:
+        ConfigError: names the file and what is read.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file.")
+    check_suffix(path)
+    if path.stat().st_size == 0:
+        raise ConfigError(f"{path}: is empty.")
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is read neither as features nor as a checkpoint.
+
+    Raises:
+        ConfigError: names the file and what is read.
+    """
+    if path.suffix not in SUFFIXES:
+        suffix = f"with the suffix {path.suffix}" if path.suffix else "without a suffix"
+        raise ConfigError(
+            f"{path}: files {suffix} are not read; features come as {', '.join(SUFFIXES)}, a checkpoint of "
+            f"solo-learn's as a folder or {CHECKPOINT}."
+        )
+
+
+def check_given(given: str, weights: Path | None, embeddings: Path | None, labels: Path | None) -> None:
+    """Refuse an input whose files are not there, or with options that belong to another kind of input.
+
+    Raises:
+        ConfigError: names the option or the file.
+    """
+    path = Path(given).expanduser()
+    features = path.suffix in SUFFIXES
+    if weights and (features or path.exists()):
+        own = "" if features else " A checkpoint brings its own weights."
+        raise ConfigError(f"--weights: is for a timm model, not for {given}.{own}")
+    if weights and not weights.is_file():
+        raise ConfigError(f"--weights: {weights}: no such file.")
+    for option, file in (("embeddings", embeddings), ("labels", labels)):
+        if file and not features:
+            raise ConfigError(f"--{option}: is for a feature file, not for {given}.")
+        if file:
+            check_feature_file(file)
+    if features:
+        check_feature_file(path)
+    elif path.is_file() and path.suffix != CHECKPOINT:
+        check_suffix(path)

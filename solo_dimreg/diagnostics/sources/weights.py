@@ -1,0 +1,94 @@
+"""Weights of a timm model in a file that another program saved, whatever it wrapped around them."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.errors import ConfigError
+
+# Parts of keys that name the other one of two networks of one architecture: of DINO the teacher is taken, of
+# MoCo the query encoder.
+OTHERS = ("student", "momentum", "encoder_k", "target", "ema")
+SHOWN = 3  # keys of the file and of the model that an error names
+
+
+def load_weights(model: nn.Module, name: str, path: Path) -> None:
+    """Load the weights of a timm model from a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file.
+
+    The file may hold more than the weights, nested in dictionaries (``state_dict``, ``model``, DINO's
+    ``teacher``), and a prefix before each key (``module.encoder_q.``, ``backbone.``): the place under which
+    most of the model's keys are is taken. What a classifier or a projector was is left out.
+
+    Args:
+        model: A timm model without its classifier.
+        name: What timm calls it.
+        path: The file; it is never run as code.
+
+    Raises:
+        ConfigError: it cannot be read, or does not hold all weights of this model.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--weights: {path}: no such file.")
+    try:
+        content = _read(path)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
+        raise ConfigError(f"--weights: {path}: cannot be read ({type(error).__name__}: {reason}).") from error
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
+    tensors = dict(_tensors(content))
+    prefixes = {""} | {key[: -len(own)] for key in tensors for own in needed if key.endswith(f".{own}")}
+
+    def fitness(prefix: str) -> tuple[int, int, int]:
+        found = sum(prefix + key in tensors for key in needed)
+        return found, -sum(part in prefix.lower() for part in OTHERS), len(prefix)
+
+    prefix = max(sorted(prefixes), key=fitness)
+    own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    modules = {key.partition(".")[0] for key in wanted}
+    state = {key: value for key, value in own.items() if key.partition(".")[0] in modules}
+    where = f"--weights: {path}: holds no weights of timm's {name}"
+    missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unknown:
+        under = f" under {prefix!r}" if prefix else ""
+        raise ConfigError(
+            f"{where}: {len(needed) - len(missing)} of its {len(needed)} keys are there{under}. "
+            f"Missing keys: {_some(missing)}; keys in the file: {_some(unknown or list(tensors))}."
+        )
+    for key in sorted(state):
+        if state[key].shape != wanted[key]:
+            raise ConfigError(
+                f"{where}: {prefix}{key} has shape {tuple(state[key].shape)}, and there {tuple(wanted[key])}."
+            )
+    model.load_state_dict(state, strict=False)  # older files lack num_batches_tracked
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dictionaries, by their keys joined with dots."""
+    if isinstance(content, Tensor):
+        yield prefix.removesuffix("."), content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _tensors(value, f"{prefix}{key}.")
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return (", ".join(keys[:SHOWN]) or "none") + more
