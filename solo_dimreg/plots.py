@@ -45,7 +45,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a name with two $ is no formula
 }
 
-# LIDs further from the median than so many interquartile ranges (logarithms), and than this ratio, are left out.
+# LIDs further from the median than so many interquartile ranges, and than this ratio, are left out.
 LID_SPREADS, LID_RATIO = 4.0, 8.0
 
 #: A figure over the epochs: epoch -> value.
@@ -187,8 +187,7 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
         axes.set_title(f"{outside} points are outside {edges[0]:.3g} to {edges[-1]:.3g}", fontsize=10)
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
-    narrow = high - low < math.log(300)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if narrow else LogLocator(numticks=6))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < 5.5 else (1,), numticks=9))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("LID of a point (line: geometric mean)")
@@ -201,8 +200,7 @@ def _lid_limits(logs: Sequence[float]) -> tuple[float, float]:
     """The smallest and the largest of sorted logarithms that are not far from the others, as 1e7 is."""
     quarter, middle = len(logs) // 4, logs[len(logs) // 2]
     room = max(LID_SPREADS * (logs[-1 - quarter] - logs[quarter]), math.log(LID_RATIO))
-    near = [log for log in logs if abs(log - middle) <= room]
-    return near[0], near[-1]
+    return max(logs[0], middle - room), min(logs[-1], middle + room)
 
 
 @rc_context(STYLE)

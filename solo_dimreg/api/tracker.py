@@ -8,7 +8,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from solo_dimreg.diagnostics.figures import MANY_NEIGHBOURS, Space, describe_space, mutual_information
+from solo_dimreg.diagnostics.figures import Space, describe_space, mutual_information
 from solo_dimreg.diagnostics.moments import Moments
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.functional._checks import check_int
@@ -98,6 +98,4 @@ def _figures(prefix: str, moments: Moments, sample: Tensor) -> dict[str, float]:
     # Features that are not finite, which a training that diverges makes, have no others.
     if moments.variances.isfinite().all():
         figures |= describe_space(moments, sample).scalars()
-    if len(sample) < 4 * MANY_NEIGHBOURS:
-        figures["lid_512"] = None
     return {prefix + name: math.nan if value is None else float(value) for name, value in figures.items()}

@@ -78,7 +78,7 @@ def command(
       solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
       solo-dimreg diagnose features.npy --labels labels.npy
     """
-    # What can be told without torch is, before it is imported.
+    # What can be told without timm, torchvision and solo-learn is, before they are imported.
     from solo_dimreg.diagnostics.sources.names import SUFFIXES, check_given
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from solo_dimreg.diagnostics.figures import (
-    LID_NEIGHBOURS,
     THRESHOLDS,
     Space,
     Verdict,
@@ -25,6 +24,7 @@ from solo_dimreg.diagnostics.figures import (
     mutual_information,
 )
 from solo_dimreg.diagnostics.neighbourhoods import (
+    LID_NEIGHBOURS,
     Batch,
     Neighbourhoods,
     RowDigests,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solo_dimreg.diagnostics.moments import Moments
 from solo_dimreg.diagnostics.neighbourhoods import (
+    LID_NEIGHBOURS,
     MANY_NEIGHBOURS,
     Neighbourhoods,
     neighbours_within,
@@ -24,8 +25,6 @@ from solo_dimreg.functional.dimension import mst_dimension, two_nn
 from solo_dimreg.functional.lid import lid_of_distances
 from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
 from solo_dimreg.functional.spread import normalized_sum, self_clustering
-
-LID_NEIGHBOURS = 32
 
 # Features whose standard deviation is below 1 % of their length are one point.
 COMPLETE_SPREAD = 1e-4
@@ -55,7 +54,7 @@ class Space:
         off_diagonal_correlation: mean absolute correlation of two axes (Hua et al. 2021).
         lid: geometric mean of the LID, moments, k = 32, over some or all points (Huang et al. 2024).
         lid_mle: the same by maximum likelihood.
-        lid_512: that by moments with k = 512, None for fewer than 2,048 samples.
+        lid_512: that by moments with k = 512, None for fewer than 2,048 distinct samples.
         uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next five.
         self_clustering: Tsitsulin et al. 2023.
         matrix_entropy, matrix_entropy_1: of order 2 and 1 (Sanchez Giraldo et al. 2015).
@@ -129,7 +128,7 @@ def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None
     if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
         distances = torch.zeros(len(distances), 2)
     lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
-    many = n - near.duplicates >= 4 * MANY_NEIGHBOURS
+    many = distances.shape[1] == MANY_NEIGHBOURS
     return Space(
         samples=n,
         dimensions=len(mean),

@@ -15,7 +15,8 @@ from solo_dimreg.functional._rows import distinct_rows
 from solo_dimreg.functional.lid import neighbour_distances
 
 # LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
-MANY_NEIGHBOURS = 512
+LID_NEIGHBOURS, MANY_NEIGHBOURS = 32, 512
+SMALL_PART = 4
 # Of more samples than are kept, the neighbours of so many are sought, among all samples.
 QUERIES = 1_000
 
@@ -45,17 +46,22 @@ def random_indices(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:QUERIES]
 
 
+def neighbours(count: int) -> int:
+    """Return how many neighbours are sought among so many distinct rows."""
+    return MANY_NEIGHBOURS if count >= SMALL_PART * MANY_NEIGHBOURS else LID_NEIGHBOURS
+
+
 def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = 10_000) -> Neighbourhoods:
     """Find the neighbours of rows (N, D) in memory: of all distinct, or of 1,000 of more than ``most``."""
     first = distinct_rows(rows)[0]
     points = unit_scale(rows[first])
     chosen = first
     if len(first) <= most:
-        distances = neighbour_distances(points, MANY_NEIGHBOURS)
+        distances = neighbour_distances(points, neighbours(len(points)))
     else:
         queries = random_indices(len(first)).to(rows.device)
         chosen = first[queries]
-        search = NeighbourSearch(points[queries], queries, MANY_NEIGHBOURS)
+        search = NeighbourSearch(points[queries], queries, neighbours(len(points)))
         for part in points.split(8192):
             search.update(part)
         distances = search.distances
@@ -111,7 +117,7 @@ class SearchAmongAll:
             place = 0 if kind == "features" else 1
             self._rows[kind] = torch.cat(parts[place])
             self._labels[kind] = None if parts[2][0] is None else torch.cat(parts[2])
-            self._searches[kind] = NeighbourSearch(self._rows[kind], places, MANY_NEIGHBOURS)
+            self._searches[kind] = NeighbourSearch(self._rows[kind], places, neighbours(len(indices)))
             self._counted[kind] = torch.zeros(count, dtype=torch.bool).index_fill_(0, indices, True)
 
     def update(self, features: Tensor, embeddings: Tensor | None) -> None:

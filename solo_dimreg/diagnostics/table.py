@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from solo_dimreg.diagnostics.diagnose import Diagnosis
-from solo_dimreg.diagnostics.figures import LID_NEIGHBOURS, judge
-from solo_dimreg.diagnostics.neighbourhoods import MANY_NEIGHBOURS
+from solo_dimreg.diagnostics.figures import judge
+from solo_dimreg.diagnostics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS
 
 # The figures of the summary: what each is called, and its decimals.
 TABLE = {

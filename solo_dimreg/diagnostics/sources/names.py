@@ -1,4 +1,4 @@
-"""What an input may be called; without torch, so that a wrong name is refused before it is imported."""
+"""What an input may be called: told before timm, torchvision and solo-learn are imported."""
 
 from __future__ import annotations
 
