@@ -1,0 +1,89 @@
+"""One name, one value: the same rows give the same number in every front end."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+
+from solo_dimreg import DimensionalityTracker, diagnose, functional
+from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS, measure
+from solo_dimreg.diagnostics.figures import Space
+from solo_dimreg.plugins import registered
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def classes() -> dict[str, Any]:
+    metrics = pytest.importorskip("solo_dimreg.metrics")
+    return {
+        "effective_rank": metrics.EffectiveRank(),
+        "lid": metrics.GeometricMeanLID(),
+        "lid_mle": metrics.GeometricMeanLID(estimator="mle"),
+        "rankme": metrics.RankMe(),
+        "rankme_share": metrics.RankMeShare(),
+        "alpha_req": metrics.AlphaReQ(),
+        "matrix_entropy": metrics.MatrixEntropy(),
+        "uniformity": metrics.Uniformity(),
+        "off_diagonal_correlation": metrics.OffDiagonalCorrelation(),
+        "nesum": metrics.NESum(),
+        "mean_share": metrics.MeanShare(),
+        "self_clustering": metrics.SelfClustering(),
+        "two_nn": metrics.TwoNN(),
+        "mst_dimension": metrics.MSTDimension(),
+    }
+
+
+X = normal(400, 24) * torch.linspace(0.1, 2, 24) + 1
+ROWS = {
+    "distinct": X,
+    "repeated": torch.cat([X, X[:50].repeat(4, 1)]),
+    "low rank": normal(300, 4, seed=2) @ normal(4, 30, seed=3),
+    "wide": normal(90, 200, seed=4),
+    "more than the pairs of which are compared": normal(2_500, 8, seed=5),
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_every_name_of_features(rows: torch.Tensor) -> None:
+    torchmetrics = classes()
+    names = sorted(set(registered("metrics")) - {"lid_mle_512"})
+    assert set(names) == set(torchmetrics)  # a new metric is to be compared here, too
+    assert set(names) <= {field.name for field in fields(Space)}
+    tracker = DimensionalityTracker(max_samples=10_000)
+    for batch in rows.split(64):
+        tracker.update(batch)
+        for metric in torchmetrics.values():
+            metric.update(batch)
+    tracked, diagnosed = tracker.compute(), diagnose(rows)
+    monitored = measure(names, [rows])
+    for name in names:
+        found = [tracked[name], getattr(diagnosed, name), torchmetrics[name].compute().item()]
+        found = [float("nan") if value is None else value for value in found]
+        expected = pytest.approx([monitored[name]] * 3, rel=1e-3, abs=2e-5, nan_ok=True)
+        assert found == expected, name
+    assert monitored["lid"] == pytest.approx(functional.geometric_mean_lid(rows, k=32).item(), rel=1e-6)
+
+
+def test_every_name_of_two_inputs() -> None:
+    metrics = pytest.importorskip("solo_dimreg.metrics")
+    z = X[:, :10] ** 2 + normal(400, 10, seed=6)
+    second = X + 0.3 * normal(400, 24, seed=7)
+    known = {
+        "mutual_information": (metrics.MatrixMutualInformation(), (X, z)),
+        "alignment": (metrics.Alignment(), (X, second)),
+        "lidar": (metrics.LiDAR(), (X, second)),
+    }
+    assert known.keys() == PAIR_METRICS.keys() | VIEW_METRICS.keys()
+    monitored = measure([*known], [X, second], [z])
+    for name, (metric, inputs) in known.items():
+        metric.update(*inputs)
+        assert metric.compute().item() == pytest.approx(monitored[name], rel=1e-5), name
+    tracker = DimensionalityTracker()
+    tracker.update(X, z)
+    several = [tracker.compute()["mutual_information"], diagnose(X, embeddings=z).mutual_information]
+    assert several == pytest.approx([monitored["mutual_information"]] * 2, rel=1e-4)
