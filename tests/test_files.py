@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked
+from solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked, read_numbers, write_json
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.Popen:
@@ -96,3 +98,16 @@ def test_a_folder_of_results_is_for_one_process(tmp_path: Path) -> None:
 def test_epoch_and_step_in_the_names_of_checkpoints(name: str, place: tuple[int, int]) -> None:
     assert checkpoint_place(Path("ep=99", name)) == place
     assert checkpoint_epoch(Path("ep=99", name)) == place[0]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    value = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (float("-inf"), None, True, "NaN")}}
+    write_json(tmp_path / "x.json", value)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)
+    assert found == {"a": None, "b": [1.5, None], "c": {"d": [None, None, True, "NaN"]}}
+    numbers = read_numbers(tmp_path / "x.json")
+    assert math.isnan(numbers["a"]) and numbers["b"][0] == 1.5 and math.isnan(numbers["b"][1])

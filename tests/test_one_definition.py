@@ -38,13 +38,12 @@ def classes() -> dict[str, Any]:
     }
 
 
-X = normal(400, 24) * torch.linspace(0.1, 2, 24) + 1
+X = normal(160, 24) * torch.linspace(0.1, 2, 24) + 1
 ROWS = {
     "distinct": X,
     "repeated": torch.cat([X, X[:50].repeat(4, 1)]),
-    "low rank": normal(300, 4, seed=2) @ normal(4, 30, seed=3),
-    "wide": normal(90, 200, seed=4),
-    "more than the pairs of which are compared": normal(2_500, 8, seed=5),
+    "low rank": normal(120, 4, seed=2) @ normal(4, 30, seed=3),
+    "wide": normal(70, 100, seed=4),
 }
 
 
@@ -69,10 +68,15 @@ def test_every_name_of_features(rows: torch.Tensor) -> None:
     assert monitored["lid"] == pytest.approx(functional.geometric_mean_lid(rows, k=32).item(), rel=1e-6)
 
 
+def test_every_name_of_more_rows_than_are_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solo_dimreg.functional._rows.PAIRWISE_ROWS", 90)
+    test_every_name_of_features(X)
+
+
 def test_every_name_of_two_inputs() -> None:
     metrics = pytest.importorskip("solo_dimreg.metrics")
-    z = X[:, :10] ** 2 + normal(400, 10, seed=6)
-    second = X + 0.3 * normal(400, 24, seed=7)
+    z = X[:, :10] ** 2 + normal(160, 10, seed=6)
+    second = X + 0.3 * normal(160, 24, seed=7)
     known = {
         "mutual_information": (metrics.MatrixMutualInformation(), (X, z)),
         "alignment": (metrics.Alignment(), (X, second)),

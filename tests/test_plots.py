@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -186,6 +187,21 @@ def test_lids_are_counted_in_percent_with_a_line_at_their_geometric_mean() -> No
     assert axes.lines[0].get_xdata()[0] == pytest.approx(4)
     heights = axes.patches[0].get_xy()[:, 1]
     assert heights.max() == pytest.approx(100 / 3)
+
+
+def test_a_few_lids_far_from_the_others_are_counted_and_left_out() -> None:
+    near = [2.0 + i / 50 for i in range(200)]
+    (axes,) = draw_lids({"x": [*near, *[1.2e7] * 3], "y": [30.0, 31.0, 32.0]}).axes
+    assert axes.get_title().startswith("3 points are outside 1.9")
+    low, high = axes.get_xlim()
+    assert low < 2 and 32 < high < 300  # those of the other input are shown
+    assert "outside" not in draw_lids({"x": near}).axes[0].get_title()
+    figure = draw_lids({"x": [*near, *[1.2e7] * 100]})
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_xlim()[1] > 1e7  # not a few
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_correlations_are_shown_from_0_to_1() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.diagnostics.figures import random_indices
+from solo_dimreg.diagnostics.neighbourhoods import random_indices
 from solo_dimreg.functional import (
     effective_rank,
     geometric_mean_lid,
@@ -142,6 +142,21 @@ def test_a_checkpoint_brings_its_images(here: Any, folder: Path, few_digits: Pat
         assert inputs(folder / "val")[0][name] == inputs(folder / "images")[0][name]
     assert inputs(folder / "val")[0]["features"]["samples"] == 40
 
+    # A run without labels has a folder of images and no classes.
+    (folder / "flat").mkdir()
+    for number, file in enumerate(sorted((few_digits / "train").glob("*/*.png"))):
+        (folder / "flat" / f"{number:03}.png").symlink_to(file)
+    (arguments,) = folder.glob("out/**/args.json")
+    written = json.loads(arguments.read_text())
+    data = written["data"] if isinstance(written.get("data"), dict) else written
+    key = "train_path" if "train_path" in data else "train_dir"
+    data |= {key: str(folder / "flat"), key.replace("train", "val"): None, "no_labels": True}
+    arguments.write_text(json.dumps(written))
+    flat = here("diagnose", "out", "--out", "flat-out")
+    assert flat.returncode == 0, flat.stderr
+    assert inputs(folder / "flat-out")[0]["features"] == found["features"]
+    assert inputs(folder / "flat-out")[0]["classes"] == []
+
 
 def test_a_timm_model_and_the_pixels(here: Any, folder: Path, few_digits: Path) -> None:
     torch.manual_seed(3)
@@ -239,7 +254,6 @@ def damaged(folder: Path) -> Path:
     np.save(folder / "inf.npy", np.where(np.arange(800).reshape(100, 8) == 563, np.inf, x))
     np.save(folder / "labels99.npy", np.arange(99))
     np.save(folder / "huge.npy", x.astype(np.float64) * 1e200)
-    np.save(folder / "wide.npy", np.zeros((4, 20_000), dtype=np.float16))
     torch.save(torch.zeros(9, 4).to(torch.float8_e4m3fn), folder / "float8.pt")
     (folder / "broken" / "c").mkdir(parents=True)
     for name in ("a", "b", "bad"):
@@ -282,7 +296,6 @@ def damaged(folder: Path) -> Path:
         (["ok.npy", "--embeddings", "two.npy"], ["two.npy: 2 embeddings for 100 features"]),
         (["ok.npy", "ok.pt", "--labels", "labels99.npy"], ["belong to one input"]),
         (["huge.npy"], ["huge.npy: features are not finite", "row 0"]),
-        (["wide.npy"], ["20000 dimensions are too wide"]),
         (["float8.pt"], ["float8", "floating-point numbers"]),
         (["ok.npy", "--weights", "weights.pt"], ["--weights: is for a timm model"]),
         (["ok.npy", "--images", "DIGITS"], ["--images", "needs no images"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from solo_dimreg.diagnostics.diagnose import diagnose as diagnose_source
 from solo_dimreg.diagnostics.figures import representation_figures
 from solo_dimreg.diagnostics.neighbourhoods import RowDigests, random_indices
 from solo_dimreg.diagnostics.sources.opening import Source
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.functional import (
     geometric_mean_lid,
     ldreg_loss,
@@ -91,25 +93,32 @@ def test_every_front_end_counts_them_once(rows: torch.Tensor) -> None:
 def test_few_distinct_rows_are_few() -> None:
     found = diagnose(X[:32].repeat(10, 1))
     assert "Only 32 distinct samples" in found.caution
-    assert (
-        "Fewer distinct samples (70) than dimensions (100)" in diagnose(normal(70, 100).repeat(2, 1)).caution
-    )
+    wide = diagnose(normal(70, 100).repeat(2, 1))
+    assert "Fewer distinct samples (70) than dimensions (100)" in wide.caution
     assert diagnose(X).caution == "" and diagnose(X).duplicates == 0
 
 
 def source(rows: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | None = None) -> Source:
     def batches(indices: Sequence[int] | None) -> Iterator[Any]:
         chosen = torch.arange(len(rows)) if indices is None else torch.tensor(indices)
-        for part in chosen.split(999):
+        for part in chosen.split(99):
             yield rows[part], None if embeddings is None else embeddings[part], labels[part]
 
     return Source("x", "", len(rows), batches)
 
 
+@pytest.fixture
+def few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 samples are kept instead of 10,000: of more, the neighbours are sought as the batches pass by."""
+    fewer = partial(FeatureStatistics, sample_size=400)
+    for module in ("diagnose", "figures"):
+        monkeypatch.setattr(f"solo_dimreg.diagnostics.{module}.FeatureStatistics", fewer)
+
+
+@pytest.mark.usefixtures("few_kept")
 def test_rows_are_recognised_across_batches() -> None:
-    """12,000 rows of 300: of more than 10,000 the neighbours are sought as the batches pass by."""
     z, labels = normal(300, 6, seed=1), torch.arange(300) % 3
-    found = diagnose_source(source(X.repeat(40, 1), labels.repeat(40), z.repeat(40, 1)))
+    found = diagnose_source(source(X.repeat(3, 1), labels.repeat(3), z.repeat(3, 1)))
     few = diagnose(X, labels=labels, embeddings=z)
     for name in ("lid", "lid_mle", "two_nn", "mst_dimension"):
         assert getattr(found.features, name) == pytest.approx(getattr(few, name), rel=1e-4), name
@@ -118,17 +127,18 @@ def test_rows_are_recognised_across_batches() -> None:
     assert [line["lid"] for line in found.classes] == pytest.approx(
         [line["lid"] for line in few.classes], rel=1e-4
     )
-    assert found.features.duplicates == 11_700 and found.features.lid_512 is None
-    assert representation_figures(X.repeat(40, 1))["lid"] == pytest.approx(few.lid, rel=1e-4)
+    assert found.features.duplicates == 600 and found.features.lid_512 is None
+    assert representation_figures(X.repeat(3, 1))["lid"] == pytest.approx(few.lid, rel=1e-4)
 
 
+@pytest.mark.usefixtures("few_kept")
 def test_more_distinct_rows_than_are_kept() -> None:
-    x = normal(10_500, 3)
-    rows = torch.cat([x[:700], x[:200], x[700:], x[5000:6000]])
-    chosen = random_indices(10_500)
+    x = normal(1500, 3)
+    rows = torch.cat([x[:700], x[:200], x[700:], x[500:600]])
+    chosen = random_indices(1500)
     expected = local_intrinsic_dimensionality(x[chosen], x, K, self_indices=chosen).log().mean().exp()
     found = diagnose_source(source(rows, torch.zeros(len(rows)).long())).features
-    assert found.duplicates == 1200
+    assert found.duplicates == 300
     assert found.lid == pytest.approx(expected.item(), rel=1e-4)
     assert representation_figures(rows)["lid"] == pytest.approx(expected.item(), rel=1e-4)
 

@@ -63,14 +63,14 @@ def test_correlations_of_many_axes_come_in_blocks(sample_size: int, monkeypatch:
 
 
 def test_wide_features_of_few_rows_need_no_covariance() -> None:
-    """As 40 images of 3 x 128 x 128 pixels; of orthogonal directions with equal variances all is known."""
-    basis = torch.linalg.qr(normal(49_152, 39))[0].T
+    """As 40 images of 3 x 64 x 64 pixels; of orthogonal directions with equal variances all is known."""
+    basis = torch.linalg.qr(normal(12_288, 39))[0].T
     simplex = torch.linalg.svd(normal(40, 40) - normal(40, 40).mean(dim=0))[0][:, :39]
     simplex = torch.linalg.qr(simplex - simplex.mean(dim=0))[0]
     rows = (simplex @ basis).float() + 1
     space = describe_space(statistics_of(rows).features, rows)
     assert space.effective_rank == pytest.approx(39, rel=1e-3) and space.filled == 39
-    assert space.spectrum.shape == (49_152,) and space.correlation.shape == (128, 128)
+    assert space.spectrum.shape == (12_288,) and space.correlation.shape == (128, 128)
     assert 0 < space.off_diagonal_correlation < 0.3
 
 
@@ -87,5 +87,5 @@ def test_merged_statistics_go_over_to_the_covariance() -> None:
 def test_features_too_wide_for_their_number_are_refused() -> None:
     rows = torch.zeros(1, 20_000)
     source = Source("x", "", 10_001, lambda indices: iter([(rows, None, None)]))
-    with pytest.raises(ConfigError, match="20000 dimensions are too wide .* or 10000 samples"):
+    with pytest.raises(ConfigError, match=r"20000 dimensions are too wide .* or 10000 samples"):
         diagnose(source)
