@@ -112,6 +112,7 @@ def settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
             "train_path": str(folder / (arguments.get("train_dir") or f"{arguments['dataset']}/train")),
             "val_path": str(folder / (arguments.get("val_dir") or f"{arguments['dataset']}/val")),
             "num_workers": arguments.get("num_workers", 4),
+            "no_labels": arguments.get("no_labels", False),
         },
         "augmentations": [
             {

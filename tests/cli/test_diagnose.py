@@ -148,9 +148,11 @@ def test_a_checkpoint_brings_its_images(here: Any, folder: Path, few_digits: Pat
         (folder / "flat" / f"{number:03}.png").symlink_to(file)
     (arguments,) = folder.glob("out/**/args.json")
     written = json.loads(arguments.read_text())
-    data = written["data"] if isinstance(written.get("data"), dict) else written
-    key = "train_path" if "train_path" in data else "train_dir"
-    data |= {key: str(folder / "flat"), key.replace("train", "val"): None, "no_labels": True}
+    written.get("config", written)["data"] |= {
+        "train_path": str(folder / "flat"),
+        "val_path": None,
+        "no_labels": True,
+    }
     arguments.write_text(json.dumps(written))
     flat = here("diagnose", "out", "--out", "flat-out")
     assert flat.returncode == 0, flat.stderr
