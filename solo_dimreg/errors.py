@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 
 class DimregError(Exception):
@@ -48,10 +49,36 @@ class HostError(DimregError):
     """No usable solo-learn was found, or the one found lacks what was asked for."""
 
 
+def _open_bars() -> list[Any]:
+    """Return the progress bars that stand on a line of their own without its end, Lightning's included."""
+    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    open_ = [bar for bar in list(bars._instances) if not bar.disable] if bars else []
+    return sorted(open_, key=lambda bar: abs(bar.pos), reverse=True)
+
+
+def write_line(line: str) -> None:
+    """Print a line to standard error, which begins on a line of its own whatever bars there are."""
+    for bar in _open_bars():
+        if bar.fp.isatty():
+            bar.clear()  # drawn again at its next step
+        else:
+            bar.fp.write("\n")
+            bar.fp.flush()
+    print(line, file=sys.stderr, flush=True)
+
+
+def write_last_line(line: str) -> None:
+    """Print the line with which a program ends; progress bars stay as they are above it."""
+    for bar in _open_bars():
+        bar.leave = bar.leave or bar.pos == 0
+        bar.close()  # which is left to the garbage collection otherwise, and comes after this line then
+    print(line, file=sys.stderr, flush=True)
+
+
 def warn(line: str) -> None:
     """Prints what a user should know and can train without mending, in one line, once for all processes."""
     if first_process():
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        write_line(f"warning: {line}")
 
 
 # What torchrun, srun, mpirun and Lightning's launcher set: the number of the process, in all or on its node,

@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.distributed import rank
-from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.errors import ConfigError, unknown, write_line
 from solo_dimreg.files import checkpoint_place
 
 ACTIONS = ("warn", "stop")
@@ -179,6 +178,6 @@ def warn(message: str, logger: Any) -> None:
     """
     if rank() != 0:
         return
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    write_line(f"warning: {message}")
     if logger is not None:
         logger.experiment.alert(title="Dimensional collapse", text=message, level="WARN")

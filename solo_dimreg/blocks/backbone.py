@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +35,7 @@ class TimmBackbone(nn.Module):
         try:
             self.model = timm.create_model(name, **{"num_classes": 0, **kwargs})
         except (TypeError, ValueError, AssertionError) as error:
-            raise ConfigError(f"backbone.kwargs: timm's {name} refuses {kwargs!r} ({error}).") from error
+            raise ConfigError(_refused(PREFIX + name, kwargs, error)) from error
         # The two differ where a model has a layer between pooling and classifier, as MobileNetV3.
         width: Any = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.num_features: int = width
@@ -79,10 +81,52 @@ def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"backbone.kwargs: {name!r} refuses {dict(kwargs)!r} ({error}).") from error
+        raise ConfigError(_refused(name, kwargs, error)) from error
     if not isinstance(getattr(backbone, "num_features", None), int):
         raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of what it returns.")
     return backbone
+
+
+def _refused(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
+    return unexpected_kwarg(name, kwargs, error) or (
+        f"backbone.kwargs: {name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
+    )
+
+
+def refused_keyword(error: BaseException | None) -> str | None:
+    """Return the keyword argument that a call did not take, of the ``TypeError`` behind an error."""
+    while error is not None:
+        found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and found:
+            return found.group(1)
+        error = error.__cause__
+    return None
+
+
+def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:
+    """Return what to say where a backbone does not take one of its kwargs; empty for any other error."""
+    refused = refused_keyword(error)
+    if refused is None or refused not in kwargs:
+        return ""
+    return (
+        f"backbone.kwargs.{refused}: {name} does not take it (value {kwargs[refused]!r}); "
+        f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
+    )
+
+
+@contextmanager
+def naming_refused_kwargs(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Name the key where solo-learn's constructor of a backbone does not take one of its kwargs.
+
+    Raises:
+        ConfigError: names the key, its value, and how to remove it.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if said := unexpected_kwarg(name, kwargs, error):
+            raise ConfigError(said) from error
+        raise
 
 
 def check_backbone_name(name: str, own: Collection[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from solo_dimreg.distributed import rank, world_size
-from solo_dimreg.errors import TrainingError
+from solo_dimreg.errors import TrainingError, write_last_line
 
 # Lightning 2 looks at its child processes every five seconds, and kills the first one when one has failed.
 HEAD_START = 6.0
@@ -39,7 +39,7 @@ def stop(module: Any, error: TrainingError, cause: BaseException | None = None) 
         raise Stopped(error.status)
     if getattr(module, "raises", False) or wants_exceptions():
         raise error from cause
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    write_last_line(f"error: {error}")
     raise Stopped(error.status)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.errors import DimregError, one_line
+from solo_dimreg.errors import DimregError, one_line, write_last_line
 from solo_dimreg.quiet import silence
 
 COMMANDS = {
@@ -80,12 +80,12 @@ def main() -> None:
     except DimregError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        click.echo(f"error: {one_line(error)}", err=True)
+        write_last_line(f"error: {one_line(error)}")
         status = error.status
     except click.ClickException as error:
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was finished is kept.", err=True)
+        write_last_line("Interrupted. What was finished is kept.")
         status = 130
     sys.exit(status if isinstance(status, int) else 0)

@@ -153,6 +153,10 @@ class Host(ABC):
         """solo-learn's linear evaluation on a frozen backbone."""
 
     @abstractmethod
+    def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
+        """A backbone by its name and ``backbone.kwargs``, as its constructor makes it."""
+
+    @abstractmethod
     def backbone(self, method: Any) -> nn.Module:
         """The encoder inside a method."""
 

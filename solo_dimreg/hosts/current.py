@@ -17,6 +17,7 @@ from solo_dimreg.blocks.backbone import (
     build_backbone,
     check_backbone_name,
     input_size_kwargs,
+    naming_refused_kwargs,
     timm_names,
 )
 from solo_dimreg.errors import ConfigError, PluginError
@@ -80,7 +81,8 @@ class CurrentHost(Host):
             if fixed:
                 with open_dict(cfg):
                     cfg.backbone.kwargs = {**(plain(cfg.backbone.get("kwargs")) or {}), **fixed}
-        init(*args, **kwargs)
+        with naming_refused_kwargs(cfg.backbone.name, plain(cfg.backbone.get("kwargs")) or {}):
+            init(*args, **kwargs)
 
     def add_backbones(self) -> None:
         # solo-learn's ViTs choose their variant by the name of the method, and must see ldreg_mae as mae.
@@ -221,6 +223,9 @@ class CurrentHost(Host):
         if not cfg.performance.disable_channel_last:
             probe = probe.to(memory_format=channels_last)
         return probe
+
+    def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
+        return self.base_method._BACKBONES[name](method, **kwargs)  # type: ignore[attr-defined]
 
     def backbone(self, method: Any) -> nn.Module:
         return method.backbone

@@ -10,7 +10,6 @@ A callback that every method brings, so that solo-learn's own scripts are guarde
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from torch import Tensor
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.blocks.stopping import is_lost_process, let_processes_end, most, stop
 from solo_dimreg.distributed import rank, world_size
-from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError
+from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError, write_line
 from solo_dimreg.hosts.announce import say
 from solo_dimreg.hosts.continuing import Continuing
 from solo_dimreg.hosts.saving import Saving, all_finite
@@ -164,7 +163,7 @@ class Guard:
         source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
         line = f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}."
         if world_size() == 1:
-            print(line, file=sys.stderr, flush=True)
+            write_line(line)
         else:
             self.first = step * world_size() + rank(), line
 
@@ -175,7 +174,7 @@ class Guard:
         earliest = -most(-self.first[0], module)
         self.all_told = earliest < NEVER
         if self.all_told and self.first[0] == earliest:
-            print(self.first[1], file=sys.stderr, flush=True)
+            write_line(self.first[1])
 
     def _stop_together(self, trainer: Any, module: Any) -> None:
         """Of several processes one may see it a step before the others; they stop at the same one."""

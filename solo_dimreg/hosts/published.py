@@ -12,7 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.blocks.backbone import build_backbone, check_backbone_name, find_backbone
+from solo_dimreg.blocks.backbone import (
+    build_backbone,
+    check_backbone_name,
+    find_backbone,
+    naming_refused_kwargs,
+)
 from solo_dimreg.blocks.regularizers import check_keys
 from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.hosts.base import OWN_BLOCKS, Host, device_count, plain
@@ -21,6 +26,7 @@ from solo_dimreg.hosts.published_arguments import (
     backbone_settings,
     count_classes,
     optimizer_settings,
+    own_backbone,
     scheduler_settings,
     settings_of_script,
     transform_settings,
@@ -54,7 +60,8 @@ class PublishedHost(Host):
         name = kwargs["encoder"]
         check_backbone_name(name, self.base_method._SUPPORTED_ENCODERS)  # type: ignore[attr-defined]
         if find_backbone(name) is None:
-            init(*args, **kwargs)
+            with naming_refused_kwargs(name, kwargs["backbone_args"]):
+                init(*args, **kwargs)
             return
         # The names of the encoders are fixed inside the constructor: one of them is built and replaced.
         init(*args, **{**kwargs, "encoder": "resnet18", "backbone_args": {}})
@@ -261,6 +268,9 @@ class PublishedHost(Host):
             **optimizer_settings(settings.optimizer, scale),
             **scheduler_settings(settings.scheduler),
         )
+
+    def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
+        return (find_backbone(name) or own_backbone(name))(**kwargs)
 
     def backbone(self, method: Any) -> nn.Module:
         return method.encoder

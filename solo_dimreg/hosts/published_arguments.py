@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from solo_dimreg.blocks.backbone import find_backbone, input_size_kwargs
 from solo_dimreg.errors import ConfigError
@@ -96,6 +98,14 @@ def backbone_settings(settings: DictConfig) -> dict[str, Any]:
         if "vit" in name:
             kwargs.setdefault("patch_size", 16)
     return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
+
+
+def own_backbone(name: str) -> Callable[..., nn.Module]:
+    """Return solo-learn's constructor of a backbone, which stands inside of another one in 1.0.2."""
+    from solo.utils import backbones
+    from torchvision import models
+
+    return getattr(models if name.startswith("resnet") else backbones, name)
 
 
 def settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:

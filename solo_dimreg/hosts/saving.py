@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from solo_dimreg.blocks.stopping import is_lost_process, most, stop
 from solo_dimreg.distributed import rank
-from solo_dimreg.errors import TrainingError, warn
+from solo_dimreg.errors import TrainingError, warn, write_line
 
 
 class Saving:
@@ -66,8 +65,7 @@ class Saving:
             if not all_finite(self.module):
                 kept = f"; {self.kept} is kept" if self.kept else ""
                 if rank() == 0:
-                    line = f"No checkpoint is written: weights are not finite{kept}."
-                    print(line, file=sys.stderr, flush=True)
+                    write_line(f"No checkpoint is written: weights are not finite{kept}.")
                 return None
             return save(trainer, *args, **kwargs)
 

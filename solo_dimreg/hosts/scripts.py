@@ -15,12 +15,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.utils import get_args
 from omegaconf import DictConfig
 
 from solo_dimreg.blocks.stopping import wants_exceptions
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
-from solo_dimreg.errors import DimregError, one_line, unforeseen
+from solo_dimreg.errors import DimregError, one_line, unforeseen, write_last_line
 from solo_dimreg.hosts.announce import say
 
 # What main_pretrain.py and main_linear.py call, by its name there, and the module that solo-learn has it in.
@@ -103,6 +104,22 @@ def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
     return loaders
 
 
+def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
+    """Let ``check`` see the overrides of a running script of solo-learn's before Hydra parses them.
+
+    Args:
+        check: Called with the overrides and whether they are a sweep; a ``DimregError`` ends the script.
+    """
+    parse = getattr(sys.modules["__main__"], PARSER[0], None)
+    if not str(getattr(parse, "__module__", "")).startswith("solo.args."):
+        return
+    given = get_args()
+    try:
+        check(given.overrides, given.multirun)
+    except DimregError as error:
+        end(error)
+
+
 @contextmanager
 def one_line_in_scripts(what: str) -> Iterator[None]:
     """Ends solo-learn's scripts with one line and a status, where Hydra would show a traceback.
@@ -131,7 +148,7 @@ def end(error: DimregError) -> NoReturn:
     """Ends the process with one line and the error's status."""
     if wants_exceptions():
         raise error
-    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    write_last_line(f"error: {one_line(error)}")
     raise SystemExit(error.status) from error
 
 

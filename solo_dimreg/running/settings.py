@@ -10,14 +10,16 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from solo_dimreg.errors import ConfigError, nearest, unknown
-from solo_dimreg.hosts import Run, device_count, plain
+from solo_dimreg.hosts import Run, device_count, plain, register
 from solo_dimreg.hydra_plugin import config_root, counterpart, shipped_folders
+from solo_dimreg.running.other_backbone import drop_kwargs_of_other
+from solo_dimreg.running.overrides import quoted_override, read_overrides, without_plus
 
 
 def find_config_folder(stage: str, config_path: str) -> Path:
@@ -52,6 +54,9 @@ def find_config_folder(stage: str, config_path: str) -> Path:
 def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
     """Composes a config as solo-learn's scripts do, with our configs beside the user's.
 
+    An override may set a key that the config lacks, with or without ``+``: what is a key, those know who
+    check the config. Where it names another backbone, what only the config's own takes is dropped.
+
     Raises:
         ConfigError: no such folder or config, or an override that Hydra refuses.
     """
@@ -61,10 +66,28 @@ def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[
     name = config_name.removesuffix(".yaml")
     if name not in names:
         raise ConfigError(f"--config-name: {unknown('config', config_name, names)} Looked in {folder}.")
+    others = [
+        text
+        for text, read in zip(overrides, read_overrides(overrides), strict=True)
+        if read.key_or_group.partition(".")[0] != "backbone"
+    ]
+    settings = _composed(folder, name, overrides)
+    if len(others) < len(overrides):
+        drop_kwargs_of_other(register(), settings, _composed(folder, name, others))
+    return settings
+
+
+def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.2"):
-            settings = hydra_compose(name, overrides=list(overrides))
+            loader = GlobalHydra.instance().config_loader()
+            changed = without_plus(overrides, lambda key: bool(loader.get_group_options(key, None)))
+            settings = hydra_compose(name, overrides=changed)
+    except MissingConfigException as error:
+        wanted = str(error.missing_cfg_file)
+        group = wanted.rpartition("/")[0]
+        raise ConfigError(f"{group or name}: {unknown('config', wanted, error.options or ())}") from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
     OmegaConf.set_struct(settings, False)
@@ -86,12 +109,6 @@ def fit_to_machine(settings: DictConfig) -> None:
     settings.strategy = "ddp" if settings.devices != "1" else "auto"
     settings.precision = 32
     settings.sync_batchnorm = bool(settings.devices != "1" and settings.get("sync_batchnorm", False))
-
-
-def quoted_override(key: str, path: Path) -> str:
-    """An override of Hydra's, in which a quoted value may hold any character."""
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
 
 
 def other_data(folder: Path) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.hosts import Run, register
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.running.evaluation import extract_splits
-from solo_dimreg.running.settings import quoted_override
+from solo_dimreg.running.overrides import quoted_override
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.suites import Row, Suite
 

@@ -22,10 +22,12 @@ class SoloDimregSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra once, before it composes the config."""
         if "solo.methods" in sys.modules:
-            from solo_dimreg.hosts.scripts import watch_script
+            from solo_dimreg.hosts.scripts import check_command_line, watch_script
             from solo_dimreg.hydra_plugin import extend
+            from solo_dimreg.running.overrides import read_overrides
             from solo_dimreg.running.scripts import ScriptChecks
 
+            check_command_line(lambda overrides, sweep: read_overrides(overrides, sweep=sweep))
             extend(search_path)
             checks = ScriptChecks()
             watch_script(checks.config, checks.images, checks.resume, checks.linear)

@@ -1,0 +1,126 @@
+"""Reads the overrides of a command line, and says of one that Hydra cannot read how to write it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from solo_dimreg.errors import ConfigError
+
+KEY = re.compile(r"[A-Za-z_][\w-]*([./@:][\w-]+)*")
+PAIRS = {")": "(", "]": "[", "}": "{"}
+
+
+def read_overrides(overrides: Iterable[str], option: str = "override", sweep: bool = False) -> list[Override]:
+    """Parse overrides as Hydra does.
+
+    Args:
+        overrides: ``key=value``, ``+key=value``, ``++key=value`` and ``~key``, each as one text.
+        option: What the message calls them, such as ``--set``.
+        sweep: Whether several values of one key are allowed, as under ``--multirun``.
+
+    Raises:
+        ConfigError: names the first override that does not parse, why, and how to write it.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise ConfigError(f"{option} {text!r}: {_fault(text)}") from error
+        if not override.key_or_group or (override.is_sweep_override() and not sweep):
+            raise ConfigError(f"{option} {text!r}: {_fault(text)}")
+        parsed.append(override)
+    return parsed
+
+
+def _fault(text: str) -> str:
+    key, equals, value = text.partition("=")
+    name = key.lstrip("+~")
+    if not equals and KEY.fullmatch(name):
+        return f"has no value; it must be {key}=VALUE."
+    if not equals or not KEY.fullmatch(name):
+        return (
+            f"{name!r} is no key; an override must be KEY=VALUE without spaces around '=', "
+            "its KEY names with dots between them, such as optimizer.lr=0.1."
+        )
+    if bracket := _unbalanced(value):
+        return f"the {bracket!r} in its value has no partner. A text must be quoted: {for_shell(key, value)}"
+    if _is_sweep(text):
+        listed = f"{key}=[{value}]"
+        return (
+            "has several values, which only main_pretrain.py with --multirun takes. "
+            f"A list must be {shlex.quote(listed)}, a text {for_shell(key, value)}"
+        )
+    return f"Hydra cannot read its value; it must be quoted: {for_shell(key, value)}"
+
+
+def _is_sweep(text: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def _unbalanced(value: str) -> str:
+    """Return the first bracket of a value that has no partner; empty where all have one."""
+    opened: list[str] = []
+    for character in value:
+        if character in PAIRS.values():
+            opened.append(character)
+        elif character in PAIRS and (not opened or opened.pop() != PAIRS[character]):
+            return character
+    return opened[-1] if opened else ""
+
+
+def quoted(value: str) -> str:
+    """Return the value in Hydra's quotes, in which it may hold any character and means itself."""
+    # Only before a quote, and before what would be an interpolation, is a backslash doubled.
+    escaped = re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", value)
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def quoted_override(key: str, path: Path) -> str:
+    """Return an override of Hydra's that gives a key a path, which may hold any character."""
+    return f"{key}={quoted(str(path))}"
+
+
+def for_shell(key: str, value: str) -> str:
+    """Return an override whose value is a text, as it is typed into a shell."""
+    text = quoted(value)
+    if "!" in text:  # which an interactive shell replaces in double quotes, escaped or not
+        return shlex.quote(f"{key}={text}")
+    escaped = re.sub(r'([$`"\\])', r"\\\1", text)
+    return f'{key}="{escaped}"'
+
+
+def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> list[str]:
+    """Return the overrides such that each may set a key that the config lacks.
+
+    Which keys there are is known to the schema, which is asked afterwards: that a config happens to lack one
+    of them says nothing.
+
+    Args:
+        overrides: The overrides of a command line.
+        is_group: Whether a key names a group of configs, such as ``augmentations``, of which one is chosen.
+
+    Raises:
+        ConfigError: an override does not parse.
+    """
+    changed = []
+    for text, override in zip(overrides, read_overrides(overrides), strict=True):
+        key = override.key_or_group
+        chosen = "/" in key or override.package is not None or is_group(key)
+        if override.type is OverrideType.DEL or chosen or key.partition(".")[0] == "hydra":
+            changed.append(text)
+        else:
+            changed.append("++" + text.lstrip("+"))
+    return changed
