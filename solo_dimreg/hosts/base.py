@@ -6,6 +6,7 @@ host makes of them, its *arguments*, is its own affair.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
 from abc import ABC, abstractmethod
@@ -99,6 +100,11 @@ class Host(ABC):
     ) -> dict[str, Any]:
         """The keyword arguments of a method's constructor with a block of settings put in."""
 
+    def without_labels(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the arguments of a method's constructor ask for images without labels."""
+        data = self.read_block(args, kwargs, "data") or kwargs  # in 1.0.2 each setting is an argument itself
+        return bool(data.get("no_labels", False))
+
     @abstractmethod
     def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs ``init``, the constructor of solo-learn's base class, with any of our backbones."""
@@ -176,6 +182,11 @@ class Host(ABC):
     def trainable(self) -> list[str]:
         """Names of the methods that can be pretrained: all but solo-learn's base and its linear probe."""
         return sorted(set(self.methods) - {"base", "linear"})
+
+    def config_folders(self) -> list[Path]:
+        """Return solo-learn's own folders of pretraining configs, which lie beside the package in a clone."""
+        package = Path(inspect.getfile(self.base_method)).parents[1]
+        return sorted(each for each in package.parent.glob("scripts/pretrain/*") if each.is_dir())
 
     def terms(self, method: str, block: Mapping[str, Any]) -> dict[str, Any]:
         """The regularizers of a config's ``regularizers:`` block, and those that the method has anyway."""

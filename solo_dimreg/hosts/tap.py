@@ -65,6 +65,7 @@ def make_tap(base: type, host: Host) -> type:
             self.projector_settings = projector_settings(host.read_block(args, kwargs, "projector"))
             self.patience = divergence_settings(host.read_block(args, kwargs, "divergence"))
             self.last_terms: dict[str, Tensor] = {}
+            self.without_labels = host.without_labels(args, kwargs)
             host.initialize(self, super().__init__, args, kwargs)
             self.regularizers: Any = nn.ModuleDict(terms)
 
@@ -85,6 +86,8 @@ def make_tap(base: type, host: Host) -> type:
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             self.last_terms.clear()
             out = super().training_step(batch, batch_idx)
+            if self.without_labels:  # the loss of the online classifier is the mean over no image, NaN
+                out["loss"] = sum(0.0 * logits.sum() for logits in out["logits"])
             views = out["feats"][: self.num_large_crops]
             momentum_views = out.get("momentum_feats", ())
             for term in regularize(self, "features", views, momentum_views):
