@@ -14,6 +14,7 @@ from solo_dimreg.errors import DimregError, one_line, write_last_line
 from solo_dimreg.quiet import silence
 
 COMMANDS = {
+    "init": "Write a first config for your own images.",
     "pretrain": "Pretrain a method on images.",
     "linear": "Evaluate a checkpoint with solo-learn's linear probe.",
     "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",

@@ -101,6 +101,27 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
     click.echo(f"Sprites: {written}")
 
 
+@command.command("split")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write train/ and val/ into.  [default: datasets/FOLDER-split]",
+)
+@click.option("--share", default=0.2, show_default=True, help="Part of every class that goes into val/.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice.")
+@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+def split(folder: Path, out: Path | None, share: float, seed: int, force: bool) -> None:
+    """Split FOLDER, which has a folder per class, into train/ and val/ by symbolic links.
+
+    Every class gives its share, chosen by the seed; no image is copied or moved.
+    """
+    from solo_dimreg.datasets.split import split_folder
+
+    out = out or Path("datasets", f"{folder.resolve().name}-split")
+    click.echo(f"Split: {split_folder(folder, out, share, seed, force=force)}")
+
+
 @command.command("check")
 @click.argument("folder", type=click.Path(path_type=Path))
 def check(folder: Path) -> None:

@@ -21,7 +21,7 @@ MANIFEST = "dataset.json"
 def write_image_folder(
     out: Path,
     manifest: Mapping[str, Any],
-    images: Iterable[tuple[str, Image.Image]],
+    images: Iterable[tuple[str, Image.Image | Path]],
     *,
     texts: Mapping[str, str] | None = None,
     force: bool = False,
@@ -34,7 +34,7 @@ def write_image_folder(
     Args:
         out: folder to write.
         manifest: description of the data set; ``manifest["splits"]`` maps each split to its number of images.
-        images: pairs of a path below ``out`` and the image.
+        images: pairs of a path below ``out`` and the image, or the path of the one to link to.
         texts: further files, such as a table of the images: name -> content.
         force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write afresh.
 
@@ -87,7 +87,7 @@ def _fault(target: Path, manifest: Mapping[str, Any], texts: Iterable[str]) -> s
     if found != manifest:
         return f"holds another data set, or another version of {manifest['name']!r}"
     for split, expected in manifest["splits"].items():
-        count = sum(1 for _ in target.glob(f"{split}/*/*.png"))
+        count = sum(path.is_file() for path in (target / split).rglob("*"))
         if count != expected:
             return f"has {count} images in {split!r} instead of {expected}"
     missing = [name for name in texts if not (target / name).is_file()]
@@ -97,7 +97,7 @@ def _fault(target: Path, manifest: Mapping[str, Any], texts: Iterable[str]) -> s
 def _write(
     folder: Path,
     manifest: Mapping[str, Any],
-    images: Iterable[tuple[str, Image.Image]],
+    images: Iterable[tuple[str, Image.Image | Path]],
     texts: Mapping[str, str],
 ) -> None:
     folder.mkdir()
@@ -106,6 +106,9 @@ def _write(
     for name, image in tqdm(images, desc=manifest["name"], total=total, unit="image", disable=None):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, format="PNG")
+        if isinstance(image, Path):
+            path.symlink_to(image)
+        else:
+            image.save(path, format="PNG")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,71 @@
+"""``solo-dimreg init``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--method", default="byol", show_default=True, help="Name of a method: solo-dimreg methods.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Config to write.  [default: METHOD-FOLDER.yaml]",
+)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write train/ and val/ into where FOLDER has none.  [default: datasets/FOLDER-split]",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the split.")
+@click.option("--force", is_flag=True, help="Overwrite the config; move an older split aside.")
+def command(folder: Path, method: str, out: Path | None, split: Path | None, seed: int, force: bool) -> None:
+    """Write a first config for the images in FOLDER, with comments.
+
+    FOLDER holds train/ and val/ with a folder per class in each, or a folder per class, of which a fifth is
+    held back by symbolic links in another folder, or images alone, which are trained on without labels. The
+    config fits their size, colour and number; solo-dimreg pretrain and solo-learn's main_pretrain.py take it.
+
+    \b
+    Example:
+      solo-dimreg init photos --method ldreg_simclr --out my.yaml
+      solo-dimreg pretrain --config-path . --config-name my
+    """
+    from solo_dimreg.datasets.layout import look_at
+    from solo_dimreg.datasets.split import split_folder
+    from solo_dimreg.errors import ConfigError
+    from solo_dimreg.files import write_text
+    from solo_dimreg.hosts import register
+    from solo_dimreg.running.starting import base_config, starting_config
+
+    host = register()
+    layout = look_at(folder)
+    name = folder.resolve().name
+    out = out or Path(f"{method}-{name}.yaml")
+    if out.suffix != ".yaml":
+        raise ConfigError(f"--out: {str(out)!r} is not allowed; it must end in .yaml, as Hydra's configs do.")
+    if out.exists() and not force:
+        raise ConfigError(f"--out: {str(out)!r} exists; give another name, or --force to overwrite it.")
+    text = starting_config(host, method, layout, name)
+    if layout.classes and layout.val is None:
+        split = split_folder(layout.train, split or Path("datasets", f"{name}-split"), seed=seed, force=force)
+        click.echo(f"Split: {split}, links to a fifth of every class in val/ and to the rest in train/.")
+        layout = look_at(split)
+        text = starting_config(host, method, layout, name)
+    write_text(out, text)
+    labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
+    derived = base_config(host, method, layout.images)[0]
+    click.echo(f"Config: {out}, for {layout.images} training images ({labels}), derived from {derived}.")
+    click.echo("Train with one of:")
+    config = (shlex.quote(str(out.parent)), shlex.quote(out.stem))
+    click.echo(f"  solo-dimreg pretrain --config-path {config[0]} --config-name {config[1]}")
+    if host.generation == "current":
+        script = (shlex.quote(str(out.parent.resolve())), config[1])
+        click.echo(f"  python main_pretrain.py --config-path {script[0]} --config-name {script[1]}")
+    click.echo("and then:")
+    for each in ("linear", "knn", "diagnose") if layout.classes and layout.val else ("diagnose",):
+        click.echo(f"  solo-dimreg {each} trained_models/{method}")

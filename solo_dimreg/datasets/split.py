@@ -1,0 +1,72 @@
+"""Splits a folder of classes into ``train/`` and ``val/``, by symbolic links."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from solo_dimreg.datasets.check import image_paths
+from solo_dimreg.datasets.folder import write_image_folder
+from solo_dimreg.errors import ConfigError
+
+SHARE = 0.2
+
+
+def split_folder(
+    folder: Path, out: Path, share: float = SHARE, seed: int = 0, *, force: bool = False
+) -> Path:
+    """Write ``out/train`` and ``out/val``, whose files are links to the images of ``folder``.
+
+    Every class gives its share; no image is copied. The same folder, share and seed give the same split.
+
+    Args:
+        folder: A folder per class.
+        out: The folder to write.
+        share: The part of every class that is held back, above 0 and below 1; of each at least one image.
+        seed: The seed of the choice.
+        force: Move an existing folder aside and write afresh.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: there are no class folders, a class has a single image, or ``out`` has other content.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"--share: {share} is not allowed; it must be above 0 and below 1.")
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: is no folder; it must be a folder with one folder per class.")
+    source = folder.resolve()
+    if out.resolve().is_relative_to(source):
+        raise ConfigError(f"--out: {str(out)!r} lies in {str(folder)!r} itself; give a folder elsewhere.")
+    held_back = {}
+    for each in sorted(source.iterdir()):
+        paths = sorted(image_paths(each)) if each.is_dir() and not each.name.startswith(".") else []
+        if len(paths) == 1:
+            raise ConfigError(f"{each}: has a single image, which cannot be in both train/ and val/.")
+        if paths:
+            number = min(max(1, round(share * len(paths))), len(paths) - 1)
+            # Each class by itself: a class more does not change the others.
+            held_back[each] = (paths, set(random.Random(f"{seed} {each.name}").sample(paths, number)))
+    if not held_back:
+        raise ConfigError(
+            f"{folder}: has no class folders with images; images without labels need no split, but "
+            "data.no_labels=True."
+        )
+    count = sum(len(chosen) for _, chosen in held_back.values())
+    manifest = {
+        "name": f"split of {source.name}",
+        "source": str(source),
+        "share": share,
+        "seed": seed,
+        "splits": {"train": sum(len(paths) for paths, _ in held_back.values()) - count, "val": count},
+    }
+
+    def links() -> Iterator[tuple[str, Path]]:
+        for paths, chosen in held_back.values():
+            for path in paths:
+                split = "val" if path in chosen else "train"
+                yield f"{split}/{path.relative_to(source).as_posix()}", path
+
+    return write_image_folder(out, manifest, links(), force=force)

@@ -1,0 +1,228 @@
+"""Writes a first config for a folder of images, which solo-learn's script and ours train alike."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from solo_dimreg.datasets.layout import Layout
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.hosts import Host, base_name
+from solo_dimreg.hydra_plugin import config_root
+from solo_dimreg.running.agreement import check_agreement
+from solo_dimreg.running.checks import check_settings
+from solo_dimreg.running.data import check_data, check_full_batch
+
+# Ours, in the order of their size; with few images those for a short training come first.
+FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")
+FEW = 20_000
+NEEDED = {"method", "backbone", "optimizer", "scheduler"}
+LARGEST_CROP, SMALLEST_CROP = 224, 32
+LARGEST_BATCH, SMALLEST_BATCH = 256, 16
+# An epoch has this many steps where there are enough images, and a training that many at least.
+STEPS_OF_EPOCH, STEPS = 8, 2_000
+# Momentum encoders that our short trainings let follow faster.
+TAU, SHORT_TAU = 0.99, 0.95
+
+
+def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, Any]]:
+    """Return the config that a new one for a method is derived from, behind where it is from.
+
+    Args:
+        host: The solo-learn in use, whose own configs are looked at too where it has any.
+        method: A method that can be trained.
+        images: The number of training images.
+
+    Raises:
+        ConfigError: no config of it, or of the method that it is a variant of, is at hand.
+    """
+    ours = [config_root() / "pretrain" / name for name in FOLDERS]
+    if images >= FEW:
+        ours = [*ours[1:], ours[0]]
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for folder in (*ours, *host.config_folders()):
+        found = {**_configs_in(folder), **found}
+    for name in (method, base_name("ldreg_simclr" if method == "ldreg" else method)):
+        if name in found:
+            return found[name]
+    raise ConfigError(f"--method: there is no config to derive it from. {unknown('method', method, found)}")
+
+
+@functools.cache
+def _configs_in(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the configs of a folder that are complete by themselves, by their method."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    # Of several for one method the one that is named as it comes last, and stays.
+    for file in sorted(folder.glob("*.y*ml"), key=lambda file: len(file.stem), reverse=True):
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        # One that lacks a block adds a term to another one.
+        if content.keys() >= NEEDED and (content["method"] not in found or file.stem == content["method"]):
+            found[content["method"]] = (f"{folder.name}/{file.name}", content)
+    return found
+
+
+def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
+    """Return a commented config for a folder of images, as YAML.
+
+    Args:
+        host: The solo-learn in use.
+        method: The name of a method.
+        layout: What is in the folder.
+        name: What to call the images.
+
+    Raises:
+        ConfigError: an unknown method, one without a config to derive from, or data that cannot work.
+    """
+    if method not in host.trainable:
+        raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
+    source, base = base_config(host, method, layout.images)
+    own: dict[str, Any] = {name: {} for name in host.terms(method, {})}  # whose weights the method has
+    base = {**base, "regularizers": {**own, **(base.get("regularizers") or {})}}
+    text = "\n".join(_lines(method, layout, name, source, base)) + "\n"
+    settings: Any = OmegaConf.create(text)
+    del settings["defaults"], settings["hydra"]
+    check_settings(host, settings)
+    check_agreement(host, settings)
+    check_data(settings, need_val=False)
+    check_full_batch(settings, layout.images)
+    return text
+
+
+def _lines(method: str, layout: Layout, images: str, source: str, base: Mapping[str, Any]) -> Iterator[str]:
+    crop = min(max(layout.side // 8 * 8, SMALLEST_CROP), LARGEST_CROP)
+    fitting = 2 ** int(math.log2(max(layout.images / STEPS_OF_EPOCH, 1)))
+    batch = min(max(fitting, SMALLEST_BATCH), LARGEST_BATCH)
+    steps = max(layout.images // batch, 1)
+    epochs = max(20, math.ceil(STEPS / steps))
+    warmup = max(1, epochs // 10)
+    kind = "grey" if layout.grey else "colour"
+    labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
+    yield f"# {method} on {layout.images} images ({kind}, about {layout.side} pixels, {labels})."
+    yield f"# Written by: solo-dimreg init. Method, optimizer and schedule are derived from {source}."
+    yield HYDRA
+    yield f"name: {text_of(method + '-' + images)}"
+    yield f"method: {text_of(method)}"
+    yield from _block(
+        "backbone", base["backbone"], "or another timm model as timm/<name>, without these kwargs"
+    )
+    yield from _block("method_kwargs", base.get("method_kwargs"), f"from {source}")
+    momentum = dict(base.get("momentum") or {})
+    if momentum.get("base_tau") == SHORT_TAU:
+        momentum["base_tau"] = TAU  # theirs is for some hundred steps
+    yield from _block("momentum", momentum, "the momentum encoder")
+    yield from _block("projector", base.get("projector"), f"from {source}")
+    yield from _block("regularizers", _terms(base, warmup), "the terms against collapse")
+    yield from _data(layout, crop)
+    yield from _views(layout, crop, _crops(base))
+    optimizer = {**base["optimizer"], "batch_size": batch}
+    yield from _block(
+        "optimizer", optimizer, f"{steps} steps an epoch; lr times batch_size / 256 is what is used"
+    )
+    scheduler = {**base["scheduler"], "warmup_epochs": warmup}
+    yield from _block("scheduler", scheduler, "a tenth of the training is warm-up")
+    yield from _block(
+        "monitor",
+        {"every_n_epochs": max(1, epochs // 50)},
+        "dimensionality.csv and .png beside the checkpoint",
+    )
+    yield from _block(
+        "checkpoint",
+        {"enabled": True, "dir": "trained_models", "frequency": 1},
+        "below the working directory",
+    )
+    yield ENDING
+    yield f"max_epochs: {epochs} # {epochs * steps} steps; below some 1000 a representation has hardly begun"
+    yield TRAINER
+
+
+HYDRA = """
+defaults:
+  - _self_
+  - override hydra/hydra_logging: disabled
+  - override hydra/job_logging: disabled
+
+# no output folder of Hydra's
+hydra:
+  output_subdir: null
+  run:
+    dir: .
+"""
+ENDING = """auto_resume:
+  enabled: False
+wandb:
+  enabled: False # True logs to Weights & Biases; otherwise metrics.csv lies beside the checkpoint
+"""
+TRAINER = """seed: 5
+devices: "1" # a string serves solo-learn and Lightning on a CPU too; on several GPUs a list, such as [0, 1]
+accelerator: "auto"
+strategy: "auto" # ddp on several GPUs
+precision: 32 # 16-mixed is faster on a GPU
+sync_batchnorm: False # True on several GPUs"""
+
+
+def text_of(value: str | Path) -> str:
+    """Return a text as YAML and OmegaConf read it back, whatever it holds."""
+    return json.dumps(str(value).replace("${", "\\${"), ensure_ascii=False)
+
+
+def _block(name: str, content: Any, why: str) -> Iterator[str]:
+    if content:
+        yield f"{name}: # {why}"
+        yield indent(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip(), "  ")
+
+
+def _terms(base: Mapping[str, Any], warmup: int) -> dict[str, Any]:
+    """Return the terms of the base, with a warm-up that fits the training and k from the batch size."""
+    terms = {name: dict(options or {}) for name, options in base["regularizers"].items()}
+    for options in terms.values():
+        options.pop("k", None)
+        options["warmup_epochs"] = warmup
+    return terms
+
+
+def _crops(base: Mapping[str, Any]) -> int:
+    return 1 if base_name(str(base["method"])) == "mae" else 2
+
+
+def _data(layout: Layout, crop: int) -> Iterator[str]:
+    yield "data:"
+    yield "  dataset: custom # an image folder"
+    yield f"  train_path: {text_of(layout.train)}"
+    if layout.val and layout.classes:
+        yield f"  # main_pretrain.py scores it at 224 x 224, solo-dimreg pretrain at {crop} x {crop}"
+        yield f"  val_path: {text_of(layout.val)}"
+    else:
+        yield "  val_path: null"
+    if not layout.classes:
+        yield "  no_labels: True # there is no accuracy to measure; solo-dimreg diagnose tells of collapse"
+    yield '  format: "image_folder"'
+    yield f"  num_workers: {min(4, os.cpu_count() or 1)} # processes that read images"
+
+
+def _views(layout: Layout, crop: int, number: int) -> Iterator[str]:
+    colour, fine = not layout.grey, crop >= 64
+    why = "the images are grey: brightness and contrast alone" if layout.grey else "solo-learn, custom data"
+    saturation, hue = (0.2, 0.1) if colour else (0.0, 0.0)
+    yield "augmentations: # what the two views of an image may differ in is what the representation forgets"
+    yield f"  - crop_size: {crop} # the images have about {layout.side}; smaller crops train faster"
+    yield f"    num_crops: {number}"
+    yield "    # the share of the image that a view shows"
+    yield f"    rrc: {{enabled: True, crop_min_scale: {0.2 if fine else 0.4}, crop_max_scale: 1.0}}"
+    yield f"    # {why}"
+    yield "    color_jitter:"
+    yield f"      {{prob: 0.8, brightness: 0.4, contrast: 0.4, saturation: {saturation}, hue: {hue}}}"
+    yield f"    grayscale: {{prob: {0.2 if colour else 0.0}}}"
+    yield f"    gaussian_blur: {{prob: {0.5 if fine else 0.0}}}"
+    yield "    solarization: {prob: 0.0}"
+    yield "    equalization: {prob: 0.0}"
+    yield "    # yours to decide: 0.5 where a mirrored image means the same (photographs), 0.0 where it"
+    yield "    # does not (digits, text, left and right of a body)"
+    yield "    horizontal_flip: {prob: 0.0}"
