@@ -4,74 +4,125 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import click
 
+SHOWN = ("name", "kind", "weight", "plugin", "distribution", "description")
+
 
 @click.command("methods")
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
-    """List methods, regularizers, backbones and metrics: name, kind, plugin, and the package it is from."""
-    from solo_dimreg.cli.output import print_table
-    from solo_dimreg.errors import HostError
+def command(name: str | None, as_json: bool) -> None:
+    """List methods, regularizers, backbones and metrics, or the options of NAME with their defaults.
 
+    The weight is that of a term in the loss where a config names none; the plugin and the distribution are
+    where the name comes from.
+
+    \b
+    Example:
+      solo-dimreg methods ldreg_byol
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.errors import ConfigError, HostError, unknown
+    from solo_dimreg.hosts import register
+
+    host = None
     try:
-        rows = _methods()
+        host = register()
     except HostError as error:
         click.echo(f"Only our own methods: {error}", err=True)
-        rows = _own_methods()
-    rows += _plugin_rows()
+    rows = [*(_own_methods() if host is None else _methods(host)), *_plugin_rows()]
+    if name is not None:
+        rows = [row for row in rows if row["name"] == name]
+        if not rows:
+            known = {row["name"] for row in [*_plugin_rows(), *(_methods(host) if host else _own_methods())]}
+            raise ConfigError(f"NAME: {unknown('name', name, known)}")
+        rows = [{**row, "options": _options(host, row)} for row in rows]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(rows, indent=2, default=str))
+    elif name is None:
+        print_table(SHOWN, [[row[key] for key in SHOWN] for row in rows])
     else:
-        header = ["name", "kind", "plugin", "distribution"]
-        print_table(header, [[row[key] for key in header] for row in rows])
+        for row in rows:
+            click.echo(f"{name} ({row['kind']}, of {row['distribution']}): {row['description']}.")
+            if row["options"]:
+                block = f"regularizers.{name}" if row["kind"] == "regularizer" else "method_kwargs"
+                print_table(["option", "default"], _keys(block, row["options"]))
 
 
-def _methods() -> list[dict[str, str]]:
-    from solo_dimreg.hosts import register
+def _keys(block: str, options: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(key if "." in key else f"{block}.{key}", value) for key, value in options.items()]
+
+
+def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
+    from solo_dimreg.plugins import registered
+    from solo_dimreg.running.descriptions import options_of, options_of_regularizer
+
+    if row["kind"] == "regularizer":
+        return options_of_regularizer(registered("regularizers")[row["name"]].value)
+    return options_of(host, row["name"]) if row["kind"] == "method" and host is not None else {}
+
+
+def _methods(host: Any) -> list[dict[str, Any]]:
     from solo_dimreg.hosts.registration import NOT_METHODS
     from solo_dimreg.plugins import registered
 
-    host = register()
     ours = registered("methods", host=host)
     rows = []
     for name in sorted(set(host.methods) - set(NOT_METHODS)):
+        kind = host.methods[name]
+        terms = kind.with_term({}) if hasattr(kind, "with_term") else {}
         if name in ours:
             plugin, distribution = ours[name].plugin, ours[name].distribution
-        elif name.startswith("ldreg"):
-            plugin, distribution = "ldreg", "solo-dimreg"
+        elif terms:
+            plugin, distribution = next(iter(terms)), "solo-dimreg"
         else:
             plugin, distribution = "-", "solo-learn"
-        rows.append({"name": name, "kind": "method", "plugin": plugin, "distribution": distribution})
+        weight = next((term["weight"] for term in terms.values()), "-")
+        rows.append(_row(name, "method", weight, plugin, distribution, kind))
     return rows
 
 
-def _own_methods() -> list[dict[str, str]]:
+def _own_methods() -> list[dict[str, Any]]:
     """What can be said without a solo-learn, whose base class is not needed for the names."""
     from torch import nn
 
-    from solo_dimreg.hosts.base import VARIANTS
+    from solo_dimreg.hosts.registration import TERMS
     from solo_dimreg.plugins import registered
 
     ours = registered("methods", host=SimpleNamespace(Method=nn.Module))
-    names = {name: each.plugin for name, each in ours.items()} | {f"{v}<method>": "ldreg" for v in VARIANTS}
-    return [
-        {"name": name, "kind": "method", "plugin": plugin, "distribution": "solo-dimreg"}
-        for name, plugin in sorted(names.items())
+    rows = [
+        _row(name, "method", "-", each.plugin, each.distribution, each.value) for name, each in ours.items()
     ]
+    for prefix, what in TERMS.items():
+        row = _row(f"{prefix}<method>", "method", "-", "ldreg", "solo-dimreg", None)
+        rows.append({**row, "description": f"Any method of solo-learn with {what}"})
+    return sorted(rows, key=lambda row: row["name"])
 
 
-def _plugin_rows() -> list[dict[str, str]]:
+def _plugin_rows() -> list[dict[str, Any]]:
     from solo_dimreg.plugins import registered
+    from solo_dimreg.running.descriptions import options_of_regularizer
 
-    return [
-        {
-            "name": name,
-            "kind": kind.removesuffix("s"),
-            "plugin": each.plugin,
-            "distribution": each.distribution,
-        }
-        for kind in ("regularizers", "backbones", "metrics")
-        for name, each in sorted(registered(kind).items())
-    ]
+    rows = []
+    for kind in ("regularizers", "backbones", "metrics"):
+        for name, each in sorted(registered(kind).items()):
+            weight = options_of_regularizer(each.value)["weight"] if kind == "regularizers" else "-"
+            singular = kind.removesuffix("s")
+            rows.append(_row(name, singular, weight, each.plugin, each.distribution, each.value))
+    return rows
+
+
+def _row(name: str, kind: str, weight: Any, plugin: str, distribution: str, value: Any) -> dict[str, Any]:
+    from solo_dimreg.running.descriptions import description
+
+    return {
+        "name": name,
+        "kind": kind,
+        "weight": weight,
+        "plugin": plugin,
+        "distribution": distribution,
+        "description": description(value) if value is not None else "",
+    }

@@ -27,6 +27,12 @@ LDREG_NEIGHBOURS = {"mocov2plus": 128, "mocov3": 128}
 # The weight at which the paper's demonstration begins.
 MINLID_WEIGHT = 0.01
 
+# The prefixes of our variants of every method, and what each adds to it.
+TERMS = {
+    "ldreg_": "LDReg, which raises the local intrinsic dimensionality",
+    "minlid_": "LDReg of the opposite sign, which lowers the local intrinsic dimensionality",
+}
+
 MISSING = (
     "No solo-learn is importable. Clone the current one (github.com/vturrisi/solo-learn) and put its folder "
     "on PYTHONPATH, or install the published one: pip install --no-deps solo-learn==1.0.2"
@@ -103,6 +109,7 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
                 return block  # refused by those who read it
             return {**block, "ldreg": {**defaults, **(own or {})}}
 
+    WithLDReg.__doc__ = f"{method.__name__} with {TERMS[f'{prefix.lower()}_']}."
     WithLDReg.__name__ = WithLDReg.__qualname__ = f"{prefix}{method.__name__}"
     return WithLDReg
 

@@ -23,7 +23,7 @@ def register_regularizers() -> dict[str, type]:
 def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
     """Figures of dimensionality and spread, each of features (B, D)."""
     return {
-        "effective_rank": lambda features: functional.effective_rank(features, center=True),
+        "effective_rank": centred_effective_rank,
         "rankme": functional.rankme,
         "alpha_req": functional.alpha_req,
         "matrix_entropy": partial(of_few, functional.matrix_entropy),
@@ -36,3 +36,8 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
         "two_nn": partial(of_few, functional.two_nn),
         "mst_dimension": partial(of_few, functional.mst_dimension),
     }
+
+
+def centred_effective_rank(features: Tensor) -> Tensor:
+    """Return the effective rank of the features (B, D) around their mean."""
+    return functional.effective_rank(features, center=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg.cli import COMMANDS
+from solo_dimreg.hosts.imports import missing_modules
 
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
@@ -160,6 +162,12 @@ def test_without_solo_learn(tmp_path: Path, few_digits: Path) -> None:
     assert run.returncode == 1
     (problem,) = json.loads(run.stdout)["problems"]
     assert "solo-learn" in problem["what"] and "pip install" in problem["mend"]
+    run = solo_dimreg("doctor", "--library", cwd=tmp_path, env=env)
+    assert run.returncode == 0, run.stdout
+    assert (
+        "Training is impossible. What works: the library, diagnose, report, the tracker, the Lightning"
+        in (run.stdout)
+    )
     run = solo_dimreg("methods", "--json", cwd=tmp_path, env=env)
     names = {row["name"] for row in json.loads(run.stdout) if row["kind"] == "method"}
     assert {"adadim", "directclr", "shuffled_dbn", "ldreg_<method>", "minlid_<method>"} <= names
@@ -183,6 +191,40 @@ def test_methods_lists_where_each_comes_from(here, host) -> None:
     assert rows["ldreg_byol"]["plugin"] == "ldreg" and rows["ldreg_byol"]["distribution"] == "solo-dimreg"
     assert rows["directclr"]["kind"] == "method" and rows["ldreg"]["kind"] in ("method", "regularizer")
     assert set(rows) >= set(host.methods) - {"base", "linear"}
+    assert rows["minlid_byol"]["plugin"] == "ldreg" and rows["minlid_byol"]["distribution"] == "solo-dimreg"
+    assert rows["ldreg_byol"]["weight"] == 0.005 and rows["minlid_byol"]["weight"] == 0.01
+    assert rows["koleo"]["weight"] == "required"
+    assert not [name for name, row in rows.items() if not row["description"]]
+    # From the docstrings: of the class, of solo-learn's constructor, of what a partial calls.
+    assert rows["lejepa"]["description"].startswith("Implements LeJEPA (Balestriero & LeCun")
+    assert rows["simclr"]["description"].startswith("Implements SimCLR")
+    assert rows["lid_mle"]["description"].endswith("(estimator = mle)")
+    table = here("methods").stdout.splitlines()
+    assert len({line.index(line.split()[1]) for line in table}) == 1
+
+
+def test_methods_of_one_name_are_its_options_with_their_defaults(here) -> None:
+    (row,) = json.loads(here("methods", "ldreg_byol", "--json").stdout)
+    assert row["options"]["regularizers.ldreg.weight"] == 0.005
+    assert row["options"].keys() >= {"proj_hidden_dim", "proj_output_dim", "pred_hidden_dim"}
+    (row,) = json.loads(here("methods", "directclr", "--json").stdout)
+    assert row["options"] == {
+        "mode": "directclr", "dim": 360, "temperature": 0.1, "proj_output_dim": 128, "num_groups": 8
+    }  # fmt: skip
+    assert "regularizers.koleo.weight" in here("methods", "koleo").stdout
+    fails(here("methods", "ldrag_byol"), "'ldrag_byol'", "Did you mean 'ldreg_byol'")
+
+
+def test_all_that_solo_learn_lacks_is_named_at_once(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    lacking = {"current": ["lightning", "torchmetrics"], "published": ["pl_bolts", "torchmetrics"]}[
+        host.generation
+    ]
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in lacking else find(name, *rest)
+    )
+    root = Path(sys.modules["solo"].__file__).parent
+    assert missing_modules(root) == lacking
 
 
 def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, few_digits: Path) -> None:
