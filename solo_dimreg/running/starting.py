@@ -84,8 +84,9 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     if method not in host.trainable:
         raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
     source, base = base_config(host, method, layout.images)
-    own: dict[str, Any] = {name: {} for name in host.terms(method, {})}  # whose weights the method has
-    base = {**base, "regularizers": {**own, **(base.get("regularizers") or {})}}
+    given = base.get("regularizers") or {}
+    # Those that the method has: a config of another name for the same method may add more.
+    base = {**base, "regularizers": {term: given.get(term) or {} for term in host.terms(method, {})}}
     text = "\n".join(_lines(method, layout, name, source, base)) + "\n"
     settings: Any = OmegaConf.create(text)
     del settings["defaults"], settings["hydra"]
