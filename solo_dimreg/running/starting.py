@@ -19,7 +19,8 @@ from solo_dimreg.hosts import Host, base_name
 from solo_dimreg.hydra_plugin import config_root
 from solo_dimreg.running.agreement import check_agreement
 from solo_dimreg.running.checks import check_settings
-from solo_dimreg.running.data import check_data, check_full_batch
+from solo_dimreg.running.data import check_data
+from solo_dimreg.running.steps import check_steps
 
 # Ours, in the order of their size; with few images those for a short training come first.
 FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")
@@ -93,7 +94,7 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     check_settings(host, settings)
     check_agreement(host, settings)
     check_data(settings, need_val=False)
-    check_full_batch(settings, layout.images)
+    check_steps(settings, layout.images)
     return text
 
 

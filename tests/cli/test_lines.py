@@ -5,7 +5,7 @@ import io
 import pytest
 from tqdm import tqdm
 
-from solo_dimreg.errors import say_last, warn
+from solo_dimreg.errors import warn, write_last_line
 
 
 class Terminal(io.StringIO):
@@ -17,7 +17,7 @@ def test_an_error_begins_on_its_own_line_below_the_bars(capsys: pytest.CaptureFi
     shown = io.StringIO()
     outer, inner = (tqdm(total=9, file=shown, position=n, leave=False) for n in range(2))
     outer.update(3)
-    say_last("error: x")
+    write_last_line("error: x")
     assert shown.getvalue().endswith("\n") and "3/9" in shown.getvalue().rsplit("\r", 1)[1]
     assert capsys.readouterr().err == "error: x\n"
     before = shown.getvalue()
