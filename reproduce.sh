@@ -13,7 +13,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
-  docs         writes the API reference, from the docstrings, to results/docs
+  docs         builds the documentation, the API reference included, in results/docs; a broken link fails
   setup        only make the environment (.venv); the other commands do this as needed
   test         lint, type-check and test
   help         this text
@@ -148,8 +148,7 @@ case "$command" in
     ;;
   docs)
     setup
-    "$venv/bin/python" -m pdoc --output-directory results/docs --docformat google "$@" \
-      solo_dimreg solo_dimreg.functional solo_dimreg.metrics solo_dimreg.nn solo_dimreg.plugins.hookspecs
+    NO_MKDOCS_2_WARNING=1 "$venv/bin/python" -m mkdocs build --quiet "$@"
     echo "results/docs/index.html"
     ;;
   test)

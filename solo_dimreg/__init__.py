@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from solo_dimreg.api.monitor import DimensionalityMonitor
     from solo_dimreg.api.tracker import DimensionalityTracker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "TREGS",

@@ -140,5 +140,5 @@ def test_the_top_level_holds_what_it_should() -> None:
     assert tops <= {
         *("pyproject.toml", "README.md", "solo_dimreg", "configs", "tests", "reproduce.sh"),
         *("LICENSE", "requirements", ".ci", ".github", ".gitignore"),
-        *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"),
+        *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "docs", "mkdocs.yml"),
     }
