@@ -1,7 +1,9 @@
-"""Everything in a fenced block of the README is tried, by its language, whatever the README says.
+"""Every fenced block of the README and of the documentation is tried, by its language, whatever it says.
 
-Commands that train are parsed by what would run them and composed by Hydra; those that only say something are
-run; YAML is trained for a step, Python is run in an empty folder.
+Commands that train are parsed by the program that would run them and composed by Hydra. Commands that train
+nothing are run. YAML is trained for a step, and Python is run in an empty folder. A block of text is output,
+a formula or a tree of folders; the output of the first diagnosis is compared. A block that stands on two
+pages is tried once.
 """
 
 from __future__ import annotations
@@ -42,35 +44,43 @@ OTHERS = ("cd", "git", "wandb", "sbatch")  # other people's programs, taken as t
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 class Block(NamedTuple):
+    page: str
     line: int
     language: str
     text: str
 
 
-def blocks(text: str) -> list[Block]:
-    """The fenced blocks of a Markdown text."""
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a Markdown page."""
     found: list[Block] = []
     fence, start, language, lines = "", 0, "", []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(page.read_text().splitlines(), 1):
         opened = re.match(r"\s*(`{3,}|~{3,})\s*(\S*)", line)
         if not fence and opened:
             fence, start, language, lines = opened[1], number, opened[2], []
         elif fence and line.strip() == fence:
-            found.append(Block(start, language, "\n".join(lines) + "\n"))
+            found.append(Block(page.stem, start, language, "\n".join(lines) + "\n"))
             fence = ""
         elif fence:
             lines.append(line)
-    assert not fence, f"the block of line {start} does not end"
+    assert not fence, f"{page}: the block of line {start} does not end"
     return found
 
 
-BLOCKS = blocks((ROOT / "README.md").read_text())
+BLOCKS = list({(b.language, b.text): b for page in reversed(PAGES) for b in reversed(blocks(page))}.values())[
+    ::-1
+]
 
 
 def in_language(*names: str) -> Any:
     return pytest.mark.parametrize(
-        "block", [b for b in BLOCKS if b.language in names], ids=lambda block: f"line {block.line}"
+        "block",
+        [b for b in BLOCKS if b.language in names],
+        ids=lambda block: f"{block.page}, line {block.line}",
     )
 
 
@@ -122,6 +132,8 @@ def parsed(arguments: list[str]) -> click.Context:
     command: click.Command = cli
     context = click.Context(cli)
     while isinstance(command, click.Group):
+        if not arguments and command.invoke_without_command:
+            break
         if not arguments:
             raise click.UsageError("names no command")
         name, command, arguments = command.resolve_command(context, arguments)
@@ -196,7 +208,7 @@ def refusal_of_pip(arguments: list[str]) -> str | None:
 
 def test_every_block_has_a_language_that_is_tried() -> None:
     assert BLOCKS
-    assert {block.language for block in BLOCKS} <= {"bash", "yaml", "python", "toml"}
+    assert {block.language for block in BLOCKS} <= {"bash", "yaml", "python", "toml", "text"}
 
 
 @in_language("bash")
@@ -205,8 +217,9 @@ def test_every_command_is_one(block: Block, host: Host) -> None:
 
 
 def test_every_command_within_the_text_is_one() -> None:
-    """Those between backticks, which may be only the beginning of one."""
-    prose = re.sub(r"^(`{3,}).*?^\1$", "", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    """A command between backticks may be only the beginning of one."""
+    texts = "\n".join(page.read_text() for page in PAGES)
+    prose = re.sub(r"^(`{3,}).*?^\1$", "", texts, flags=re.DOTALL | re.MULTILINE)
     wrong = []
     for code in re.findall(r"`([^`\n]+)`", prose):
         if not re.match(r"(\w+=\S+ )*(solo-dimreg|\./reproduce\.sh|pip) ", code):
@@ -255,6 +268,18 @@ def cheap_commands() -> list[list[str]]:
 def test_commands_that_train_nothing_run(here: Any, arguments: list[str]) -> None:
     done = here(*arguments)
     assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_the_first_diagnosis_says_what_the_readme_says(
+    here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = blocks(ROOT / "README.md")
+    (program,) = (block.text for block in own if block.language == "python" and "np.save" in block.text)
+    exec(compile(program, "README.md", "exec"), {})
+    done = here("diagnose", "features.npy")
+    (expected,) = (block.text for block in own if block.language == "text")
+    assert done.returncode == 0 and expected.strip() in done.stdout
 
 
 @in_language("yaml")

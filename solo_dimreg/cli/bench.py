@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from solo_dimreg.cli.output import page_options
 
 
 @click.command("bench")
@@ -16,12 +20,25 @@ import click
 )
 @click.option("--large", is_flag=True, help="LDReg's loss of 8,192 features too.")
 @click.option("--steps/--no-steps", default=True, show_default=True, help="Measure whole training steps.")
-def command(as_json_: bool, repeats: int, large: bool, steps: bool) -> None:
+@page_options("results/bench.json")
+def command(
+    as_json_: bool, repeats: int, large: bool, steps: bool, page: Path | None, files: tuple[Path, ...]
+) -> None:
     """Measure what losses, regularizers and the monitor cost, as ratios.
 
     Beside each function stands its textbook formulation, in the same process and in turn; the two must give
     the same loss and gradient, or the exit status is 1. Takes minutes; nothing else should run.
+
+    \b
+    Example:
+      solo-dimreg bench --json > results/bench.json
     """
+    if page is not None:
+        from solo_dimreg.studies.pages import costs_tables, write_page
+
+        write_page(page, "costs", files or [Path("results/bench.json")], costs_tables)
+        click.echo(f"Page: {page}")
+        return
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies import bench
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from solo_dimreg.cli.output import page_options
+
 
 @click.command("benchmark")
 @click.argument("name", metavar="NAME")
@@ -24,6 +26,7 @@ import click
     help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
 )
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+@page_options("OUT/results.json")
 @click.argument("overrides", nargs=-1)
 def command(
     name: str,
@@ -32,6 +35,8 @@ def command(
     rows: tuple[str, ...],
     jobs: int | None,
     linear_overrides: tuple[str, ...],
+    page: Path | None,
+    files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
     """Pretrain and evaluate several methods under the same conditions and compare them.
@@ -49,6 +54,12 @@ def command(
     from solo_dimreg.studies.parallel import default_jobs
 
     out = out or Path("results") / name
+    if page is not None:
+        from solo_dimreg.studies.pages import benchmark_table, write_page
+
+        write_page(page, name, files or [out / "results.json"], benchmark_table)
+        click.echo(f"Page: {page}")
+        return
     if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):
         from solo_dimreg.datasets.digits import write_digits
 

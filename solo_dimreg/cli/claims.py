@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from solo_dimreg.cli.output import page_options
+
 
 @click.command("claims")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
@@ -32,6 +34,7 @@ import click
 )
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+@page_options("OUT/claims.json")
 def command(
     names: tuple[str, ...],
     list_: bool,
@@ -44,6 +47,8 @@ def command(
     jobs: int | None,
     overrides: tuple[str, ...],
     linear_overrides: tuple[str, ...],
+    page: Path | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Try claims of the papers, each by a rule that is fixed beforehand: holds, not shown or contradicted.
 
@@ -54,27 +59,21 @@ def command(
       solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
       solo-dimreg claims --quick
     """
+    if page is not None:
+        from solo_dimreg.studies.pages import claims_tables, write_page
+
+        write_page(page, "claims", files or [out / "claims.json"], claims_tables)
+        click.echo(f"Page: {page}")
+        return
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.errors import ConfigError
-    from solo_dimreg.studies.claims.claim import RULE
     from solo_dimreg.studies.claims.page import HEADER, rows, summary
     from solo_dimreg.studies.claims.papers import QUICK
-    from solo_dimreg.studies.claims.settings import SETTINGS
-    from solo_dimreg.studies.claims.study import all_claims, describe, run_claims
+    from solo_dimreg.studies.claims.study import run_claims
     from solo_dimreg.studies.parallel import default_jobs
 
     if list_:
-        described = [describe(claim) for name, claim in all_claims().items() if not names or name in names]
-        settings = {name: setting.why for name, setting in SETTINGS.items()}
-        if as_json:
-            click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))
-            return
-        click.echo(RULE)
-        for name, why in settings.items():
-            click.echo(f"--data {name}: {why}.")
-        for each in described:
-            click.echo(f"\n{each['name']} ({each['paper']}, {each['place']}; published: {each['published']})")
-            click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}. {each['note']}".rstrip())
+        _list(names, as_json)
         return
     if quick and names:
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
@@ -96,3 +95,22 @@ def command(
     keep = (0, 4, 5, 6)
     print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(outcomes)])
     click.echo(f"{summary(outcomes)}. Page: {out / 'claims.html'}")
+
+
+def _list(names: tuple[str, ...], as_json: bool) -> None:
+    """Print the claims and their rules."""
+    from solo_dimreg.studies.claims.claim import RULE
+    from solo_dimreg.studies.claims.settings import SETTINGS
+    from solo_dimreg.studies.claims.study import all_claims, describe
+
+    described = [describe(claim) for name, claim in all_claims().items() if not names or name in names]
+    settings = {name: setting.why for name, setting in SETTINGS.items()}
+    if as_json:
+        click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))
+        return
+    click.echo(RULE)
+    for name, why in settings.items():
+        click.echo(f"--data {name}: {why}.")
+    for each in described:
+        click.echo(f"\n{each['name']} ({each['paper']}, {each['place']}; published: {each['published']})")
+        click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}. {each['note']}".rstrip())

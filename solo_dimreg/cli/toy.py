@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command("toy")
+@click.group("toy", invoke_without_command=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -19,7 +19,8 @@ import click
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all draws."
 )
-def command(out: Path, steps: int, seed: int) -> None:
+@click.pass_context
+def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     """Show why contrastive learning collapses dimensions: DirectCLR's two toy experiments.
 
     Strong augmentation collapses what it blurs: one linear layer, noise on 8 of 16 axes. Implicit
@@ -30,6 +31,8 @@ def command(out: Path, steps: int, seed: int) -> None:
     Example:
       solo-dimreg toy --out results/toy --seed 1
     """
+    if context.invoked_subcommand is not None:
+        return
     import torch
 
     from solo_dimreg.cli.output import print_table
@@ -58,3 +61,50 @@ def command(out: Path, steps: int, seed: int) -> None:
     ]
     print_table(["effect", "before", "after"], [*gaps, *layers])
     click.echo(f"Figures and plots: {out}")
+
+
+@command.command("caught")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/caught"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option("--seed", type=click.IntRange(0), default=5, show_default=True, help="Seed of the trainings.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
+)
+def caught(out: Path, seed: int, jobs: int | None) -> None:
+    """Train SimSiam three times and show how the alarm catches a collapse that the loss does not show.
+
+    Two trainings differ in their learning rate alone. The third has the rate of the one that collapses, and
+    a remedy. Writes caught.json and caught.png; some minutes on a CPU.
+
+    \b
+    Example:
+      solo-dimreg toy caught --out results/caught
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import check_writable
+    from solo_dimreg.studies.caught import LABELS, run_caught
+    from solo_dimreg.studies.parallel import default_jobs
+
+    out = out.expanduser()
+    check_writable("--out", out)
+    rows = run_caught(out, seed, jobs or default_jobs(), say=click.echo)["rows"]
+    header = ["training", "loss", "effective rank", "alarm at step", "linear top-1 %"]
+    cells = [
+        [
+            LABELS[name],
+            f"{row['loss'][-1]:.2f}",
+            f"{row['effective_rank'][-1]:.1f}",
+            str(row["alarm"] or ""),
+            f"{row['linear_acc1']:.1f}",
+        ]
+        for name, row in rows.items()
+    ]
+    print_table(header, cells)
+    click.echo(f"Figure: {out / 'caught.png'}")

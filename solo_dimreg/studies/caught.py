@@ -1,0 +1,140 @@
+"""A collapse being caught: three trainings of SimSiam, of which one collapses while its loss looks well."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from solo_dimreg.blocks.alarm import Alarm
+from solo_dimreg.files import locked, write_json
+from solo_dimreg.plots import COLOURS, STYLE, save_png
+from solo_dimreg.reports.runs import parts_of
+from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
+from solo_dimreg.studies.claims.settings import DATASETS, WRITERS
+from solo_dimreg.studies.parallel import one_by_one, side_by_side
+from solo_dimreg.studies.suites import Row, Suite
+
+STEPS = 15  # of an epoch, after each of which the monitor looks
+EPOCHS = 12
+SUITE = Suite(
+    "patches",
+    (),
+    (
+        "method=simsiam",
+        f"max_epochs={EPOCHS}",
+        f"+limit_train_batches={STEPS}",
+        f"+check_val_every_n_epoch={EPOCHS}",
+        "scheduler.warmup_epochs=1",
+        "optimizer.batch_size=64",
+        "+monitor.alarm={}",
+    ),
+)
+LOW, HIGH = "optimizer.lr=2e-3", "optimizer.lr=1.6e-2"
+REMEDY = "+regularizers.decorrelation={weight:0.01,where:features}"
+ROWS = (
+    Row("low_rate", "byol", ("name=low_rate", LOW)),
+    Row("high_rate", "byol", ("name=high_rate", HIGH)),
+    Row("remedy", "byol", ("name=remedy", HIGH, REMEDY)),
+)
+LABELS = {
+    "low_rate": "SimSiam, learning rate 0.002",
+    "high_rate": "SimSiam, learning rate 0.016",
+    "remedy": "the latter with decorrelation of the features",
+}
+COLUMNS = {"loss": "train_neg_cos_sim_epoch", "effective_rank": "dimensionality/effective_rank"}
+
+
+def run_caught(
+    out: Path, seed: int = FIRST_SEED, jobs: int = 1, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train the three rows on the patches and draw their losses and effective ranks.
+
+    Finished runs are skipped, and an interrupted one resumes.
+
+    Args:
+        out: Folder of ``caught.json``, ``caught.png`` and the runs.
+        seed: Seed of the trainings.
+        jobs: Number of runs at the same time.
+        say: Told of the progress.
+
+    Returns:
+        The content of ``caught.json``. Each of its ``rows`` has the loss, without the regularizer, and the
+        effective rank of the features of each epoch, the step of the alarm, None without one, and the linear
+        accuracy at the end.
+
+    Raises:
+        ConfigError: the photographs of the patches are not installed.
+    """
+    WRITERS["patches"](DATASETS / "patches")
+    folders = [out / "runs" / row.name / f"seed{seed}" for row in ROWS]
+    runs = [
+        partial(run_row, SUITE, row, seed, folder, (), ()) for row, folder in zip(ROWS, folders, strict=True)
+    ]
+    content: dict[str, Any] = {"seed": seed, "settings": list(SUITE.overrides), "rows": {}}
+    jobs = min(jobs, len(runs))
+    with locked("--out", out):
+        done = dict((one_by_one if jobs == 1 else side_by_side)(runs, list(LABELS), folders, jobs, say))
+    for number, row in enumerate(ROWS):
+        curves = read_columns(parts_of(Path(done[number]["checkpoint"])))
+        content["rows"][row.name] = {
+            "changes": list(row.overrides[1:]),
+            **curves,
+            "alarm": alarm_step(curves["effective_rank"]),
+            "linear_acc1": done[number]["linear_acc1"],
+        }
+    write_json(out / "caught.json", content)
+    save_png(draw_caught(content["rows"]), out / "caught.png")
+    return content
+
+
+def read_columns(folders: Sequence[Path]) -> dict[str, list[float]]:
+    """Return loss and effective rank of each epoch, from the ``metrics.csv`` of the parts of a run."""
+    found: dict[str, dict[int, float]] = {name: {} for name in COLUMNS}
+    for folder in folders:
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                for name, column in COLUMNS.items():
+                    if line.get(column):
+                        found[name][int(line["epoch"])] = float(line[column])
+    return {name: [values[epoch] for epoch in sorted(values)] for name, values in found.items()}
+
+
+def alarm_step(ranks: Sequence[float]) -> int | None:
+    """Return the step of the look at which the alarm with its defaults triggers, None if it does not."""
+    alarm = Alarm()
+    return next(((i + 1) * STEPS for i, rank in enumerate(ranks) if alarm.look(rank, i)), None)
+
+
+@rc_context(STYLE)
+def draw_caught(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Return the figure: the losses on the left, the effective ranks with the alarm's mark on the right."""
+    figure = Figure(figsize=(8.6, 3.5), facecolor="white")
+    figure.set_label("Loss and effective rank of three trainings of SimSiam")
+    panels = dict(zip(COLUMNS, figure.subplots(1, 2), strict=True))
+    styles = {"low_rate": (COLOURS[0], "--"), "high_rate": (COLOURS[5], "-"), "remedy": (COLOURS[2], "-.")}
+    handles = []
+    for name, row in rows.items():
+        colour, line = styles[name]
+        for column, axes in panels.items():
+            steps = [(i + 1) * STEPS for i in range(len(row[column]))]
+            (drawn,) = axes.plot(steps, row[column], line, color=colour, label=LABELS[name], linewidth=2)
+        handles.append(drawn)
+        if row["alarm"] is not None:
+            rank = row["effective_rank"][row["alarm"] // STEPS - 1]
+            panels["effective_rank"].plot([row["alarm"]], [rank], "v", color=colour, markersize=11)
+            panels["effective_rank"].annotate(
+                "alarm", (row["alarm"], rank), (0, 9), textcoords="offset points", ha="center", color=colour
+            )
+    panels["loss"].set_title("loss (negative cosine similarity)", fontsize=11)
+    panels["effective_rank"].set_title("effective rank of the features", fontsize=11)
+    panels["effective_rank"].set_ylim(bottom=0)
+    for axes in panels.values():
+        axes.set_xlabel("step")
+    figure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=10)
+    return figure

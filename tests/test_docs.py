@@ -1,0 +1,179 @@
+"""The documentation: its site builds strictly, and its numbers are those of the result files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solo_dimreg.nn.normalization import normalization_layer
+from solo_dimreg.plugins import registered
+
+ROOT = Path(__file__).parents[1]
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+DATA = DOCS / "data"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+# Each page with measured tables, and the command that writes them.
+WRITTEN = {
+    "claims.md": ("claims", "--from", "claims.json"),
+    "costs.md": ("bench", "--from", "bench-avx512.json", "--from", "bench-avx2.json"),
+    "compare.md": ("benchmark", "quick", "--from", "quick.json"),
+}
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """A broken link, a missing reference, or a parameter that is documented and not there is an error."""
+    pytest.importorskip("mkdocs", reason="mkdocs comes with the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = [path.read_text() for path in (tmp_path / "site").rglob("*.html")]
+    assert len(pages) >= len(PAGES) - 1
+    loaded = {
+        address
+        for page in pages
+        for address in re.findall(r"<(?:script|link|img)[^>]*?(https?://[^\"']*)", page)
+    }
+    assert not loaded, "the site loads something from another host"
+
+
+def test_the_readme_is_short() -> None:
+    text = README.read_text()
+    assert len(text.split()) <= 1300 and len(text.encode()) <= 14 * 1024
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """MkDocs checks the links of the site; on GitHub those of the README have to work too."""
+    for _, target in LINK.findall(page.read_text()):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            text = found.read_text()
+            headings = {_slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+            assert anchor in headings | set(re.findall(r'<a id="([^"]+)"', text)), target
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_page_has_the_tables_of_its_results(name: str, here: Any, tmp_path: Path) -> None:
+    page = tmp_path / name
+    text = (DOCS / name).read_text()
+    page.write_text(re.sub(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", r"\1\3", text, flags=re.DOTALL))
+    assert page.read_text() != text
+    arguments = [str(DATA / word) if word.endswith(".json") else word for word in WRITTEN[name]]
+    done = here(*arguments, "--page", str(page))
+    assert done.returncode == 0, done.stderr
+    assert page.read_text() == text
+
+
+def test_a_page_without_the_marks_or_with_another_file_is_refused(here: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Nothing\n")
+    done = here("claims", "--page", str(page), "--from", str(DATA / "claims.json"))
+    assert done.returncode == 2 and "<!-- claims -->" in done.stderr
+    shutil.copy(DOCS / "claims.md", page)
+    done = here("claims", "--page", str(page), "--from", str(DATA / "quick.json"))
+    assert done.returncode == 2 and "quick.json" in done.stderr
+    assert page.read_text() == (DOCS / "claims.md").read_text()
+
+
+def claims() -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in json.loads((DATA / "claims.json").read_text())["outcomes"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_numbers_of_a_claim_are_its_own(page: Path) -> None:
+    """The text of a link to a claim may hold its effect and its interval, rounded."""
+    known = claims()
+    for text, target in LINK.findall(page.read_text()):
+        path, _, name = target.partition("#")
+        if not path.endswith("claims.md") or name not in known:
+            continue
+        estimates = [[each["mean"], each["low"], each["high"]] for each in known[name]["estimates"]]
+        shown = re.findall(r"[+-]?\d+(?:\.\d+)?", text.replace("−", "-"))
+        assert not shown or any(_same(shown, numbers) for numbers in estimates), (text, name)
+
+
+def _same(shown: list[str], numbers: list[float]) -> bool:
+    """Whether the numbers in a text are these, at as many decimals as it shows."""
+    return all(
+        abs(float(text) - number) <= 0.5 * 10 ** -len(text.partition(".")[2]) + 1e-9
+        for text, number in zip(shown, numbers, strict=False)
+    )
+
+
+def test_the_readme_counts_the_verdicts() -> None:
+    verdicts = [each["verdict"] for each in claims().values()]
+    counts = [verdicts.count(verdict) for verdict in ("holds", "not shown", "contradicted")]
+    text = "{} hold, {} are not shown, {} are contradicted".format(*counts)
+    assert text in README.read_text() and f"{len(verdicts)} claims" in README.read_text()
+
+
+def test_the_caption_of_the_picture_has_its_numbers() -> None:
+    rows = json.loads((DATA / "caught.json").read_text())["rows"]
+    (caption,) = re.findall(r"^\*(.*solo-dimreg toy caught.*)\*$", README.read_text(), re.MULTILINE)
+    for row in rows.values():
+        assert f"{row['loss'][-1]:.2f}".replace("-", "−") in caption
+        assert f"rank of {row['effective_rank'][-1]:.0f}" in caption
+        assert f"{row['linear_acc1']:.0f} %" in caption
+    assert f"step {rows['high_rate']['alarm']}" in caption
+    assert rows["low_rate"]["alarm"] is rows["remedy"]["alarm"] is None
+
+
+def options_of(section: str) -> dict[str, str]:
+    """The options and defaults of a section's table in the page of the methods."""
+    text = (DOCS / "methods.md").read_text().partition(f"### Options of {section}\n")[2].partition("\n#")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", text, re.MULTILINE))
+
+
+def defaults_of(callable_: Any) -> dict[str, str]:
+    parameters = inspect.signature(callable_).parameters.values()
+    named = [p for p in parameters if p.default is not p.empty]
+    return {p.name: str(p.default) for p in named}
+
+
+def ours() -> list[str]:
+    return [name for name, each in registered("regularizers").items() if each.distribution == "solo-dimreg"]
+
+
+@pytest.mark.parametrize("name", ours())
+def test_the_options_of_a_regularizer_are_documented(name: str) -> None:
+    own = defaults_of(registered("regularizers")[name].value)
+    assert options_of(f"`{name}`") == own
+    assert f"`{name}`" in README.read_text()
+
+
+def test_the_options_of_the_projector_are_documented() -> None:
+    assert options_of("`projector:`") == defaults_of(normalization_layer)
+
+
+def test_every_metric_is_in_the_glossary() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    for name, each in registered("metrics").items():
+        if each.distribution == "solo-dimreg":
+            assert f"| `{name}` |" in text
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    tomllib = pytest.importorskip("tomllib")  # in Python from 3.11 on
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    (date,) = re.findall(r"^date-released: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert f"\n## [{version}] - {date}\n" in (ROOT / "CHANGELOG.md").read_text()
