@@ -148,7 +148,7 @@ case "$command" in
     ;;
   docs)
     setup
-    NO_MKDOCS_2_WARNING=1 "$venv/bin/python" -m mkdocs build --quiet "$@"
+    NO_MKDOCS_2_WARNING=1 "$venv/bin/python" -m mkdocs build "$@"
     echo "results/docs/index.html"
     ;;
   test)

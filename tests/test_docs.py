@@ -33,7 +33,7 @@ WRITTEN = {
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     """A broken link, a missing reference, or a parameter that is documented and not there is an error."""
     pytest.importorskip("mkdocs", reason="mkdocs comes with the extra docs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path / "site"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

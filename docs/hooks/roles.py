@@ -7,20 +7,26 @@ from typing import Any
 
 import griffe
 
-ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`(~?)([\w.]+)`")
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`([\w.]+)`")
 
 
 class Roles(griffe.Extension):
     """Rewrites ``:func:`package.name``` as a Markdown cross-reference to that object."""
 
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Rewrite the docstring of each object that griffe reads."""
-        if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(lambda found: self._link(obj, found), obj.docstring.value)
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        """Rewrite every docstring of a package that griffe has read."""
+        self._rewrite(pkg)
 
-    @staticmethod
-    def _link(obj: griffe.Object, found: re.Match[str]) -> str:
-        name = found[2]
-        # A name without a dot is one of the same module.
-        target = name if "." in name else f"{obj.module.path}.{name}"
-        return f"[`{name.rpartition('.')[2]}`][{target}]"
+    def _rewrite(self, obj: griffe.Object) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = ROLE.sub(lambda found: _link(obj, found[1]), obj.docstring.value)
+        for member in obj.members.values():
+            if not member.is_alias:
+                self._rewrite(member)
+
+
+def _link(obj: griffe.Object, name: str) -> str:
+    """Return a reference to a whole path, or to a name that the scope of the object knows."""
+    first, dot, rest = name.partition(".")
+    target = name if name.startswith("solo_dimreg.") else obj.resolve(first) + dot + rest
+    return f"[`{name.rpartition('.')[2]}`][{target}]"

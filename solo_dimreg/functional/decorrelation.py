@@ -22,7 +22,7 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
     Consecutive axes form a group, and ``x -> (x - mean) U diag(lambda + eps)^-1/2 U^T`` with the eigenvalues
     and eigenvectors of its covariance, which divides by B as batch normalization does: as many groups as axes
     *are* batch normalization. The gradient is exact for equal eigenvalues too, see
-    :func:`solo_dimreg.functional.spectrum.inverse_square_root`.
+    ``solo_dimreg.functional.spectrum.inverse_square_root``.
 
     References:
         [1] Huang et al., Decorrelated Batch Normalization, CVPR 2018.

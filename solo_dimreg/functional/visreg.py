@@ -37,7 +37,9 @@ def visreg_loss(
     Args:
         x: embeddings, shape (B, D).
         slices: unit vectors as columns, shape (D, K).
-        scale_weight, shape_weight, center_weight: weights of the terms, at least 0, all 1 in [1].
+        scale_weight: weight of the standard deviations, at least 0; 1 in [1].
+        shape_weight: weight of the slices, at least 0; 1 in [1].
+        center_weight: weight of the mean, at least 0; 1 in [1].
         eps: added to the standard deviations that divide, above 0.
 
     Returns:

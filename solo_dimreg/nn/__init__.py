@@ -1,4 +1,4 @@
-"""Modules around :mod:`solo_dimreg.functional`: options, state, and the gathering over processes."""
+"""Modules around ``solo_dimreg.functional``: options, state, and the gathering over processes."""
 
 from solo_dimreg.nn.adadim import AdaDim
 from solo_dimreg.nn.decorrelation import DecorrelatedBatchNorm, Decorrelation, ShuffledDBN

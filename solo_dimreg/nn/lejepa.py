@@ -86,7 +86,9 @@ class LeJEPA(nn.Module):
 
     Args:
         weight: lambda of [1], from 0 to 1.
-        num_slices, knots, t_max: those of :class:`SIGReg`.
+        num_slices: number of random directions, see :class:`SIGReg`.
+        knots: number of arguments of the characteristic function, see :class:`SIGReg`.
+        t_max: the largest of them, see :class:`SIGReg`.
 
     Raises:
         ValueError: an option is out of range.

@@ -28,7 +28,9 @@ class VISReg(nn.Module):
 
     Args:
         num_slices: number of random directions, at least 1.
-        scale_weight, shape_weight, center_weight: weights of the terms, at least 0.
+        scale_weight: weight of the standard deviations, at least 0.
+        shape_weight: weight of the slices, at least 0.
+        center_weight: weight of the mean, at least 0.
         eps: added to the standard deviations that divide, above 0.
 
     Raises:

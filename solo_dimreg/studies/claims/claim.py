@@ -58,7 +58,7 @@ class Claim:
         numbers: What must be above 0; the first is the effect that is shown.
         unit: Of the effect.
         experiments: What is measured for it besides.
-        measures: Names in :data:`solo_dimreg.studies.claims.measures.MEASURES`, taken of its rows.
+        measures: Names in ``solo_dimreg.studies.claims.measures.MEASURES``, taken of its rows.
         note: How the setting was chosen, where that is not the paper's.
     """
 
