@@ -1,4 +1,4 @@
-"""Turns Sphinx roles in docstrings into cross-references that mkdocstrings checks and links."""
+"""Fits docstrings to mkdocstrings: Sphinx roles become references that it checks, and examples become code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`([\w.]+)`")
+EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 
 
 class Roles(griffe.Extension):
@@ -19,7 +20,8 @@ class Roles(griffe.Extension):
 
     def _rewrite(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(lambda found: _link(obj, found[1]), obj.docstring.value)
+            text = ROLE.sub(lambda found: _link(obj, found[1]), obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub("Examples:", text)  # the section of Google's style
         for member in obj.members.values():
             if not member.is_alias:
                 self._rewrite(member)
