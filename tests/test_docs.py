@@ -158,7 +158,13 @@ def ours() -> list[str]:
 def test_the_options_of_a_regularizer_are_documented(name: str) -> None:
     own = defaults_of(registered("regularizers")[name].value)
     assert options_of(f"`{name}`") == own
-    assert f"`{name}`" in README.read_text()
+
+
+@pytest.mark.parametrize("name", ours())
+def test_the_readme_has_the_weight_and_the_place_of_a_regularizer(name: str) -> None:
+    defaults = getattr(registered("regularizers")[name].value, "defaults", {})
+    (row,) = re.findall(rf"^\|`{name}`\|.*\|(.*)\|(.*)\|.*\|$", README.read_text(), re.MULTILINE)
+    assert row == (str(defaults.get("weight", "none")), defaults.get("where", "features"))
 
 
 def test_the_options_of_the_projector_are_documented() -> None:
