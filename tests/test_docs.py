@@ -27,6 +27,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 WRITTEN = {
     "claims.md": ("claims", "--from", "claims.json"),
     "costs.md": ("bench", "--from", "bench-avx512.json", "--from", "bench-avx2.json"),
+    "monitor.md": ("toy", "caught", "--from", "caught.json", "--from", "caught-seed6.json"),
     "compare.md": ("benchmark", "quick", "--from", "quick.json"),
 }
 

@@ -1,4 +1,4 @@
-"""Fits docstrings to mkdocstrings: Sphinx roles become references that it checks, and examples become code."""
+"""Fits docstrings to mkdocstrings: Sphinx roles become references that it checks, examples become code."""
 
 from __future__ import annotations
 

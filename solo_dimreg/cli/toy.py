@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from solo_dimreg.cli.output import page_options
+
 
 @click.group("toy", invoke_without_command=True)
 @click.option(
@@ -77,7 +79,8 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     type=click.IntRange(min=1),
     help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
 )
-def caught(out: Path, seed: int, jobs: int | None) -> None:
+@page_options("OUT/caught.json")
+def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tuple[Path, ...]) -> None:
     """Train SimSiam three times and show how the alarm catches a collapse that the loss does not show.
 
     Two trainings differ in their learning rate alone. The third has the rate of the one that collapses, and
@@ -89,22 +92,16 @@ def caught(out: Path, seed: int, jobs: int | None) -> None:
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.caught import LABELS, run_caught
+    from solo_dimreg.studies.caught import HEADER, caught_tables, run_caught, table
+    from solo_dimreg.studies.pages import write_page
     from solo_dimreg.studies.parallel import default_jobs
 
+    if page is not None:
+        write_page(page, "caught", files or [out / "caught.json"], caught_tables)
+        click.echo(f"Page: {page}")
+        return
     out = out.expanduser()
     check_writable("--out", out)
-    rows = run_caught(out, seed, jobs or default_jobs(), say=click.echo)["rows"]
-    header = ["training", "loss", "effective rank", "alarm at step", "linear top-1 %"]
-    cells = [
-        [
-            LABELS[name],
-            f"{row['loss'][-1]:.2f}",
-            f"{row['effective_rank'][-1]:.1f}",
-            str(row["alarm"] or ""),
-            f"{row['linear_acc1']:.1f}",
-        ]
-        for name, row in rows.items()
-    ]
-    print_table(header, cells)
+    content = run_caught(out, seed, jobs or default_jobs(), say=click.echo)
+    print_table(HEADER, table(content))
     click.echo(f"Figure: {out / 'caught.png'}")

@@ -17,6 +17,7 @@ from solo_dimreg.plots import COLOURS, STYLE, save_png
 from solo_dimreg.reports.runs import parts_of
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.claims.settings import DATASETS, WRITERS
+from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.parallel import one_by_one, side_by_side
 from solo_dimreg.studies.suites import Row, Suite
 
@@ -109,6 +110,29 @@ def alarm_step(ranks: Sequence[float]) -> int | None:
     """Return the step of the look at which the alarm with its defaults triggers, None if it does not."""
     alarm = Alarm()
     return next(((i + 1) * STEPS for i, rank in enumerate(ranks) if alarm.look(rank, i)), None)
+
+
+HEADER = ("training", "loss", "effective rank", "alarm at step", "linear top-1 %")
+
+
+def table(content: Mapping[str, Any]) -> list[list[str]]:
+    """Return the cells of the comparison, a line for each training, under ``HEADER``."""
+    return [
+        [
+            LABELS[name],
+            f"{row['loss'][-1]:.2f}",
+            f"{row['effective_rank'][-1]:.0f}",
+            str(row["alarm"] or "none"),
+            f"{row['linear_acc1']:.1f}",
+        ]
+        for name, row in content["rows"].items()
+    ]
+
+
+def caught_tables(contents: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``caught.json`` of each seed as a Markdown table."""
+    rows = [[str(content["seed"]), *cells] for content in contents for cells in table(content)]
+    return "\n".join(markdown_table(["seed", *HEADER], rows)) + "\n"
 
 
 @rc_context(STYLE)
