@@ -289,8 +289,24 @@ def test_the_first_diagnosis_says_what_the_readme_says(
     (program,) = (block.text for block in own if block.language == "python" and "np.save" in block.text)
     exec(compile(program, "README.md", "exec"), {})
     done = here("diagnose", "features.npy")
-    (expected,) = (block.text for block in own if block.language == "text")
+    expected = next(block.text for block in own if block.language == "text")
     assert done.returncode == 0 and expected.strip() in done.stdout
+
+
+def test_a_training_ends_as_the_readme_says() -> None:
+    from solo_dimreg.hosts.announce import describe_end
+
+    texts = [block.text for block in blocks(ROOT / "README.md") if block.language == "text"]
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d)?", texts[1])]
+    epochs, steps, first, last, percent = numbers
+    record = {
+        "epochs": int(epochs),
+        "steps": int(steps),
+        "resumed_from": None,
+        "effective_rank": [first, last],
+        "online_accuracy": {"percent": percent, "images": "validation"},
+    }
+    assert texts[1] == f"solo-dimreg: {describe_end(record)}\n"
 
 
 @in_language("yaml")
