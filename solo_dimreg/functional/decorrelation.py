@@ -14,6 +14,9 @@ from solo_dimreg.functional._checks import check_between, check_features, check_
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.spectrum import column_lengths, inverse_square_root, subtract_mean
 
+# Correlations of more axes than these are computed so many rows of the matrix at a time.
+STRIP = 4_096
+
 
 @full_precision
 def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
@@ -120,7 +123,12 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    return mean_off_diagonal(_correlation(x))
+    unit = _unit_axes(x)
+    d = unit.shape[1]
+    if d <= STRIP:
+        return mean_off_diagonal(unit.T @ unit)
+    strips = [(strip.T @ unit).abs().sum() for strip in unit.split(STRIP, dim=1)]
+    return (torch.stack(strips).sum() - unit.square().sum()) / (d * (d - 1))
 
 
 def mean_off_diagonal(matrix: Tensor) -> Tensor:
@@ -233,10 +241,15 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
 
 def _correlation(x: Tensor) -> Tensor:
     """The correlation matrix, (D, D), with zeros for constant axes."""
+    unit = _unit_axes(x)
+    return unit.T @ unit
+
+
+def _unit_axes(x: Tensor) -> Tensor:
+    """Return the centred axes (B, D), each of length 1; a constant one is 0."""
     centred = subtract_mean(x)
     length = column_lengths(centred)
-    unit = centred / torch.where(length == 0, 1, length)
-    return unit.T @ unit
+    return centred / torch.where(length == 0, 1, length)
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:

@@ -168,8 +168,14 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
     classes = x.double().view(-1, samples_per_class, x.shape[1])
     means = classes.mean(dim=1)
     deviations = (classes - means.unsqueeze(1)).flatten(0, 1)
+    centred = means - means.mean(dim=0)
+    if len(deviations) + len(centred) < x.shape[1]:
+        # All of it lies in the span of these rows. The basis needs no gradient: to first order, what leaves
+        # the span changes neither scatter matrix within it.
+        basis = torch.linalg.qr(torch.cat([deviations, centred]).detach().T).Q
+        deviations, centred = deviations @ basis, centred @ basis
     within = inverse_square_root(deviations.T @ deviations / len(deviations), eps=1e-4)
-    values = singular_values((means - means.mean(dim=0)) @ within) ** 2
+    values = singular_values(centred @ within) ** 2
     return smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))])).to(x.dtype)
 
 

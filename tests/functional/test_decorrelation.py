@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 
 from solo_dimreg.functional import (
     covariance_penalty,
+    decorrelation,
     decorrelation_loss,
     off_diagonal_correlation,
     variance_hinge,
@@ -144,6 +145,14 @@ def test_off_diagonal_correlation_against_numpy():
     c = np.corrcoef(x.numpy(), rowvar=False)
     expected = np.abs(c[~np.eye(7, dtype=bool)]).mean()
     assert off_diagonal_correlation(x).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_off_diagonal_correlation_of_wide_features_in_strips(monkeypatch):
+    x = normal(30, 50)
+    x[:, 7] = 3.0
+    whole = off_diagonal_correlation(x)
+    monkeypatch.setattr(decorrelation, "STRIP", 16)
+    torch.testing.assert_close(off_diagonal_correlation(x), whole, rtol=1e-12, atol=0)
 
 
 def test_off_diagonal_correlation_at_its_ends():

@@ -186,6 +186,13 @@ def test_lidar_against_numpy(n, q, d):
     assert lidar(x, q).item() == pytest.approx(naive_lidar(x.numpy(), q), rel=1e-7)
 
 
+def test_lidar_of_few_rows_takes_the_smaller_side():
+    """Value and gradient are those of the D x D matrices, which more rows than axes would make."""
+    x = normal(12, 40).requires_grad_()
+    assert lidar(x, 3).item() == pytest.approx(naive_lidar(x.detach().numpy(), 3), rel=1e-9)
+    assert torch.autograd.gradcheck(lambda rows: lidar(rows, 3), x)
+
+
 def test_lidar_counts_the_directions_that_tell_samples_apart():
     # Class means on both ends of 3 axes, isotropic views: 3 equal discriminants among 8 dimensions.
     means = torch.cat([torch.eye(3, 8), -torch.eye(3, 8)]).double()
