@@ -168,6 +168,12 @@ def test_the_readme_has_the_weight_and_the_place_of_a_regularizer(name: str) -> 
     assert row == (str(defaults.get("weight", "none")), defaults.get("where", "features"))
 
 
+def test_each_regularizer_of_ours_is_compared() -> None:
+    headings = re.findall(r"^### Options of `(\w+)`$", (DOCS / "methods.md").read_text(), re.MULTILINE)
+    without_options = {name for name in ours() if not options_of(f"`{name}`")}
+    assert {*headings, *without_options} == set(ours()) and headings
+
+
 def test_the_options_of_the_projector_are_documented() -> None:
     assert options_of("`projector:`") == defaults_of(normalization_layer)
 
