@@ -47,7 +47,6 @@ STYLE: Any = {
 
 # LIDs further from the median than so many interquartile ranges, and than this ratio, are left out.
 LID_SPREADS, LID_RATIO = 4.0, 8.0
-
 #: A figure over the epochs: epoch -> value.
 Curve = Mapping[int, float]
 
@@ -166,10 +165,8 @@ def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
 def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     """Histograms of the LID of the points, each with a vertical line at its geometric mean.
 
-    Points far from the others, as those whose neighbours are all equally far, are counted in the title.
-
-    Args:
-        lids: For each representation, by name, the LID of each of its points.
+    ``lids`` has the LID of each point, by the name of the representation. The title counts those that are
+    far from the others, as where all neighbours are equally far.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
     figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
