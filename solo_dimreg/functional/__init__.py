@@ -1,4 +1,4 @@
-"""Pure functions on ``(B, D)`` tensors: the mathematics, with neither state nor options of its own."""
+"""Pure functions on ``(B, D)`` tensors: the mathematics, without state."""
 
 from solo_dimreg.functional.adadim import adadim_loss, ntxent_loss, vicreg_loss
 from solo_dimreg.functional.decorrelation import (

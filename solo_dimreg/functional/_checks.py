@@ -1,4 +1,4 @@
-"""Argument checks: a wrong option is a `ConfigError`, a wrong tensor a `ValueError`."""
+"""Argument checks: a wrong option raises a `ConfigError`, and a wrong tensor raises a `ValueError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solo_dimreg.errors import ConfigError, unknown
 
 
 def check_features(name: str, x: Tensor) -> None:
-    """Refuses anything but a floating-point tensor of shape (B, D) with B and D at least 1."""
+    """Raise unless ``x`` is a floating-point tensor of shape (B, D) with B and D at least 1."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name} must be a floating-point tensor of shape (B, D), got {found}.")
@@ -22,55 +22,55 @@ def check_features(name: str, x: Tensor) -> None:
 
 
 def check_pair(name1: str, x1: Tensor, name2: str, x2: Tensor) -> None:
-    """Refuses two feature tensors whose shapes differ."""
+    """Raise unless both tensors are features of one shape."""
     check_features(name1, x1)
     check_features(name2, x2)
     if x1.shape != x2.shape:
         raise ValueError(
-            f"{name1} and {name2} must have one shape, got {tuple(x1.shape)} and {tuple(x2.shape)}."
+            f"{name1} and {name2} must have the same shape, got {tuple(x1.shape)} and {tuple(x2.shape)}."
         )
 
 
 def check_slices(slices: Tensor, x: Tensor) -> None:
-    """Refuses directions that the features (B, D) cannot be projected on."""
+    """Raise unless ``slices`` has shape (D, K), so that the features (B, D) can be projected on it."""
     check_features("slices", slices)
     if len(slices) != x.shape[1]:
         raise ValueError(f"slices must have shape ({x.shape[1]}, K), got {tuple(slices.shape)}.")
 
 
 def check_int(name: str, value: Any, minimum: int) -> None:
-    """Refuses anything but an integer, of Python or NumPy, of at least ``minimum``; ``True`` is none."""
+    """Raise unless ``value`` is an integer of Python or NumPy of at least ``minimum``; a bool is refused."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ConfigError(f"{name} must be an integer >= {minimum}, got {value!r}.")
 
 
 def check_bool(name: str, value: Any) -> None:
-    """Refuses anything but ``True`` and ``False``."""
+    """Raise unless ``value`` is ``True`` or ``False``."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, got {value!r}.")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Refuses anything but a finite number above 0."""
+    """Raise unless ``value`` is a finite number above 0."""
     if not _is_number(value) or value <= 0:
         raise ConfigError(f"{name} must be a finite number > 0, got {value!r}.")
 
 
 def check_number(name: str, value: Any) -> None:
-    """Refuses anything but a finite number."""
+    """Raise unless ``value`` is a finite number."""
     if not _is_number(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}.")
 
 
 def check_between(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Refuses anything but a finite number in [low, high]."""
+    """Raise unless ``value`` is a finite number in [low, high]."""
     if not _is_number(value) or not low <= value <= high:
         allowed = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f">= {low:g}"
         raise ConfigError(f"{name} must be a finite number {allowed}, got {value!r}.")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Refuses a name that is not among ``allowed``."""
+    """Raise unless ``value`` is one of the ``allowed`` names."""
     if value not in set(allowed):
         raise ConfigError(unknown(name, str(value), allowed))
 

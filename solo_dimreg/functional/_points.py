@@ -1,4 +1,4 @@
-"""Points to search neighbours among: blocks of matrix products, and exact differences."""
+"""The search for nearest neighbours: candidates by blocks of matrix products, distances by differences."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import math
 import torch
 from torch import Tensor
 
-# Points to a side of a block of the matrix product.
+# The number of points on each side of a block of the matrix product.
 _TILE = 256
-# Up to this many pairs, 1 GiB in float32, all distances within one set are held, to use each twice.
+# Up to this many pairs (1 GiB in float32), all distances within one set are held, and each is used twice.
 _SYMMETRIC = 2**28
-# Otherwise so many of them at a time, 128 MiB in float32.
+# Above that, this many pairs are held at a time (128 MiB in float32).
 _PAIRS = 2**25
-# Columns, and numbers in all, of the differences that are held at a time: they stay in the processor's cache.
+# The columns and the numbers in all of the differences held at a time; they stay in the processor's cache.
 COLUMNS = 256
 DIFFERENCES = 2**20
 
 
 class Points:
-    """Queries and reference in units in which their squares neither overflow nor vanish."""
+    """Queries and a reference, scaled so that their squares neither overflow nor vanish."""
 
     def __init__(self, x: Tensor, reference: Tensor, self_indices: Tensor | None = None) -> None:
         self.x, self.reference, self.self_indices = x, reference, self_indices
         self.one_set = _same_memory(x, reference)
-        # The matrix product is the more accurate the shorter the features.
+        # The shorter the features are, the more accurate is the matrix product.
         centre = reference.mean(dim=0)
         self.centre = torch.where(centre.isfinite(), centre, 0)
         extremes = [*x.aminmax(), *(() if self.one_set else reference.aminmax())]
         self.scale = _power_of_two(torch.stack(extremes).abs().max())
 
     def tile(self, of: Tensor, start: int) -> Tensor:
-        """Some rows, centred."""
+        """Return one tile of rows, centred and scaled."""
         return (of[start : start + _TILE] - self.centre).mul_(self.scale)
 
     def column(self, of: Tensor, start: int) -> Tensor:
-        """Some columns, (B, COLUMNS), not centred, which could round."""
+        """Return some columns, (B, COLUMNS), scaled; they are not centred, as that could round."""
         return of[:, start : start + COLUMNS] * self.scale
 
     def squared_lengths(self, of: Tensor) -> Tensor:
-        """Of the centred rows."""
+        """Return the squared length of each centred row."""
         lengths = [self.tile(of, start).square_().sum(dim=1) for start in range(0, len(of), _TILE)]
         return torch.cat(lengths)
 
     def candidates(self, count: int) -> tuple[Tensor, Tensor]:
-        """Lower bounds of the squared distances to the rows of least bound, ascending, and those rows."""
+        """Return the ``count`` least lower bounds of the squared distances, ascending, and their rows."""
         b, n = len(self.x), len(self.reference)
         # The rounding error of an inner product is a small multiple of sqrt(D) epsilons of the lengths.
         kept = 1 - (4 + math.sqrt(self.x.shape[1])) * torch.finfo(self.x.dtype).eps
@@ -61,7 +61,7 @@ class Points:
         return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
 
     def _all_bounds(self, lengths: Tensor) -> Tensor:
-        """Those within one set, of which each product gives two."""
+        """Return the bounds within one set, (N, N); each product gives two of them."""
         n = len(self.x)
         bounds = self.x.new_empty(n, n)
         for i in range(0, n, _TILE):
@@ -89,7 +89,7 @@ class Points:
         return values.topk(count, dim=1, largest=False, sorted=True)
 
     def differences(self, neighbours: Tensor) -> Tensor:
-        """The distances to those neighbours, (B, k), from differences."""
+        """Return the distances to the given neighbours, (B, k), computed from differences."""
         b, k = neighbours.shape
         squares = self.x.new_zeros(b, k)
         width = min(COLUMNS, self.x.shape[1])
@@ -110,7 +110,7 @@ class Points:
         return squares.sqrt_()
 
     def search_exactly(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Distances and neighbours of some queries, from the differences to all rows."""
+        """Return the distances and neighbours of some queries, from their differences to all rows."""
         found = []
         reference = self.reference * self.scale
         for part in queries.split(max(1, _PAIRS // len(reference))):
@@ -130,9 +130,10 @@ _ROOM = 50  # bits
 
 
 def _power_of_two(size: Tensor) -> Tensor:
-    """That which brings ``size`` next to 2^50, or 1 where it is 0 or not finite: scaling is exact.
+    """Return the power of two that scales ``size`` to about 2^50, or 1 if ``size`` is 0 or not finite.
 
-    From there squares have room above, and far more room below, where an outlier leaves the other points.
+    Scaling by a power of two is exact. Around 2^50 squares have room above, and far more room below, where an
+    outlier leaves the other points.
     """
     _, exponent = torch.frexp(torch.where(size.isfinite() & (size > 0), size, 1))
     least, most = (-126, 126) if size.dtype == torch.float32 else (-1022, 1022)

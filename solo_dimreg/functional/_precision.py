@@ -1,4 +1,4 @@
-"""Runs a function in float32 at least, whatever autocast says."""
+"""Run a function in float32 at least, whatever autocast says."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WITHOUT_FLOAT64 = {"mps"}
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates ``function`` to compute in the widest dtype of its floating inputs, float32 at least.
+    """Decorate ``function`` to compute in the widest dtype of its floating inputs, float32 at least.
 
-    Tensors are looked for among the arguments and inside lists and tuples. Half and bfloat16 are promoted,
+    It finds tensors among the arguments and inside lists and tuples. Half and bfloat16 are promoted,
     float64 is kept, integers are left alone, and autocast is off for the device of the first tensor.
 
-    On a device without float64 a function is computed on the CPU, with a line that says so once, and its
-    result comes back to the device; a module stays there and calls functions.
+    On a device without float64 a function is computed on the CPU, and its result comes back to the device; a
+    warning says so once. A module stays on its device, and the functions that it calls move their inputs.
     """
 
     @functools.wraps(function)
@@ -52,7 +52,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def with_float64(x: Tensor) -> Tensor:
-    """Return ``x`` on a device that has float64: the CPU for those that have none, with a line, once."""
+    """Return ``x``, moved to the CPU if its device has no float64; a warning says so once."""
     if x.device.type not in WITHOUT_FLOAT64:
         return x
     if not torch.compiler.is_compiling():
@@ -62,11 +62,11 @@ def with_float64(x: Tensor) -> Tensor:
 
 @functools.cache
 def _say_once(kind: str) -> None:
-    warn(f"{kind} has no float64: what solo-dimreg computes of tensors there is computed on the CPU.")
+    warn(f"{kind} has no float64: solo-dimreg moves its tensors to the CPU and computes there.")
 
 
 def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
-    """A context without autocast on ``device_type``."""
+    """Return a context in which autocast is off on ``device_type``."""
     try:
         return torch.autocast(device_type, enabled=False)
     except RuntimeError:  # a device that has no autocast has none to switch off
@@ -75,16 +75,16 @@ def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def full_products() -> Iterator[None]:
-    """Compute matrix products of float32 in float32 within, not in TensorFloat32 or bfloat16.
+    """Compute float32 matrix products in float32 within the context, not in TensorFloat32 or bfloat16.
 
-    From PyTorch 2.9 on the precision has two interfaces: ``torch.set_float32_matmul_precision`` and
+    PyTorch has two interfaces to the precision since 2.9: ``torch.set_float32_matmul_precision``, and
     ``fp32_precision`` of ``torch.backends.cuda.matmul`` and ``torch.backends.mkldnn.matmul``. PyTorch raises
     as soon as they disagree. The older call sets both alike, and both are put back as they were.
     """
     kinds = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
     entries: list[Any] = [entry for entry in kinds if hasattr(entry, "fp32_precision")]
     before = [_full(entry) for entry in entries]
-    # Readable only now, with entries that do not contradict it, whichever of the two the user has set.
+    # It can be read only now: until here an entry that the user has set may have contradicted it.
     overall = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -96,7 +96,7 @@ def full_products() -> Iterator[None]:
 
 
 def _full(entry: Any) -> str:
-    """Set an entry to float32 and return what puts it back: its own value, or that it takes a general one."""
+    """Set an entry to float32 and return its former value, or "none" if it had none of its own."""
     before = entry.fp32_precision
     entry.fp32_precision = "none"
     inherited = entry.fp32_precision == before

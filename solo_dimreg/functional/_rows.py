@@ -1,4 +1,4 @@
-"""Choices of rows that all front ends share, so that one name has one value for the same rows."""
+"""The rows from which a metric is computed; all front ends choose the same, so that their values agree."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Metrics that compare all pairs at once look at so many rows.
+# Metrics that compare all pairs at once look at up to this many rows.
 PAIRWISE_ROWS = 2_048
 
 
 def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Find the rows that differ from all rows before them; 0.0 and -0.0 are equal.
 
-    Neighbour metrics count each of them once: a row that stands twice has a neighbour at distance 0, and its
-    neighbours come in pairs, whatever the dimension is.
+    Neighbour metrics count each distinct row once. A row that stands twice has a neighbour at distance 0, and
+    its neighbours come in pairs, whatever the dimension is.
 
     Args:
         x: shape (N, D).
 
     Returns:
-        The indices of the U distinct rows, ascending, shape (U,), and for each row the place among them of
-        the one that it equals, shape (N,).
+        The indices of the U distinct rows, ascending, shape (U,); and the place of each row among them, shape
+        (N,).
     """
     _, groups = torch.unique(x.detach(), dim=0, return_inverse=True)
     first = groups.new_full((int(groups.max()) + 1,), len(x))
@@ -32,14 +32,17 @@ def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def few_indices(count: int) -> Tensor:
-    """Choose at most ``PAIRWISE_ROWS`` of ``count`` rows, which may be sorted by class; always the same."""
+    """Choose at most ``PAIRWISE_ROWS`` of ``count`` rows at random, always the same ones.
+
+    The rows may be sorted by class, so the first ones would not do.
+    """
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PAIRWISE_ROWS]
 
 
 def of_few(metric: Callable[..., Tensor], *features: Tensor) -> Tensor:
-    """Compute a metric of features (N, D), or of several for the same samples, from few of their rows.
+    """Compute a metric from at most ``PAIRWISE_ROWS`` rows of features (N, D).
 
-    Up to ``PAIRWISE_ROWS`` rows it is the metric itself. ``partial(of_few, metric)`` can be pickled.
+    Several features must belong to the same samples. ``partial(of_few, metric)`` can be pickled.
     """
     if len(features[0]) > PAIRWISE_ROWS:
         few = few_indices(len(features[0]))

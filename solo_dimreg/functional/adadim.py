@@ -1,4 +1,4 @@
-"""AdaDim's losses: one that spreads the samples, one that fills the dimensions, and their combination."""
+"""AdaDim's losses: one spreads the samples, one fills the dimensions, and one combines the two."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def adadim_loss(
     alpha: Tensor | float,
     beta: Tensor | float = 0.0,
 ) -> Tensor:
-    """``alpha * sample_loss + (1 - alpha) * dimension_loss + beta * information`` [1].
+    """Return ``alpha * sample_loss + (1 - alpha) * dimension_loss + beta * information`` [1].
 
-    A reconstruction from the abstract, the findings and the reviews of [1]: neither its code nor its
+    This is a reconstruction from the abstract, the findings and the reviews of [1]; neither its code nor its
     equations were at hand. :class:`solo_dimreg.AdaDim` chooses alpha and beta during training.
 
     References:
@@ -45,7 +45,7 @@ def adadim_loss(
 
 @full_precision
 def ntxent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
-    """NT-Xent, the loss of SimCLR [1, eq. 1]: all other rows of both views are negatives.
+    """Compute NT-Xent, the loss of SimCLR, in which all other rows of both views are negatives [1, eq. 1].
 
     References:
         [1] Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020.
@@ -72,11 +72,10 @@ def ntxent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
 @full_precision
 def vicreg_loss(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: float = 1.0) -> Tensor:
-    """VICReg [1, eq. 6]: invariance, variance and covariance, with the variance and covariance of both views
-    added.
+    """Compute the loss of VICReg from invariance, variance and covariance [1, eq. 6].
 
-    The authors' released code averages the variance terms of the two views instead: ``var=12.5`` here is the
-    25 there. solo-learn's loss adds them, as [1] writes and we do.
+    The variance terms of the two views are added, as in [1] and in solo-learn. The authors' released code
+    averages them instead, so ``var=12.5`` here equals their 25. The covariance terms are added as well.
 
     References:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
@@ -102,6 +101,6 @@ def vicreg_loss(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, co
 
 
 def check_vicreg_weights(sim: float, var: float, cov: float) -> None:
-    """Refuses weights that :func:`vicreg_loss` cannot use, before there is any data."""
+    """Raise if :func:`vicreg_loss` cannot use a weight, before there is any data."""
     for name, value in (("sim", sim), ("var", var), ("cov", cov)):
         check_between(name, value, 0)

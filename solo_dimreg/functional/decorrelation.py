@@ -1,4 +1,4 @@
-"""Decorrelating the axes of an embedding: whitening in groups, and penalties."""
+"""Functions that decorrelate the axes of the embeddings: whitening in groups, and penalties."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STRIP = 4_096
 
 @full_precision
 def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
-    """Centres the batch and makes the covariance of each group of axes the identity, by ZCA [1; 2].
+    """Centre the batch and make the covariance of each group of axes the identity, by ZCA [1; 2].
 
-    Consecutive axes form a group, and ``x -> (x - mean) U diag(lambda + eps)^-1/2 U^T`` with the eigenvalues
-    and eigenvectors of its covariance, which divides by B as batch normalization does: as many groups as axes
-    *are* batch normalization. The gradient is exact for equal eigenvalues too, see
+    Consecutive axes form a group. Each group becomes ``(x - mean) U diag(lambda + eps)^-1/2 U^T``, with the
+    eigenvalues and eigenvectors of its covariance, which divides by B as batch normalization does. With as
+    many groups as axes, this *is* batch normalization. The gradient is exact for equal eigenvalues too, see
     ``solo_dimreg.functional.spectrum.inverse_square_root``.
 
     References:
@@ -34,9 +34,9 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
     Args:
         x: embeddings, shape (B, D).
         num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
-        eps: added to the eigenvalues, at least 0; small against them, or the covariance stays below the
-            identity. With 0, as in the released code of [2], eigenvalues below the rounding error count as
-            that.
+        eps: added to the eigenvalues, at least 0. It must be small against them, or the covariance stays
+            below the identity. With 0, as in the released code of [2], eigenvalues below the rounding error
+            are set to the rounding error.
 
     Returns:
         The whitened embeddings, shape (B, D).
@@ -50,7 +50,7 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
 
 @full_precision
 def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """What :func:`zca_whiten` needs to know of a batch.
+    """Compute the mean and the covariances with which :func:`zca_whiten` whitens a batch.
 
     Args:
         x: embeddings, shape (B, D).
@@ -72,14 +72,14 @@ def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
             f"raise the batch size, or num_groups from {num_groups} to a larger divisor of {d}."
         )
     mean = x.mean(dim=0)
-    # In float64, in which the squares of all float32 fit.
+    # In float64, which holds the square of every float32.
     groups = (x - mean).double().view(b, num_groups, -1).transpose(0, 1)
     return mean, groups.mT @ groups / b
 
 
 @full_precision
 def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e-5) -> Tensor:
-    """Whitens ``x`` with given statistics, those of another batch or running ones.
+    """Whiten ``x`` with given statistics, from another batch or a running average.
 
     Args:
         x: embeddings, shape (B, D).
@@ -99,16 +99,17 @@ def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e
 
 @full_precision
 def whiten_with(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    """The same with the inverse square roots of the covariances, (G, D / G, D / G)."""
+    """Whiten ``x`` with the inverse square roots of the covariances, (G, D / G, D / G)."""
     groups = (x - mean).view(len(x), len(whitening), -1).transpose(0, 1)
     return (groups @ whitening.to(x.dtype)).transpose(0, 1).reshape(x.shape)
 
 
 @full_precision
 def off_diagonal_correlation(x: Tensor) -> Tensor:
-    """The mean absolute correlation between two different axes: the measure of collapse of [1].
+    """Compute the mean absolute correlation between two different axes.
 
-    An axis that is constant over the batch counts as uncorrelated with all others.
+    [1] measures collapse by it. An axis that is constant over the batch counts as uncorrelated with all
+    others.
 
     References:
         [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
@@ -132,7 +133,7 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
 
 
 def mean_off_diagonal(matrix: Tensor) -> Tensor:
-    """The mean absolute entry beside the diagonal of a (D, D) matrix, 0 if D is 1."""
+    """Return the mean absolute entry outside the diagonal of a (D, D) matrix, or 0 if D is 1."""
     d = len(matrix)
     return _off_diagonal(matrix).abs().sum() / max(d * (d - 1), 1)
 
@@ -141,11 +142,11 @@ def mean_off_diagonal(matrix: Tensor) -> Tensor:
 def decorrelation_loss(
     x: Tensor, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0
 ) -> Tensor:
-    """A penalty on correlated axes, and one on axes that spread less than ``target_std``.
+    """Compute a penalty on correlated axes, and one on axes that spread less than ``target_std``.
 
-    The sum of the squared off-diagonal correlations over D, in the manner of [1, eq. 1] but of one view with
-    itself, and :func:`variance_hinge`. Correlations do not see the scale of an axis; the hinge keeps it from
-    vanishing.
+    The first is the sum of the squared off-diagonal correlations, divided by D. It follows [1, eq. 1], but
+    correlates one view with itself. The second is :func:`variance_hinge`. Correlations do not see the scale
+    of an axis; the hinge keeps it from vanishing.
 
     References:
         [1] Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021.
@@ -170,7 +171,7 @@ def decorrelation_loss(
 
 @full_precision
 def variance_hinge(x: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Tensor:
-    """Mean over the axes of ``max(0, target_std - sqrt(var + eps))`` [1, eq. 1 and 2].
+    """Compute the mean over the axes of ``max(0, target_std - sqrt(var + eps))`` [1, eq. 1 and 2].
 
     References:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
@@ -195,7 +196,7 @@ def variance_hinge(x: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Ten
 
 @full_precision
 def covariance_penalty(x: Tensor) -> Tensor:
-    """The sum of the squared off-diagonal covariances over D [1, eq. 3 and 4].
+    """Compute the sum of the squared off-diagonal covariances, divided by D [1, eq. 3 and 4].
 
     References:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
@@ -216,7 +217,7 @@ def covariance_penalty(x: Tensor) -> Tensor:
 
 
 def check_groups(num_features: int, num_groups: Any) -> int:
-    """The number of groups; refuses one that does not divide the number of axes."""
+    """Return the number of groups as an int; raise if it does not divide the number of axes."""
     check_int("num_groups", num_groups, minimum=1)
     if num_features % num_groups:
         raise ConfigError(f"num_groups must divide the {num_features} axes, got {num_groups}.")
@@ -224,23 +225,23 @@ def check_groups(num_features: int, num_groups: Any) -> int:
 
 
 def automatic_groups(num_features: int, samples: int) -> int:
-    """Groups of at most half as many axes as there are samples: the least divisor of D from 2 D / B on.
+    """Return the least divisor of D from 2 D / B on, so that a group has at most B / 2 axes.
 
-    After the released code of Hua et al. (ICCV 2021), which has ``ceil(2 D / B)`` groups, a divisor or not.
+    The released code of Hua et al. (ICCV 2021) takes ``ceil(2 D / B)`` groups, whether that divides D or not.
     """
     least = min(math.ceil(2 * num_features / samples), num_features)
     return next(groups for groups in range(least, num_features + 1) if num_features % groups == 0)
 
 
 def check_decorrelation_options(correlation_weight: float, variance_weight: float, target_std: float) -> None:
-    """Refuses options that :func:`decorrelation_loss` cannot use, before there is any data."""
+    """Raise if :func:`decorrelation_loss` cannot use an option, before there is any data."""
     check_between("correlation_weight", correlation_weight, 0)
     check_between("variance_weight", variance_weight, 0)
     check_positive("target_std", target_std)
 
 
 def _correlation(x: Tensor) -> Tensor:
-    """The correlation matrix, (D, D), with zeros for constant axes."""
+    """Return the correlation matrix, (D, D), with zeros for constant axes."""
     unit = _unit_axes(x)
     return unit.T @ unit
 

@@ -1,4 +1,4 @@
-"""Intrinsic dimension of a cloud of points: TwoNN, and the growth of the minimum spanning tree."""
+"""The intrinsic dimension of a set of points, by TwoNN and by the growth of the minimum spanning tree."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from solo_dimreg.functional._checks import check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.neighbours import nearest
 
-# Of the ratios of TwoNN the largest tenth is left out, as in the paper.
+# TwoNN leaves out the largest tenth of the ratios, as in the paper.
 KEPT = 0.9
-EQUAL = 16  # times the rounding of their length: rows that are no further apart
-# The trees: of so many sizes from a sixteenth of the points up, in equal ratios, each of so many draws.
+EQUAL = 16  # rows count as equal up to this many times the rounding of their length
+# The number of tree sizes, the part of the points (1 / 16) that the smallest has, and the draws of each size.
 SIZES, SMALLEST, DRAWS = 8, 16, 3
 
 
 @full_precision
 @torch.no_grad()
 def two_nn(x: Tensor) -> Tensor:
-    """TwoNN: the intrinsic dimension from the distances to the two nearest neighbours [1].
+    """Estimate the intrinsic dimension from the distances to the two nearest neighbours (TwoNN) [1].
 
-    Where the density hardly changes over two neighbours, their ratio ``mu = r_2 / r_1`` has the distribution
-    ``F(mu) = 1 - mu^-d``: d is the slope of the line through the origin and the points ``(ln mu_i, -ln(1 -
-    i / N))``, mu sorted, without the largest tenth. Rows that are equal, up to rounding, count once:
-    they would have ``r_1 = 0``, and their neighbours ``mu = 1``. Biased downwards where d is large for the
-    number of points.
+    Where the density hardly changes over two neighbours, the ratio ``mu = r_2 / r_1`` of their distances has
+    the distribution ``F(mu) = 1 - mu^-d``. The estimate of d is the slope of the line through the origin and
+    the points ``(ln mu_i, -ln(1 - i / N))``, with mu sorted and without the largest tenth. Rows that are
+    equal up to rounding count once, since they would have ``r_1 = 0``, and their neighbours ``mu = 1``. The
+    estimate is too low where d is large for the number of points.
 
     References:
         [1] Facco et al., Estimating the intrinsic dimension of datasets by a minimal neighborhood
@@ -51,7 +51,7 @@ def two_nn(x: Tensor) -> Tensor:
             return x.new_full((), math.nan)
         itself = torch.arange(len(points), device=x.device)
         distances, neighbours = nearest(points, points, 2, itself)
-        # Of rows that rounding alone tells apart, one stays.
+        # One of several rows that differ only by rounding stays.
         lengths = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
         near = distances[:, 0] <= EQUAL * torch.finfo(x.dtype).eps * lengths
         later = near & (neighbours[:, 0] < itself)
@@ -68,12 +68,13 @@ def two_nn(x: Tensor) -> Tensor:
 @full_precision
 @torch.no_grad()
 def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
-    """The intrinsic dimension from the growth of the minimum spanning tree with the number of points [1].
+    """Estimate the intrinsic dimension from the growth of the minimum spanning tree with the points [1].
 
-    The length of the tree of n points grows as ``n^((d - 1) / d)``: with the slope a of ``ln length`` over
-    ``ln n``, ``d = 1 / (1 - a)``. Eight sizes from a sixteenth of the points to all of them, of each three
-    random subsets, always the same. [2] ranks representations by it; there the lower is the better. Rows
-    that are equal count once. Seconds for some thousand points: memory and time grow with their square.
+    The length of the tree of n points grows as ``n^((d - 1) / d)``, so ``d = 1 / (1 - a)`` with the slope a
+    of ``ln length`` over ``ln n``. The slope is fitted to eight sizes, from a sixteenth of the points to all
+    of them, with three random subsets of each size, which are always the same. Equal rows count once. [2]
+    ranks representations by this dimension, where lower is better. Some thousand points take seconds; memory
+    and time grow with the square of their number.
 
     References:
         [1] Costa & Hero, Geodesic Entropic Graphs for Dimension and Entropy Estimation in Manifold Learning,
@@ -83,7 +84,7 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
 
     Args:
         x: features, shape (B, D).
-        max_points: of more distinct rows, so many are drawn, always the same.
+        max_points: the most distinct rows that are used. If there are more, the same ones are always drawn.
 
     Returns:
         The dimension, a scalar; NaN for fewer than 32 distinct rows, or a slope of 1 and more.
@@ -104,7 +105,7 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
     counts = torch.logspace(math.log10(len(points) / SMALLEST), math.log10(len(points)), SIZES).round().long()
     means = []
     for n in counts.tolist():
-        draws = DRAWS if n < len(points) else 1  # of all points there is one choice
+        draws = DRAWS if n < len(points) else 1  # all points can be chosen in one way only
         means.append(sum(_tree_length(distances, n, generator) for _ in range(draws)) / draws)
     logs, lengths = counts.double().log(), torch.tensor(means, dtype=torch.float64).log()
     slope = ((logs - logs.mean()) * lengths).sum() / ((logs - logs.mean()) ** 2).sum()
@@ -112,13 +113,13 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
 
 
 def _tree_length(distances: Tensor, count: int, generator: torch.Generator) -> float:
-    """The length of the minimum spanning tree of a random choice of the points."""
+    """Return the length of the minimum spanning tree of ``count`` randomly chosen points."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     chosen = torch.randperm(len(distances), generator=generator)[:count]
     row, column = torch.triu_indices(count, count, offset=1)
-    # SciPy takes a distance of 0 for no edge at all, in a dense matrix one below 1e-8 too.
+    # SciPy takes a distance of 0 for no edge, and in a dense matrix also one below 1e-8.
     lengths = distances[chosen[row], chosen[column]].clamp_min(torch.finfo(distances.dtype).tiny)
     pairs = lengths.numpy(), (row.numpy(), column.numpy())
     return float(minimum_spanning_tree(coo_matrix(pairs, shape=(count, count))).sum())

@@ -1,4 +1,4 @@
-"""DirectCLR: InfoNCE straight on the first entries of the representation, without a projector."""
+"""DirectCLR: InfoNCE on the first entries of the features, without a projector."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from solo_dimreg.functional._precision import full_precision
 
 @full_precision
 def directclr_loss(r1: Tensor, r2: Tensor, dim: int = 360, temperature: float = 0.1) -> Tensor:
-    """InfoNCE between the first ``dim`` entries of the representations of two views [1, sec. 6].
+    """Compute InfoNCE between the first ``dim`` entries of the features of two views [1, sec. 6].
 
-    The encoder's last residual block carries the gradient from those entries to all others, so no projector
-    is needed to keep the representation from collapsing.
+    The last residual block of the backbone carries the gradient from these entries to all others, so no
+    projector is needed to keep the features from collapsing.
 
     References:
         [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
             2022.
 
     Args:
-        r1: representations of the first view, shape (B, D).
-        r2: representations of the second view, shape (B, D).
+        r1: features of the first view, shape (B, D).
+        r2: features of the second view, shape (B, D).
         dim: number of leading entries used, from 1 to D.
         temperature: temperature of the softmax, above 0.
 
@@ -43,10 +43,11 @@ def directclr_loss(r1: Tensor, r2: Tensor, dim: int = 360, temperature: float = 
 
 @full_precision
 def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE on normalized rows, averaged over both directions [1, ``infoNCE`` of its released ``main.py``].
+    """Compute InfoNCE on normalized rows, averaged over both directions [1].
 
-    Row i of one view has row i of the other as its positive and all other rows of the other view as
-    negatives; rows of its own view are not used.
+    Row i of one view has row i of the other view as its positive, and all other rows of the other view as
+    negatives. Rows of its own view are not used. It is ``infoNCE`` of ``main.py`` in the code released with
+    [1].
 
     References:
         [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
@@ -69,16 +70,16 @@ def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
-    """`info_nce_loss` on the rows as they are: the similarity of two rows is their inner product."""
+    """Compute `info_nce_loss` without normalizing: the similarity of two rows is their inner product."""
     logits = z1 @ z2.T / temperature
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
 
 
 def normalize_rows(x: Tensor) -> Tensor:
-    """Scales each row to length 1, however long it is; a row of zeros stays.
+    """Scale each row to length 1, however long it is; a row of zeros stays.
 
-    Unlike with ``F.normalize``, a row shorter than 1e-12 gets gradient 0 instead of one of 1e12 and more.
+    A row shorter than 1e-12 gets gradient 0; ``F.normalize`` would give it one of 1e12 and more.
     """
     # In units of its largest entry, the squares of a row neither overflow nor vanish.
     peak = x.detach().abs().amax(dim=1, keepdim=True)

@@ -22,10 +22,11 @@ from solo_dimreg.functional.spectrum import (
 
 @full_precision
 def matrix_entropy(x: Tensor, order: int = 2) -> Tensor:
-    """Matrix-based Renyi entropy of a batch, in nats [1].
+    """Compute the matrix-based Renyi entropy of a batch, in nats [1].
 
-    With K the Gram matrix of the normalized rows, scaled to trace 1: ``S_2 = -ln tr(K^2)``, which needs no
-    eigenvalues, or ``S_1 = -sum lambda ln lambda``. 0 if all rows are parallel, ln B if all are orthogonal.
+    K is the Gram matrix of the normalized rows, scaled to trace 1. The entropy of order 2 is ``S_2 = -ln
+    tr(K^2)``, which needs no eigenvalues; the entropy of order 1 is ``S_1 = -sum lambda ln lambda``. Both are
+    0 if all rows are parallel, and ln B if all are orthogonal.
 
     References:
         [1] Sanchez Giraldo et al., Measures of Entropy from Data Using Infinitely Divisible Kernels, IEEE
@@ -48,10 +49,10 @@ def matrix_entropy(x: Tensor, order: int = 2) -> Tensor:
 
 @full_precision
 def matrix_mutual_information(x: Tensor, y: Tensor, order: int = 2) -> Tensor:
-    """Matrix-based mutual information of two sets of features of one batch, in nats [1].
+    """Compute the matrix-based mutual information of two sets of features of one batch, in nats [1].
 
-    ``I = S(K_x) + S(K_y) - S(K_x * K_y / tr)`` with the elementwise product of the Gram matrices as the joint
-    one, see :func:`matrix_entropy`.
+    It is ``I = S(K_x) + S(K_y) - S(K_x * K_y / tr)``, see :func:`matrix_entropy`. The joint Gram matrix is
+    the elementwise product of the two.
 
     References:
         [1] Sanchez Giraldo et al., Measures of Entropy from Data Using Infinitely Divisible Kernels, IEEE
@@ -73,10 +74,10 @@ def matrix_mutual_information(x: Tensor, y: Tensor, order: int = 2) -> Tensor:
 
 @full_precision
 def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """Entropy of ``x``, entropy of ``y`` and their mutual information, of which each Gram matrix is built
-    once.
+    """Compute the entropy of ``x``, the entropy of ``y`` and their mutual information.
 
-    Arguments and errors are those of :func:`matrix_mutual_information`.
+    Each Gram matrix is built once. The arguments and errors are the same as for
+    :func:`matrix_mutual_information`.
     """
     check_order(order)
     check_features("x", x)
@@ -90,9 +91,9 @@ def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tens
 
 @full_precision
 def uniformity(x: Tensor) -> Tensor:
-    """How unevenly the normalized rows cover the sphere [1, sec. 4.1]: lower is more uniform.
+    """Compute how unevenly the normalized rows cover the sphere; lower is more uniform [1, sec. 4.1].
 
-    ``ln mean_{i < j} exp(-2 ||x_i - x_j||^2)``, 0 for identical rows and for a single one.
+    It is ``ln mean_{i < j} exp(-2 ||x_i - x_j||^2)``, and 0 for identical rows or a single one.
 
     References:
         [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
@@ -122,12 +123,13 @@ def uniformity(x: Tensor) -> Tensor:
 
 @full_precision
 def wasserstein_uniformity(x: Tensor) -> Tensor:
-    """How far the normalized rows are from covering the sphere; it sees axes that are not filled [1].
+    """Compute how far the normalized rows are from covering the sphere, and all its axes [1].
 
-    The 2-Wasserstein distance of the Gaussian with their mean mu and covariance Sigma (divided by B) to the
-    isotropic one that the uniform distribution on the sphere tends to, ``N(0, I / D)``: ``sqrt(||mu||^2 + 1 +
-    tr Sigma - 2 / sqrt(D) tr Sigma^(1/2))``. From 0 to sqrt(2), for identical rows. :func:`uniformity` hardly
-    changes with the number of axes that are filled; B below D leaves some empty whatever the features are.
+    It is the 2-Wasserstein distance from the Gaussian with the rows' mean mu and covariance Sigma (divided by
+    B) to ``N(0, I / D)``, to which the uniform distribution on the sphere tends: ``sqrt(||mu||^2 + 1 +
+    tr Sigma - 2 / sqrt(D) tr Sigma^(1/2))``. It ranges from 0 to sqrt(2), the value for identical rows.
+    :func:`uniformity`, in contrast, hardly changes with the number of axes that are filled. If B is below D,
+    some axes stay empty whatever the features are.
 
     References:
         [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
@@ -148,15 +150,16 @@ def wasserstein_uniformity(x: Tensor) -> Tensor:
     roots = singular_values(centred).sum() / math.sqrt(len(x))
     mean = unit.mean(dim=0)
     square = (mean**2).sum() + 1 + (centred**2).sum() / len(x) - 2 / math.sqrt(x.shape[1]) * roots
-    # Rounding, too, is a square of 0, at which a root has an infinite slope.
+    # A square within rounding counts as 0, where a root has an infinite slope.
     positive = square > 8 * torch.finfo(x.dtype).eps
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0 * square)
 
 
 @full_precision
 def alignment(x1: Tensor, x2: Tensor) -> Tensor:
-    """The mean squared distance between the normalized rows of two views [1, sec. 4.1]: lower is more
-    aligned.
+    """Compute the mean squared distance between the normalized rows of two views [1, sec. 4.1].
+
+    Lower is more aligned.
 
     References:
         [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
@@ -177,7 +180,7 @@ def alignment(x1: Tensor, x2: Tensor) -> Tensor:
 
 
 def check_order(order: int) -> None:
-    """Refuses an order of entropy that is not implemented."""
+    """Raise if the entropy of this order is not implemented."""
     if isinstance(order, bool) or order not in ORDERS:
         raise ConfigError(f"order must be 1 or 2, got {order!r}.")
 
@@ -191,7 +194,7 @@ def _quadratic(gram: Tensor) -> Tensor:
     return -torch.where(purity == 0, 1, purity).log()
 
 
-# From a Gram matrix of trace 1 to its entropy.
+# Functions that return the entropy of a Gram matrix of trace 1, by order.
 ORDERS: dict[int, Callable[[Tensor], Tensor]] = {1: _shannon, 2: _quadratic}
 
 

@@ -1,4 +1,4 @@
-"""KoLeo: no two features of a batch are to be close, by an estimate of their entropy."""
+"""KoLeo: parts the nearest features of a batch, by an estimate of their entropy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _EPS = 1e-8  # added to each distance, as in the released code of DINOv2
 
 @full_precision
 def koleo_loss(x: Tensor) -> Tensor:
-    """Minus the mean logarithm of the distance to the nearest neighbour, between normalized rows [1, eq. 2].
+    """Compute minus the mean log distance from each normalized row to its nearest neighbour [1, eq. 2].
 
-    ``-mean_i ln(min_{j != i} ||x_i - x_j|| + 1e-8)``, up to constants the Kozachenko-Leonenko estimate of the
-    differential entropy, with the sign that raises it; [2] has it in DINOv2, at weight 0.1. Rows that
-    coincide up to rounding have no direction in which to part: their gradient is 0.
+    The loss is ``-mean_i ln(min_{j != i} ||x_i - x_j|| + 1e-8)``. Up to constants it is minus the
+    Kozachenko-Leonenko estimate of the differential entropy, so minimizing it raises the entropy. DINOv2 [2]
+    uses it at weight 0.1. Rows that coincide up to rounding have no direction in which to part, and their
+    gradient is 0.
 
     References:
         [1] Sablayrolles et al., Spreading vectors for similarity search, ICLR 2019.

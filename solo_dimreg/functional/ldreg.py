@@ -1,4 +1,4 @@
-"""LDReg: pushes the local intrinsic dimensionality of every point away from 1."""
+"""LDReg: moves the local intrinsic dimensionality of every point away from 1."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def ldreg_loss(
     norm: str = "l1",
     self_indices: Tensor | None = None,
 ) -> Tensor:
-    """The local dimensionality regularizer of LDReg, to be minimized [1, section on LDReg].
+    """Compute the local dimensionality regularizer of LDReg, to be minimized [1, section on LDReg].
 
     The Fisher-Rao distance between the local distance distributions of a point and of a line is ``|ln LID|``,
-    and maximizing it raises the LID. The gradient reaches the queries only: ``reference`` is detached, the
-    batch itself too where it is the reference. For the loss over the views and processes of a training step,
-    see :class:`solo_dimreg.LDReg`.
+    and maximizing it raises the LID. The gradient reaches the queries only: ``reference`` is detached, also
+    where it is the batch itself. For the loss over the views and processes of a training step, see
+    :class:`solo_dimreg.LDReg`.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
@@ -56,12 +56,12 @@ def ldreg_loss(
 
 @full_precision
 def ldreg_penalty(lids: Tensor, norm: str = "l1") -> Tensor:
-    """LDReg's loss from LIDs that are already estimated [1, section on LDReg].
+    """Compute LDReg's loss from estimated LIDs [1, section on LDReg].
 
-    ``"l1"`` is ``-mean_i ln LID_i``; ``"l2"`` is ``-sqrt(mean_i (ln LID_i)^2)``. The authors' released code
-    differs in both: its l1 takes ``|ln LID_i|``, which drives a LID below 1 further down; its l2 takes the
-    root of each sample by itself, which makes it equal to its l1. Minimizing ``"l2"`` moves every LID away
-    from 1, so one below 1 further down; ``"l1"`` raises those too.
+    ``"l1"`` is ``-mean_i ln LID_i``, and minimizing it raises every LID. ``"l2"`` is ``-sqrt(mean_i (ln
+    LID_i)^2)``, and minimizing it moves every LID away from 1, so it lowers a LID below 1 further. The
+    authors' released code differs in both. Its l1 takes ``|ln LID_i|``, which lowers a LID below 1 further.
+    Its l2 takes the root of each sample by itself, which makes it equal to its l1.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.

@@ -21,25 +21,25 @@ def local_intrinsic_dimensionality(
     estimator: str = "mom",
     self_indices: Tensor | None = None,
 ) -> Tensor:
-    """Estimates the local intrinsic dimensionality (LID) of each query from its k nearest neighbours.
+    """Estimate the local intrinsic dimensionality (LID) of each query from its k nearest neighbours.
 
-    With the neighbour distances ``d_1 <= ... <= d_k``, the query itself left out:
+    The neighbour distances ``d_1 <= ... <= d_k`` leave out the query itself. There are two estimators:
 
-    - ``"mom"``, the method of moments [1], in the form that LDReg trains with [2, released ``lid.py``]:
+    - ``"mom"`` is the method of moments [1], in the form that LDReg trains with [2, released ``lid.py``]:
       ``m = mean(d_1..d_{k-1})`` and ``LID = m / (d_k - m)``. scikit-dimension's ``MOM`` averages all k
-      distances instead; the two are tied by ``LID_skdim + 1 = (LID + 1) * k / (k - 1)``.
-    - ``"mle"``, maximum likelihood, which is Hill's estimator [1]:
-      ``LID = -1 / ((1/k) sum_i ln(d_i / d_k))``. scikit-dimension's ``MLE`` divides by k - 1 instead of k;
-      the released code of [2] adds 1e-4 to each ratio inside the logarithm, which we do not. Neighbours at
-      distance 0, whose logarithm is infinite, are left out of the mean: duplicates of the query.
+      distances instead, and ``LID_skdim + 1 = (LID + 1) * k / (k - 1)``.
+    - ``"mle"`` is maximum likelihood, Hill's estimator [1]:
+      ``LID = -1 / ((1/k) sum_i ln(d_i / d_k))``. scikit-dimension's ``MLE`` divides by k - 1 instead of k,
+      and the released code of [2] adds 1e-4 to each ratio inside the logarithm. Neighbours at distance 0 are
+      duplicates of the query with an infinite logarithm, and are left out of the mean.
 
-    Differentiable once, in ``x`` and in ``reference``. A distance of 0 has gradient 0. In units of ``d_k``,
-    other distances and the spread of distances below the machine epsilon count as that epsilon, so the
-    estimate is never 0 or infinite. Fewer than two neighbours, or k neighbours that all coincide with the
-    query, say nothing about the dimension: the LID is 1 with gradient 0.
+    The estimate can be differentiated once, in ``x`` and in ``reference``. A distance of 0 has gradient 0.
+    In units of ``d_k``, other distances and the spread of distances are raised to the machine epsilon at
+    least, so the estimate is never 0 or infinite. Fewer than two neighbours, or k neighbours that all
+    coincide with the query, say nothing about the dimension: the LID is 1 with gradient 0.
 
-    Rows that come more than once lower the estimate by either estimator, as the neighbours come in groups at
-    one distance. As a metric, take :func:`geometric_mean_lid`, which counts them once.
+    Repeated rows lower the estimate by either estimator, as their neighbours come in groups at one distance.
+    For a metric, use :func:`geometric_mean_lid`, which counts them once.
 
     References:
         [1] Amsaleg et al., Extreme-value-theoretic estimation of local intrinsic dimensionality, DMKD 2018,
@@ -48,12 +48,12 @@ def local_intrinsic_dimensionality(
 
     Args:
         x: queries, shape (B, D).
-        reference: points among which neighbours are sought, shape (N, D). None: the batch itself, each point
-            left out of its own neighbourhood.
+        reference: points among which neighbours are sought, shape (N, D). None stands for the batch itself,
+            and each point is left out of its own neighbourhood.
         k: number of neighbours, capped at the number there are.
         estimator: "mom" or "mle".
-        self_indices: where ``reference`` holds the queries, the row of each, shape (B,), integer. The query
-            is left out by its row, so that its duplicates stay in as neighbours at distance 0.
+        self_indices: the row of each query in ``reference``, shape (B,), integer, if the queries are there.
+            The query is left out by its row, so its duplicates stay in as neighbours at distance 0.
 
     Returns:
         The LID of each query, shape (B,), float32 at least.
@@ -66,7 +66,7 @@ def local_intrinsic_dimensionality(
     if reference is None:
         if self_indices is not None:
             raise ValueError(
-                "self_indices says where the queries are in reference, but no reference was given."
+                "self_indices names rows of reference, but no reference was given: give both or neither."
             )
         # A view: an autograd function that gets one tensor twice breaks the graph of torch.compile.
         reference, self_indices = x.view_as(x), torch.arange(len(x), device=x.device)
@@ -81,10 +81,10 @@ def local_intrinsic_dimensionality(
 
 @torch.no_grad()
 def neighbour_distances(x: Tensor, k: int) -> Tensor:
-    """Distances from each row of ``x`` (N, D) to its k nearest others, ascending, shape (N, k).
+    """Return the distances from each row of ``x`` (N, D) to its k nearest others, ascending, shape (N, k).
 
-    k is capped at N - 1. Several k and both estimators can share them: the first k columns are those of a
-    smaller k.
+    k is capped at N - 1. Several k and both estimators can share the result, as the first columns are the
+    result for a smaller k.
     """
     itself = torch.arange(len(x), device=x.device)
     k = min(k, len(x) - 1)
@@ -92,7 +92,7 @@ def neighbour_distances(x: Tensor, k: int) -> Tensor:
 
 
 def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:
-    """The LID from the distances to the k nearest neighbours, ascending, (B, k) with k >= 2; shape (B,)."""
+    """Return the LID, (B,), from the ascending distances to the k nearest neighbours, (B, k) with k >= 2."""
     radius = distances[:, -1:]
     coincide = radius == 0
     ratios = torch.where(coincide, 1, distances) / torch.where(coincide, 1, radius)
@@ -107,11 +107,11 @@ def geometric_mean_lid(
     estimator: str = "mom",
     self_indices: Tensor | None = None,
 ) -> Tensor:
-    """Return the geometric mean of the LID over the queries, a scalar: the average that LDReg reports [1].
+    """Return the geometric mean of the LID over the queries, a scalar; LDReg reports this average [1].
 
-    Rows that are exactly equal count once, among the queries and in the reference: of an oversampled class,
-    or of images that are there twice, the neighbours would be copies, and the LID that of a point.
-    Arguments and errors are those of :func:`local_intrinsic_dimensionality`.
+    Rows that are exactly equal count once, among the queries and in the reference. Otherwise the neighbours
+    of an image that is there more than once would be its copies, and its LID that of a point. The arguments
+    and errors are the same as for :func:`local_intrinsic_dimensionality`.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
@@ -130,7 +130,7 @@ def geometric_mean_lid(
 
 
 def check_lid_options(k: int, estimator: str) -> None:
-    """Refuses options that :func:`local_intrinsic_dimensionality` cannot use, before there is any data."""
+    """Raise if :func:`local_intrinsic_dimensionality` cannot use an option, before there is any data."""
     check_int("k", k, minimum=2)
     check_choice("estimator", estimator, ESTIMATORS)
 
@@ -143,12 +143,12 @@ def _moments(ratios: Tensor) -> Tensor:
 
 def _maximum_likelihood(ratios: Tensor) -> Tensor:
     floor = torch.finfo(ratios.dtype).eps
-    counted = ratios != 0  # also NaN, of features that overflowed
+    counted = ratios != 0  # NaN is counted, so that features that overflowed give NaN
     logs = torch.where(counted, ratios, 1).clamp_min(floor).log()
     return 1 / (-logs.sum(dim=1) / counted.sum(dim=1)).clamp_min(floor)
 
 
-# From the sorted distances in units of the largest, (B, k), to the LID, (B,).
+# Functions that return the LID, (B,), from the sorted distances in units of the largest, (B, k).
 ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {"mom": _moments, "mle": _maximum_likelihood}
 
 

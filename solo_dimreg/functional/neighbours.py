@@ -1,11 +1,11 @@
 """Distances to the nearest neighbours: searched by matrix products, then computed exactly.
 
-A matrix product gives the distances of all pairs at a fraction of the cost, but loses those that are small
-against the length of the features. Here it only proposes candidates, by a lower bound of each distance; the
-distances to these are computed from differences, and prove for almost every query that no other point can be
-nearer. The few queries for which they do not are searched again by differences alone.
+A matrix product gives the distances of all pairs at a fraction of the cost, but it loses the distances that
+are small against the length of the features. Here it only proposes candidates, by a lower bound of each
+distance. The distances to the candidates are computed from differences, and prove for almost every query that
+no other point can be nearer. The few other queries are searched again by differences alone.
 
-Both directions are operators of their own for ``torch``, which ``torch.compile`` calls as they are.
+The forward and the backward pass are custom operators of ``torch``, which ``torch.compile`` does not trace.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from torch.autograd.function import once_differentiable
 from solo_dimreg.functional._points import COLUMNS, DIFFERENCES, Points
 from solo_dimreg.functional._precision import full_products
 
-# Candidates beside the k nearest: the farthest of them must be farther than the k-th, by more than rounding.
+# The candidates beyond the k nearest. The farthest must be farther than the k-th, by more than rounding.
 _MARGIN = 4
-# A pair this many times closer than the pair is long is pulled by its difference, not by a product.
+# The gradient of a pair is computed from its difference if its distance is this many times below its length.
 _CLOSE = 8.0
 
 
 @torch.library.custom_op("solo_dimreg::nearest", mutates_args=())
 def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distances to the k nearest rows of ``reference``, ascending, and those rows.
+    """Return the distances to the k nearest rows of ``reference``, ascending, and the numbers of these rows.
 
-    Rounding may swap neighbours whose distances it makes equal, and does nothing else.
+    Rounding may swap neighbours whose distances it makes equal, and changes nothing else.
 
     Args:
         x: queries, shape (B, D), float32 or float64.
-        reference: shape (N, D), of the same dtype. Where it is ``x`` itself, each product serves two queries.
+        reference: shape (N, D), of the same dtype. If it is ``x`` itself, each product serves two queries.
         k: at most N, or N - 1 with ``self_indices``.
         self_indices: the row of each query in ``reference``, which is left out, shape (B,).
 
@@ -71,11 +71,12 @@ def _(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tupl
 def pull(
     x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Moves each query along the unit vectors from its neighbours, and these against them: the gradient.
+    """Compute the gradients of queries and reference from the gradients of their distances.
 
-    ``sum_j forces_ij (x_i - y_j) / d_ij`` is ``sum_j w_ij x_i - w y`` with the weights ``forces / d``, k to a
-    row: a sparse product instead of B x k differences. Only the pairs whose distance is so small against
-    their length that this would cancel are pulled one by one. A distance of 0 has no direction.
+    The gradient of a query is ``sum_j forces_ij (x_i - y_j) / d_ij``, along the unit vectors from its
+    neighbours. With the weights ``w = forces / d``, k to a row, it equals ``sum_j w_ij x_i - w y``: a sparse
+    product instead of B x k differences. This would cancel for pairs whose distance is small against their
+    length; only these are computed one by one. A distance of 0 has no direction.
 
     Args:
         x: queries, shape (B, D).
@@ -102,7 +103,7 @@ def _(
 def pull_queries(
     x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor
 ) -> Tensor:
-    """The first gradient of :func:`pull` alone."""
+    """Compute the gradient of the queries alone, see :func:`pull`."""
     return _pull(x, reference, distances, neighbours, forces)
 
 
@@ -112,23 +113,23 @@ def _(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, force
 
 
 class NeighbourDistances(torch.autograd.Function):
-    """:func:`nearest` with a gradient, which is that of the distances to the neighbours found."""
+    """:func:`nearest` with the gradient of the distances to the neighbours found."""
 
     @staticmethod
     def forward(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Distances, (B, k), and rows of ``reference``, (B, k)."""
+        """Return distances, (B, k), and rows of ``reference``, (B, k)."""
         return nearest(x, reference, k, self_indices)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps what the gradient depends on."""
+        """Save the tensors that the gradient depends on."""
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(*inputs[:2], *output)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """From that of the distances."""
+        """Return the gradients of the inputs from the gradient of the distances."""
         arguments = (*ctx.saved_tensors, grad)
         if ctx.needs_input_grad[1]:
             return *pull(*arguments), None, None
@@ -143,13 +144,13 @@ def _pull(
     forces: Tensor,
     grad_reference: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of ``x``; that of ``reference`` is written where there is a place for it."""
+    """Return the gradient of ``x``, and write that of ``reference`` into ``grad_reference`` if given."""
     points = Points(x, reference)
     scaled = distances * points.scale
     lengths = points.squared_lengths(reference)
     own = lengths if points.one_set else points.squared_lengths(x)
     long = own[:, None] + lengths[neighbours]
-    # Also those whose weight could overflow.
+    # Pairs whose weight could overflow count as close too.
     close = (scaled**2 * _CLOSE**2 < long) | (scaled < torch.finfo(x.dtype).tiny ** 0.5)
     weights = torch.where(close, 0, forces / torch.where(close, 1, scaled))
     pulls = weights.sum(dim=1, keepdim=True)
@@ -169,7 +170,10 @@ def _pull(
 
 
 def _transposed(neighbours: Tensor, weights: Tensor, count: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The product of the transposed weights with a matrix (B, ...), and their sums, (N,)."""
+    """Return a function that multiplies the transposed weights by a matrix (B, ...).
+
+    It returns the sums of the transposed weights, (N,), and the product.
+    """
     flat, order = neighbours.flatten().sort()
     offsets = torch.searchsorted(flat, torch.arange(count + 1, device=flat.device))
     rows, sorted_weights = order // neighbours.shape[1], weights.flatten()[order]
@@ -193,7 +197,7 @@ def _pull_close(
     grad_x: Tensor,
     grad_reference: Tensor | None,
 ) -> None:
-    """Adds the forces of the chosen pairs one by one."""
+    """Add the gradients of the chosen pairs one by one."""
     for pairs in close.nonzero().split(max(1, DIFFERENCES // grad_x.shape[1])):
         query, place = pairs.unbind(dim=1)
         other = neighbours[query, place]

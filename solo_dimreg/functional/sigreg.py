@@ -1,4 +1,4 @@
-"""SIGReg: every projection of the embeddings is to be a standard Gaussian, by its characteristic function."""
+"""SIGReg: makes every projection of the embeddings a standard Gaussian, by its characteristic function."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from solo_dimreg.functional._precision import full_precision
 
 @full_precision
 def sigreg_loss(x: Tensor, slices: Tensor, knots: int = 17, t_max: float = 3.0) -> Tensor:
-    """Sketched isotropic Gaussian regularization: the Epps-Pulley statistic of projections [1, alg. 1].
+    """Compute SIGReg, sketched isotropic Gaussian regularization [1, alg. 1].
 
-    Of each projection ``p = x @ slice``, with the empirical characteristic function ``phi(t) = mean_i
-    exp(i t p_i)``: ``B * integral of |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt`` from -t_max to t_max, by
-    the trapezoidal rule; the mean over the slices. Of ever more samples, smallest where every slice is a
-    standard Gaussian, as far as the knots see. As the features collapse onto a point, the part of its
-    gradient that would spread them vanishes with their spread, see :func:`visreg_loss`.
+    Each projection ``p = x @ slice`` has the empirical characteristic function ``phi(t) = mean_i exp(i t
+    p_i)``. Its Epps-Pulley statistic is ``B * integral of |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt`` from
+    -t_max to t_max, by the trapezoidal rule. The loss is the mean over the slices. With many samples it is
+    smallest if every slice is a standard Gaussian, as far as the knots can see. As the features collapse onto
+    a point, the part of the gradient that would spread them vanishes with their spread; :func:`visreg_loss`
+    differs in this.
 
-    Knots and range are those of the released code, which uses that the integrand is even; algorithm 1 of the
-    paper has 17 knots from -5 to 5.
+    The defaults of knots and range are from the released code, which uses that the integrand is even;
+    algorithm 1 of the paper has 17 knots from -5 to 5.
 
     References:
         [1] Balestriero & LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the
@@ -48,7 +49,7 @@ def sigreg_loss(x: Tensor, slices: Tensor, knots: int = 17, t_max: float = 3.0) 
 
 
 def characteristic_function(projections: Tensor, knots: int, t_max: float) -> Tensor:
-    """Means of ``cos(t p)`` and of ``sin(t p)`` over the rows of ``p`` (B, K), at the knots but t = 0.
+    """Compute the means of ``cos(t p)`` and ``sin(t p)`` over the rows of ``p`` (B, K), at all t but 0.
 
     Returns:
         Shape (2, knots - 1, K).
@@ -57,18 +58,18 @@ def characteristic_function(projections: Tensor, knots: int, t_max: float) -> Te
 
 
 def epps_pulley(characteristic: Tensor, samples: int, t_max: float) -> Tensor:
-    """The Epps-Pulley statistic of ``samples`` numbers, averaged over slices.
+    """Compute the Epps-Pulley statistic of ``samples`` numbers, averaged over the slices.
 
     Args:
-        characteristic: that of the samples, from :func:`characteristic_function`, shape (2, knots - 1, K).
-        samples: their number, B.
+        characteristic: the result of :func:`characteristic_function`, shape (2, knots - 1, K).
+        samples: the number of samples, B.
         t_max: the largest t.
     """
     count = characteristic.shape[1]
     knots = torch.arange(1, count + 1, dtype=characteristic.dtype, device=characteristic.device)
     t = knots * (t_max / count)
     gaussian = (-(t**2) / 2).exp()
-    # The integrand is even and 0 at t = 0: twice the trapezoids from 0 on, of which the last knot has half.
+    # The integrand is even and 0 at t = 0: this is twice the trapezoids from 0 on. The last knot counts half.
     ends = torch.where(knots == count, 0.5, 1.0)
     weights = 2 * t_max / count * gaussian * ends
     errors = (characteristic[0] - gaussian[:, None]) ** 2 + characteristic[1] ** 2
@@ -76,15 +77,16 @@ def epps_pulley(characteristic: Tensor, samples: int, t_max: float) -> Tensor:
 
 
 def check_sigreg_options(knots: int, t_max: float) -> None:
-    """Refuses options that :func:`sigreg_loss` cannot use, before there is any data."""
+    """Raise if :func:`sigreg_loss` cannot use an option, before there is any data."""
     check_int("knots", knots, minimum=2)
     check_positive("t_max", t_max)
 
 
 class _CharacteristicFunction(torch.autograd.Function):
-    """Knot by knot, forth and back, so that no (B, K, knots) is held: 34 times the memory of ``p``.
+    """:func:`characteristic_function`, computed knot by knot in both passes.
 
-    From one knot to the next, ``exp(i t p)`` turns by the same angle: two products instead of a sine and a
+    No tensor of shape (B, K, knots) is held, which would take 34 times the memory of ``p``. ``exp(i t p)``
+    turns by the same angle from one knot to the next, which takes two products instead of a sine and a
     cosine.
     """
 
@@ -120,7 +122,7 @@ class _CharacteristicFunction(torch.autograd.Function):
 
 
 def _turn(cosine: Tensor, sine: Tensor, by: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the sum of two angles."""
+    """Return the cosine and sine of the sum of two angles."""
     return (
         torch.addcmul(cosine * by[0], sine, by[1], value=-1),
         torch.addcmul(sine * by[0], cosine, by[1]),

@@ -1,4 +1,4 @@
-"""What the singular values of a feature matrix say about the dimensions that it fills."""
+"""Metrics from the singular values of a feature matrix, which tell how many dimensions it fills."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from solo_dimreg.functional._checks import check_features, check_int
 from solo_dimreg.functional._precision import full_precision, no_autocast
 from solo_dimreg.functional.directclr import normalize_rows
 
-# Those that the released code of alpha-ReQ fits, both included.
+# The first and the last rank that the released code of alpha-ReQ fits, both included.
 POWER_LAW_RANKS = (4, 100)
 
 
 @full_precision
 def effective_rank(x: Tensor, center: bool = False) -> Tensor:
-    """Effective rank: the exponential of the entropy of the normalized singular values [1, def. 1].
+    """Compute the effective rank of the features [1, def. 1].
 
-    Between 1 and min(B, D), where it equals the rank if all nonzero singular values are equal.
-    Differentiable, with a finite gradient also at singular values that are repeated or 0. A matrix of zeros
-    has effective rank 1.
+    It is the exponential of the entropy of the normalized singular values. It is between 1 and min(B, D), and
+    equals the rank if all nonzero singular values are equal. A matrix of zeros has effective rank 1. It can
+    be differentiated, and its gradient is finite for singular values that are repeated or 0 too.
 
     References:
         [1] Roy & Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
@@ -43,12 +43,12 @@ def effective_rank(x: Tensor, center: bool = False) -> Tensor:
 
 @full_precision
 def singular_spectrum(x: Tensor, normalize: bool = False) -> Tensor:
-    """Singular values of the covariance matrix of ``x``, in descending order [1, sec. 3].
+    """Compute the singular values of the covariance matrix of ``x``, in descending order [1, sec. 3].
 
-    The covariance is that of the columns over the rows, centred and divided by B - 1. Its logarithm is the
-    spectrum that [1] plots; its released script scales the rows to length 1 first: ``normalize=True``.
-    Computed from the singular values of the centred features, which keeps the small ones accurate; the
-    D - min(B, D) that a small batch leaves undetermined are 0.
+    The covariance is that of the columns over the rows, centred and divided by B - 1. [1] plots the logarithm
+    of these values; its released script scales the rows to length 1 first, as ``normalize=True`` does. The
+    values are computed from the singular values of the centred features, which keeps the small ones accurate.
+    The D - min(B, D) values that a small batch leaves undetermined are 0.
 
     References:
         [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
@@ -72,9 +72,9 @@ def singular_spectrum(x: Tensor, normalize: bool = False) -> Tensor:
 
 @full_precision
 def rankme(x: Tensor) -> Tensor:
-    """RankMe: the effective rank of the features as they are, smoothed [1, eq. 1].
+    """Compute RankMe, the smoothed effective rank of the features without centring [1, eq. 1].
 
-    With the singular values ``s`` of ``x``, not centred: ``p = s / sum(s) + 1e-7`` and ``exp(-sum p ln p)``.
+    With the singular values ``s`` of ``x``, it is ``exp(-sum p ln p)`` of ``p = s / sum(s) + 1e-7``.
 
     References:
         [1] Garrido et al., RankMe: Assessing the downstream performance of pretrained self-supervised
@@ -95,11 +95,11 @@ def rankme(x: Tensor) -> Tensor:
 
 @full_precision
 def alpha_req(x: Tensor) -> Tensor:
-    """alpha-ReQ: the exponent of the power law that the covariance spectrum decays with [1].
+    """Compute alpha-ReQ, the exponent of the power law by which the covariance spectrum decays [1].
 
-    The eigenvalues of the covariance are taken to follow ``lambda_i ~ i^-alpha``; alpha is the slope of the
+    The eigenvalues of the covariance are assumed to follow ``lambda_i ~ i^-alpha``. Alpha is the slope of the
     least squares line through the points ``(ln i, -ln lambda_i)`` of the ranks i from 4 to 100, weighted by
-    1 / i, as in the authors' released code: the leading eigenvalues follow no power law, and the last ones of
+    1 / i, as in the authors' released code. The leading eigenvalues follow no power law, and the last ones of
     a sample are far below those of its distribution. [1] finds the best representations near 1.
 
     References:
@@ -117,14 +117,14 @@ def alpha_req(x: Tensor) -> Tensor:
     """
     check_features("x", x)
     values = singular_values(subtract_mean(x))
-    # What is below is the rounding error of x, whose spectrum would be fitted too.
+    # Values below are the rounding error of x, whose spectrum would be fitted too.
     floor = 8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, dtype=torch.float64)
     values = values[values > floor]
     return power_law_exponent((values / values[:1]) ** 2)
 
 
 def power_law_exponent(spectrum: Tensor) -> Tensor:
-    """The exponent of the power law through eigenvalues above 0, descending, at ``POWER_LAW_RANKS``."""
+    """Return the exponent of the power law through positive descending eigenvalues at ``POWER_LAW_RANKS``."""
     first, last = POWER_LAW_RANKS
     logs = spectrum[first - 1 : last].log()
     ranks = torch.arange(first, first + len(logs), device=logs.device, dtype=logs.dtype)
@@ -135,7 +135,7 @@ def power_law_exponent(spectrum: Tensor) -> Tensor:
 
 @full_precision
 def lidar(x: Tensor, samples_per_class: int) -> Tensor:
-    """LiDAR: the effective rank of the linear discriminant matrix of views against samples [1].
+    """Compute LiDAR, the effective rank of the linear discriminant matrix of views against samples [1].
 
     Each clean sample is a class, and its q views are the members. With the covariance ``S_b`` of the class
     means and the average covariance within a class ``S_w + 1e-4 I``, the eigenvalues ``lambda`` of ``S_w^-1/2
@@ -164,7 +164,7 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
             f"x must hold samples_per_class = {samples_per_class} consecutive rows for each of at least two "
             f"samples, got {len(x)} rows."
         )
-    # In float64: the square of 1e20 is no float32, and eps not nothing beside that of 1e-3.
+    # In float64: the square of 1e20 overflows float32, and float32 would lose eps beside large features.
     classes = x.double().view(-1, samples_per_class, x.shape[1])
     means = classes.mean(dim=1)
     deviations = (classes - means.unsqueeze(1)).flatten(0, 1)
@@ -181,20 +181,20 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
 
 @full_precision
 def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
-    """``(A + eps I)^-1/2`` of symmetric positive semi-definite matrices A, with an exact gradient.
+    """Return ``(A + eps I)^-1/2`` of symmetric positive semi-definite matrices A, with an exact gradient.
 
-    The gradient of ``U f(lambda) U^T`` is, in the eigenbasis, that of the matrix times the divided
+    In the eigenbasis, the gradient of ``U f(lambda) U^T`` is the incoming gradient times the divided
     differences ``(f(a) - f(b)) / (a - b)`` [1, theorem V.3.3, after Daleckii and Krein]. For ``f(a) =
-    a^-1/2`` these are ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))``: nothing is subtracted, so that equal
-    eigenvalues, on which the gradient of the eigenvectors divides by 0, are no special case.
+    a^-1/2`` they are ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))``, in which nothing is subtracted. So equal
+    eigenvalues are no special case, although the gradient of the eigenvectors divides by 0 there.
 
     References:
         [1] Bhatia, Matrix Analysis, Springer 1997.
 
     Args:
         matrix: shape (..., g, g).
-        eps: added to each eigenvalue, at least 0. With 0, those below the machine epsilon, relative to the
-            largest, count as that; a matrix of zeros as the identity.
+        eps: added to each eigenvalue, at least 0. With 0, eigenvalues are raised to at least the machine
+            epsilon times the largest one, and a matrix of zeros counts as the identity.
 
     Returns:
         Shape (..., g, g).
@@ -233,16 +233,16 @@ class _InverseSquareRoot(torch.autograd.Function):
 
 
 def smoothed_rank(weights: Tensor) -> Tensor:
-    """The exponential of the entropy of ``weights`` scaled to sum 1, plus 1e-7 each: RankMe's smoothing."""
+    """Return ``exp(-sum p ln p)`` of ``p = weights / sum(weights) + 1e-7``, which is RankMe's smoothing."""
     total = weights.sum()
     p = weights / torch.where(total > 0, total, 1) + 1e-7
     return (-(p * p.log()).sum()).exp()
 
 
 def subtract_mean(x: Tensor) -> Tensor:
-    """Centres each column. One that is constant up to rounding becomes 0, with gradient 0.
+    """Centre each column; a column that is constant up to rounding becomes 0, with gradient 0.
 
-    What such a column keeps of its mean's rounding error is no direction that the features spread in.
+    Such a column would otherwise keep the rounding error of its mean, as if the features spread there.
     """
     centred = x - x.mean(dim=0)
     rounding = 16 * torch.finfo(x.dtype).eps * column_lengths(x.detach())
@@ -250,15 +250,15 @@ def subtract_mean(x: Tensor) -> Tensor:
 
 
 def column_lengths(x: Tensor) -> Tensor:
-    """The length of each column, (D,); its squares neither overflow nor vanish in float64."""
+    """Return the length of each column, (D,), by squares in float64, which neither overflow nor vanish."""
     return torch.linalg.vector_norm(x, dim=0, dtype=torch.float64).to(x.dtype)
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Shannon entropy of non-negative ``weights`` once scaled to sum 1; 0 if all are 0.
+    """Return the Shannon entropy of non-negative ``weights`` scaled to sum 1, or 0 if all are 0.
 
-    Its slope at a weight of 0 is infinite; below the machine epsilon the logarithm is held, so that it stays
-    finite.
+    The slope of the entropy at a weight of 0 is infinite. The logarithm is held below the machine epsilon, so
+    that the gradient stays finite.
     """
     total = weights.sum()
     p = weights / torch.where(total > 0, total, 1)
@@ -266,13 +266,13 @@ def entropy(weights: Tensor) -> Tensor:
 
 
 def singular_values(x: Tensor) -> Tensor:
-    """The singular values, descending, shape (min(B, D),); NaN, with gradient NaN, if ``x`` is not finite.
+    """Return the singular values, descending, shape (min(B, D),).
 
-    A step whose features overflowed is one that the gradient scaler of mixed precision skips: it must get
-    that far.
+    They are NaN, with gradient NaN, if ``x`` is not finite. An error would end the training, although the
+    gradient scaler of mixed precision skips a step whose features overflowed.
 
-    Up to float32, they are the roots of the eigenvalues of the smaller Gram matrix, computed in float64: its
-    square root of epsilon is below the rounding of ``x``. That takes a fifth of the time of an SVD.
+    Up to float32, they are the roots of the eigenvalues of the smaller Gram matrix in float64, whose square
+    root of epsilon is below the rounding of ``x``. This takes a fifth of the time of an SVD.
     """
     poison = _poison(x)
     clean = torch.where(poison == 0, x, 0)
@@ -287,11 +287,11 @@ def singular_values(x: Tensor) -> Tensor:
 
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
-    """``torch.linalg.eigvalsh``, with NaN instead of an error as :func:`singular_values` has it."""
+    """Return ``torch.linalg.eigvalsh(matrix)``, or NaN instead of an error if it is not finite."""
     poison = _poison(matrix)
     return torch.linalg.eigvalsh(torch.where(poison == 0, matrix, 0)) + (matrix * poison).sum()
 
 
 def _poison(x: Tensor) -> Tensor:
-    """0 if all of ``x`` is finite, NaN otherwise: decided on the device, without waiting for it."""
+    """Return 0 if all of ``x`` is finite and NaN otherwise, decided on the device without waiting for it."""
     return torch.where(x.detach().isfinite().all(), 0.0, torch.nan).to(x.dtype)

@@ -1,4 +1,4 @@
-"""How evenly features spread: over their directions, over the sphere, and around their mean."""
+"""Metrics of how evenly features spread: over their directions, over the sphere, and around their mean."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from solo_dimreg.functional.spectrum import rankme, singular_values, subtract_me
 
 @full_precision
 def nesum(x: Tensor) -> Tensor:
-    """NESum, the normalized sum of the eigenvalues of the covariance: ``sum_i lambda_i / lambda_1`` [1, def.
-    4.1].
+    """Compute NESum, the normalized sum of the covariance's eigenvalues ``sum_i lambda_i / lambda_1`` [1].
 
-    From 1, all variance in one direction, to D, whitened features; the effective rank weighs the small
-    eigenvalues more. [1] finds representations that are too white as bad as those that are collapsed.
+    It ranges from 1, where all variance is in one direction, to D, for whitened features [1, def. 4.1]. The
+    effective rank gives more weight to the small eigenvalues. [1] finds representations that are too white as
+    bad as collapsed ones.
 
     References:
         [1] He & Ozay, Exploring the Gap between Collapsed & Whitened Features in Self-Supervised Learning,
@@ -34,19 +34,21 @@ def nesum(x: Tensor) -> Tensor:
     """
     check_features("x", x)
     values = singular_values(subtract_mean(x))
-    # In units of the first, whose square neither overflows nor vanishes.
+    # In units of the first value, squares neither overflow nor vanish.
     return normalized_sum((values / torch.where(values[:1] > 0, values[:1], 1)) ** 2)
 
 
 def normalized_sum(eigenvalues: Tensor) -> Tensor:
-    """The sum of eigenvalues, descending, over the first; 1 if all are 0."""
+    """Return the sum of descending eigenvalues divided by the first one, or 1 if all are 0."""
     first = eigenvalues[0]
     return torch.where(first == 0, 1, eigenvalues.sum() / torch.where(first > 0, first, 1))
 
 
 @full_precision
 def rankme_share(x: Tensor) -> Tensor:
-    """RankMe over the number of dimensions, ``RankMe / D``: comparable between widths, called RankMe* in [1].
+    """Compute RankMe divided by the number of dimensions, ``RankMe / D``.
+
+    It can be compared between widths. [1] calls it RankMe*.
 
     References:
         [1] Tsitsulin, Munkhoeva & Perozzi, Unsupervised Embedding Quality Evaluation, TAG-ML at ICML 2023.
@@ -65,10 +67,10 @@ def rankme_share(x: Tensor) -> Tensor:
 
 @full_precision
 def mean_share(x: Tensor) -> Tensor:
-    """The part of the mean squared length that the mean holds: ``||mean x||^2 / mean ||x||^2``.
+    """Compute the part of the mean squared length that the mean holds, ``||mean x||^2 / mean ||x||^2``.
 
-    Centred spectra cannot see features that collapse onto one shared vector; this is 1 then, and 0 for
-    centred features. Features after a ReLU, which are not negative, have a large one by themselves.
+    It is 1 if the features collapse onto one shared vector, which centred spectra cannot see, and 0 for
+    centred features. Features after a ReLU are not negative, so their mean share is large by itself.
 
     Args:
         x: features, shape (B, D).
@@ -80,7 +82,7 @@ def mean_share(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    wide = x.double()  # the square of 1e20 is no float32
+    wide = x.double()  # the square of 1e20 overflows float32
     total = (wide**2).sum(dim=1).mean()
     share = (wide.mean(dim=0) ** 2).sum() / torch.where(total > 0, total, 1)
     return torch.where(total == 0, 1, share).to(x.dtype)
@@ -88,12 +90,12 @@ def mean_share(x: Tensor) -> Tensor:
 
 @full_precision
 def self_clustering(x: Tensor) -> Tensor:
-    """Self-clustering: how much more parallel the rows are than on a uniform sphere [1, def. 3.5].
+    """Compute self-clustering: how much more parallel the rows are than on a uniform sphere [1, def. 3.5].
 
-    With the sum Q of the squared cosines of all pairs, which is ``E = n + n (n - 1) / D`` on average over a
-    uniform sphere and n^2 where all rows are parallel: ``(Q - E) / (n^2 - E)``. [1] writes Q as a Frobenius
-    norm, and E and n^2 as those of its square, as its code has it. Not centred: features that are not
-    negative are parallel in part, whatever they tell apart.
+    It is ``(Q - E) / (n^2 - E)``. Q is the sum of the squared cosines of all pairs. On a uniform sphere Q is
+    ``E = n + n (n - 1) / D`` on average, and if all rows are parallel it is n^2. [1] writes Q as a Frobenius
+    norm, while its code squares the norm, to which E and n^2 belong. The rows are not centred: features that
+    are not negative are parallel in part, whatever they tell apart.
 
     References:
         [1] Tsitsulin, Munkhoeva & Perozzi, Unsupervised Embedding Quality Evaluation, TAG-ML at ICML 2023.
@@ -102,8 +104,8 @@ def self_clustering(x: Tensor) -> Tensor:
         x: features, shape (B, D).
 
     Returns:
-        A scalar of at most 1, about 0 for a uniform sphere, below it for rows that are more orthogonal than
-        that; 1 for a single row or dimension. Rows of 0 have no direction and do not count.
+        A scalar of at most 1. It is about 0 for a uniform sphere, negative for rows that are more orthogonal
+        than that, and 1 for a single row or dimension. Rows of 0 have no direction and do not count.
 
     Raises:
         ValueError: ``x`` is not of shape (B, D).

@@ -1,4 +1,4 @@
-"""T-REG: the minimum spanning tree of the embeddings is to be long, on a sphere."""
+"""T-REG: lengthens the minimum spanning tree of the embeddings on a sphere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from solo_dimreg.functional._precision import full_precision
 
 @full_precision
 def t_reg_loss(x: Tensor, sphere_weight: float = 0.004) -> Tensor:
-    """Minus the length of the minimum spanning tree, and a pull to the unit sphere [1, eq. 4 to 6].
+    """Compute minus the length of the minimum spanning tree, plus a pull to the unit sphere [1, eq. 4 to 6].
 
-    ``-1/B sum over the B - 1 edges of ||x_i - x_j|| + sphere_weight * mean_i (||x_i|| - 1)^2``. The gradient
-    runs through the edges [1, eq. 3]; which they are is constant almost everywhere. An edge of length 0 has
-    gradient 0. The tree is SciPy's, on the CPU, from all B^2 distances: for B of hundreds to a few thousand.
+    The loss is ``-1/B sum over the B - 1 edges of ||x_i - x_j|| + sphere_weight * mean_i (||x_i|| - 1)^2``.
+    The gradient runs through the lengths of the edges [1, eq. 3]; the choice of edges is constant almost
+    everywhere. An edge of length 0 has gradient 0. SciPy builds the tree on the CPU from all B^2 distances,
+    which suits B of hundreds to a few thousand.
 
     References:
         [1] Mordacq et al., T-REGS: Minimum Spanning Tree Regularization for Self-Supervised Learning, NeurIPS
@@ -23,8 +24,8 @@ def t_reg_loss(x: Tensor, sphere_weight: float = 0.004) -> Tensor:
 
     Args:
         x: embeddings, shape (B, D).
-        sphere_weight: weight of the pull, at least 0. The ratio of lambda and gamma in [1]: 8e-4 / 0.2
-            beside an invariance of weight 10, 2e-5 / 3e-3 beside CLIP's loss of weight 1.
+        sphere_weight: weight of the pull, at least 0. It is the ratio of lambda and gamma in [1]: 8e-4 / 0.2
+            beside an invariance of weight 10, and 2e-5 / 3e-3 beside CLIP's loss of weight 1.
 
     Returns:
         The loss, a scalar.
@@ -42,20 +43,20 @@ def t_reg_loss(x: Tensor, sphere_weight: float = 0.004) -> Tensor:
 
 @torch.library.custom_op("solo_dimreg::spanning_tree", mutates_args=())
 def spanning_tree(x: Tensor) -> Tensor:
-    """The edges of the Euclidean minimum spanning tree of the rows, pairs of row numbers, shape (2, B - 1).
+    """Return the edges of the Euclidean minimum spanning tree as pairs of row numbers, shape (2, B - 1).
 
-    An operator of its own, which ``torch.compile`` calls as it is. Rows that are not finite are joined
-    somewhere, so that what is computed of the edges is not finite either.
+    It is a custom operator, which ``torch.compile`` does not trace. Rows that are not finite are joined
+    somewhere, so that a loss from the edges is not finite either.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    # In float64, in which a product of float32 features resolves even those that are nearly equal.
+    # In float64, in which a product of float32 features resolves even features that are nearly equal.
     points = x.cpu().double().nan_to_num(posinf=0, neginf=0)
     points = points - points.mean(dim=0)
     squares = (points**2).sum(dim=1)
-    # Squared distances make the same tree. SciPy takes a weight of 0 for no edge, in a dense matrix one below
-    # 1e-8 too, and duplicates must be joined.
+    # Squared distances make the same tree. Duplicates must be joined, but SciPy takes a weight of 0 for no
+    # edge, and in a dense matrix also one below 1e-8.
     weights = (squares[:, None] + squares - 2 * points @ points.T).clamp_min(torch.finfo(squares.dtype).tiny)
     row, column = torch.triu_indices(len(x), len(x), offset=1)
     pairs = weights[row, column].numpy(), (row.numpy(), column.numpy())

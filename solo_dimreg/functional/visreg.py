@@ -1,4 +1,4 @@
-"""VISReg: the scale, the shape and the centre of the embeddings, each by a term of its own."""
+"""VISReg: regularizes the scale, the shape and the centre of the embeddings by a term each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ def visreg_loss(
     center_weight: float = 1.0,
     eps: float = 1e-4,
 ) -> Tensor:
-    """Variance and sketching regularization of VISReg, without its invariance [1, eq. 1, 2, 5 and 6].
+    """Compute VISReg's variance and sketching terms, without its invariance [1, eq. 1, 2, 5 and 6].
 
-    With mean and standard deviation of each axis (divided by B): scale, ``mean_j (1 - std_j)^2``; centre,
-    ``mean_j mean_j^2``; and shape, the squared 2-Wasserstein distance of each slice of the standardized
-    embeddings to a standard Gaussian: ``mean (sorted projection_i - Gaussian quantile of i / (B + 1))^2``.
-    The standard deviations that standardize are constants to the gradient. So it does not vanish as the
-    embeddings collapse, unlike that of :func:`sigreg_loss`: of the scale it tends to a constant, of the shape
-    it grows. Axes that are constant up to rounding have none.
+    With the mean and the standard deviation of each axis (divided by B), the terms are:
+
+    - the scale, ``mean_j (1 - std_j)^2``;
+    - the centre, ``mean_j mean_j^2``;
+    - the shape, the squared 2-Wasserstein distance of each slice of the standardized embeddings to a standard
+      Gaussian, ``mean (sorted projection_i - Gaussian quantile of i / (B + 1))^2``.
+
+    The standard deviations that standardize are constants to the gradient. So the gradient does not vanish as
+    the embeddings collapse, unlike that of :func:`sigreg_loss`: for the scale it tends to a constant, and for
+    the shape it grows. Axes that are constant up to rounding have no gradient.
 
     References:
         [1] Wu et al., VISReg: Variance-Invariance-Sketching Regularization for JEPA training, arXiv
@@ -53,7 +57,7 @@ def visreg_loss(
     check_visreg_options(scale_weight, shape_weight, center_weight, eps)
     centred = subtract_mean(x)
     std = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(len(x))
-    # Slices as rows: what is sorted lies side by side.
+    # Slices are rows, so that the numbers to sort lie side by side.
     projections = slices.T @ (centred / (std.detach() + eps)).T
     shape = ((projections.sort(dim=1).values - gaussian_quantiles(x)) ** 2).mean()
     center = (x.mean(dim=0) ** 2).mean()
@@ -61,13 +65,13 @@ def visreg_loss(
 
 
 def gaussian_quantiles(x: Tensor) -> Tensor:
-    """Of a standard Gaussian at ``i / (B + 1)``, i from 1 to B, the number of rows of ``x``; shape (B,)."""
+    """Return the quantiles of a standard Gaussian at ``i / (B + 1)``, shape (B,), for the B rows of ``x``."""
     places = torch.arange(1, len(x) + 1, dtype=x.dtype, device=x.device) / (len(x) + 1)
     return torch.special.ndtri(places)
 
 
 def check_visreg_options(scale_weight: float, shape_weight: float, center_weight: float, eps: float) -> None:
-    """Refuses options that :func:`visreg_loss` cannot use, before there is any data."""
+    """Raise if :func:`visreg_loss` cannot use an option, before there is any data."""
     check_between("scale_weight", scale_weight, 0)
     check_between("shape_weight", shape_weight, 0)
     check_between("center_weight", center_weight, 0)

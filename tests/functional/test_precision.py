@@ -200,9 +200,7 @@ def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monke
         if isinstance(found, Elsewhere):
             found = found.cpu()
     torch.testing.assert_close(found, expected, equal_nan=True)
-    line = (
-        "warning: meta has no float64: what solo-dimreg computes of tensors there is computed on the CPU.\n"
-    )
+    line = "warning: meta has no float64: solo-dimreg moves its tensors to the CPU and computes there.\n"
     assert capsys.readouterr().err == line
 
 
