@@ -1,10 +1,11 @@
-"""The dimensionality as ``torchmetrics.Metric`` classes; ``pip install 'solo-dimreg[torchmetrics]'``.
+"""Metrics of dimensionality as ``torchmetrics.Metric`` classes.
 
-They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and synchronized
-over processes when they are computed. None of them is better when it is higher, or lower.
+Install them with ``pip install 'solo-dimreg[torchmetrics]'``. They work like torchmetrics' own classes: in a
+``MetricCollection``, in Lightning's ``self.log``, and synchronized over processes when they are computed. No
+direction of theirs is better by itself.
 
-Every class takes ``max_samples`` (10,000), the number of rows that it keeps at most, a uniform random choice,
-and the arguments of every ``torchmetrics.Metric``.
+Every class takes the arguments of every ``torchmetrics.Metric``, and ``max_samples`` (10,000): of more rows
+it keeps a uniform random choice of that size.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ try:
     from torchmetrics.utilities.data import dim_zero_cat
 except ModuleNotFoundError as error:
     if error.name != "torchmetrics":
-        raise  # it is there, and something that it needs is not
+        raise  # torchmetrics is installed, and something that it needs is not
     raise MissingPackageError(
         "solo_dimreg.metrics needs torchmetrics: pip install 'solo-dimreg[torchmetrics]'."
     ) from error
@@ -55,22 +56,22 @@ __all__ = [
 
 
 class _OfRows(Metric):
-    """Keeps a uniform random choice of the rows that it is given: all, as long as there are no more.
+    """A metric that keeps at most ``max_samples`` of its rows, a uniform random choice.
 
-    Each row draws a number, and those with the smallest stay, which holds for merged and synchronized
-    metrics too. All metrics draw the same, so that a collection keeps the rows once.
+    Each row draws a number, and the rows with the smallest numbers stay. This holds for merged and
+    synchronized metrics too. All metrics draw the same numbers, so a collection keeps the rows once.
 
     Args:
-        max_samples: The size of the choice.
-        kwargs: Those of every ``torchmetrics.Metric``.
+        max_samples: The largest number of rows that are kept.
+        kwargs: The arguments of every ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
-    #: What the rows are called, in the order of the arguments.
+    #: The names of the arguments, in their order.
     parts: ClassVar[tuple[str, ...]] = ("features",)
-    #: From the rows that were kept to their figure.
+    #: The function that computes the metric from the rows that were kept.
     figure: Callable[..., Tensor]
     draws: list[Tensor]
 
@@ -78,26 +79,29 @@ class _OfRows(Metric):
         super().__init__(**kwargs)
         check_int("max_samples", max_samples, minimum=3)
         self.max_samples = max_samples
-        # A state, so that a collection does not join metrics that keep different numbers of rows.
+        # It is a state, so that a collection does not join metrics that keep different numbers of rows.
         self.add_state("limit", torch.tensor(max_samples), dist_reduce_fx="max")
         for name in (*self.parts, "draws"):
             self.add_state(name, [], dist_reduce_fx="cat")
         self._updates = 0
 
     def compute(self) -> Tensor:
-        """The figure of all rows that were kept, over all processes, a scalar."""
+        """Compute the metric from all rows that were kept, over all processes, a scalar."""
         *rows, _ = self._chosen()
         return self.figure(*rows)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Adds a batch and gives the figure of it alone."""
+        """Add a batch, and return the metric of this batch alone."""
         value = super().forward(*args, **kwargs)
         self._trim()
         return value
 
     def _wrap_compute(self, compute: Callable) -> Callable:
-        """Compute anew at each call: a collection keeps a result too long, or gives it to another metric."""
-        # Those of one compute group, before torchmetrics 1.5: its issues 2206 and 2570.
+        """Return a ``compute`` that drops the cached result at each call.
+
+        A collection keeps a result too long, or gives it to another metric of its compute group before
+        torchmetrics 1.5 (its issues 2206 and 2570).
+        """
         cached = super()._wrap_compute(compute)
 
         @wraps(compute)
@@ -112,7 +116,7 @@ class _OfRows(Metric):
             check_features(name, each)
             if len(each) != len(rows[0]):
                 raise ValueError(f"{name}: {len(each)} rows for {len(rows[0])} of {self.parts[0]}.")
-        # Others in each batch and process, and the same in each metric.
+        # The numbers differ between batches and processes, and are the same in each metric.
         generator = torch.Generator().manual_seed(65_537 * self._updates + rank())
         self._updates += 1
         draws = torch.randint(2**63 - 1, (len(rows[0]),), generator=generator)
@@ -122,7 +126,7 @@ class _OfRows(Metric):
         self._trim()
 
     def _chosen(self) -> list[Tensor]:
-        """The rows that stay, and what they drew."""
+        """Return the rows that stay, and the numbers that they drew."""
         if not len(self.draws):
             raise ValueError(f"{type(self).__name__}: compute() needs rows, and update() has had none.")
         whole = [dim_zero_cat(getattr(self, name)) for name in (*self.parts, "draws")]
@@ -132,7 +136,7 @@ class _OfRows(Metric):
         return [each[kept] for each in whole]
 
     def _trim(self) -> None:
-        """Drops the other rows, as soon as there are as many of them."""
+        """Drop the other rows once there are more of them than rows that stay."""
         if sum(len(drawn) for drawn in self.draws) > 2 * self.max_samples:
             for name, each in zip((*self.parts, "draws"), self._chosen(), strict=True):
                 setattr(self, name, [each])
@@ -140,16 +144,16 @@ class _OfRows(Metric):
 
 class _OfFeatures(_OfRows):
     def update(self, features: Tensor) -> None:
-        """Adds a batch of features, or of embeddings, shape (B, D)."""
+        """Add a batch of features or embeddings, shape (B, D)."""
         self._add(features)
 
 
 class EffectiveRank(_OfFeatures):
-    """The effective rank, see :func:`solo_dimreg.functional.effective_rank`; of centred features by default.
+    """The effective rank of centred features, see :func:`solo_dimreg.functional.effective_rank`.
 
     Args:
         center: Subtract the mean first, as the monitor does.
-        kwargs: Those of all classes here.
+        kwargs: The arguments of all classes here.
 
     Example:
         >>> metric = EffectiveRank()
@@ -170,8 +174,8 @@ class GeometricMeanLID(_OfFeatures):
 
     Args:
         k: Number of neighbours; LDReg's authors track 32 and 512.
-        estimator: "mom" or, as they track it, "mle".
-        kwargs: Those of all classes here.
+        estimator: "mom" or "mle"; LDReg's authors track "mle".
+        kwargs: The arguments of all classes here.
     """
 
     def __init__(self, k: int = 32, estimator: str = "mom", **kwargs: Any) -> None:
@@ -196,8 +200,8 @@ class MatrixEntropy(_OfFeatures):
     """The matrix-based entropy in nats, see :func:`solo_dimreg.functional.matrix_entropy`.
 
     Args:
-        order: 2, or 1 with eigenvalues.
-        kwargs: Those of all classes here.
+        order: The order of the entropy, 1 or 2; 1 needs eigenvalues.
+        kwargs: The arguments of all classes here.
     """
 
     def __init__(self, order: int = 2, **kwargs: Any) -> None:
@@ -207,13 +211,13 @@ class MatrixEntropy(_OfFeatures):
 
 
 class Uniformity(_OfFeatures):
-    """Uniformity, see :func:`solo_dimreg.functional.uniformity`."""
+    """The uniformity, see :func:`solo_dimreg.functional.uniformity`."""
 
     figure = staticmethod(partial(of_few, functional.uniformity))
 
 
 class OffDiagonalCorrelation(_OfFeatures):
-    """See :func:`solo_dimreg.functional.off_diagonal_correlation`."""
+    """The mean correlation of two axes, see :func:`solo_dimreg.functional.off_diagonal_correlation`."""
 
     figure = staticmethod(functional.off_diagonal_correlation)
 
@@ -225,13 +229,13 @@ class NESum(_OfFeatures):
 
 
 class RankMeShare(_OfFeatures):
-    """RankMe over the width, see :func:`solo_dimreg.functional.rankme_share`."""
+    """RankMe divided by the width, see :func:`solo_dimreg.functional.rankme_share`."""
 
     figure = staticmethod(functional.rankme_share)
 
 
 class MeanShare(_OfFeatures):
-    """The mean's share, see :func:`solo_dimreg.functional.mean_share`."""
+    """The share of the mean in the squared length, see :func:`solo_dimreg.functional.mean_share`."""
 
     figure = staticmethod(functional.mean_share)
 
@@ -255,11 +259,11 @@ class MSTDimension(_OfFeatures):
 
 
 class MatrixMutualInformation(_OfRows):
-    """I(R;Z) in nats, see :func:`solo_dimreg.functional.matrix_mutual_information`.
+    """The mutual information I(R;Z) in nats, see :func:`solo_dimreg.functional.matrix_mutual_information`.
 
     Args:
-        order: 2, or 1 with eigenvalues.
-        kwargs: Those of all classes here.
+        order: The order of the entropies, 1 or 2; 1 needs eigenvalues.
+        kwargs: The arguments of all classes here.
     """
 
     parts = ("features", "embeddings")
@@ -270,7 +274,7 @@ class MatrixMutualInformation(_OfRows):
         self.figure = partial(of_few, partial(functional.matrix_mutual_information, order=order))
 
     def update(self, features: Tensor, embeddings: Tensor) -> None:
-        """Adds features (B, D) and embeddings (B, d) of the same samples."""
+        """Add features (B, D) and embeddings (B, d) of the same samples."""
         self._add(features, embeddings)
 
 
@@ -282,17 +286,17 @@ class _OfViews(_OfRows):
     parts = ("first", "second")
 
     def update(self, first: Tensor, second: Tensor) -> None:
-        """Adds features, or embeddings, of two views of the same samples, each of shape (B, D)."""
+        """Add features or embeddings of two views of the same samples, each of shape (B, D)."""
         self._add(first, second)
 
 
 class Alignment(_OfViews):
-    """Alignment, see :func:`solo_dimreg.functional.alignment`."""
+    """The alignment of two views, see :func:`solo_dimreg.functional.alignment`."""
 
     figure = staticmethod(functional.alignment)
 
 
 class LiDAR(_OfViews):
-    """LiDAR of both views, see :func:`solo_dimreg.functional.lidar`."""
+    """LiDAR of two views, see :func:`solo_dimreg.functional.lidar`."""
 
     figure = staticmethod(_lidar)

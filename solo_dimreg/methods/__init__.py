@@ -1,1 +1,1 @@
-"""The methods that the add-on brings, each written once for both solo-learns."""
+"""The methods of the add-on, each written once for both solo-learns."""

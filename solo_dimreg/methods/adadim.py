@@ -12,12 +12,12 @@ from solo_dimreg.nn import AdaDim as AdaDimLoss
 
 
 def make_adadim(base: type) -> type:
-    """AdaDim on ``base``, the ``Method`` of the host."""
+    """Return AdaDim as a subclass of ``base``, the ``Method`` of the host."""
 
     class AdaDim(base):  # type: ignore[misc, valid-type]
         """Implements AdaDim (Kokilepersaud et al., 2025, https://arxiv.org/abs/2505.12576).
 
-        A reconstruction from the paper's abstract, findings and reviews: no code is public.
+        This is a reconstruction from the paper's abstract, findings and reviews; its code is not public.
 
         Extra cfg settings:
             method_kwargs:

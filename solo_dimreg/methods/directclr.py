@@ -1,4 +1,4 @@
-"""DirectCLR and the comparison points of its paper."""
+"""DirectCLR as a method of solo-learn, and the alternatives that its paper compares with."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ MODES = ("directclr", "baseline", "single", "simclr", "group")
 
 
 class FirstEntries(nn.Module):
-    """Features (B, D) to their first ``dim`` entries (B, dim)."""
+    """A layer that keeps the first ``dim`` entries of the features."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, features: Tensor) -> Tensor:
-        """Cuts off the rest."""
+        """Return the first entries, (B, dim), of the features (B, D)."""
         return features[:, : self.dim]
 
 
 def make_directclr(base: type) -> type:
-    """DirectCLR on ``base``, the ``Method`` of the host."""
+    """Return DirectCLR as a subclass of ``base``, the ``Method`` of the host."""
 
     class DirectCLR(base):  # type: ignore[misc, valid-type]
         """Implements DirectCLR (Jing et al., ICLR 2022, https://arxiv.org/abs/2110.09348).
 
         Extra cfg settings:
             method_kwargs:
-                mode (str): what InfoNCE sees (section 6 and Table 1 of the paper). ``directclr``: the first
-                    ``dim`` entries of the representation. ``baseline``: all of it. ``single``: a linear
-                    projector. ``simclr``: a two-layer nonlinear projector. ``group``: random groups of
-                    entries, drawn anew every step, their losses summed. Defaults to ``directclr``.
-                dim (int): entries of the representation that ``directclr`` trains. Defaults to 360.
+                mode (str): the input of InfoNCE (section 6 and Table 1 of the paper). ``directclr``: the
+                    first ``dim`` entries of the features. ``baseline``: all features. ``single``: the output
+                    of a linear projector. ``simclr``: the output of a two-layer nonlinear projector.
+                    ``group``: random groups of entries, drawn anew at every step, with their losses summed.
+                    Defaults to ``directclr``.
+                dim (int): number of leading entries that ``directclr`` trains. Defaults to 360.
                 temperature (float): temperature of the softmax. Defaults to 0.1.
                 proj_output_dim (int): width of the output of ``single`` and ``simclr``. Defaults to 128.
-                num_groups (int): groups of ``group``. Defaults to 8.
+                num_groups (int): number of groups in the mode ``group``. Defaults to 8.
         """
 
         large_crops = 2

@@ -12,13 +12,14 @@ from solo_dimreg.nn import LeJEPA as LeJEPALoss
 
 
 def make_lejepa(base: type) -> type:
-    """LeJEPA on ``base``, the ``Method`` of the host."""
+    """Return LeJEPA as a subclass of ``base``, the ``Method`` of the host."""
 
     class LeJEPA(base):  # type: ignore[misc, valid-type]
         """Implements LeJEPA (Balestriero & LeCun, 2025, https://arxiv.org/abs/2511.08544).
 
-        All views are to be near the mean of the large crops, and the embeddings of each view a Gaussian: no
-        teacher, no stop-gradient, no predictor. Small crops take part where the config has some.
+        The loss pulls all views to the mean of the large crops, and makes the embeddings of each view a
+        Gaussian. There is no teacher, no stop-gradient and no predictor. Small crops are used if the config
+        has some.
 
         Extra cfg settings:
             method_kwargs:

@@ -1,4 +1,4 @@
-"""Self-supervised learning by feature decorrelation alone."""
+"""Feature decorrelation as a method of solo-learn."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from solo_dimreg.nn.normalization import normalization_layer
 
 
 def make_shuffled_dbn(base: type) -> type:
-    """Feature decorrelation on ``base``, the ``Method`` of the host."""
+    """Return feature decorrelation as a subclass of ``base``, the ``Method`` of the host."""
 
     class FeatureDecorrelation(base):  # type: ignore[misc, valid-type]
         """Implements feature decorrelation (Hua et al., ICCV 2021, https://arxiv.org/abs/2105.00470).
 
-        Two views, one projector, a standardized covariance, and the squared distance of the embeddings: no
-        negatives, no predictor, no momentum encoder.
+        The loss is the squared distance between the embeddings of two views, whose covariance the projector
+        standardizes. There are no negatives, no predictor and no momentum encoder.
 
         Extra cfg settings:
             method_kwargs:
-                normalization (str): the last layer of the projector. ``none`` collapses completely, ``bn``
-                    in dimensions, ``dbn`` whitens groups of axes, ``shuffled_dbn`` groups drawn anew at every
-                    step. Defaults to ``shuffled_dbn``.
-                num_groups (int): groups of axes that are whitened, a divisor of ``proj_output_dim``, or
-                    ``auto``: groups of at most half as many axes as the batch has samples. Defaults to 8.
+                normalization (str): the last layer of the projector. With ``none`` the embeddings collapse
+                    completely, and with ``bn`` in their dimensions. ``dbn`` whitens groups of axes, and
+                    ``shuffled_dbn`` groups that are drawn anew at every step. Defaults to ``shuffled_dbn``.
+                num_groups (int): number of groups of axes that are whitened, a divisor of
+                    ``proj_output_dim``. With ``auto``, a group has at most half as many axes as the batch has
+                    samples. Defaults to 8.
                 proj_hidden_dim (int): width of the projector's hidden layer. Defaults to 2048.
                 proj_output_dim (int): width of the embeddings. Defaults to 256.
                 eps (float): added to variances and eigenvalues. Defaults to 1e-5.
                 momentum (float): weight of the batch in the running statistics. Defaults to 0.1.
                 affine (bool): learn a scale and a shift of each axis. Defaults to False.
-                track_running_stats (bool): evaluate with running statistics; otherwise with those of the
-                    batch, as the paper's code does. Defaults to True.
+                track_running_stats (bool): evaluate with running statistics, instead of the statistics of the
+                    batch as the paper's code does. Defaults to True.
         """
 
         large_crops = 2

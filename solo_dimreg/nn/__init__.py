@@ -1,4 +1,4 @@
-"""Modules around ``solo_dimreg.functional``: options, state, and the gathering over processes."""
+"""Modules around ``solo_dimreg.functional``: they hold options and state, and gather over processes."""
 
 from solo_dimreg.nn.adadim import AdaDim
 from solo_dimreg.nn.decorrelation import DecorrelatedBatchNorm, Decorrelation, ShuffledDBN

@@ -1,4 +1,4 @@
-"""Buffers that a conversion of the module to half precision leaves in float32."""
+"""Buffers that stay in float32 when the module is converted to half precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Float32Buffers(nn.Module):
     """A module whose floating-point buffers follow it to other devices, but stay in float32 at least.
 
-    A running average that is rounded to bfloat16 stops moving long before it is there.
+    A running average in bfloat16 would stop moving long before it reaches its value, by rounding.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:

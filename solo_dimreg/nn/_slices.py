@@ -1,4 +1,4 @@
-"""Random directions that all processes share, and that a resumed run goes on with."""
+"""Random directions that all processes share, and that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from torch import Tensor, nn
 
 
 class RandomSlices(nn.Module):
-    """Unit vectors drawn anew at every training step: the step is the seed.
+    """A module that draws random unit vectors anew at every training step, with the step as the seed.
 
-    So they are the same on all processes, and the random state of the training stays as it is.
+    All processes draw the same vectors, and the random state of the training does not change.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
-        # On the CPU, so that no device is waited for: state, though no buffer, which would follow the module.
+        # On the CPU, so that no device is waited for. A buffer would follow the module; this is extra state.
         self._step = torch.zeros((), dtype=torch.long)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As columns, shape (D, count), for embeddings (B, D); in evaluation those of the coming step."""
+        """Return unit vectors as columns, shape (D, count), for embeddings (B, D).
+
+        In evaluation these are the vectors of the next training step, and the step does not advance.
+        """
         slices = unit_slices(x.detach(), self._step, self.count)
         if self.training:
             self._step += 1
         return slices
 
     def extra_repr(self) -> str:
-        """The number, for printing."""
+        """Return the number of vectors, for printing."""
         return f"{self.count}"
 
     def get_extra_state(self) -> Tensor:
-        """The number of training steps, which is the next seed."""
+        """Return the number of training steps, which is the next seed."""
         return self._step.clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Goes on from there."""
+        """Continue from the saved number of training steps."""
         self._step.copy_(state)
 
 
 @torch.library.custom_op("solo_dimreg::unit_slices", mutates_args=())
 def unit_slices(x: Tensor, seed: Tensor, count: int) -> Tensor:
-    """``count`` uniform directions in the space of ``x`` (B, D), as columns, shape (D, count).
+    """Return ``count`` uniform directions in the space of ``x`` (B, D), as columns, shape (D, count).
 
-    An operator of its own, since ``torch.compile`` knows no generators.
+    It is a custom operator, since ``torch.compile`` cannot trace generators.
     """
     generator = torch.Generator(device=x.device).manual_seed(int(seed))
     normal = torch.randn(x.shape[1], count, generator=generator, device=x.device)

@@ -24,7 +24,7 @@ from solo_dimreg.functional.spectrum import effective_rank
 from solo_dimreg.nn._buffers import Float32Buffers
 from solo_dimreg.nn._views import as_views
 
-# Progress of the training, 0 to 1, to alpha.
+# Functions that return alpha from the progress of the training, 0 to 1.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
@@ -38,13 +38,13 @@ RANK_AGAINST = ("attainable", "start")
 
 @torch.library.custom_op("solo_dimreg::ranks_in_turn", mutates_args=("calls",))
 def _ranks_in_turn(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
-    """:func:`_ranks` at each ``every``-th call, and the last ones in between; counts the calls.
+    """Return :func:`_ranks` at each ``every``-th call and the ``last`` ranks otherwise; count the calls.
 
-    The count is kept on the CPU, so that no device is waited for, and an operator for torch.compile, which
-    would compile a branch on a number anew with every step.
+    The count is on the CPU, so that no device is waited for. This is a custom operator, since torch.compile
+    would compile a branch on a number again at every step.
     """
     count = int(calls)
-    # Until the first estimate is finite, which a device is asked for in the first steps only.
+    # Each call is due until an estimate is finite. The device is asked for that in the first steps only.
     due = count % every == 0 or (count < every and not bool(last.isfinite().all()))
     calls += 1
     return _ranks(r, z).to(last) if due else last.clone()
@@ -56,48 +56,54 @@ def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
 
 
 def _ranks(r: Tensor, z: Tensor) -> Tensor:
-    """The effective ranks of R and of Z, (2,), each the mean over the matrices of a stack (n, B, D)."""
+    """Return the effective ranks of R and Z, (2,), each the mean over the matrices of a stack (n, B, D)."""
     return torch.stack([torch.stack([effective_rank(x) for x in stack]).mean() for stack in (r, z)])
 
 
 class AdaDim(Float32Buffers):
-    """Moves the weight from filling the dimensions to spreading the samples as the embedding fills up [1].
+    """A loss that moves its weight from filling the dimensions to spreading the samples as they fill up [1].
 
-    ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta * I(R;Z)``, over all
-    processes. A reconstruction from the abstract, the findings and the reviews of [1], whose code and
-    equations were not at hand: every choice is an option.
+    The loss is ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta * I(R;Z)``,
+    over all processes. R are the features and Z the embeddings. This is a reconstruction from the abstract,
+    the findings and the reviews of [1], whose code and equations were not at hand, so every choice is an
+    option.
 
-    After each call, ``metrics`` holds, detached: ``alpha``, ``beta``, ``H_R`` and ``H_Z``, the effective
-    ranks of R and Z by which [1] measures H(R) and H(Z); ``matrix_entropy_R`` and ``matrix_entropy_Z``, from
-    which ``I_RZ`` comes; and ``loss_sample`` and ``loss_dimension`` without their weights. The matrix entropy
-    of features that are not centred and not negative hardly moves: all of them share the direction of their
-    mean, so that their Gram matrix is close to one of rank 1 whatever else they do.
+    After each call, ``metrics`` holds these values, detached:
 
-    The embeddings of a fresh network have nearly full rank, of which the invariance first takes much away: in
-    short trainings alpha falls, and with ``rank_against="start"`` it stays 0.
+    - ``alpha`` and ``beta``;
+    - ``H_R`` and ``H_Z``, the effective ranks of R and Z, by which [1] measures H(R) and H(Z);
+    - ``matrix_entropy_R`` and ``matrix_entropy_Z``, and the ``I_RZ`` computed from them;
+    - ``loss_sample`` and ``loss_dimension``, without their weights.
+
+    The matrix entropy of features that are not centred and not negative hardly moves. They all share the
+    direction of their mean, so their Gram matrix is close to one of rank 1 whatever else they do.
+
+    In short trainings alpha falls, and with ``rank_against="start"`` it stays 0: the embeddings of a fresh
+    network have nearly full rank, and the invariance first takes much of it away.
 
     References:
         [1] Kokilepersaud et al., AdaDim: Dimensionality Adaptation for SSL Representational Dynamics,
             arXiv 2505.12576, 2025.
 
     Args:
-        alpha: "erank", how far the effective rank of the embeddings has come, averaged over the training
-            steps; "linear" or "cosine", from 0 to 1 over the training; or a fixed number from 0 to 1.
-        rank_of: the effective rank is that of each "view", of which the mean is taken, or that of "both"
-            views as one matrix. The second falls as the views become alike: two equal views have half the
-            rank of two independent ones.
-        rank_against: the effective rank counts over the "attainable" one, min(B, d) for B rows; or from that
-            at the "start" of the training, alpha 0, to the attainable one, alpha 1.
-        ema: weight of the past in that average, in [0, 1); the average is a buffer, without bias to its
-            start.
+        alpha: "erank" follows the effective rank of the embeddings, averaged over the training steps;
+            "linear" or "cosine" runs from 0 to 1 over the training; a number from 0 to 1 is fixed.
+        rank_of: "view" takes the mean of the effective ranks of the views; "both" takes the effective rank of
+            both views as one matrix. The second falls as the views become alike: two equal views have half
+            the rank of two independent ones.
+        rank_against: "attainable" divides the effective rank by the attainable one, min(B, d) for B rows;
+            "start" counts from the effective rank at the start of the training (alpha 0) to the attainable
+            one (alpha 1).
+        ema: weight of the past in that average, in [0, 1). The average is a buffer and is not biased towards
+            its start.
         rank_every: number of training steps from one estimate of the effective rank to the next, at least 1;
-            [1] takes it now and then, too.
-        gamma: weight of I(R;Z) in the loss. Above 0 it lowers I(R;Z), a bottleneck; below 0 it raises it. The
-            abstract of [1] says "gradual regularization of I(R;Z)", and one of its reviewers reads that as
-            raising it: the sign is disputed, hence yours to choose.
-        beta_schedule: "gradual", beta is gamma times alpha, as in [1]; "constant", gamma; or "linear", from 0
-            to gamma over the training.
-        order: order of the entropies, 1 or 2; 1 takes the eigenvalues of matrices as wide as the batch.
+            [1] does not estimate it at every step either.
+        gamma: weight of I(R;Z) in the loss. Above 0 it lowers I(R;Z), which makes a bottleneck; below 0 it
+            raises it. The abstract of [1] says "gradual regularization of I(R;Z)", and one of its reviewers
+            reads that as raising it. The sign is disputed, so you choose it.
+        beta_schedule: "gradual" makes beta gamma times alpha, as in [1]; "constant" makes it gamma; "linear"
+            runs from 0 to gamma over the training.
+        order: order of the entropies, 1 or 2; 1 needs the eigenvalues of matrices as wide as the batch.
         sample_weight: weight of NT-Xent, at least 0.
         dimension_weight: weight of VICReg, at least 0.
         temperature: temperature of NT-Xent, above 0.
@@ -174,10 +180,10 @@ class AdaDim(Float32Buffers):
 
     @full_precision
     def forward(self, r_views: Sequence[Tensor], z_views: Sequence[Tensor], progress: float = 0.0) -> Tensor:
-        """The loss over all processes; in training mode the average of the effective rank moves one step.
+        """Compute the loss over all processes; in training mode, move the average of the effective rank.
 
         Args:
-            r_views: representations of the two views, each of shape (B, D).
+            r_views: features of the two views, each of shape (B, D).
             z_views: embeddings of the two views, each of shape (B, d).
             progress: the part of the training that is done, from 0 to 1.
 
@@ -215,7 +221,7 @@ class AdaDim(Float32Buffers):
 
     @torch.no_grad()
     def _follow(self, r: Tensor, z: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The effective ranks of R and Z, and alpha."""
+        """Return the effective ranks of R and Z, and alpha."""
         views = 2 if self.rank_of == "view" else 1
         r, z = (x.view(views, -1, x.shape[1]) for x in (r, z))
         ranks = self._effective_ranks(r, z)
@@ -225,7 +231,7 @@ class AdaDim(Float32Buffers):
         if not self.training:
             return _ranks(r, z)
         ranks = _ranks_in_turn(r, z, self.last_ranks, self._calls, self.rank_every)
-        # A step that overflowed is NaN, and will be skipped: it must not stay for good.
+        # A step that overflowed gives NaN and will be skipped, so its rank must not be kept.
         self.last_ranks.copy_(torch.where(ranks.isfinite(), ranks, self.last_ranks))
         return ranks
 
@@ -247,11 +253,11 @@ class AdaDim(Float32Buffers):
         return torch.where(self.rank_weight > 0, self.rank_sum / self.rank_weight, filled)
 
     def get_extra_state(self) -> Tensor:
-        """The number of training steps, of which every ``rank_every``-th estimates the effective rank."""
+        """Return the number of training steps; every ``rank_every``-th one estimates the effective rank."""
         return self._calls.clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Goes on counting from there."""
+        """Continue counting from the saved number of training steps."""
         self._calls.copy_(state)
 
     def _beta(self, alpha: Tensor, progress: float) -> Tensor:
@@ -260,7 +266,7 @@ class AdaDim(Float32Buffers):
         return torch.full_like(alpha, self.gamma * (progress if self.beta_schedule == "linear" else 1))
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return (
             f"alpha={self.alpha!r}, rank_of={self.rank_of!r}, rank_against={self.rank_against!r}, "
             f"ema={self.ema}, rank_every={self.rank_every}, gamma={self.gamma}, "

@@ -26,11 +26,11 @@ from solo_dimreg.nn._views import as_views
 
 
 class DecorrelatedBatchNorm(Float32Buffers):
-    """Batch normalization that also decorrelates the axes of each group, by ZCA [1; 2].
+    """A batch normalization that also decorrelates the axes of each group, by ZCA [1; 2].
 
-    In training it whitens with the statistics of the batch, that of all processes, and keeps running ones,
-    which it whitens with in evaluation. Like ``nn.BatchNorm1d``, and equal to it with as many groups as axes,
-    it divides by the batch size in training and by one less in the running covariance.
+    In training it whitens with the statistics of the batch over all processes, and keeps running statistics.
+    In evaluation it whitens with the running statistics. Like ``nn.BatchNorm1d``, it divides by the batch
+    size in training and by one less in the running covariance; with as many groups as axes both are equal.
 
     References:
         [1] Huang et al., Decorrelated Batch Normalization, CVPR 2018.
@@ -39,14 +39,14 @@ class DecorrelatedBatchNorm(Float32Buffers):
     Args:
         num_features: number of axes D.
         num_groups: number of groups of consecutive axes, a divisor of D. A group must have fewer axes than
-            the batch has samples. "auto": from the size of the first batch, the fewest groups of at most half
-            as many axes, after [2]'s released code.
-        eps: added to the eigenvalues of the covariance, at least 0, which [2]'s released code has.
+            the batch has samples. "auto" takes the fewest groups that have at most half as many axes as the
+            first batch has samples, after [2]'s released code.
+        eps: added to the eigenvalues of the covariance, at least 0; [2]'s released code has 0.
         momentum: weight of the batch in the running statistics, from 0 to 1.
         affine: learn a scale and a shift of each axis.
-        track_running_stats: without it there are no running statistics, and evaluation whitens with those of
-            its own batches (of a process, not gathered), as in [2]'s released code; a row then depends on the
-            others of its batch, and a batch too small for the groups gets more of them.
+        track_running_stats: keep running statistics. Without them evaluation whitens with the statistics of
+            its own batches (of one process, not gathered), as in [2]'s released code. A row then depends on
+            the others of its batch, and a batch that is too small for the groups is split into more groups.
 
     Raises:
         ValueError: an option is out of range; in training, the batch is too small for the groups.
@@ -72,7 +72,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         super().__init__()
         check_int("num_features", num_features, minimum=1)
         self.automatic = num_groups == "auto"
-        # Until the first batch is seen, a group is an axis.
+        # Each axis is a group of its own until the first batch is seen.
         self.num_groups = check_groups(num_features, num_features if self.automatic else num_groups)
         check_between("eps", eps, 0)
         check_between("momentum", momentum, 0, 1)
@@ -89,10 +89,10 @@ class DecorrelatedBatchNorm(Float32Buffers):
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
-        """Whitens embeddings, (B, D) to (B, D), float32 at least.
+        """Return the whitened embeddings, (B, D) to (B, D), in float32 at least.
 
         Raises:
-            ValueError: the shape is another, or in training the batch is too small for the groups.
+            ValueError: the shape is wrong, or in training the batch is too small for the groups.
         """
         check_features("x", x)
         if x.shape[1] != self.num_features:
@@ -118,7 +118,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         return self.num_groups
 
     def _groups_for(self, samples: int) -> int:
-        """In evaluation, where the last batch can be too small for the groups of the training."""
+        """Return the number of groups in evaluation; a batch that is too small for them gets more groups."""
         least = self._groups(samples)
         fitting = (g for g in range(least, self.num_features + 1) if self.num_features % g == 0)
         return next((g for g in fitting if self.num_features // g < samples), self.num_features)
@@ -135,7 +135,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
         saved = state_dict.get(f"{prefix}running_covariance")
         if self.automatic and saved is not None:
             self._settle(len(saved))
-            self._settled = len(saved) < self.num_features  # otherwise it had not seen a batch, or will again
+            # With as many groups as axes, the saved layer may not have seen a batch.
+            self._settled = len(saved) < self.num_features
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
@@ -145,13 +146,13 @@ class DecorrelatedBatchNorm(Float32Buffers):
         unbiased = covariance * (samples / (samples - 1))
         pairs = ((self.running_mean, mean), (self.running_covariance, unbiased))
         news = [new.to(running) for running, new in pairs]
-        # A batch that overflowed would leave NaN for good.
+        # A batch that overflowed would leave NaN in the running statistics for ever.
         finite = torch.stack([new.isfinite().all() for new in news]).all()
         for (running, _), new in zip(pairs, news, strict=True):
             running.lerp_(torch.where(finite, new, running), self.momentum)
 
     def _running_whitening(self) -> Tensor:
-        """That of the running covariance, decomposed anew only when it has changed."""
+        """Return the inverse square root of the running covariance, computed again only when that changed."""
         covariance = self.running_covariance
         inference = covariance.is_inference() or torch.is_inference_mode_enabled()
         if torch.compiler.is_compiling() or inference:
@@ -166,7 +167,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         return kept[2]
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return (
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.weight is not None}, track_running_stats={self.track_running_stats}"
@@ -174,17 +175,17 @@ class DecorrelatedBatchNorm(Float32Buffers):
 
 
 class ShuffledDBN(DecorrelatedBatchNorm):
-    """Decorrelated batch normalization with groups drawn anew at every training step [1].
+    """A decorrelated batch normalization with groups drawn anew at every training step [1].
 
-    The axes are permuted at random before the grouping and put back after it, so that in time every pair of
-    axes is decorrelated. All processes use the permutation of rank 0. The running statistics are those of
+    It permutes the axes at random before the grouping and puts them back after it, so that every pair of axes
+    is decorrelated in time. All processes use the permutation of rank 0. The running statistics belong to
     consecutive axes, and evaluation does not shuffle.
 
     References:
         [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
 
-    Arguments and errors are those of :class:`DecorrelatedBatchNorm`; with one group, a shuffle changes
-    nothing.
+    The arguments and errors are the same as for :class:`DecorrelatedBatchNorm`. With one group, shuffling
+    changes nothing.
     """
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
@@ -198,9 +199,9 @@ class ShuffledDBN(DecorrelatedBatchNorm):
 
 
 class Decorrelation(nn.Module):
-    """Penalty on the correlation of the axes and on axes that vanish, averaged over the views.
+    """A penalty on correlated axes and on axes that vanish, averaged over the views.
 
-    See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are those of all
+    See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are taken over all
     processes.
 
     Args:
@@ -228,11 +229,11 @@ class Decorrelation(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: features of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: features of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -249,7 +250,7 @@ class Decorrelation(nn.Module):
         return torch.stack(losses).mean()
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return (
             f"correlation_weight={self.correlation_weight}, variance_weight={self.variance_weight}, "
             f"target_std={self.target_std}"

@@ -11,14 +11,14 @@ from solo_dimreg.functional.directclr import directclr_loss
 
 
 class DirectCLR(nn.Module):
-    """InfoNCE on the first entries of the representations, over all processes [1, sec. 6].
+    """InfoNCE on the first entries of the features, over all processes [1, sec. 6].
 
     References:
         [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR
             2022.
 
     Args:
-        dim: number of leading entries used; 360 of the 2048 of a ResNet-50 in the paper.
+        dim: number of leading entries used; the paper uses 360 of the 2048 of a ResNet-50.
         temperature: temperature of the softmax, above 0.
 
     Raises:
@@ -37,11 +37,11 @@ class DirectCLR(nn.Module):
 
     @full_precision
     def forward(self, r1: Tensor, r2: Tensor) -> Tensor:
-        """The loss over all processes.
+        """Compute the loss over all processes.
 
         Args:
-            r1: representations of the first view, shape (B, D).
-            r2: representations of the second view, shape (B, D).
+            r1: features of the first view, shape (B, D).
+            r2: features of the second view, shape (B, D).
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -52,5 +52,5 @@ class DirectCLR(nn.Module):
         return directclr_loss(all_gather(r1), all_gather(r2), self.dim, self.temperature)
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"dim={self.dim}, temperature={self.temperature}"

@@ -15,19 +15,19 @@ from solo_dimreg.nn._views import as_views
 
 
 class EffectiveRank(nn.Module):
-    """Raises the effective rank of the features: the loss is its negative logarithm.
+    """A loss that raises the effective rank of the features: its negative logarithm.
 
-    That is minus the entropy of the normalized singular values [1, def. 1] of all views of all processes
-    together, between ``-ln min(N, D)`` and 0.
+    It is minus the entropy of the normalized singular values [1, def. 1] of all views of all processes
+    together, and lies between ``-ln min(N, D)`` and 0.
 
     References:
         [1] Roy & Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
 
     Args:
-        center: subtract the mean of the features first, whose direction would otherwise count as one more.
+        center: subtract the mean of the features first; its direction would otherwise count as one more.
 
     Raises:
-        ValueError: ``center`` is not a truth value.
+        ValueError: ``center`` is neither true nor false.
 
     Example:
         >>> loss = EffectiveRank()(torch.randn(32, 16))
@@ -43,11 +43,11 @@ class EffectiveRank(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: features of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: features of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -59,5 +59,5 @@ class EffectiveRank(nn.Module):
         return -effective_rank(features, self.center).log()
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"center={self.center}"

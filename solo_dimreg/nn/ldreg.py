@@ -15,36 +15,37 @@ from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
 from solo_dimreg.functional.lid import check_lid_options, local_intrinsic_dimensionality
 from solo_dimreg.nn._views import as_views
 
-# The sign of the loss.
+# The sign of the loss for each direction.
 DIRECTIONS = {"max": 1, "min": -1}
 FEWEST_NEIGHBOURS = 16
 
 
 class LDReg(nn.Module):
-    """Local dimensionality regularization of the features of a training step [1, section on LDReg].
+    """A loss that raises the local intrinsic dimensionality (LID) of the features [1, section on LDReg].
 
-    Every feature of every view is a query. The reference set is all of these features, of all processes and
-    without gradient, and the momentum encoder's where there is one. Add the loss to that of any method, with
-    the paper's weights: 0.01 for SimCLR (0.001 with a ViT-B), 0.005 for BYOL, 0.05 for MoCo, 0.025 for
-    VICReg, 1 for Barlow Twins, 5e-6 for MAE. A larger weight *lowers* the effective rank: 500, 430 and 320 at
-    0.01, 0.05 and 0.1 with SimCLR, which has 470 without. Its accuracy is flat in between; on other data it
-    fell after 100 epochs (CIFAR-100 71.2 to 70.6) and rose after 1000 (71.6 to 75.1) [1, appendix, table 2].
+    Add it to the loss of any method, with the paper's weights: 0.01 for SimCLR (0.001 with a ViT-B), 0.005
+    for BYOL, 0.05 for MoCo, 0.025 for VICReg, 1 for Barlow Twins, 5e-6 for MAE. In the paper a larger weight
+    *lowers* the effective rank: SimCLR has 470 without LDReg, and 500, 430 and 320 at 0.01, 0.05 and 0.1. Its
+    accuracy is flat in between. On other data it fell after 100 epochs (CIFAR-100 71.2 to 70.6) and rose
+    after 1000 (71.6 to 75.1) [1, appendix, table 2].
 
-    Without momentum features the loss is a mean over the queries of all views. With them the views' losses
-    are summed, as in the authors' released code.
+    Every feature of every view is a query. The reference set is all of these features of all processes,
+    without gradient, together with the features of the momentum encoder if there is one. Without momentum
+    features the loss is a mean over the queries of all views. With them the views' losses are summed, as in
+    the authors' released code.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
 
     Args:
-        k: number of neighbours, capped, with a warning once, at the number there are. None: a 32nd of the
-            batch size of all processes, as in [1, appendix] (16 at 512, 32 at 1024, 64 at 2048), but at least
-            16.
+        k: number of neighbours. It is capped at the number that there are, with one warning. None stands for
+            a 32nd of the batch size of all processes, as in [1, appendix] (16 at 512, 32 at 1024, 64 at
+            2048), but at least 16.
         estimator: "mom" or "mle", see :func:`solo_dimreg.functional.local_intrinsic_dimensionality`.
         norm: "l1" or "l2", see :func:`solo_dimreg.functional.ldreg_penalty`.
-        direction: "max" raises the LID. "min" is the same term with the opposite sign, by which [1, appendix
-            G.2] shows that local collapse brings complete collapse: SimCLR with weights 0.01, 0.1, 1 had
-            effective ranks 151, 15 and 1.
+        direction: "max" raises the LID. "min" is the same term with the opposite sign; [1, appendix G.2]
+            shows by it that local collapse brings complete collapse: SimCLR with weights 0.01, 0.1 and 1 had
+            effective ranks of 151, 15 and 1.
 
     Raises:
         ValueError: an option is unknown or out of range.
@@ -55,7 +56,7 @@ class LDReg(nn.Module):
         >>> loss = 0.01 * regularizer([features1, features2])
     """
 
-    # Whether the user knows that k is capped; where a training is announced, from there.
+    # True once the user knows that k is capped; the run summary of a training says so at its start.
     _cap_is_known = False
 
     def __init__(
@@ -71,17 +72,17 @@ class LDReg(nn.Module):
         self.direction = direction
 
     def neighbours(self, batch: int) -> int:
-        """The k for a batch of all processes, before it is capped."""
+        """Return k for a batch of all processes, before it is capped."""
         return max(batch // 32, FEWEST_NEIGHBOURS) if self.k is None else self.k
 
     @full_precision
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: features of V views, each of shape (B, D), or those of a single view.
+            views: features of V views, each of shape (B, D), or one tensor for a single view.
             momentum_views: features of the momentum encoder, each of shape (M, D).
 
         Returns:
@@ -96,7 +97,7 @@ class LDReg(nn.Module):
                 "momentum_views must be as wide as views, got widths "
                 f"{momentum[0].shape[1]} and {online[0].shape[1]}."
             )
-        # View by view, as other losses gather them: each is sent once. One process sees its queries.
+        # Gathered view by view, as other losses do, so that each view is sent once. One process sends none.
         queries = torch.cat(online)
         reference, own_rows = queries.detach(), torch.arange(len(queries), device=queries.device)
         if world_size() > 1:
@@ -106,22 +107,22 @@ class LDReg(nn.Module):
         if momentum:
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
         k = self.neighbours(len(online[0]) * world_size())
-        # Shapes alone decide, and a compiled module has no state to change in between.
+        # Only shapes decide here. A compiled module must not change its state in between.
         if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self._cap_is_known:
             self._warn_of_cap(k, len(reference) - 1)
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
         by_view = all_gather(lids.view(len(online), -1).T)
-        # Of momentum methods, the views' losses are summed.
+        # With momentum features, the losses of the views are summed.
         groups = by_view.unbind(dim=1) if momentum else [by_view]
         return DIRECTIONS[self.direction] * torch.stack([ldreg_penalty(g, self.norm) for g in groups]).sum()
 
     def _warn_of_cap(self, k: int, most: int) -> None:
         self._cap_is_known = True
         warn(
-            f"LDReg: k = {k} is capped at {most}, as many other features as there are in a step; "
+            f"LDReg: k = {k} is capped at {most}, the number of other features in a step; "
             f"give k <= {most}, or a larger batch."
         )
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"k={self.k}, estimator={self.estimator!r}, norm={self.norm!r}, direction={self.direction!r}"

@@ -16,10 +16,10 @@ from solo_dimreg.nn._views import as_views
 
 
 class SIGReg(nn.Module):
-    """Makes the embeddings of each view an isotropic Gaussian: the mean of their SIGReg losses [1].
+    """A loss that makes the embeddings of each view an isotropic Gaussian, the mean of the views' SIGReg [1].
 
-    See :func:`solo_dimreg.functional.sigreg_loss`. The slices are drawn anew at every step, the same on all
-    processes, over which the characteristic functions are averaged: nothing else is sent.
+    See :func:`solo_dimreg.functional.sigreg_loss`. The slices are drawn anew at every step, and are the same
+    on all processes. Only the characteristic functions are sent, to be averaged over the processes.
 
     References:
         [1] Balestriero & LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the
@@ -49,11 +49,11 @@ class SIGReg(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: embeddings of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -69,26 +69,27 @@ class SIGReg(nn.Module):
         return epps_pulley(characteristic, rows * world_size(), self.t_max)
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"knots={self.knots}, t_max={self.t_max}"
 
 
 class LeJEPA(nn.Module):
-    """Views of an image are to agree, and their embeddings to be a Gaussian: LeJEPA [1].
+    """The loss of LeJEPA: the views of an image agree, and their embeddings are a Gaussian [1].
 
-    ``(1 - weight) * invariance + weight * SIGReg``, with gradient to all views: no teacher, no stop-gradient.
-    The invariance is the mean squared difference of all views from the mean of the large ones, over views,
-    samples and axes. After each call ``metrics`` holds both terms, detached and unweighted.
+    The loss is ``(1 - weight) * invariance + weight * SIGReg``. The gradient reaches all views; there is no
+    teacher and no stop-gradient. The invariance is the mean squared difference of all views from the mean of
+    the large ones, over views, samples and axes. After each call ``metrics`` holds both terms, detached and
+    unweighted.
 
     References:
         [1] Balestriero & LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the
-            Heuristics, arXiv 2511.08544, 2025; the released code for what the paper leaves open.
+            Heuristics, arXiv 2511.08544, 2025; the released code decides where the paper is silent.
 
     Args:
         weight: lambda of [1], from 0 to 1.
         num_slices: number of random directions, see :class:`SIGReg`.
-        knots: number of arguments of the characteristic function, see :class:`SIGReg`.
-        t_max: the largest of them, see :class:`SIGReg`.
+        knots: number of values of t, see :class:`SIGReg`.
+        t_max: the largest t, see :class:`SIGReg`.
 
     Raises:
         ValueError: an option is out of range.
@@ -108,7 +109,7 @@ class LeJEPA(nn.Module):
 
     @full_precision
     def forward(self, views: Sequence[Tensor], small_views: Sequence[Tensor] = ()) -> Tensor:
-        """The loss over all processes.
+        """Compute the loss over all processes.
 
         Args:
             views: embeddings of the large crops, each of shape (B, D).
@@ -118,7 +119,7 @@ class LeJEPA(nn.Module):
             The loss, a scalar, the same on every process.
 
         Raises:
-            ValueError: there are fewer than two views, no large ones, or the shapes do not fit.
+            ValueError: there are fewer than two views, there are no large views, or the shapes do not fit.
         """
         large = as_views("views", views, minimum=1)
         stacked = torch.stack(as_views("views and small_views", [*large, *small_views], minimum=2))
@@ -129,5 +130,5 @@ class LeJEPA(nn.Module):
         return (1 - self.weight) * invariance + self.weight * sigreg
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"weight={self.weight}"

@@ -1,4 +1,4 @@
-"""The layer that stands behind a projector and standardizes or whitens the embeddings."""
+"""The layer after a projector, which standardizes or whitens the embeddings."""
 
 from __future__ import annotations
 
@@ -39,18 +39,20 @@ def normalization_layer(
     affine: bool = False,
     track_running_stats: bool = True,
 ) -> nn.Module:
-    """What stands behind a projector, for embeddings (B, width).
+    """Return the layer that normalizes the output of a projector, embeddings (B, width).
 
     Args:
         width: width of the embeddings.
-        normalization: ``none`` collapses completely without another remedy, ``bn`` standardizes each axis,
-            ``dbn`` whitens groups of axes, ``shuffled_dbn`` groups drawn anew at every step.
-        num_groups: groups of axes that are whitened, a divisor of the width; ``auto``, see
+        normalization: ``none`` does nothing, and the embeddings collapse completely without another remedy;
+            ``bn`` standardizes each axis; ``dbn`` whitens groups of axes; ``shuffled_dbn`` whitens groups
+            that are drawn anew at every step.
+        num_groups: number of groups of axes that are whitened, a divisor of the width, or ``auto``, see
             :class:`solo_dimreg.DecorrelatedBatchNorm`.
         eps: added to variances and eigenvalues, at least 0.
         momentum: weight of the batch in the running statistics, from 0 to 1.
         affine: learn a scale and a shift of each axis.
-        track_running_stats: without it, evaluation has the statistics of its own batches.
+        track_running_stats: keep running statistics for evaluation; without them, evaluation uses the
+            statistics of its own batches.
 
     Raises:
         ConfigError: an option is unknown or out of range.

@@ -15,17 +15,17 @@ from solo_dimreg.nn._views import as_views
 
 
 class TREGS(nn.Module):
-    """Long minimum spanning trees near the unit sphere: the sum of the views' T-REG losses [1, eq. 9].
+    """A loss that lengthens the minimum spanning tree of each view near the unit sphere [1, eq. 9].
 
-    See :func:`solo_dimreg.functional.t_reg_loss`. Each view has a tree of its own, through the embeddings of
-    all processes.
+    It is the sum of the views' T-REG losses, see :func:`solo_dimreg.functional.t_reg_loss`. Each view has a
+    tree of its own, through the embeddings of all processes.
 
     References:
         [1] Mordacq et al., T-REGS: Minimum Spanning Tree Regularization for Self-Supervised Learning, NeurIPS
             2025, arXiv 2510.23484.
 
     Args:
-        sphere_weight: weight of the pull to the unit sphere, at least 0: lambda over gamma of [1].
+        sphere_weight: weight of the pull to the unit sphere, at least 0; lambda over gamma of [1].
 
     Raises:
         ValueError: the option is out of range.
@@ -43,11 +43,11 @@ class TREGS(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: embeddings of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -59,5 +59,5 @@ class TREGS(nn.Module):
         return torch.stack([t_reg_loss(all_gather(view), self.sphere_weight) for view in listed]).sum()
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return f"sphere_weight={self.sphere_weight}"

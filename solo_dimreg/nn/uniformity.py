@@ -15,9 +15,10 @@ from solo_dimreg.nn._views import as_views
 
 
 class Uniformity(nn.Module):
-    """Spreads the features of each view evenly over the sphere: the mean of their uniformities [1, sec. 4].
+    """A loss that spreads the features of each view evenly over the sphere [1, sec. 4].
 
-    See :func:`solo_dimreg.functional.uniformity`; over all processes.
+    It is the mean of the views' uniformities over all processes, see
+    :func:`solo_dimreg.functional.uniformity`.
 
     References:
         [1] Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
@@ -31,11 +32,11 @@ class Uniformity(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: features of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: features of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -48,9 +49,10 @@ class Uniformity(nn.Module):
 
 
 class KoLeo(nn.Module):
-    """Parts each feature of a view from its nearest neighbour there: the mean of the views' KoLeo losses [1].
+    """A loss that parts each feature of a view from its nearest neighbour in that view [1].
 
-    See :func:`solo_dimreg.functional.koleo_loss`; over all processes, where DINOv2 has neighbours within one.
+    It is the mean of the views' KoLeo losses, see :func:`solo_dimreg.functional.koleo_loss`. Neighbours are
+    sought over all processes; DINOv2 seeks them within one.
 
     References:
         [1] Sablayrolles et al., Spreading vectors for similarity search, ICLR 2019.
@@ -63,19 +65,19 @@ class KoLeo(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """As :meth:`Uniformity.forward`."""
+        """Compute the loss over the views of all processes, see :meth:`Uniformity.forward`."""
         listed = as_views("views", views, minimum=1)
         return torch.stack([koleo_loss(all_gather(view)) for view in listed]).mean()
 
 
 class WassersteinUniformity(nn.Module):
-    """Spreads the features of all views together evenly over all axes of the sphere [1].
+    """A loss that spreads the features of all views together evenly over all axes of the sphere [1].
 
-    See :func:`solo_dimreg.functional.wasserstein_uniformity`; over all processes.
+    See :func:`solo_dimreg.functional.wasserstein_uniformity`. The loss is taken over all processes. All views
+    are one batch, as in the released code of [1].
 
     References:
-        [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024; that the
-            views are one batch is from its released code.
+        [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
 
     Example:
         >>> loss = WassersteinUniformity()(torch.randn(32, 16))
@@ -85,6 +87,6 @@ class WassersteinUniformity(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """As :meth:`Uniformity.forward`."""
+        """Compute the loss over the views of all processes, see :meth:`Uniformity.forward`."""
         listed = as_views("views", views, minimum=1)
         return wasserstein_uniformity(torch.cat([all_gather(view) for view in listed]))

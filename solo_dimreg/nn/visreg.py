@@ -16,11 +16,11 @@ from solo_dimreg.nn._views import as_views
 
 
 class VISReg(nn.Module):
-    """Scale, shape and centre of the embeddings of each view: the mean of their VISReg losses [1].
+    """A loss that regularizes the scale, the shape and the centre of the embeddings of each view [1].
 
-    See :func:`solo_dimreg.functional.visreg_loss`; the invariance of [1] is the method's. Sorted are the
-    embeddings of all processes, on slices that are drawn anew at every step, the same on all; [1] sorts those
-    of each process on slices of its own.
+    It is the mean of the views' VISReg losses, see :func:`solo_dimreg.functional.visreg_loss`. The invariance
+    of [1] is left to the method. The slices are drawn anew at every step and are the same on all processes,
+    whose embeddings are sorted together; in [1], each process sorts its own embeddings on its own slices.
 
     References:
         [1] Wu et al., VISReg: Variance-Invariance-Sketching Regularization for JEPA training, arXiv
@@ -63,11 +63,11 @@ class VISReg(nn.Module):
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss over the views of all processes.
+        """Compute the loss over the views of all processes.
 
         Args:
-            views: embeddings of V views, each of shape (B, D), or those of a single view.
-            momentum_views: not used; regularizers are all called with both.
+            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: not used; every regularizer is called with both.
 
         Returns:
             The loss, a scalar, the same on every process.
@@ -81,5 +81,5 @@ class VISReg(nn.Module):
         return torch.stack(losses).mean()
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options, for printing."""
         return ", ".join(f"{name}={value}" for name, value in {**self.weights, "eps": self.eps}.items())

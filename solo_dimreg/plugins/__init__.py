@@ -1,7 +1,7 @@
 """The pluggy layer: hook specifications, the manager, and one module per built-in plugin.
 
-A plugin is a module (or object) with functions marked ``@hookimpl``, named in the entry-point group
-``solo_dimreg`` of its package.
+A plugin is a module or an object with functions marked ``@hookimpl``. Its package names it in the entry-point
+group ``solo_dimreg``.
 """
 
 from solo_dimreg.plugins.hookspecs import hookimpl

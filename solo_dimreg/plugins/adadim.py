@@ -9,7 +9,7 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 @hookimpl
 def register_methods(host: Any) -> dict[str, type]:
-    """AdaDim on the base class of this solo-learn."""
+    """Return the method AdaDim for this solo-learn."""
     from solo_dimreg.methods.adadim import make_adadim
 
     return {"adadim": make_adadim(host.Method)}

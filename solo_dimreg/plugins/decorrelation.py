@@ -9,14 +9,14 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 
 class DecorrelationRegularizer(Decorrelation):
-    """Decorrelation of the embeddings, where a config does not say otherwise."""
+    """`Decorrelation` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 @hookimpl
 def register_methods(host: Any) -> dict[str, type]:
-    """Feature decorrelation on the base class of this solo-learn."""
+    """Return the method of feature decorrelation for this solo-learn."""
     from solo_dimreg.methods.shuffled_dbn import make_shuffled_dbn
 
     return {"shuffled_dbn": make_shuffled_dbn(host.Method)}
@@ -24,5 +24,5 @@ def register_methods(host: Any) -> dict[str, type]:
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """The penalty on correlated and vanishing axes."""
+    """Return the penalty on correlated and vanishing axes."""
     return {"decorrelation": DecorrelationRegularizer}

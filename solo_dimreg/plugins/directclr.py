@@ -9,7 +9,7 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 @hookimpl
 def register_methods(host: Any) -> dict[str, type]:
-    """DirectCLR on the base class of this solo-learn."""
+    """Return the method DirectCLR for this solo-learn."""
     from solo_dimreg.methods.directclr import make_directclr
 
     return {"directclr": make_directclr(host.Method)}

@@ -15,13 +15,13 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """The entropy of the spectrum, to be raised."""
+    """Return the regularizer that raises the effective rank."""
     return {"effective_rank": EffectiveRank}
 
 
 @hookimpl
 def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Figures of dimensionality and spread, each of features (B, D)."""
+    """Return the metrics of dimensionality and spread, each a function of features (B, D)."""
     return {
         "effective_rank": centred_effective_rank,
         "rankme": functional.rankme,

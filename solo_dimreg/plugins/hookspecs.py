@@ -1,4 +1,4 @@
-"""What a plugin can add. Each hook returns a dict of name -> class or function."""
+"""The hooks of a plugin. Each returns a dict of name -> class or function."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ hookimpl = HookimplMarker("solo_dimreg")
 
 @hookspec
 def register_methods(host: Any) -> dict[str, type]:
-    """Self-supervised methods, for ``method:``; classes derived from ``host.Method``."""
+    """Return self-supervised methods for ``method:``: classes derived from ``host.Method``."""
 
 
 @hookspec
 def register_regularizers() -> dict[str, type]:
-    """Regularizers, for ``regularizers:``; ``nn.Module`` classes called with (views, momentum_views)."""
+    """Return regularizers for ``regularizers:``: ``nn.Module`` classes that take (views, momentum_views)."""
 
 
 @hookspec
 def register_backbones() -> dict[str, Any]:
-    """Backbones, for ``backbone.name``; callables ``(**kwargs) -> nn.Module`` with ``num_features``."""
+    """Return backbones for ``backbone.name``: callables ``(**kwargs) -> nn.Module`` with ``num_features``."""
 
 
 @hookspec
 def register_metrics() -> dict[str, Any]:
-    """Figures of a representation, for ``monitor.metrics``; callables ``(features: (B, D)) -> scalar``."""
+    """Return metrics for ``monitor.metrics``: callables ``(features: (B, D)) -> scalar``."""
 
 
 @hookspec
 def register_claims() -> dict[str, Any]:
-    """Claims for ``solo-dimreg claims``; objects of ``solo_dimreg.studies.claims.claim.Claim``."""
+    """Return claims for ``solo-dimreg claims``: objects of ``solo_dimreg.studies.claims.claim.Claim``."""

@@ -18,7 +18,7 @@ MANY_NEIGHBOURS = 512
 
 
 class LDRegRegularizer(LDReg):
-    """LDReg with the settings that the paper trains SimCLR with, where a config leaves them out."""
+    """`LDReg` with the paper's settings for SimCLR, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}
     _cap_is_known = True
@@ -26,15 +26,16 @@ class LDRegRegularizer(LDReg):
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """LDReg itself."""
+    """Return the regularizer LDReg."""
     return {"ldreg": LDRegRegularizer}
 
 
 @hookimpl
 def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
-    """The local intrinsic dimensionality, a geometric mean over features (B, D).
+    """Return three estimates of the local intrinsic dimensionality, geometric means over features (B, D).
 
-    By moments with 32 neighbours, and as LDReg's authors track it: by maximum likelihood with 32 and 512.
+    ``lid`` is the method of moments with 32 neighbours. The other two are maximum likelihood with 32 and 512
+    neighbours, which LDReg's authors track.
     """
     return {
         "lid": partial(geometric_mean_lid, k=32),
@@ -44,7 +45,7 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def lid_mle_512(features: Tensor) -> Tensor:
-    """Return the LID by maximum likelihood with 512 neighbours; NaN where there are not so many."""
+    """Return the LID by maximum likelihood with 512 neighbours, or NaN if there are fewer."""
     distinct = features[distinct_rows(features)[0]]
     if len(distinct) <= MANY_NEIGHBOURS:
         return features.new_full((), math.nan)

@@ -9,14 +9,14 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 
 class SIGRegRegularizer(SIGReg):
-    """SIGReg of the embeddings, where a config does not say otherwise."""
+    """`SIGReg` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 @hookimpl
 def register_methods(host: Any) -> dict[str, type]:
-    """LeJEPA on the base class of this solo-learn."""
+    """Return the method LeJEPA for this solo-learn."""
     from solo_dimreg.methods.lejepa import make_lejepa
 
     return {"lejepa": make_lejepa(host.Method)}
@@ -24,5 +24,5 @@ def register_methods(host: Any) -> dict[str, type]:
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """The distance from a Gaussian, by characteristic functions."""
+    """Return the regularizer that makes the embeddings a Gaussian, by characteristic functions."""
     return {"sigreg": SIGRegRegularizer}

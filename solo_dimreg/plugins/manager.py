@@ -1,4 +1,4 @@
-"""Loads the plugins and tells which of them, from which package, brings what."""
+"""Load the plugins, and list what each plugin and its package registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solo_dimreg.plugins import hookspecs
 
 GROUP = "solo_dimreg"
 PACKAGE = "solo-dimreg"
-# Registered by name, so that a checkout on the path has them too, which has no entry points.
+# Registered by name, because a checkout on the path has no entry points.
 BUILT_IN = (
     *("adadim", "decorrelation", "directclr", "effective_rank", "ldreg"),
     *("lejepa", "t_regs", "uniformity", "visreg"),
@@ -23,7 +23,7 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class Registration:
-    """One thing that a plugin brings."""
+    """One method, regularizer, backbone, metric or claim that a plugin registers."""
 
     name: str
     kind: str
@@ -43,7 +43,7 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
-    """Imports and registers the plugins that ``entries`` name.
+    """Import and register the plugins that ``entries`` name.
 
     Raises:
         PluginError: a plugin fails to import, has an unknown hook or takes another's name; the message
@@ -66,7 +66,7 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
         except Exception as error:
             raise PluginError(
                 f"The plugin {entry.name!r} of the package {package} cannot be loaded "
-                f"({type(error).__name__}: {error}). Mend or uninstall {package}."
+                f"({type(error).__name__}: {error}). Fix or uninstall {package}."
             ) from error
     manager.packages = packages  # type: ignore[attr-defined]
     return manager
@@ -74,10 +74,10 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
 
 @functools.cache
 def get_manager() -> pluggy.PluginManager:
-    """The manager with the built-in plugins and every installed one, loaded once."""
+    """Return the manager with the built-in plugins and every installed one, loaded once."""
     built_in = [EntryPoint(name, f"solo_dimreg.plugins.{name}", GROUP) for name in BUILT_IN]
-    # One package can be found twice on the path, say beside its own editable install, and an older install of
-    # ours still names the built-ins.
+    # A package can be found twice on the path, for example beside its own editable install. An older install
+    # of solo-dimreg still names the built-ins.
     others = {
         (e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP) if not _is_built_in(e)
     }
@@ -87,16 +87,16 @@ def get_manager() -> pluggy.PluginManager:
 def registered(
     kind: str, manager: pluggy.PluginManager | None = None, **arguments: Any
 ) -> dict[str, Registration]:
-    """Everything of one kind that the plugins bring, by name.
+    """Return everything of one kind that the plugins register, by name.
 
     Args:
         kind: ``"methods"``, ``"regularizers"``, ``"backbones"``, ``"metrics"`` or
             ``"claims"``.
         manager: The manager to ask; the installed plugins by default.
-        arguments: Handed to the hook; ``register_methods`` takes the host.
+        arguments: The arguments of the hook; ``register_methods`` takes the host.
 
     Raises:
-        PluginError: two plugins bring the same name, or a hook fails; the message names the packages.
+        PluginError: two plugins register the same name, or a hook fails; the message names the packages.
     """
     manager = manager or get_manager()
     found: dict[str, Registration] = {}
@@ -109,7 +109,7 @@ def registered(
         except Exception as error:
             raise PluginError(
                 f"register_{kind} of the plugin {plugin!r} of the package {package} failed "
-                f"({type(error).__name__}: {error}). Mend or uninstall {package}."
+                f"({type(error).__name__}: {error}). Fix or uninstall {package}."
             ) from error
         for name, value in items:
             if name in found:

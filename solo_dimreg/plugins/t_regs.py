@@ -9,12 +9,12 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 
 class TREGSRegularizer(TREGS):
-    """T-REGS of the embeddings, where a config does not say otherwise."""
+    """`TREGS` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """The length of the minimum spanning tree, to be raised."""
+    """Return the regularizer that lengthens the minimum spanning tree."""
     return {"t_regs": TREGSRegularizer}

@@ -1,4 +1,4 @@
-"""The built-in plugin of what spreads features over the sphere: ``uniformity`` and its successors."""
+"""The built-in plugin of ``uniformity``, ``wasserstein_uniformity`` and ``koleo``, which spread features."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 
 class UniformityRegularizer(Uniformity):
-    """Uniformity of the embeddings, where a config does not say otherwise."""
+    """`Uniformity` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 class WassersteinUniformityRegularizer(WassersteinUniformity):
-    """The same of the distance to a Gaussian."""
+    """`WassersteinUniformity` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """Three; KoLeo looks at the features, as in DINOv2."""
+    """Return the three regularizers; KoLeo works on the features by default, as in DINOv2."""
     return {
         "koleo": KoLeo,
         "uniformity": UniformityRegularizer,

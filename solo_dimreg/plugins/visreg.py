@@ -9,12 +9,12 @@ from solo_dimreg.plugins.hookspecs import hookimpl
 
 
 class VISRegRegularizer(VISReg):
-    """VISReg of the embeddings, where a config does not say otherwise."""
+    """`VISReg` on the embeddings, unless a config says otherwise."""
 
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
 
 @hookimpl
 def register_regularizers() -> dict[str, type]:
-    """Scale, shape and centre of the embeddings."""
+    """Return the regularizer of scale, shape and centre of the embeddings."""
     return {"visreg": VISRegRegularizer}

@@ -89,7 +89,7 @@ def test_wrong_options_are_refused(options, message):
         (([],), "views must hold at least 1"),
         (
             ([torch.zeros(4, 3), torch.zeros(5, 3)],),
-            r"views must all have one shape, got \[\(4, 3\), \(5, 3\)\]",
+            r"views must all have the same shape, got \[\(4, 3\), \(5, 3\)\]",
         ),
         ((torch.zeros(2, 4, 3),), r"views must have shape \(B, D\)"),
         ((torch.zeros(4, 3), torch.zeros(4, 2)), "widths 2 and 3"),
@@ -152,7 +152,7 @@ def test_an_unknown_direction_is_refused():
 
 def test_a_capped_k_is_said_once(capsys):
     small, large = views(b=10), views(b=40)
-    line = "warning: LDReg: k = 64 is capped at 19, as many other features as there are in a step; "
+    line = "warning: LDReg: k = 64 is capped at 19, the number of other features in a step; "
     module = LDReg(k=64)
     module(large)
     assert not capsys.readouterr().err

@@ -148,7 +148,7 @@ def test_wrong_views_are_refused(name):
     module = CASES[name][0]()
     with pytest.raises(ValueError, match="views must hold at least 1"):
         module([])
-    with pytest.raises(ValueError, match="views must all have one shape"):
+    with pytest.raises(ValueError, match="views must all have the same shape"):
         module([torch.zeros(4, 3), torch.zeros(5, 3)])
 
 
