@@ -1,7 +1,7 @@
-"""Gathering over processes with exact gradients.
+"""Gather tensors over processes with exact gradients.
 
 A loss that each of W processes computes on the gathered batch equals the loss of one process on the
-concatenated batch; so does its gradient, once DistributedDataParallel has averaged the gradients of the
+concatenated batch. Its gradient is equal too, once DistributedDataParallel has averaged the gradients of the
 parameters.
 """
 
@@ -16,41 +16,40 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# The tensors that a step has gathered, by identity, version and whether there is a graph; with the tensor, or
-# its id could become another's.
+# The tensors that a step has gathered, by id, version and whether there is a graph. The tensor itself is kept
+# too, since its id could otherwise become the id of another one.
 _Gathered = dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
 _step: _Gathered | None = None
-# The process group, and how many rows all of its processes were found to hold when they were last compared.
+# The process group, and the number of rows of each of its processes when they were last compared.
 _agreed: tuple[Any, int] | None = None
 
 
 def world_size() -> int:
-    """The number of processes, 1 without an initialized process group."""
+    """Return the number of processes, or 1 without an initialized process group."""
     return dist.get_world_size() if _initialized() else 1
 
 
 def rank() -> int:
-    """The rank of this process, 0 without an initialized process group."""
+    """Return the rank of this process, or 0 without an initialized process group."""
     return dist.get_rank() if _initialized() else 0
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Concatenates the ``x`` of all processes along the first axis, in the order of their ranks.
+    """Concatenate the ``x`` of all processes along the first axis, in the order of their ranks.
 
     The gradient that reaches ``x`` is the sum, over all processes, of their gradients of its rows. Without an
-    initialized process group, or with a group of one, ``x`` is returned as it is.
+    initialized process group, or with a group of one, ``x`` is returned unchanged. Inside
+    :func:`shared_gathers`, a tensor is sent once, however many losses ask for it.
 
     Args:
         x: shape (B, ...), the same on every process.
-
-    Inside :func:`shared_gathers`, a tensor is sent once, however many losses ask for it.
 
     Returns:
         Shape (W * B, ...).
 
     Raises:
-        ValueError: the processes do not hold equally many rows. On a GPU, which is not waited for, it is
-            raised where there are others than in the step before; the launcher ends the other processes.
+        ValueError: the processes do not hold equally many rows. A GPU is not waited for: there, a process
+            raises if its number of rows differs from the step before, and the launcher ends the other ones.
     """
     if world_size() == 1:
         return x
@@ -63,13 +62,13 @@ def all_gather(x: Tensor) -> Tensor:
 
 
 def all_mean(x: Tensor, rows: int) -> Tensor:
-    """Averages ``x``, itself a mean over the ``rows`` samples of this process, over all processes.
+    """Average ``x``, itself a mean over the ``rows`` samples of this process, over all processes.
 
     The gradient that reaches ``x`` is the mean, over all processes, of their gradients of the average.
-    Without an initialized process group, or with a group of one, ``x`` is returned as it is.
+    Without an initialized process group, or with a group of one, ``x`` is returned unchanged.
 
     Raises:
-        ValueError: the processes do not hold equally many rows; on a GPU see :func:`all_gather`.
+        ValueError: the processes do not hold equally many rows; for a GPU see :func:`all_gather`.
     """
     if world_size() == 1:
         return x
@@ -85,7 +84,7 @@ def all_mean(x: Tensor, rows: int) -> Tensor:
 
 @contextmanager
 def shared_gathers() -> Iterator[None]:
-    """Gather each tensor once for all that ask for it, within, such as in a training step."""
+    """Gather each tensor once within the context, for example a training step, for all that ask for it."""
     global _step
     outer, _step = _step, {}
     try:
@@ -95,7 +94,7 @@ def shared_gathers() -> Iterator[None]:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """The ``x`` of rank 0 on every process: for random choices that all processes must share."""
+    """Return the ``x`` of rank 0 on every process, for random choices that all processes must share."""
     if world_size() > 1:
         dist.broadcast(x, src=0)
     return x
@@ -134,10 +133,11 @@ def _mean_of_all(x: Tensor) -> Tensor:
 
 
 def _gather_equal(x: Tensor) -> Tensor:
-    """Gather, and compare the numbers of rows in the same message: what is sent has a size that all agree on.
+    """Gather ``x``, and compare the numbers of rows in the same message.
 
-    Of another size, the message of one process would end the others in the middle of a collective, or pass
-    for theirs. So whoever holds another number of rows sends as many as all expect, and says how many it has.
+    All messages have the size that was agreed on. A message of another size would end the other processes in
+    the middle of a collective, or be taken for theirs. A process with another number of rows therefore sends
+    as many rows as all expect, and the number that it has.
     """
     agreed, wide = _agreed_rows(len(x), x.device), _exact(x)
     fitting = wide if len(x) == agreed else wide.new_zeros(agreed, *x.shape[1:])
@@ -152,17 +152,17 @@ def _gather_equal(x: Tensor) -> Tensor:
 
 
 def _exact(x: Tensor) -> Tensor:
-    """Return ``x`` in a dtype that holds a number of rows too."""
+    """Return ``x`` in a dtype that can also hold a number of rows."""
     return x.to(torch.promote_types(x.dtype, torch.float32 if x.is_floating_point() else torch.long))
 
 
 def _is_at_hand(counts: Tensor) -> bool:
-    """Return whether they are read without waiting for a device."""
+    """Return whether ``counts`` can be read without waiting for a device."""
     return counts.device.type == "cpu"
 
 
 def _agreed_rows(count: int, device: torch.device) -> int:
-    """Return the number of rows that was last agreed on, in a new process group after comparing ``count``."""
+    """Return the number of rows that was last agreed on; in a new process group, compare ``count`` first."""
     if _agreed is None or _agreed[0] is not dist.group.WORLD:
         counts = [torch.empty(1, dtype=torch.long, device=device) for _ in range(world_size())]
         dist.all_gather(counts, torch.tensor([count], device=device))
@@ -171,10 +171,10 @@ def _agreed_rows(count: int, device: torch.device) -> int:
 
 
 def _agree(counts: Tensor) -> int:
-    """Take over the number of rows that all processes hold.
+    """Store and return the number of rows that all processes hold.
 
     Raises:
-        ValueError: they hold different ones.
+        ValueError: the processes hold different numbers.
     """
     global _agreed
     by_rank = [round(count) for count in counts.tolist()]

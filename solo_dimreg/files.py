@@ -1,4 +1,4 @@
-"""Writes files whole: under a temporary name, then renamed."""
+"""Read and write files; each is written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from solo_dimreg.errors import ConfigError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that it is never half there."""
+    """Write a file under a temporary name and rename it, so that it is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -30,10 +30,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def check_writable(option: str, folder: Path) -> None:
-    """Refuses a folder that cannot be made or written into, before any work is done for it.
+    """Raise if a folder cannot be made or written into, before any work is done for it.
 
     Raises:
-        ConfigError: names the option and the folder.
+        ConfigError: the message names the option and the folder.
     """
     existing, what = folder, "has a null byte in its name" if "\0" in str(folder) else ""
     try:
@@ -41,7 +41,7 @@ def check_writable(option: str, folder: Path) -> None:
         what = what or ("" if existing.is_dir() else "is a file")
         if not what:
             with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
-                pass  # permissions alone do not tell: the administrator has all, and may not write everywhere
+                pass  # permissions do not tell: an administrator has all of them, and cannot write everywhere
     except OSError:
         what = "cannot be written into"
     if what:
@@ -52,16 +52,16 @@ def check_writable(option: str, folder: Path) -> None:
 
 @contextmanager
 def locked(option: str, folder: Path) -> Iterator[None]:
-    """Keeps a folder of results to one process at a time; the lock ends with the process, however it ends.
+    """Lock a folder of results for one process; the lock ends with the process, even if that is killed.
 
     Raises:
-        ConfigError: another process has it, or the file system keeps no locks.
+        ConfigError: another process holds the lock, or the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
-        if isinstance(lock, SoftFileLock):  # what filelock falls back to outlives a process that is killed
+        if isinstance(lock, SoftFileLock):  # filelock's fallback outlives a process that is killed
             lock.release()
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     except Timeout as error:
@@ -70,8 +70,8 @@ def locked(option: str, folder: Path) -> Iterator[None]:
         ) from error
     except (OSError, NotImplementedError) as error:
         raise ConfigError(
-            f"{option}: {str(folder)!r} is on a file system that keeps no locks ({_reason(error)}): "
-            "two runs could mix their results there; give a folder on another one."
+            f"{option}: {str(folder)!r} is on a file system without locks ({_reason(error)}), where two runs "
+            "could mix their results; give a folder on another file system."
         ) from error
     try:
         yield
@@ -84,17 +84,17 @@ def _reason(error: Exception) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text whole, in UTF-8."""
+    """Write text in UTF-8, in one step."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole; what is not finite becomes null, since JSON has no NaN."""
+    """Write JSON in one step; numbers that are not finite become null, since JSON has no NaN."""
     write_text(path, to_json(value) + "\n")
 
 
 def to_json(value: Any) -> str:
-    """Return indented JSON; what is not finite becomes null, since JSON has no NaN."""
+    """Return indented JSON; numbers that are not finite become null, since JSON has no NaN."""
     return json.dumps(_without_nan(value), indent=2, allow_nan=False)
 
 
@@ -107,7 +107,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_numbers(path: Path) -> Any:
-    """Return what :func:`write_json` wrote of numbers, with NaN where null stands."""
+    """Read numbers that :func:`write_json` wrote, with NaN for null."""
     return _with_nan(json.loads(path.read_text()))
 
 
@@ -120,7 +120,7 @@ def _with_nan(value: Any) -> Any:
 
 
 def aside(target: Path) -> Path:
-    """Return the first free name of ``<target>.bak``, ``<target>.bak2``, ..."""
+    """Return the first free path of ``<target>.bak``, ``<target>.bak2``, ..."""
     number = 1
     while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
         number += 1
@@ -128,15 +128,15 @@ def aside(target: Path) -> Path:
 
 
 def checkpoint_epoch(checkpoint: Path) -> int:
-    """Return the epoch in the name of a checkpoint, counted from 0; -1 without one."""
+    """Return the epoch in the name of a checkpoint, counted from 0, or -1 without one."""
     return checkpoint_place(checkpoint)[0]
 
 
 def checkpoint_place(checkpoint: Path) -> tuple[int, int]:
-    """Return the epoch, counted from 0, and the step in the name of a checkpoint; -1 for what it lacks.
+    """Return the epoch, counted from 0, and the step in the name of a checkpoint; -1 if one is missing.
 
-    solo-learn's names end with ``-ep=3``; Lightning's have ``epoch=3`` and ``step=500``, in either order.
-    Where the run's own name has such a part too, the last one is the checkpoint's.
+    solo-learn's names end with ``-ep=3``. Lightning's names have ``epoch=3`` and ``step=500``, in either
+    order. The name of the run may have such a part too, so the last one counts.
     """
     found = {"ep": -1, "step": -1}
     for name, number in re.findall(r"(?<![A-Za-z0-9])(ep|epoch|step)=(\d+)", checkpoint.name):

@@ -1,4 +1,4 @@
-"""Plots of one run or of a comparison of methods, as matplotlib figures; as PNG files and as inline SVG."""
+"""Plots of a run or of a comparison, as matplotlib figures, PNG files and inline SVG."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from solo_dimreg.files import write_bytes
 
-# The ink of axes and text: all but black in a PNG, the colour of the page's text in an SVG.
+# The colour of axes and text: nearly black in a PNG, the colour of the page's text in an SVG.
 INK = "#0a0b0c"
-# Okabe and Ito's colours, told apart with every common colour blindness; grey for their pale yellow, and for
-# their black the ink, which a dark page turns light.
+# Okabe and Ito's colours, which can be told apart with every common colour blindness. Grey replaces their
+# pale yellow, and the ink, which a dark page turns light, replaces their black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#7F7F7F")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "D")
-# As wide as a phone shows it without making the text unreadably small.
+# In inches: a phone can show this width without making the text too small to read.
 WIDTH = 4.8
 STYLE: Any = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
@@ -42,12 +42,12 @@ STYLE: Any = {
     "grid.alpha": 0.2,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "text.parse_math": False,  # a name with two $ is no formula
+    "text.parse_math": False,  # a name with two $ is not a formula
 }
 
-# LIDs further from the median than so many interquartile ranges, and than this ratio, are left out.
+# LIDs are left out that are further from the median than this many interquartile ranges and than this ratio.
 LID_SPREADS, LID_RATIO = 4.0, 8.0
-#: A figure over the epochs: epoch -> value.
+#: A metric over the epochs: epoch -> value.
 Curve = Mapping[int, float]
 
 
@@ -55,12 +55,12 @@ Curve = Mapping[int, float]
 def draw_accuracies(
     names: Sequence[str], accuracies: Mapping[str, Sequence[tuple[float, float | None]]]
 ) -> Figure:
-    """Accuracies in percent as points, with a bar of one standard deviation to each side.
+    """Draw accuracies in percent as points, with a bar of one standard deviation to each side.
 
     Args:
         names: Names of the methods.
         accuracies: For each evaluation, by name, the mean and the standard deviation (None for a single
-            seed) of each method; NaN where there is none.
+            seed) of each method; NaN if a method has none.
     """
     figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(names) + _legend_height(accuracies)))
     figure.set_label("Top-1 accuracy of each method")
@@ -88,11 +88,11 @@ def draw_accuracies(
 
 @rc_context(STYLE)
 def draw_spectra(spectra: Mapping[str, Sequence[float]], names: Sequence[str] | None = None) -> Figure:
-    """Log singular values of the covariance of representations, the largest of each set to 0.
+    """Draw the log singular values of the covariance of features, each spectrum divided by its largest value.
 
     Args:
-        spectra: For each method or representation, by name, its singular values, descending.
-        names: All names, if some have no spectrum: the place in it is a name's colour in every plot.
+        spectra: For each method or input, by name, its singular values, descending.
+        names: All names, if some have no spectrum. The position of a name gives its colour in every plot.
     """
     places = list(names or spectra)
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
@@ -112,13 +112,13 @@ def draw_spectra(spectra: Mapping[str, Sequence[float]], names: Sequence[str] | 
 def draw_curves(
     panels: Mapping[str, Mapping[str, Sequence[Curve]]], names: Sequence[str], axis: str = "epoch"
 ) -> Figure:
-    """Figures over the epochs, one panel each.
+    """Draw metrics over the epochs, each in a panel.
 
     Args:
-        panels: For each figure, by its label, the curves of each run or method that has it, by name: one a
-            seed. Several are drawn thin, and their mean, where all have a value, is drawn thick.
-        names: All names. The place in it is a name's colour, the same in every plot.
-        axis: What the keys of the curves are, in the singular.
+        panels: For each metric, by its label, the curves of each run or method, by name, one for each seed.
+            Several curves are drawn thin, and their mean, at the epochs that all have, is drawn thick.
+        names: All names. The position of a name gives its colour in every plot.
+        axis: The unit of the horizontal axis, in the singular.
     """
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
@@ -141,10 +141,10 @@ def draw_curves(
 
 @rc_context(STYLE)
 def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
-    """The part of the variance that the leading directions hold.
+    """Draw the part of the variance that the leading directions hold.
 
     Args:
-        spectra: For each representation, by name, the singular values of its covariance, descending.
+        spectra: For each input, by name, the singular values of its covariance, descending.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
     figure.set_label("Cumulative variance of " + ", ".join(spectra))
@@ -163,10 +163,10 @@ def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
 
 @rc_context(STYLE)
 def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
-    """Histograms of the LID of the points, each with a vertical line at its geometric mean.
+    """Draw histograms of the LID of the points, each with a vertical line at its geometric mean.
 
-    ``lids`` has the LID of each point, by the name of the representation. The title counts those that are
-    far from the others, as where all neighbours are equally far.
+    ``lids`` has the LID of each point, by the name of the input. Points far from the others, for example with
+    neighbours that are all equally far, are only counted in the title.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
     figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
@@ -194,7 +194,7 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def _lid_limits(logs: Sequence[float]) -> tuple[float, float]:
-    """The smallest and the largest of sorted logarithms that are not far from the others, as 1e7 is."""
+    """Return the smallest and the largest of sorted logarithms, without outliers such as the one of 1e7."""
     quarter, middle = len(logs) // 4, logs[len(logs) // 2]
     room = max(LID_SPREADS * (logs[-1 - quarter] - logs[quarter]), math.log(LID_RATIO))
     return max(logs[0], middle - room), min(logs[-1], middle + room)
@@ -202,11 +202,11 @@ def _lid_limits(logs: Sequence[float]) -> tuple[float, float]:
 
 @rc_context(STYLE)
 def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figure:
-    """The absolute correlations of all pairs of axes as a heat map.
+    """Draw the absolute correlations of all pairs of axes as a heat map.
 
     Args:
         correlation: The absolute correlations, (D, D), or their means in square blocks.
-        name: What it is of.
+        name: The name of the features.
     """
     figure = Figure(figsize=(WIDTH, 4.4))
     figure.set_label(f"Absolute correlation of the axes of {name}")
@@ -227,7 +227,7 @@ def _draw_seeds(axes: Any, curves: Sequence[Curve], style: dict[str, Any]) -> An
             epochs = sorted(curve)
             axes.plot(epochs, [curve[epoch] for epoch in epochs], alpha=0.4, **{**style, "linewidth": 0.7})
     means = [fmean(curve[epoch] for curve in curves) for epoch in shared]
-    # One value alone has no line.
+    # A single value has no line, so it is drawn as a point.
     return axes.plot(shared, means, marker="." if len(shared) == 1 else None, **style)[0]
 
 
@@ -240,7 +240,7 @@ def _line(i: int) -> dict[str, Any]:
 
 
 def _short(name: str, length: int = 28) -> str:
-    """The name, without its middle where it is too long for a plot."""
+    """Return the name, without its middle if it is too long for a plot."""
     kept = (length - 1) // 2
     return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
 
@@ -254,28 +254,28 @@ def _legend_height(labels: Collection[str]) -> float:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Below the axes, where it covers nothing, in as many columns as fit."""
+    """Draw the legend below the axes, where it covers nothing, in as many columns as fit."""
     figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels), fontsize=10)
 
 
 def _legend_of_lines(figure: Figure, places: Mapping[str, int]) -> None:
-    """Names and the lines of their places; matplotlib's own legend leaves out what starts with ``_``."""
+    """Draw a legend of names and lines; matplotlib's own legend leaves out names that start with ``_``."""
     handles = [Line2D([], [], **_line(place)) for place in places.values()]
     _legend(figure, handles, [_short(name) for name in places])
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a PNG file, whole."""
+    """Write the figure as a PNG file, in one step."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png", facecolor="white")
     write_bytes(path, buffer.getvalue())
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element to put into an HTML page.
+    """Return the figure as an SVG element for an HTML page.
 
-    It takes the page's text colour and font, is transparent, as wide as the page lets it, and has ids of its
-    own: several can be in one page. Readers of the screen hear the figure's label.
+    It uses the page's text colour and font, is transparent, and is as wide as the page allows. Its ids are
+    its own, so one page can hold several. Screen readers read out the figure's label.
     """
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "solo-dimreg"}):
@@ -283,7 +283,7 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     whole = buffer.getvalue()
     view = re.search(r'viewBox="[^"]*"', whole)
-    # matplotlib's own style sheet would hold for the whole page.
+    # matplotlib's own style sheet would change the whole page.
     content = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", whole, flags=re.DOTALL)
     content = re.sub(r"^.*?<svg[^>]*>", "", content, count=1, flags=re.DOTALL)
     label = str(figure.get_label())

@@ -1,7 +1,7 @@
-"""Silences what solo-learn's and Lightning's own code says on every run and no user can act on.
+"""Silence messages of solo-learn and Lightning that come with every run and that no user can act on.
 
-One list for our commands and for solo-learn's scripts. What solo-learn warns of while it is imported is
-printed before a script has imported us. Each message is named: nothing of a user's own code is hidden.
+Our commands and solo-learn's scripts share one list. Each message is named, so nothing from a user's own code
+is hidden. A script prints solo-learn's warnings at import before it imports us.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOGGERS = ("", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utili
 
 
 def silence() -> None:
-    """Filters those messages in this process; everything else is still said."""
+    """Filter the listed messages in this process; all others are still printed."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
     for name in LOGGERS:

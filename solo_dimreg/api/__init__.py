@@ -1,1 +1,1 @@
-"""What ``from solo_dimreg import`` gives beyond the modules of ``nn``: imported when first used."""
+"""The public names of ``solo_dimreg`` beyond the modules of ``nn``; each is imported when first used."""

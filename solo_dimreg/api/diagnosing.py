@@ -1,4 +1,4 @@
-"""``diagnose`` for notebooks: features, or a model and a loader, in; a verdict and figures out."""
+"""``diagnose`` for Python: it takes features, or a model and a loader, and returns a verdict and metrics."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ from solo_dimreg.files import check_writable
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DiagnosisResult(Space):
-    """A verdict, and the figures of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
+    """A verdict, and the metrics of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
 
-    In a notebook it shows itself with its plots.
+    A notebook shows it with its plots.
 
     Attributes:
-        diagnosis: All that was found out, of the embeddings too.
+        diagnosis: The whole diagnosis, with the embeddings.
     """
 
     diagnosis: Diagnosis
 
     @property
     def verdict(self) -> Verdict:
-        """Complete, global or local collapse, or healthy: ``kind``, and the ``reason`` with its numbers."""
+        """Return the verdict: its ``kind`` (a collapse, or healthy), and the ``reason`` with its numbers."""
         return self.diagnosis.verdict
 
     @property
     def caution(self) -> str:
-        """What keeps the figures from saying much; empty if nothing does."""
+        """Return why the metrics may mislead; empty if nothing speaks against them."""
         return self.diagnosis.caution
 
     @property
     def embeddings(self) -> Space | None:
-        """The same figures of the embeddings, None without any."""
+        """Return the same metrics of the embeddings, or None without embeddings."""
         return self.diagnosis.embeddings
 
     @property
     def mutual_information(self) -> float | None:
-        """I(R;Z) of features and embeddings of order 2, in nats, None without embeddings."""
+        """Return I(R;Z) of features and embeddings, of order 2, in nats; None without embeddings."""
         return self.diagnosis.information.get("mutual_information")
 
     @property
     def classes(self) -> list[dict[str, Any]]:
-        """A line for each class: its name, number of samples, LID, effective rank, and variance within."""
+        """Return a row for each class: name, number of samples, LID, effective rank, and variance within."""
         return self.diagnosis.classes
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, as they stand in ``diagnosis.json``."""
+        """Return all metrics, as in ``diagnosis.json``."""
         return self.diagnosis.as_dict()
 
     def save(self, folder: str | Path) -> Path:
-        """Writes what ``solo-dimreg diagnose`` writes: ``diagnosis.html``, ``diagnosis.json`` and PNG plots.
+        """Write ``diagnosis.html``, ``diagnosis.json`` and PNG plots, as ``solo-dimreg diagnose`` does.
 
         Returns:
-            The HTML page.
+            The path of the HTML page.
 
         Raises:
             ConfigError: the folder cannot be made or written into.
@@ -96,26 +96,27 @@ def diagnose(
     max_samples: int | None = None,
     name: str | None = None,
 ) -> DiagnosisResult:
-    """Tells whether a representation has collapsed: completely, globally or locally.
+    """Return whether features have collapsed completely, globally or locally, and their metrics.
 
-    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them. Of a model, the
-    features of all samples are kept in memory on the CPU; those of a ``.npy`` file are read piece by piece.
+    With more than 10,000 samples, the neighbours of 1,000 samples are sought among all of them. The features
+    of a model are kept in memory on the CPU; a ``.npy`` file is read piece by piece.
 
     Args:
-        subject: Features, a tensor or array (N, D); the path of a file of them (``.npy``, ``.npz``,
-            ``.pt``, ``.safetensors``) or of a checkpoint of solo-learn's; or a model, with a loader. It takes
-            a batch of images, in its own dtype, and returns features, (features, embeddings), or a
-            mapping that names them; of a timm model, it is the pooled features before the head. It runs
-            once, in evaluation mode.
-        loader: For a model: gives images, or (images, labels, ...).
-        features: For a model: the name of the module that puts the features out, as in ``"backbone"``.
-        embeddings: For features: the array or file of the embeddings (N, d). For a model: a module's name.
+        subject: One of: features, a tensor or array (N, D); the path of a file of features (``.npy``,
+            ``.npz``, ``.pt``, ``.safetensors``); the path of a checkpoint of solo-learn; a model, with a
+            loader. A model takes a batch of images in its own dtype, and returns features, (features,
+            embeddings), or a mapping that names them. A timm model gives the pooled features before its head.
+            The model runs once over the loader, in evaluation mode.
+        loader: For a model: yields images, or (images, labels, ...).
+        features: For a model: the name of the module whose output is the features, such as ``"backbone"``.
+        embeddings: For features: the array or file of the embeddings (N, d). For a model: the name of the
+            module whose output is the embeddings.
         labels: For features: the array or file of the labels, integers (N,), for the table of classes.
-        max_samples: For a model: stop after so many samples.
-        name: What it is called in the results.
+        max_samples: For a model: stop after this many samples.
+        name: The name in the results.
 
     Raises:
-        ConfigError: what was given cannot be diagnosed; one line that says why.
+        ConfigError: the input cannot be diagnosed; the message says in one line why.
 
     Example:
         >>> result = diagnose(torch.randn(500, 4) @ torch.randn(4, 100))
@@ -125,11 +126,11 @@ def diagnose(
     if loader is not None:
         source = _of_model(subject, loader, features, embeddings, max_samples, name)
         if labels is not None:
-            raise ConfigError("labels: come with the images of a loader, as (images, labels).")
+            raise ConfigError("labels: not used with a loader, which yields them itself: (images, labels).")
     elif isinstance(subject, nn.Module):
-        raise ConfigError("loader: is missing; a model needs images: diagnose(model, loader).")
+        raise ConfigError("loader: missing; a model needs images: diagnose(model, loader).")
     elif features is not None or max_samples is not None:
-        raise ConfigError("features, max_samples: are for a model and a loader.")
+        raise ConfigError("features, max_samples: only allowed with a model and a loader.")
     elif isinstance(subject, str | Path):
         source = _of_path(Path(subject).expanduser(), embeddings, labels, name)
     else:
@@ -147,9 +148,9 @@ def _of_model(
     name: str | None,
 ) -> Source:
     if not callable(model):
-        raise ConfigError(f"loader: is for a model; {type(model).__name__} is none.")
+        raise ConfigError(f"loader: only allowed with a model; {type(model).__name__} is not a model.")
     if embeddings is not None and not isinstance(embeddings, str):
-        raise ConfigError("embeddings: of a model, give the name of the module that puts them out.")
+        raise ConfigError("embeddings: with a model, give the name of the module whose output they are.")
     found = collect(model, loader, features, embeddings, max_samples)
     classes = getattr(getattr(loader, "dataset", None), "classes", ())
     name = name or type(model).__name__
@@ -162,11 +163,11 @@ def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Sour
         return _of_arrays(path, embeddings, labels, name or path.name, f" of {path.name}")
     if not path.exists():
         raise ConfigError(
-            f"{path}: no such file or folder; it is the path of features ({', '.join(SUFFIXES)}) or of a "
-            "checkpoint of solo-learn's. A model is given itself: diagnose(model, loader)."
+            f"{path}: no such file or folder; give the path of features ({', '.join(SUFFIXES)}) or of a "
+            "checkpoint of solo-learn. Give a model itself, not its name: diagnose(model, loader)."
         )
     if embeddings is not None or labels is not None:
-        raise ConfigError("embeddings, labels: are for features; a checkpoint brings its own.")
+        raise ConfigError("embeddings, labels: only allowed with features; a checkpoint brings its own.")
     return open_source(str(path), Images())
 
 

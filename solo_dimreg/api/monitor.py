@@ -1,4 +1,4 @@
-"""The monitor as a callback for any LightningModule, with either name that Lightning is imported by."""
+"""The monitor as a callback for any LightningModule, of ``lightning`` or ``pytorch_lightning``."""
 
 from __future__ import annotations
 
@@ -19,42 +19,44 @@ from solo_dimreg.blocks.named_modules import find_module
 from solo_dimreg.errors import ConfigError, MissingPackageError
 
 LIGHTNINGS = ("lightning.pytorch", "pytorch_lightning")
-# Of the names of metrics, by what they are of.
+# The prefix of the names of metrics, for each kind of rows.
 PREFIXES = {"": "features", "z_": "embeddings"}
 Kind = TypeVar("Kind", bound="DimensionalityMonitor")
 
 
 class DimensionalityMonitor(monitor.DimensionalityMonitor):
-    """A Lightning callback that watches the dimensionality of the representation while it trains.
+    """A Lightning callback that watches the dimensionality of the features while a model trains.
 
-    It looks at what two modules of the LightningModule put out in the training (or validation) step anyway:
-    at their first call in each step; for ``alignment`` and ``lidar``, where they are asked for, at the second
-    one before the backward pass too, which has to be on another view of the same images. Nothing random is
-    drawn and no gradient changed. After an epoch, or a number of steps, and at the end of the training, the
-    metrics of the last samples are logged as ``dimensionality/...``, kept in ``history``, and written to
-    ``dimensionality.csv`` and ``.png`` where the logger writes (with wandb, it has them). Works with every
-    process of a distributed training, and with modules that ``torch.compile`` has compiled, if they are not
-    called before the training.
+    It reads the outputs of two modules of the LightningModule, by hooks, in the training (or validation)
+    step. It reads the first call of a module in each step. For ``alignment`` and ``lidar`` it also reads the
+    second call before the backward pass, which must be on another view of the same images. It draws no random
+    numbers and changes no gradient.
 
-    Several of them in one trainer have to differ in ``features``, ``embeddings`` or ``on``; what differs is
-    added to the name under which each logs and writes, as in ``dimensionality-val``.
+    It measures after an epoch or a number of steps, and at the end of the training. The metrics of the last
+    samples are logged as ``dimensionality/...``, kept in ``history``, and written to ``dimensionality.csv``
+    and ``.png`` in the folder of the logger (wandb gets them too). It works in distributed trainings, and
+    with modules that ``torch.compile`` has compiled, unless these are called before the training.
+
+    Several monitors in one trainer must differ in ``features``, ``embeddings`` or ``on``. The difference is
+    added to the name under which each monitor logs and writes, as in ``dimensionality-val``.
 
     Args:
         features: Name of the module whose outputs (B, D) are the features, as in ``model.named_modules()``.
-        embeddings: That of the module whose outputs are the embeddings, None without one. With
-            ``on="val"``, validation must call it.
-        settings: Those of a ``monitor:`` block: ``every_n_epochs`` (1), ``every_n_steps`` (None; optimizer
-            steps, instead of epochs unless both are given), ``on`` ("train" or "val"), ``max_samples`` (1024,
-            over all processes), ``metrics`` (names, see ``solo-dimreg methods``) and ``alarm``, a mapping:
-            ``metric`` ("effective_rank"), which has to have lost ``drawdown`` (0.8, a part) of its largest
-            value in ``patience`` (3) looks in a row; ``action`` "warn" prints one line, "stop" also sets
-            ``trainer.should_stop``. The checkpoint of a ``ModelCheckpoint`` from before the fall is kept.
+        embeddings: Name of the module whose outputs are the embeddings; None without one. With ``on="val"``,
+            validation must call it.
+        settings: The settings of a ``monitor:`` block: ``every_n_epochs`` (1), ``every_n_steps`` (None;
+            optimizer steps, instead of epochs unless both are given), ``on`` ("train" or "val"),
+            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``) and
+            ``alarm``. The alarm is a mapping: it triggers when ``metric`` ("effective_rank") has been
+            ``drawdown`` (0.8, a part) below its own peak in ``patience`` (3) looks in a row. Its ``action``
+            "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
+            ``ModelCheckpoint`` from before the fall is kept.
 
     Attributes:
-        history: The metrics so far, a dict a look, with its ``epoch``, from 0, and ``step``.
+        history: The metrics so far, one dict for each look, with its ``epoch``, from 0, and ``step``.
 
     Raises:
-        ConfigError: a setting is wrong or, when the training starts, there is no such module.
+        ConfigError: a setting is wrong; or, when the training starts, there is no such module.
         MissingPackageError: Lightning is not installed: ``pip install 'solo-dimreg[lightning]'``.
 
     Example:
@@ -65,45 +67,46 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
     _public: type[DimensionalityMonitor]
 
     def __new__(cls: type[Kind], *_: Any, **__: Any) -> Kind:
-        """Joined to the ``Callback`` of the Lightning in use."""
+        """Create an instance of a class that also derives from the ``Callback`` of the Lightning in use."""
         callbacks = _callbacks()
         kind = cls if issubclass(cls, callbacks) else _join(cls, callbacks)  # type: ignore[arg-type]
         return object.__new__(kind)
 
     def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
-        # The modules are found when the training starts.
-        # A module of which nothing is known may be called on other images than the second view of the same.
+        # The modules are found when the training starts. The second call of an unknown module may be on other
+        # images, so metrics of two views are measured only if they are named.
         usual = {"metrics": [name for name in DEFAULTS["metrics"] if name not in VIEW_METRICS]}
         chosen = monitor_settings({**usual, **settings})
         if chosen is None:
-            raise ConfigError(
-                "enabled: False is not allowed; leave the callback out of those of the trainer."
-            )
+            raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
         super().__init__(chosen, nn.Identity(), None)
         self.names = {"features": features, "embeddings": embeddings}
         self.alone = True  # in its trainer
 
     def __reduce__(self) -> Any:
-        """The joined class has no name to be imported by, which spawned processes do."""
+        """Pickle by the public class: spawned processes cannot import the joined class by a name."""
         return _blank, (self._public,), vars(self)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells it from others in the same trainer."""
+        """Return the settings by which this monitor differs from others in the same trainer."""
         return {**self.names, "on": self.settings["on"]}
 
     @property
     def state_key(self) -> str:
-        """The name of its state in a checkpoint."""
+        """Return the name of the monitor's state in a checkpoint."""
         return f"{type(self).__qualname__}{self.identity!r}"
 
     @property
     def _legacy_state_key(self) -> Any:
-        """The name in older checkpoints, which had one monitor: of several, it is not known whose it is."""
+        """Return the name of the state in older checkpoints, which had one monitor.
+
+        With several monitors, none of them reads it, as its owner is not known.
+        """
         return type(self).__qualname__ if self.alone else type(self)
 
     def setup(self, trainer: Any, module: Any, stage: str | None = None) -> None:
-        """Takes a name of its own among several, and forgets an earlier training."""
+        """Take a distinct name among several monitors, and forget an earlier training."""
         super().setup(trainer, module, stage)
         kinds = (each for each in trainer.callbacks if isinstance(each, DimensionalityMonitor))
         others = [each.identity for each in kinds if each is not self]
@@ -111,7 +114,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         if self.identity in others:
             raise ConfigError(
                 f"features: two monitors look at {self.names['features']!r} on {self.settings['on']!r}; "
-                "give one of them the metrics of both."
+                "keep one of them, with the metrics of both."
             )
         differs = [key for key in self.identity if any(each[key] != self.identity[key] for each in others)]
         added = [str(self.identity[key]) for key in differs if self.identity[key] is not None]
@@ -120,7 +123,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
             self.alarm.label = f".{self.name}" if added else ""
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        """Finds the modules and begins to look at their outputs."""
+        """Find the modules and hook their outputs."""
         found = {
             kind: find_module(kind, module, name) for kind, name in self.names.items() if name is not None
         }
@@ -129,28 +132,32 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         super().on_fit_start(trainer, module)
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Refuses what cannot be measured."""
+        """Raise if ``on="val"`` is asked for without a validation loader."""
         if self.settings["on"] == "val" and not validates(trainer):
-            raise ConfigError("on: 'val' needs a validation loader: hand one to trainer.fit, or use 'train'.")
+            raise ConfigError("on: 'val' needs a validation loader: pass one to trainer.fit, or use 'train'.")
         super().on_train_start(trainer, module)
 
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Looks away: what a projector of the user's own wants is not known, so it is not run."""
+        """Stop reading outputs; the user's projector is not run, as its inputs are not known."""
         self._look(False)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Draws the last plot, and says what was never seen."""
+        """Draw the last plot, and warn of modules that were never called."""
         windows = dict(self.windows)
         super().on_train_end(trainer, module)
         step = {"train": "training", "val": "validation"}[self.settings["on"]]
         for prefix, window in windows.items():
             if not window.opened:
-                warnings.warn("monitor: the training ended before a validation: no metrics.", stacklevel=2)
+                warnings.warn(
+                    "monitor: the training ended before a validation, so there are no metrics.", stacklevel=2
+                )
                 return
             if not window.steps:
                 kind = PREFIXES[prefix]
                 named = f"{kind}={self.names[kind]!r}"
-                warnings.warn(f"monitor: {step} never called {named}: no metrics of it.", stacklevel=2)
+                warnings.warn(
+                    f"monitor: {step} never called {named}, so there are no metrics of it.", stacklevel=2
+                )
                 return
 
     def _stop(self, trainer: Any, module: Any, message: str) -> None:
@@ -159,7 +166,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
 
 def _callbacks() -> tuple[type, ...]:
-    """The ``Callback`` of each Lightning that has been imported, or else of the first that can be."""
+    """Return the ``Callback`` of each Lightning that is imported, or of the first that can be imported."""
     loaded = [module for name in LIGHTNINGS if (module := sys.modules.get(name)) is not None]
     for name in () if loaded else LIGHTNINGS:
         try:
@@ -167,11 +174,11 @@ def _callbacks() -> tuple[type, ...]:
             break
         except ModuleNotFoundError as error:
             if error.name not in (name, name.partition(".")[0]):
-                raise  # it is there, and something that it needs is not
+                raise  # Lightning is installed, and something that it needs is not
     if not loaded:
         raise MissingPackageError(
-            "DimensionalityMonitor needs Lightning: pip install 'solo-dimreg[lightning]'. In a loop of "
-            "your own, DimensionalityTracker needs none."
+            "DimensionalityMonitor needs Lightning: pip install 'solo-dimreg[lightning]'. In a training loop "
+            "of your own, use DimensionalityTracker, which works without it."
         )
     return tuple(module.Callback for module in loaded)
 

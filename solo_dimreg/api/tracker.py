@@ -1,4 +1,4 @@
-"""The dimensionality of features that arrive batch by batch, in a training loop of the user's own."""
+"""Metrics of features that arrive batch by batch, in the user's own training loop."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SCALARS = [field.name for field in fields(Space) if field.type != "Tensor"]
 
 
 class DimensionalityTracker:
-    """Collects features over an epoch, say, and tells their figures; needs no Lightning.
+    """A tracker that collects features, for example over an epoch, and computes their metrics.
 
-    Spectra, and so the effective rank, RankMe and alpha-ReQ, are those of all samples, and so are the
-    correlations. What needs the distances of pairs (LID, uniformity, entropies) is found among a uniform
-    random choice of at most ``max_samples`` of them. Memory does not grow with the samples.
+    It needs no Lightning. Spectra and correlations, and with them the effective rank, RankMe and alpha-ReQ,
+    cover all samples. Metrics that compare pairs (LID, uniformity, entropies) use a uniform random choice of
+    at most ``max_samples`` samples. Memory does not grow with the samples.
 
-    Over several processes, :meth:`compute` is a collective call and gives each process the figures of the
-    samples of all; their numbers may differ.
+    Over several processes, :meth:`compute` is a collective call and gives each process the metrics of all
+    samples. The processes may have different numbers of samples.
 
     Args:
         max_samples: The size of the random choice, over all processes.
-        seed: Of the choice. None: the rank of the process. Trackers of one process that are to be merged
-            choose independently with different ones.
+        seed: The seed of the choice; None stands for the rank of the process. Give trackers of one process
+            that will be merged different seeds, so that they choose independently.
 
     Example:
         >>> tracker = DimensionalityTracker()
@@ -46,12 +46,12 @@ class DimensionalityTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all samples."""
+        """Forget all samples."""
         self._statistics = FeatureStatistics(self.max_samples, self.seed)
 
     @torch.no_grad()
     def update(self, features: Tensor, embeddings: Tensor | None = None) -> None:
-        """Adds a batch, on whatever device it is.
+        """Add a batch, on any device.
 
         Args:
             features: shape (B, D).
@@ -63,20 +63,22 @@ class DimensionalityTracker:
         self._statistics.update(features, embeddings)
 
     def merge(self, other: DimensionalityTracker) -> None:
-        """Adds all that another tracker has seen.
+        """Add all samples of another tracker.
 
         Raises:
-            ValueError: it has seen features of another width.
+            ValueError: the other tracker has features of another width.
         """
         self._statistics.merge(other._statistics)
 
     @torch.no_grad()
     def compute(self) -> dict[str, float]:
-        """The figures of all samples since the last reset, over all processes; goes on from there.
+        """Compute the metrics of all samples since the last reset, over all processes.
+
+        The tracker keeps its samples, and continues with the next batch.
 
         Returns:
-            The figures of :class:`solo_dimreg.diagnostics.figures.Space`, NaN where they are undefined; with
-            embeddings, theirs with the prefix ``z_``, and I(R;Z).
+            The metrics of :class:`solo_dimreg.diagnostics.figures.Space`, NaN where they are undefined. With
+            embeddings, also their metrics with the prefix ``z_``, and I(R;Z).
 
         Raises:
             ValueError: there have been no samples.
@@ -95,7 +97,7 @@ class DimensionalityTracker:
 def _figures(prefix: str, moments: Moments, sample: Tensor) -> dict[str, float]:
     figures: dict[str, float | None] = dict.fromkeys(SCALARS, math.nan)
     figures |= {"samples": moments.count, "dimensions": len(moments.mean)}
-    # Features that are not finite, which a training that diverges makes, have no others.
+    # Features that are not finite, as of a training that diverges, have no other metrics.
     if moments.variances.isfinite().all():
         figures |= describe_space(moments, sample).scalars()
     return {prefix + name: math.nan if value is None else float(value) for name, value in figures.items()}

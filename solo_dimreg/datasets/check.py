@@ -1,4 +1,4 @@
-"""Checks image folders: decodes every image, or a sample, and names what a training would fail on."""
+"""Check image folders: decode every image, or a sample, and name what a training would fail on."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from solo_dimreg.datasets.images import (
 )
 from solo_dimreg.errors import ConfigError
 
-CIRCLE = "is a link that leads back to a folder above it, whose images would be taken many times"
-HIDDEN = "is a hidden folder, which would be taken for a class or for a part of one"
+CIRCLE = "is a link that leads back to a folder above it, so its images would be read many times"
+HIDDEN = "is a hidden folder, which a training would take for a class or for a part of one"
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
-# Images that are looked at before a training, evenly spread over all of them.
+# The number of images that are decoded before a training, evenly spread over all of them.
 SAMPLE = 64
 
 
 @dataclass
 class Found:
-    """What is in a folder.
+    """The content of an image folder.
 
     Attributes:
-        images: How many images were decoded.
-        faults: What is wrong with which file or folder.
-        modes, sizes: How many images have which mode, and which width and height.
+        images: The number of images that were decoded.
+        faults: For each file or folder with a fault, what is wrong.
+        modes, sizes: The number of images of each mode, and of each width and height.
         deep: The images of more than 8 bits a channel.
-        transparent: The images of which a part is transparent.
+        transparent: The images with transparent parts.
         blank: The images that are read as a single colour.
     """
 
@@ -54,7 +54,7 @@ class Found:
     blank: list[Path] = field(default_factory=list)
 
     def readings(self) -> list[str]:
-        """Return a clause for each kind of image that is not read as it lies in the file, or is blank."""
+        """Return a clause for each kind of image that is converted when it is read, or is blank."""
         kinds = (
             (self.deep, "of more than 8 bits a channel, scaled to 8 bits by its own range"),
             (self.transparent, "transparent in parts, composed onto white"),
@@ -67,10 +67,10 @@ def check_images(folder: Path) -> Found:
     """Decode every image below a folder, with a progress bar.
 
     Raises:
-        ConfigError: there is no such folder, or no image in it.
+        ConfigError: there is no such folder, or there is no image in it.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder.")
+        raise ConfigError(f"{folder}: is not a folder.")
     paths = sorted(image_paths(folder))
     found = look_at(paths, progress=True)
     found.faults |= dict(misplaced(folder))
@@ -82,7 +82,7 @@ def check_images(folder: Path) -> Found:
 
 
 def look_at(paths: Sequence[Path], progress: bool = False) -> Found:
-    """Decode images."""
+    """Decode images, and return what was found."""
     found = Found()
     for path in tqdm(paths, desc="images", unit="image", disable=None if progress else True):
         if fault := image_fault(path, found):
@@ -93,16 +93,16 @@ def look_at(paths: Sequence[Path], progress: bool = False) -> Found:
 
 
 def spread(paths: Sequence[Path]) -> Sequence[Path]:
-    """Return at most ``SAMPLE`` paths, evenly spread."""
+    """Return at most ``SAMPLE`` of the paths, evenly spread."""
     count = min(len(paths), SAMPLE)
     return [paths[number * len(paths) // count] for number in range(count)]
 
 
 def readings_of(dataset: Any) -> str:
-    """Return a sentence on how a sample of a data set is read; empty where nothing is to be said.
+    """Return a sentence on how a sample of a data set is read; empty if all images are read unchanged.
 
     Args:
-        dataset: A data set of images on disk, of torchvision's or solo-learn's.
+        dataset: A data set of images on disk, of torchvision or solo-learn.
     """
     found = look_at(spread(image_files(dataset)))
     clauses = found.readings()
@@ -110,15 +110,15 @@ def readings_of(dataset: Any) -> str:
 
 
 def check_plain(key: str, folder: Path, reader: str) -> None:
-    """Refuse images that another reader than ours would misread, by a sample of those below a folder.
+    """Raise if another reader than ours would misread a sample of the images below a folder.
 
     Args:
         key: The key of the config that names the folder.
-        folder: The images.
-        reader: What reads them, and what to use instead.
+        folder: The folder of images.
+        reader: The clause of the message on the other reader, and what to use instead.
 
     Raises:
-        ConfigError: names the first image that a plain conversion to 8 bits would give other pixels.
+        ConfigError: a plain conversion to 8 bits changes the pixels of an image; names the first one.
     """
     for path in spread(sorted(image_paths(folder))):
         with Image.open(path) as image:
@@ -128,7 +128,7 @@ def check_plain(key: str, folder: Path, reader: str) -> None:
 
 
 def image_paths(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is named as an image; links to folders are followed, circles once."""
+    """Yield the files below a folder that are named as images; follow links to folders, circles once."""
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
@@ -144,8 +144,10 @@ def image_paths(folder: Path) -> Iterator[Path]:
 
 
 def misplaced(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the links below a folder that lead back to one that they are in, which torchvision follows 40
-    times, and the hidden folders that hold images, such as ``.ipynb_checkpoints``; each with what is wrong.
+    """Yield the misplaced links and folders below a folder, each with what is wrong.
+
+    These are links that lead back to a folder above them, which torchvision follows 40 times, and hidden
+    folders that hold images, such as ``.ipynb_checkpoints``.
     """
     for parent, folders, files in os.walk(folder, followlinks=True):
         above = [Path(parent), *(each for each in Path(parent).parents if each.is_relative_to(folder))]
@@ -162,7 +164,7 @@ def misplaced(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def hidden_folders(folder: Path) -> list[Path]:
-    """Return the hidden folders among the class folders of a folder, also empty ones."""
+    """Return the hidden folders among the class folders of a folder, even empty ones."""
     return sorted(each for each in folder.iterdir() if each.name.startswith(".") and each.is_dir())
 
 
@@ -174,7 +176,7 @@ def split_folders(folder: Path) -> list[Path]:
 
 
 def image_fault(path: Path, found: Found) -> str:
-    """Return what is wrong with an image; empty where nothing is, and then it is counted."""
+    """Return what is wrong with an image; if nothing is, count it in ``found`` and return an empty string."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as image folders: real images that come with an installed package."""
+"""scikit-learn's handwritten digits as image folders: real images from an installed package."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MANIFEST: dict[str, Any] = {
 
 
 def write_digits(out: Path, *, force: bool = False) -> Path:
-    """Writes the digits as ``out/{train,val}/{0..9}/NNNN.png``, NNNN being the index in scikit-learn's set.
+    """Write the digits as ``out/{train,val}/{0..9}/NNNN.png``, where NNNN is the index in scikit-learn's set.
 
-    The 80/20 split is stratified and the same on every machine. The folder is complete or absent, also after
-    an interruption; a complete one is left alone.
+    The 80/20 split is stratified and the same on every machine. The folder is complete or absent, even after
+    an interruption. A complete folder is left alone.
 
     Args:
         out: folder to write, for example ``datasets/digits``.
-        force: move an existing folder aside and write afresh.
+        force: move an existing folder aside and write a new one.
 
     Returns:
         ``out``.

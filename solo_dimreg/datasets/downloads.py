@@ -1,4 +1,4 @@
-"""The data sets that solo-learn downloads by name: names what is wrong where their files cannot be had."""
+"""Checks and errors for the data sets that solo-learn downloads by name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
 
 
 def check_download_folder(dataset: str, key: str, path: Path) -> None:
-    """Refuse a folder of images where the files of a data set of torchvision's belong.
+    """Raise if a folder holds images where the files of a torchvision data set belong.
 
     Args:
         dataset: A key of ``DOWNLOADED``.
         key: The key of the config that names the folder.
-        path: The folder, which need not be there yet.
+        path: The folder, which need not exist yet.
 
     Raises:
-        ConfigError: it holds images, in it or in class folders, and not those files.
+        ConfigError: the folder or its class folders hold images, and not the files of the data set.
     """
     if not path.is_dir() or _has_files(dataset, path):
         return
@@ -39,10 +39,10 @@ def check_download_folder(dataset: str, key: str, path: Path) -> None:
 
 @contextmanager
 def explained_download(dataset: str, path: str | Path | None) -> Iterator[None]:
-    """Name the data set where solo-learn neither finds its files nor can download them.
+    """Explain the error within the context if solo-learn neither finds nor can download a data set.
 
     Raises:
-        ConfigError: names the data set, where its files should be, and why they cannot be downloaded.
+        ConfigError: names the data set, the place of its files, and why they cannot be downloaded.
     """
     try:
         yield
@@ -52,13 +52,13 @@ def explained_download(dataset: str, path: str | Path | None) -> Iterator[None]:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigError(
             f"data.dataset: {dataset!r} is not below data.train_path ({str(path)!r}) and data.val_path, and "
-            f"cannot be downloaded ({type(error).__name__}: {reason}); put its files there, or, for a folder "
-            "of your own images, data.dataset must be 'custom', which reads a folder."
+            f"cannot be downloaded ({type(error).__name__}: {reason}); put its files there. For a folder of "
+            "your own images, data.dataset must be 'custom', which reads a folder."
         ) from error
 
 
 def _has_files(dataset: str, path: Path) -> bool:
-    """Whether the files of a data set of torchvision's, or its archive, are in a folder."""
+    """Return whether a folder holds the files of a torchvision data set, or its archive."""
     from torchvision import datasets
 
     kind = getattr(datasets, DOWNLOADED[dataset])

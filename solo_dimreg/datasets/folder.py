@@ -1,4 +1,4 @@
-"""Writes an image folder in one step: it is either there and complete, or not there."""
+"""Write an image folder in one step, so that it is either complete or absent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_image_folder(
     texts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes images and their manifest as ``out/<split>/<class>/<name>.png`` and ``out/dataset.json``.
+    """Write images and their manifest as ``out/<split>/<class>/<name>.png`` and ``out/dataset.json``.
 
     The images go to a temporary sibling folder that is renamed at the end. A complete folder with the same
     manifest is left alone, and ``images`` is then not read.
@@ -34,9 +34,9 @@ def write_image_folder(
     Args:
         out: folder to write.
         manifest: description of the data set; ``manifest["splits"]`` maps each split to its number of images.
-        images: pairs of a path below ``out`` and the image, or the path of the one to link to.
+        images: pairs of a path below ``out``, and the image or the path of an image to link to.
         texts: further files, such as a table of the images: name -> content.
-        force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write afresh.
+        force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write a new one.
 
     Returns:
         ``out``.
@@ -69,7 +69,7 @@ def write_image_folder(
         except OSError:
             if _fault(target, manifest, texts):
                 raise
-            shutil.rmtree(partial)  # another process has written the same meanwhile
+            shutil.rmtree(partial)  # another process has written the same folder in the meantime
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -77,7 +77,7 @@ def write_image_folder(
 
 
 def _fault(target: Path, manifest: Mapping[str, Any], texts: Iterable[str]) -> str:
-    """What keeps the existing ``target`` from being used as it is; empty when it is complete."""
+    """Return why the existing ``target`` cannot be used; empty if it is complete."""
     if not target.is_dir():
         return "is a file"
     try:
@@ -102,7 +102,7 @@ def _write(
 ) -> None:
     folder.mkdir()
     total = sum(manifest["splits"].values())
-    # disable=None: no bar where standard error is not a terminal
+    # disable=None: no bar if standard error is not a terminal
     for name, image in tqdm(images, desc=manifest["name"], total=total, unit="image", disable=None):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

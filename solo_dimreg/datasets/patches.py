@@ -1,4 +1,4 @@
-"""Patches of the photographs and textures that installed packages carry: natural images, no download."""
+"""Patches of photographs and textures from installed packages: natural images without a download."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_int
 
 SIZE = 32
-CELL = 64  # pixels: pictures are cut into such squares, of which some are for validation
+CELL = 64  # pixels: pictures are cut into squares of this size, some of them for validation
 VAL_FRACTION = 0.2
 FLAT = (
     4.0  # standard deviation of grey levels, of 255, below which a patch shows nothing (borders, night sky)
@@ -26,7 +26,7 @@ FLAT = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in a package, and what its documentation says of its licence."""
+    """A picture in a package, and its licence according to the package's documentation."""
 
     package: str
     file: str
@@ -58,25 +58,24 @@ PICTURES = {
 
 
 def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool = False) -> Path:
-    """Writes patches as ``out/{train,val}/<picture>/NNNNN.png``; the class is the picture.
+    """Write patches as ``out/{train,val}/<picture>/NNNNN.png``; the class is the picture.
 
-    Each picture is cut into squares of 64 x 64 pixels, a fifth of which, drawn at random, are for validation.
-    A patch for validation lies inside one of them (or several side by side), one for training touches none.
-    Patches that show next to nothing are left out. The folder is complete or absent, also after an
-    interruption.
+    Each picture is cut into squares of 64 x 64 pixels, and a random fifth of them is for validation. A patch
+    for validation lies inside such squares, and a patch for training touches none of them. Patches that show
+    next to nothing are left out. The folder is complete or absent, even after an interruption.
 
     Args:
         out: folder to write, for example ``datasets/patches``.
         patches: number of patches of each of the 16 pictures, a fifth of them for validation; at least 5.
         seed: seed of the squares and the positions.
-        force: move an existing folder aside and write afresh.
+        force: move an existing folder aside and write a new one.
 
     Returns:
         ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
-        DimregError: scikit-image or scikit-learn is missing, or has not these pictures.
+        DimregError: scikit-image or scikit-learn is missing, or does not contain these pictures.
     """
     check_int("patches", patches, minimum=5)
     check_int("seed", seed, minimum=0)
@@ -109,7 +108,7 @@ def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Imag
 
 
 def _validation_pixels(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """True where a pixel (H, W) is for validation; rows and columns beyond whole squares never are."""
+    """Return a mask (H, W) of the pixels for validation; pixels outside of whole squares never are."""
     rows, columns = (length // CELL for length in shape)
     cells = np.zeros(rows * columns, dtype=bool)
     cells[generator.permutation(len(cells))[: max(1, round(VAL_FRACTION * len(cells)))]] = True
@@ -122,7 +121,7 @@ def _validation_pixels(shape: tuple[int, ...], generator: np.random.Generator) -
 def _positions(
     pixels: np.ndarray, allowed: np.ndarray, count: int, generator: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Upper left corners, all different and in the order of the draw, of patches that are all allowed."""
+    """Return different upper left corners, in the order of the draw, of patches of allowed pixels only."""
     counts = np.pad(allowed, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
     counts = counts[SIZE:] - counts[:-SIZE]
     inside = counts[:, SIZE:] - counts[:, :-SIZE] == SIZE * SIZE
@@ -133,6 +132,6 @@ def _positions(
     found = list(islice(shown, count))
     if len(found) < count:
         raise ConfigError(
-            f"patches: {count} of a split are too many; a picture has {len(found)}. Ask for fewer."
+            f"patches: a picture has only {len(found)} of {count} patches for a split; ask for fewer."
         )
     return found

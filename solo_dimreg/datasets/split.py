@@ -1,4 +1,4 @@
-"""Splits a folder of classes into ``train/`` and ``val/``, by symbolic links."""
+"""Split a folder of classes into ``train/`` and ``val/``, by symbolic links."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def split_folder(
 ) -> Path:
     """Write ``out/train`` and ``out/val``, whose files are links to the images of ``folder``.
 
-    Every class gives its share; no image is copied. The same folder, share and seed give the same split.
+    The share is taken from every class, and no image is copied. The same folder, share and seed give the same
+    split.
 
     Args:
-        folder: A folder per class.
+        folder: The folder to split, with one folder per class.
         out: The folder to write.
-        share: The part of every class that is held back, above 0 and below 1; of each at least one image.
+        share: The part of every class that is held back, above 0 and below 1; at least one image a class.
         seed: The seed of the choice.
-        force: Move an existing folder aside and write afresh.
+        force: Move an existing folder aside and write a new one.
 
     Returns:
         ``out``.
@@ -36,22 +37,22 @@ def split_folder(
     if not 0 < share < 1:
         raise ConfigError(f"--share: {share} is not allowed; it must be above 0 and below 1.")
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder; it must be a folder with one folder per class.")
+        raise ConfigError(f"{folder}: is not a folder; it must be a folder with one folder per class.")
     source = folder.resolve()
     if out.resolve().is_relative_to(source):
-        raise ConfigError(f"--out: {str(out)!r} lies in {str(folder)!r} itself; give a folder elsewhere.")
+        raise ConfigError(f"--out: {str(out)!r} is inside {str(folder)!r}; give a folder elsewhere.")
     held_back = {}
     for each in sorted(source.iterdir()):
         paths = sorted(image_paths(each)) if each.is_dir() and not each.name.startswith(".") else []
         if len(paths) == 1:
-            raise ConfigError(f"{each}: has a single image, which cannot be in both train/ and val/.")
+            raise ConfigError(f"{each}: has a single image; a class needs one each for train/ and val/.")
         if paths:
             number = min(max(1, round(share * len(paths))), len(paths) - 1)
-            # Each class by itself: a class more does not change the others.
+            # Each class draws by itself, so another class does not change its choice.
             held_back[each] = (paths, set(random.Random(f"{seed} {each.name}").sample(paths, number)))
     if not held_back:
         raise ConfigError(
-            f"{folder}: has no class folders with images; images without labels need no split, but "
+            f"{folder}: has no class folders with images; images without labels need no split, only "
             "data.no_labels=True."
         )
     count = sum(len(chosen) for _, chosen in held_back.values())

@@ -1,4 +1,4 @@
-"""Drawn shapes whose images have a known dimension: as many as there are factors left free."""
+"""Drawn shapes whose images have a known dimension, the number of free factors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from solo_dimreg.errors import ConfigError
 
 Array = NDArray[np.floating]
 
-#: The factors in the order in which they are freed, each with its range; a held one has the middle of it, or
-#: what ``HELD`` says. ``size`` is the radius of the shape, ``x`` and ``y`` its place right of and below the
-#: centre, all in units of the image's width; ``angle`` (clockwise) and ``hue`` (red 0, green 1/3) are in
-#: turns; ``width`` is the part of its width that the shape has across its axis, ``light`` the brightness of
-#: its colour and ``ground`` that of the background.
-#: The ranges are so narrow that a path through them hardly bends in pixel space, and close to each other in
-#: length there: otherwise the LID of a few thousand images is far from the number of factors.
+#: The factors in the order in which they are freed, each with its range. A held factor has the middle of its
+#: range, or its value in ``HELD``. ``size`` is the radius of the shape, and ``x`` and ``y`` are its place
+#: right of and below the centre, all in units of the image's width. ``angle`` (clockwise) and ``hue`` (red 0,
+#: green 1/3) are in turns. ``width`` is the extent of the shape across its axis, as a part of its full width.
+#: ``light`` is the brightness of its colour and ``ground`` the brightness of the background.
+#: The ranges are narrow, so that a path through them hardly bends in pixel space, and have similar lengths
+#: there. Otherwise the LID of a few thousand images is far from the number of factors.
 FACTORS: dict[str, tuple[float, float]] = {
     "size": (0.21, 0.36),
     "angle": (-0.1, 0.1),
@@ -32,20 +32,20 @@ FACTORS: dict[str, tuple[float, float]] = {
     "light": (0.35, 0.65),
     "ground": (0.0, 0.2),
 }
-#: The values of those that are not held in the middle of their range.
+#: The values of the factors that are not held in the middle of their range.
 HELD = {"width": 1.0, "light": 0.6, "ground": 0.05}
 FIRST = 5  # the factors that the first version had: the same seed still gives them the same values
-# Width of the edges, in units of the image's width. An edge sharper than its way from neighbour to neighbour
-# changes the image by the square root of that way, and the LID is up to twice the dimension.
+# The width of the edges, in units of the image's width. If an edge is sharper than its shift between two
+# neighbours, the image changes by the square root of the shift, and the LID is up to twice the dimension.
 EDGE = 0.12
 SATURATION = 0.35  # of the colours, which lie on a circle around a grey
 DECIMALS = 6
-EVERY = 5  # one in so many images of a shape is for validation
-BATCH_PIXELS = 2**18  # drawn at a time
+EVERY = 5  # one in this many images of a shape is for validation
+BATCH_PIXELS = 2**18  # the pixels that are drawn at a time
 
 
 def _drop(u: Array, v: Array) -> Array:
-    """A disc that tapers to a point: the union of discs along a line, the radius falling linearly."""
+    """Return the distance to a drop: the union of discs along a line, with a linearly falling radius."""
     start, end, thick, thin = -0.45, 0.93, 0.55, 0.07
     length = end - start
     sine = (thick - thin) / length
@@ -55,12 +55,12 @@ def _drop(u: Array, v: Array) -> Array:
 
 
 def _hook(u: Array, v: Array) -> Array:
-    """The letter L."""
+    """Return the distance to the letter L."""
     return np.minimum(_box(u + 0.35, v, 0.25, 0.8), _box(u, v - 0.55, 0.6, 0.25))
 
 
 def _moon(u: Array, v: Array) -> Array:
-    """A disc without another one."""
+    """Return the distance to a moon: a disc without the part that another disc covers."""
     return np.maximum(np.hypot(u, v) - 1, 0.75 - np.hypot(u - 0.55, v))
 
 
@@ -74,7 +74,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {"drop": _drop, "hook": _ho
 
 
 def draw_sprites(shape: str, factors: Array, size: int = 32) -> NDArray[np.uint8]:
-    """Draws images of one shape, with soft edges: a factor that changes a little changes the image a little.
+    """Draw images of one shape, with soft edges, so that small changes of a factor change the image little.
 
     Args:
         shape: a name in ``SHAPES``.
@@ -99,9 +99,9 @@ def draw_sprites(shape: str, factors: Array, size: int = 32) -> NDArray[np.uint8
 
 
 def sample_factors(images: int, free: int, seed: int = 0) -> Array:
-    """Factors of random images, (images, 8): the first ``free`` uniform in their ranges, the others held.
+    """Return random factors of images, (images, 8): the first ``free`` ones are uniform, the others held.
 
-    The same seed gives the same values whatever the number of images and of free factors.
+    The same seed gives the same values, whatever the number of images and of free factors.
     """
     low, high = np.array(list(FACTORS.values())).T
     first = np.random.default_rng(seed).random((images, FIRST))
@@ -115,20 +115,20 @@ def sample_factors(images: int, free: int, seed: int = 0) -> Array:
 def write_sprites(
     out: Path, *, factors: int = 3, images: int = 10_000, size: int = 32, seed: int = 0, force: bool = False
 ) -> Path:
-    """Writes sprites as ``out/{train,val}/<shape>/NNNNN.png``, and ``out/factors.csv`` with their factors.
+    """Write sprites as ``out/{train,val}/<shape>/NNNNN.png``, and ``out/factors.csv`` with their factors.
 
-    The images of each shape are a manifold of dimension ``factors``, which the LID of the pixels shows within
+    The images of each shape are a manifold of dimension ``factors``. The LID of the pixels shows it within
     about a tenth from 2,000 images on. With a single factor 10,000 images lie so close that their rounding to
-    8 bits shows as well: 1.6 instead of 1.0 with 32 neighbours. A fifth of every shape is for validation. The
-    folder is complete or absent, also after an interruption; a complete one is left alone.
+    8 bits shows as well: the LID is 1.6 instead of 1.0 with 32 neighbours. A fifth of every shape is for
+    validation. The folder is complete or absent, even after an interruption. A complete folder is left alone.
 
     Args:
         out: folder to write, for example ``datasets/sprites``.
-        factors: how many of ``FACTORS``, in their order, are free; the others are held.
+        factors: number of the leading ``FACTORS`` that are free; the others are held.
         images: number of images, in both splits together.
         size: width and height of the images in pixels.
         seed: seed of the factors.
-        force: move an existing folder aside and write afresh.
+        force: move an existing folder aside and write a new one.
 
     Returns:
         ``out``.

@@ -61,7 +61,7 @@ def _ranks(r: Tensor, z: Tensor) -> Tensor:
 
 
 class AdaDim(Float32Buffers):
-    """A loss that moves its weight from filling the dimensions to spreading the samples as they fill up [1].
+    """A loss that first fills the dimensions and then spreads the samples, as the dimensions fill up [1].
 
     The loss is ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta * I(R;Z)``,
     over all processes. R are the features and Z the embeddings. This is a reconstruction from the abstract,

@@ -35,7 +35,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated.png": (truncated, "truncated"),
     "empty.png": (lambda path: path.touch(), "is no image"),
     "text.png": (lambda path: path.write_text("no image"), "is no image"),
-    "gone.png": (lambda path: path.symlink_to("nowhere.png"), "link to a file that is not there"),
+    "gone.png": (lambda path: path.symlink_to("nowhere.png"), "link to a file that does not exist"),
     "circle.png": (lambda path: path.symlink_to(path.name), "cannot be read"),
     "bomb.png": (lambda path: Image.new("1", (12_000, 12_000)).save(path), "decompression bomb"),
     "nan.tif": (lambda path: Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(path), "not finite"),

@@ -95,5 +95,5 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_a_file_that_a_package_no_longer_carries_is_named():
-    with pytest.raises(DimregError, match=r"scikit-image does not carry data/nothing\.png"):
+    with pytest.raises(DimregError, match=r"scikit-image does not contain data/nothing\.png"):
         file_in("skimage", "data/nothing.png")

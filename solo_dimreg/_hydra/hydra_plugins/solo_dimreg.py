@@ -1,7 +1,7 @@
-"""Where Hydra looks for plugins: the build puts this folder into its namespace ``hydra_plugins``.
+"""The plugin that Hydra finds: the build puts this folder into Hydra's namespace ``hydra_plugins``.
 
-*Every* Hydra program of the environment imports this module, which therefore imports neither torch nor
-solo-learn, nor our package, and does nothing unless the program has loaded solo-learn.
+*Every* Hydra program of the environment imports this module. It therefore imports neither torch nor
+solo-learn nor our package, and does nothing unless the program has loaded solo-learn.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import sys
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-# Set for the processes that a sweep of a script of solo-learn's starts.
+# The variable that is set for the processes that a sweep of a solo-learn script starts.
 REGISTERED = "SOLO_DIMREG_REGISTERED"
 
 
 class SoloDimregSearchPath(SearchPathPlugin):
-    """Appends our configs to the search path of a solo-learn script and registers our methods."""
+    """A Hydra plugin that appends our configs to the search path of a solo-learn script."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra once, before it composes the config."""
+        """Check the command line, append our configs and register our methods; Hydra calls this once."""
         if "solo.methods" in sys.modules:
             from solo_dimreg.hosts.scripts import check_command_line, watch_script
             from solo_dimreg.hydra_plugin import extend
@@ -35,10 +35,10 @@ class SoloDimregSearchPath(SearchPathPlugin):
                 os.environ[REGISTERED] = "1"
 
 
-if os.environ.get(REGISTERED):  # a worker of --multirun: a launcher hands it the task, and composes nothing
+if os.environ.get(REGISTERED):  # a worker of --multirun gets its task from a launcher, and composes nothing
     try:
         from solo_dimreg.hosts import register
 
         register()
     except Exception as error:  # another Hydra program, which the sweep has started
-        print(f"solo-dimreg: not registered here ({error})", file=sys.stderr)
+        print(f"solo-dimreg: the methods are not registered here ({error})", file=sys.stderr)
