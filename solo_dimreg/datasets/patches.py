@@ -132,6 +132,6 @@ def _positions(
     found = list(islice(shown, count))
     if len(found) < count:
         raise ConfigError(
-            f"patches: a picture has only {len(found)} of {count} patches for a split; ask for fewer."
+            f"patches: a picture has only {len(found)} of {count} patches for a split. Ask for fewer."
         )
     return found

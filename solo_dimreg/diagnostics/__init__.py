@@ -1,1 +1,1 @@
-"""Figures that show whether a representation has collapsed, and their plots."""
+"""Metrics that show whether features have collapsed, and the verdict from them."""

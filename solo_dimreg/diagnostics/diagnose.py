@@ -1,4 +1,4 @@
-"""Diagnoses representations: has one collapsed, globally, locally or completely?"""
+"""Diagnose features: find out whether they have collapsed globally, locally or completely."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
 
 MIN_SAMPLES = 3
-# Their covariance matrix in float64 takes 2 GiB, and its decomposition some times that.
+# The covariance matrix of this many dimensions takes 2 GiB in float64, and its decomposition several times
+# that.
 MAX_DIMENSIONS = 16_384
-# Wider features are held themselves, with their copy in float64 at most 2 GiB.
+# Wider features are held in memory themselves; their copy in float64 takes at most 2 GiB.
 MAX_NUMBERS = 2**28
-MAX_VALUE = 1e100  # its square still is a number
-# A mean with more of the squared length than this is told of; ReLU features of a healthy network have less.
+MAX_VALUE = 1e100  # the largest value whose square does not overflow
+# The caution names a mean with more of the squared length than this. ReLU features of a healthy network have
+# less.
 SHARED = 0.95
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found out about one input.
+    """The diagnosis of one input.
 
     Attributes:
         source: The input.
-        features, embeddings: Their figures; the embeddings may be None.
+        features, embeddings: The metrics of each; the embeddings may be None.
         information: I(R;Z), empty without embeddings.
         classes: For each class of the sample: name, number of points, LID, effective rank, and the part of
             the variance that is within the class.
-        umap: solo-learn's UMAP plot, a PNG; empty without.
+        umap: solo-learn's UMAP plot, a PNG; empty if there is none.
     """
 
     source: Source
@@ -68,25 +70,25 @@ class Diagnosis:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the features."""
+        """Return the verdict on the features."""
         return judge(self.features)
 
     @property
     def caution(self) -> str:
-        """What keeps the figures from saying much; empty if nothing does."""
+        """Return why the metrics may mislead; empty if nothing speaks against them."""
         n, d = self.features.samples - self.features.duplicates, self.features.dimensions
         distinct, equal = "", ""
         if self.features.duplicates:
             distinct = "distinct "
             equal = (
                 f"{self.features.duplicates} of {self.features.samples} samples equal an earlier one "
-                "exactly; LID, TwoNN and the spanning tree count each once. "
+                "exactly; LID, TwoNN and the spanning tree count equal samples once. "
             )
         return (equal + self._main_caution(n, d, distinct)).rstrip()
 
     def _main_caution(self, n: int, d: int, distinct: str) -> str:
         if n <= 2 * LID_NEIGHBOURS:
-            return f"Only {n} {distinct}samples: too few to tell a local dimension."
+            return f"Only {n} {distinct}samples: these are too few to measure a local dimension."
         if n <= d:
             return (
                 f"Fewer {distinct}samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
@@ -94,18 +96,18 @@ class Diagnosis:
         if self.features.mean_share > SHARED:
             return (
                 f"The mean of all features holds {self.features.mean_share:.1%} of their squared length: "
-                "they share one vector, which centred figures, as the effective rank, cannot see."
+                "they share one vector, which centred metrics, such as the effective rank, cannot see."
             )
         return ""
 
     @property
     def spaces(self) -> dict[str, Space]:
-        """Features and embeddings, by name."""
+        """Return the metrics of the features and, if any, of the embeddings, by name."""
         both = {"features": self.features, "embeddings": self.embeddings}
         return {name: space for name, space in both.items() if space is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: all figures, the spectra, and the quantiles of the LID."""
+        """Return all metrics, the spectra, and the quantiles of the LID, for JSON."""
         return {
             "name": self.source.name,
             "description": self.source.description,
@@ -118,25 +120,26 @@ class Diagnosis:
 
 
 def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
-    """Reads the features of a source batch by batch and describes them.
+    """Read the features of a source batch by batch, and return their diagnosis.
 
-    Of more than 10,000 samples, the neighbours of 1,000 are sought among all of them. If some of these are
-    equal, they are read a second time, and the neighbours sought among the distinct ones.
+    With more than 10,000 samples, the neighbours of 1,000 samples are sought among all of them. If some
+    samples are equal, the source is read a second time, and the neighbours are sought among the distinct
+    ones.
 
     Args:
-        source: From :func:`solo_dimreg.diagnostics.sources.opening.open_source`.
-        with_umap: Also have solo-learn draw its UMAP plot, where the source has a model and images.
+        source: The input, from :func:`solo_dimreg.diagnostics.sources.opening.open_source`.
+        with_umap: Also let solo-learn draw its UMAP plot, if the source has a model and images.
 
     Raises:
-        ConfigError: features that are not finite, or too few of them.
+        ConfigError: some features are not finite, or there are too few samples.
     """
     if source.count < MIN_SAMPLES:
         raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
     statistics = FeatureStatistics()
-    # A bar for what takes longer than a moment.
+    # The bar appears if the diagnosis takes more than two seconds.
     with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True, delay=2) as bar:
         near = _read(source, statistics, bar)
-        bar.set_description(f"{source.name}: figures", refresh=False)
+        bar.set_description(f"{source.name}: metrics", refresh=False)
         sample, moments = statistics.sample, statistics.embeddings
         space = describe_space(statistics.features, sample.features, near["features"])
         embedded, information = None, {}
@@ -150,7 +153,7 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
 
 
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
-    """Reads all samples into the statistics; the neighbours of the features, and of the embeddings if any."""
+    """Read all samples into the statistics; return the neighbours of the features and the embeddings."""
     search: SearchAmongAll | None = None
     digests = {"features": RowDigests(), "embeddings": RowDigests()}
     for features, embeddings, labels in _batches(source):
@@ -183,11 +186,11 @@ def _search(source: Source, first: dict[str, Tensor], statistics: FeatureStatist
 
 
 def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[Batch]:
-    """The batches; an image that cannot be decoded, say, is an error of one line."""
+    """Yield the batches; turn an error, for example of an image that cannot be decoded, into one line."""
     try:
         yield from source.batches(indices)
     except Exception as error:
-        # Of an error in a worker of the loader, the last line is the error itself.
+        # If a worker of the loader failed, the last line is the error itself.
         reason = (str(error).strip().splitlines() or [""])[-1]
         if isinstance(error, ConfigError) or "ConfigError: " in reason:
             raise ConfigError(reason.rpartition("ConfigError: ")[2]) from error
@@ -196,26 +199,26 @@ def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[B
 
 def _check_rows(source: Source, name: str, rows: Tensor, before: int) -> None:
     width = rows.shape[1]
-    # Of fewer samples than dimensions, the smaller Gram matrix serves.
+    # With fewer samples than dimensions, the smaller Gram matrix is used.
     least = min(FeatureStatistics().sample_size, MAX_NUMBERS // width)
     if width > MAX_DIMENSIONS and source.count > least:
         raise ConfigError(
             f"{source.name}: {name} of {width} dimensions are too wide for a covariance matrix of "
-            f"{source.count} samples; give at most {MAX_DIMENSIONS} dimensions (of images, a smaller --size) "
-            f"or {least} samples."
+            f"{source.count} samples; give at most {MAX_DIMENSIONS} dimensions (for pixels, a smaller "
+            f"--size), or {least} samples."
         )
     wrong = ~(rows.isfinite() & (rows.abs() <= MAX_VALUE)).all(dim=1)
     if wrong.any():
         raise ConfigError(
             f"{source.name}: {name} are not finite (NaN, infinite or above {MAX_VALUE:g}), first in row "
-            f"{before + int(wrong.nonzero()[0])}; mend or remove such rows."
+            f"{before + int(wrong.nonzero()[0])}; fix or remove such rows."
         )
 
 
 def _classes(
     features: Tensor, labels: Tensor | None, lids: Tensor, points: Tensor | None, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One line a class, empty without labels or with a single one; ``points`` are the labels of the LIDs."""
+    """Return a row for each class, none without several labels; ``points`` are the labels of the LIDs."""
     if labels is None or points is None or len(values := labels.unique()) < 2:
         return []
     total = float(features.double().var(dim=0).sum()) or 1.0
@@ -236,7 +239,7 @@ def _classes(
 
 
 def _umap(plot: Callable[[Path], None]) -> bytes:
-    """The plot; none, with a warning, if it fails: the figures do not depend on it."""
+    """Return the plot as a PNG; if it fails, warn and return nothing, as no metric depends on it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "umap.png")
         try:
@@ -264,5 +267,5 @@ def _space_dict(space: Space) -> dict[str, Any]:
 
 
 def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
-    """The content of ``diagnosis.json``."""
+    """Return the content of ``diagnosis.json``."""
     return {"thresholds": THRESHOLDS, "inputs": [each.as_dict() for each in diagnoses]}

@@ -1,4 +1,4 @@
-"""The figures of one set of features, and what they say of a collapse."""
+"""The metrics of one set of features, and the verdict on a collapse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from solo_dimreg.functional.lid import lid_of_distances
 from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
 from solo_dimreg.functional.spread import normalized_sum, self_clustering
 
-# Features whose standard deviation is below 1 % of their length are one point.
+# Features whose standard deviation is below 1 % of their length count as one point.
 COMPLETE_SPREAD = 1e-4
 # A direction is empty if it has less than this part of the variance of the leading one.
 EMPTY_DIRECTION = 1e-6
@@ -37,34 +37,34 @@ LOCAL_LID = 2.5
 
 @dataclass(frozen=True)
 class Space:
-    """The figures of one kind of feature.
+    """The metrics of the features, or of the embeddings.
 
     Attributes:
         samples, dimensions: N and D.
-        duplicates: samples that equal an earlier one exactly. Metrics of neighbours (the LIDs, ``two_nn``,
-            ``mst_dimension``) count each once.
-        spread: variance (the trace of the covariance) over the mean squared length, 0 to 1.
-        mean_share: squared length of the mean over that mean: what is left of 1, which centred figures, as
-            the next three, cannot see.
-        effective_rank: of the centred features (Roy & Vetterli 2007).
-        filled: the number of directions with more than 1e-6 of the variance of the leading one.
-        nesum: sum of the covariance's eigenvalues over the largest (He & Ozay 2022).
-        rankme, rankme_share: RankMe (Garrido et al. 2023), and over D (Tsitsulin et al. 2023).
-        alpha_req: exponent of the spectrum's power law (Agrawal et al. 2022), None where it is undefined.
+        duplicates: number of samples that equal an earlier one exactly. Metrics of neighbours (the LIDs,
+            ``two_nn``, ``mst_dimension``) count equal samples once.
+        spread: variance (the trace of the covariance) divided by the mean squared length, 0 to 1.
+        mean_share: squared length of the mean divided by the mean squared length, 1 minus the spread. The
+            next three metrics are centred and cannot see it.
+        effective_rank: effective rank of the centred features (Roy & Vetterli 2007).
+        filled: number of directions with more than 1e-6 of the variance of the leading one.
+        nesum: sum of the covariance's eigenvalues divided by the largest (He & Ozay 2022).
+        rankme, rankme_share: RankMe (Garrido et al. 2023), and RankMe / D (Tsitsulin et al. 2023).
+        alpha_req: exponent of the spectrum's power law (Agrawal et al. 2022); None if it is undefined.
         off_diagonal_correlation: mean absolute correlation of two axes (Hua et al. 2021).
-        lid: geometric mean of the LID, moments, k = 32, over some or all points (Huang et al. 2024).
+        lid: geometric mean of the LID over some or all points, by moments, k = 32 (Huang et al. 2024).
         lid_mle: the same by maximum likelihood.
-        lid_512: that by moments with k = 512, None for fewer than 2,048 distinct samples.
-        uniformity: Wang & Isola 2020, of at most 2,048 samples, as are the next five.
-        self_clustering: Tsitsulin et al. 2023.
-        matrix_entropy, matrix_entropy_1: of order 2 and 1 (Sanchez Giraldo et al. 2015).
-        two_nn: intrinsic dimension (Facco et al. 2017), None for fewer than three distinct samples.
-        mst_dimension: the same of at most 1,024 of them by the minimum spanning tree (Costa & Hero 2004),
-            None for fewer than 32.
+        lid_512: the same by moments with k = 512; None for fewer than 2,048 distinct samples.
+        uniformity: uniformity of at most 2,048 samples, as for the next five (Wang & Isola 2020).
+        self_clustering: self-clustering (Tsitsulin et al. 2023).
+        matrix_entropy, matrix_entropy_1: entropy of order 2 and 1 (Sanchez Giraldo et al. 2015).
+        two_nn: intrinsic dimension (Facco et al. 2017); None for fewer than three distinct samples.
+        mst_dimension: intrinsic dimension of at most 1,024 samples by the minimum spanning tree (Costa & Hero
+            2004); None for fewer than 32.
         spectrum: singular values of the covariance, (D,), descending.
-        lids: the LID of each of these points.
-        correlation: the D x D correlation matrix, zeros for constant axes; of more than 4,096 axes the means
-            of the absolute correlations in 128 x 128 blocks.
+        lids: LID of each point of ``lid``.
+        correlation: the D x D correlation matrix, with zeros for constant axes. For more than 4,096 axes, the
+            means of the absolute correlations in 128 x 128 blocks.
     """
 
     samples: int
@@ -94,29 +94,29 @@ class Space:
 
     @property
     def attainable(self) -> int:
-        """The largest rank that so many samples of so many dimensions can have once they are centred."""
+        """Return the largest rank that this many centred samples of this many dimensions can have."""
         return max(1, min(self.samples - 1, self.dimensions))
 
     def scalars(self) -> dict[str, Any]:
-        """All but the spectrum, the LIDs of the points and the correlation matrix."""
+        """Return all metrics but the spectrum, the LIDs of the points and the correlation matrix."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
 
 def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None = None) -> Space:
-    """Describe features by their metrics.
+    """Return the metrics of features.
 
     Args:
-        moments: Those of all the features.
-        sample: A random sample of them, (n, D).
-        near: The neighbours of some of the features among all. None: the sample is all the features, and its
-            neighbours are sought in it.
+        moments: The moments of all the features.
+        sample: A random sample of the features, (n, D).
+        near: The neighbours of some of the features among all. With None, the sample is taken as all the
+            features, and its neighbours are sought in it.
     """
     n, mean = moments.count, moments.mean
     variances = moments.variances
     # The mean squared length.
     total = float(variances.sum()) * max(n - 1, 1) / n + float(mean @ mean)
-    # Below it is the rounding error of the features as they came, spread over D directions, and that of the
-    # decomposition.
+    # Eigenvalues below the floor are rounding errors: of the features in their own dtype, spread over D
+    # directions, and of the decomposition.
     floor = (2 * moments.resolution) ** 2 * total / len(mean)
     spectrum = moments.eigenvalues()
     floor = max(floor, len(mean) * torch.finfo(torch.float64).eps * float(spectrum[0]))
@@ -125,7 +125,7 @@ def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None
     correlation, off_diagonal = moments.correlation(floor)
     near = near or neighbours_within(sample)
     distances = near.distances
-    if distances.shape[1] < 2:  # as in local_intrinsic_dimensionality: one neighbour says nothing
+    if distances.shape[1] < 2:  # one neighbour says nothing, as in local_intrinsic_dimensionality
         distances = torch.zeros(len(distances), 2)
     lids = lid_of_distances(distances[:, :LID_NEIGHBOURS])
     many = distances.shape[1] == MANY_NEIGHBOURS
@@ -155,7 +155,7 @@ def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None
 
 
 def _of_pairs(points: Tensor) -> dict[str, Any]:
-    """The metrics of so few points that all their pairs can be compared."""
+    """Return the metrics that compare all pairs, of at most 2,048 points."""
     return {
         "uniformity": float(of_few(uniformity, points)),
         "self_clustering": float(of_few(self_clustering, points)),
@@ -165,7 +165,7 @@ def _of_pairs(points: Tensor) -> dict[str, Any]:
 
 
 def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]:
-    """I(R;Z) of order 2 and 1, of at most 2,048 samples."""
+    """Return I(R;Z) of order 2 and 1, of at most 2,048 samples."""
     few = few_indices(len(features))
     r, z = unit_scale(features)[few], unit_scale(embeddings)[few]
     return {
@@ -175,14 +175,14 @@ def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]
 
 
 def representation_figures(features: Tensor, embeddings: Tensor | None = None) -> dict[str, Any]:
-    """Global and local dimensionality of features (N, D) and embeddings (N, d).
+    """Return the global and local dimensionality of features (N, D) and embeddings (N, d).
 
     Returns:
-        ``effective_rank`` of the centred features, ``lid`` (geometric mean over all points, or 1,000 of more
-        than 10,000, k = 32), ``rankme`` and ``alpha_req`` as in :class:`Space`, the ``spectrum`` (the D
-        singular values of their covariance, descending). Of the embeddings, None without them:
-        ``z_correlation``, the mean absolute off-diagonal correlation, and ``z_spread``, their standard
-        deviation over the root of their mean squared length, 0 where they are one point.
+        Of the features: ``effective_rank`` (centred), ``lid`` (geometric mean, k = 32, over all points, or
+        over 1,000 of more than 10,000), ``rankme`` and ``alpha_req`` as in :class:`Space`, and ``spectrum``,
+        the D singular values of the covariance, descending. Of the embeddings, or None without them:
+        ``z_correlation``, the mean absolute off-diagonal correlation, and ``z_spread``, the standard
+        deviation divided by the root of the mean squared length, which is 0 if they are one point.
     """
     statistics = FeatureStatistics()
     statistics.update(features, embeddings)
@@ -208,17 +208,17 @@ def representation_figures(features: Tensor, embeddings: Tensor | None = None) -
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether features have collapsed: ``kind`` in a word or two, ``reason`` with the numbers behind it."""
+    """A verdict on a collapse: ``kind`` in a word or two, and ``reason`` with the numbers behind it."""
 
     kind: str
     reason: str
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """Return the verdict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """In one line."""
+        """Return the verdict in one line."""
         return f"{self.kind}: {self.reason}"
 
 
@@ -231,7 +231,7 @@ THRESHOLDS = {
 
 
 def judge(space: Space) -> Verdict:
-    """Complete, global or local collapse, in this order, or healthy; by ``THRESHOLDS``."""
+    """Return the verdict by ``THRESHOLDS``: complete, global or local collapse, in this order, or healthy."""
     if space.spread < COMPLETE_SPREAD:
         return Verdict(
             "complete collapse",
@@ -249,8 +249,8 @@ def judge(space: Space) -> Verdict:
         return Verdict("global collapse", f"the features fill few of their dimensions: {filled}; {lid}.")
     if space.lid < threshold:
         reason = (
-            f"around each point the features fill few dimensions: {lid}, although globally they do: "
-            f"{filled}. Images that have few dimensions themselves make such features without a collapse."
+            f"the features fill few dimensions around each point: {lid}, although they fill many globally: "
+            f"{filled}. Images with few dimensions of their own cause this without a collapse."
         )
         return Verdict("local collapse", reason)
     return Verdict(

@@ -1,4 +1,4 @@
-"""The neighbours of features: of all of them, or of some among all, with rows that are equal counted once."""
+"""Find the neighbours of all or some features among all features; equal rows count once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from solo_dimreg.diagnostics.streaming import NeighbourSearch
 from solo_dimreg.functional._rows import distinct_rows
 from solo_dimreg.functional.lid import neighbour_distances
 
-# LDReg tracks the LID with 32 and with 512 neighbours; the latter only where they are a small part of all.
+# LDReg tracks the LID with 32 and with 512 neighbours; 512 are used only if they are a small part of all.
 LID_NEIGHBOURS, MANY_NEIGHBOURS = 32, 512
 SMALL_PART = 4
-# Of more samples than are kept, the neighbours of so many are sought, among all samples.
+# If there are more samples than are kept, the neighbours of this many are sought among all samples.
 QUERIES = 1_000
 
 #: features (B, D), embeddings (B, d) or None, labels (B,) or None
@@ -31,7 +31,7 @@ class Neighbourhoods:
     Attributes:
         distances: ascending, (Q, k).
         duplicates: Number of rows that equal an earlier one, and are no neighbours.
-        labels: Of the Q rows, None without.
+        labels: The labels of the Q rows, or None.
         rows: Distinct rows, or some of them, for other metrics of neighbours, (n, D).
     """
 
@@ -42,17 +42,17 @@ class Neighbourhoods:
 
 
 def random_indices(count: int) -> Tensor:
-    """Choose the samples whose neighbours are sought, of too many to do it for all; always the same."""
+    """Choose the samples whose neighbours are sought if there are too many for all; always the same ones."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:QUERIES]
 
 
 def neighbours(count: int) -> int:
-    """Return how many neighbours are sought among so many distinct rows."""
+    """Return the number of neighbours that are sought among ``count`` distinct rows."""
     return MANY_NEIGHBOURS if count >= SMALL_PART * MANY_NEIGHBOURS else LID_NEIGHBOURS
 
 
 def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = 10_000) -> Neighbourhoods:
-    """Find the neighbours of rows (N, D) in memory: of all distinct, or of 1,000 of more than ``most``."""
+    """Find the neighbours of all distinct rows (N, D) in memory, or of 1,000 if there are over ``most``."""
     first = distinct_rows(rows)[0]
     points = unit_scale(rows[first])
     chosen = first
@@ -71,32 +71,31 @@ def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = 10
 
 
 class RowDigests:
-    """Recognises rows that came before, in whatever batch, by 128 bits a row."""
+    """A set of digests, 128 bits a row, that recognises rows of earlier batches."""
 
     def __init__(self) -> None:
         self._digests: list[bytes] = []
 
     def update(self, rows: Tensor) -> None:
-        """Notes the next batch, (B, D)."""
-        numbers = (rows.detach().cpu() + 0).contiguous()  # -0.0 + 0 is 0.0, which it equals
+        """Add the next batch, (B, D)."""
+        numbers = (rows.detach().cpu() + 0).contiguous()  # -0.0 equals 0.0, and -0.0 + 0 is 0.0
         for row in numbers.view(torch.uint8).numpy():
             self._digests.append(blake2b(row.tobytes(), digest_size=16).digest())
 
     def first(self) -> Tensor:
-        """Return the indices of the rows that differ from all before them, ascending, shape (U,)."""
+        """Return the indices of the rows that differ from all rows before them, ascending, shape (U,)."""
         digests = np.frombuffer(b"".join(self._digests), dtype=[("a", "u8"), ("b", "u8")])
         return torch.from_numpy(np.sort(np.unique(digests, return_index=True)[1]))
 
 
 class SearchAmongAll:
-    """Seeks the neighbours of some samples of a source among all, as they pass by.
+    """A search for the neighbours of some samples of a source among all its samples, batch by batch.
 
     Args:
-        batches: Reads the source.
-        first: For ``features`` and, where there are any, ``embeddings``: the indices of the rows that count,
-            ascending.
-        count: Number of samples.
-        most: The neighbours of so many rows are sought; 1,000 of more.
+        batches: A function that reads the source.
+        first: For ``features`` and, if any, ``embeddings``: the indices of the rows that count, ascending.
+        count: The number of samples.
+        most: The neighbours of all rows are sought up to this many rows, and else the neighbours of 1,000.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class SearchAmongAll:
             self._counted[kind] = torch.zeros(count, dtype=torch.bool).index_fill_(0, indices, True)
 
     def update(self, features: Tensor, embeddings: Tensor | None) -> None:
-        """Looks for neighbours in the next batch."""
+        """Search the next batch for neighbours."""
         part = slice(self._seen, self._seen + len(features))
         for kind, rows in (("features", features), ("embeddings", embeddings)):
             if rows is not None and len(new := rows[self._counted[kind][part]]):
@@ -129,19 +128,19 @@ class SearchAmongAll:
         self._seen = part.stop
 
     def found(self, samples: Mapping[str, Tensor | None]) -> dict[str, Neighbourhoods]:
-        """Return what was found, by kind; ``samples`` are rows for the metrics that need fewer."""
+        """Return the neighbourhoods by kind; ``samples`` are the rows for other metrics of neighbours."""
         found = {}
         for kind, search in self._searches.items():
             sample, rows = samples[kind], self._rows[kind]
             if sample is None or len(rows) == len(self._first[kind]):
-                sample = rows  # all that are distinct
+                sample = rows  # all distinct rows
             duplicates = self._count - len(self._first[kind])
             found[kind] = Neighbourhoods(search.distances, duplicates, self._labels[kind], unit_scale(sample))
         return found
 
 
 def unit_scale(rows: Tensor) -> Tensor:
-    """Return the rows in units of their root mean square length: their squares fit into float32 then."""
+    """Return the rows in units of their root mean square length, so that their squares fit into float32."""
     rows = rows.double()
     length = float((rows**2).sum(dim=1).mean().sqrt())
     return (rows / (length or 1.0)).float()

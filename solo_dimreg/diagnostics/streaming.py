@@ -1,4 +1,4 @@
-"""Statistics of features that arrive batch by batch, in memory that does not grow with their number."""
+"""Statistics of features that arrive batch by batch; their memory does not grow with the samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from solo_dimreg.functional.neighbours import nearest
 
 @dataclass(frozen=True)
 class Sample:
-    """Features (n, D), embeddings (n, d) or None, and labels (n,) or None, of the same samples."""
+    """A sample: features (n, D), embeddings (n, d) or None, and labels (n,) or None."""
 
     features: Tensor
     embeddings: Tensor | None
@@ -28,22 +28,21 @@ class Sample:
 class FeatureStatistics:
     """Count, mean, covariance and cross-covariance of features and embeddings, and a random sample of them.
 
-    The moments are updated in float64 by the pairwise formula of [1], and are those of the whole matrix
-    whatever the batches; features and embeddings are treated as one vector, so that the cross-covariance
-    comes with them. The sample is uniform and without replacement: each sample draws a number, and those with
-    the smallest stay [2], which holds for merged statistics too. Memory is O((D + d)^2 + n (D + d)), and
-    O(n (D + d)) as long as there are fewer samples than D + d and no more than n: the moments are then those
-    of the sample.
+    The moments are updated in float64 by the pairwise formula of [1], and do not depend on the batches.
+    Features and embeddings are treated as one vector, which gives the cross-covariance too. The sample is
+    uniform and without replacement: each row draws a number, and the rows with the smallest numbers stay [2].
+    This holds for merged statistics too. Memory is O((D + d)^2 + n (D + d)). As long as there are fewer rows
+    than D + d and no more than n, it is O(n (D + d)), and the moments come from the sample.
 
     References:
         [1] Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
-            COMPSTAT 1982; for one sample a time it is Welford's.
+            COMPSTAT 1982; for one sample at a time it is Welford's.
         [2] Efraimidis & Spirakis, Weighted Random Sampling with a Reservoir, Information Processing Letters
             2006, with equal weights.
 
     Args:
         sample_size: n, the number of samples kept.
-        seed: Seed of the choice, one for each process that the samples are spread over. None: the rank.
+        seed: seed of the choice, different for each process; None stands for the rank of the process.
 
     Example:
         >>> statistics = FeatureStatistics()
@@ -58,7 +57,7 @@ class FeatureStatistics:
         self.count = 0
         self._width: int | None = None
         self._mean = torch.zeros(0)
-        self._scatter: Tensor | None = None  # as long as the sample has all rows, and they are few
+        self._scatter: Tensor | None = None  # None as long as the sample has all rows, and they are few
         self._resolution = 0.0
         self._generator = torch.Generator().manual_seed(rank() if seed is None else seed)
         self._keys = torch.zeros(0, dtype=torch.float64)
@@ -67,7 +66,7 @@ class FeatureStatistics:
     def update(
         self, features: Tensor, embeddings: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
-        """Adds a batch.
+        """Add a batch.
 
         Args:
             features: shape (B, D).
@@ -97,10 +96,10 @@ class FeatureStatistics:
         self._keep(keys, [None if kind is None else kind.detach() for kind in batch])
 
     def merge(self, other: FeatureStatistics) -> None:
-        """Adds all that ``other`` has seen; the moments become those of both together.
+        """Add all samples of ``other``; the moments then cover both.
 
         Raises:
-            ValueError: the two have seen features of other widths.
+            ValueError: the widths of the two differ.
         """
         if other.count == 0:
             return
@@ -117,7 +116,7 @@ class FeatureStatistics:
         self._keep(other._keys, other._sample)
 
     def gather(self) -> FeatureStatistics:
-        """The statistics of all processes together, the same on each; a collective call."""
+        """Return the statistics of all processes together, the same on each; this is a collective call."""
         if world_size() == 1:
             return self
         everyone: list[dict[str, Any]] = [{} for _ in range(world_size())]
@@ -131,18 +130,18 @@ class FeatureStatistics:
 
     @property
     def features(self) -> Moments:
-        """Moments of the features."""
+        """Return the moments of the features."""
         return self._moments(slice(None, self._known_width), 0)
 
     @property
     def embeddings(self) -> Moments | None:
-        """Moments of the embeddings, None without any."""
+        """Return the moments of the embeddings, or None without embeddings."""
         width = self._known_width
         return self._moments(slice(width, None), 1) if len(self._mean) > width else None
 
     @property
     def cross_covariance(self) -> Tensor | None:
-        """Covariance of features and embeddings, shape (D, d), divided by N - 1; None without embeddings."""
+        """Return the covariance of features and embeddings, (D, d), divided by N - 1, or None."""
         width = self._known_width
         if len(self._mean) == width:
             return None
@@ -150,7 +149,7 @@ class FeatureStatistics:
 
     @property
     def sample(self) -> Sample:
-        """The sample, in the order of arrival: all of the samples, as long as there are no more than n."""
+        """Return the sample in the order of arrival, which holds all samples if there are at most n."""
         features, embeddings, labels = self._sample
         assert features is not None
         return Sample(features, embeddings, labels)
@@ -170,7 +169,7 @@ class FeatureStatistics:
         return Moments(self.count, mean, self._resolution, scatter=self._scatter[part, part])
 
     def _make_room(self, more: int) -> None:
-        """Turns the rows into their scatter matrix, where so many more would not be the smaller side."""
+        """Replace the rows by their scatter matrix if ``more`` rows would no longer be the smaller side."""
         total = self.count + more
         if self._scatter is None and (total >= len(self._mean) or total > self.sample_size):
             self._scatter = self._known_scatter()
@@ -200,7 +199,7 @@ class FeatureStatistics:
                 raise ValueError(f"{name} must be as wide as before, {old.shape[1]}, got {new.shape[1]}.")
 
     def _combine(self, count: int, mean: Tensor) -> None:
-        """The count and the mean with another group's, and what the distance of the means adds."""
+        """Add the count and the mean of another group, and the scatter from the distance of the means."""
         total = self.count + count
         delta = mean - self._mean
         if self._scatter is not None:
@@ -209,7 +208,7 @@ class FeatureStatistics:
         self.count = total
 
     def _keep(self, keys: Tensor, rows: list[Tensor | None]) -> None:
-        """Puts those rows into the sample whose keys are among the smallest."""
+        """Put the rows whose keys are among the smallest into the sample."""
         if len(self._keys) == self.sample_size:
             eligible = (keys < self._keys.max()).nonzero().squeeze(1)
             keys, rows = keys[eligible], [None if row is None else row[eligible] for row in rows]
@@ -217,7 +216,7 @@ class FeatureStatistics:
             pairs = zip(self._sample, rows, strict=True)
             rows = [None if old is None or new is None else torch.cat([old, new]) for old, new in pairs]
             keys = torch.cat([self._keys, keys])
-        else:  # the caller may go on to change what is kept
+        else:  # the caller may change its tensors later
             rows = [None if row is None else row.clone() for row in rows]
         if len(keys) > self.sample_size:
             kept = keys.topk(self.sample_size, largest=False).indices.sort().values
@@ -225,19 +224,20 @@ class FeatureStatistics:
         self._keys, self._sample = keys, rows
 
     def _state(self) -> dict[str, Any]:
-        """All but the generator, on the CPU: what another process needs to merge."""
+        """Return the state that another process needs to merge: all but the generator, on the CPU."""
         state = {name: value for name, value in vars(self).items() if name != "_generator"}
         state["_sample"] = [None if rows is None else rows.cpu() for rows in self._sample]
         return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 class NeighbourSearch:
-    """Distances from some samples to their nearest neighbours among all that arrive, batch by batch.
+    """A search for the nearest neighbours of some samples among all samples, which arrive batch by batch.
 
     Args:
         queries: shape (Q, D).
-        indices: Where each query itself arrives, counted from 0, shape (Q,): it is no neighbour of its own.
-        k: Number of neighbours.
+        indices: the place of each query among the arriving samples, counted from 0, shape (Q,). A query is
+            not its own neighbour.
+        k: number of neighbours.
     """
 
     def __init__(self, queries: Tensor, indices: Tensor, k: int) -> None:
@@ -247,9 +247,9 @@ class NeighbourSearch:
         self._seen = 0
 
     def update(self, rows: Tensor) -> None:
-        """Looks for neighbours in the next batch, shape (B, D)."""
+        """Search the next batch, shape (B, D), for neighbours."""
         k = self._distances.shape[1]
-        # One more than asked, which may be the query itself.
+        # One more than asked for, since the query itself may be found.
         found = nearest(self._queries, _at_least_float32(rows), min(k + 1, len(rows)), None)
         itself = found[1] == (self._indices - self._seen)[:, None]
         distances = found[0].masked_fill(itself, torch.inf)
@@ -258,7 +258,7 @@ class NeighbourSearch:
 
     @property
     def distances(self) -> Tensor:
-        """Ascending, shape (Q, k), or (Q, N - 1) if no more samples than that have arrived."""
+        """Return the distances, ascending, shape (Q, k), or (Q, N - 1) if fewer samples have arrived."""
         return self._distances[:, : max(self._seen - 1, 0)].float()
 
 

@@ -8,7 +8,7 @@ from solo_dimreg.diagnostics.diagnose import Diagnosis
 from solo_dimreg.diagnostics.figures import judge
 from solo_dimreg.diagnostics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS
 
-# The figures of the summary: what each is called, and its decimals.
+# The metrics of the summary: the label of each, and its decimals.
 TABLE = {
     "samples": ("samples", 0),
     "dimensions": ("dimensions", 0),
@@ -33,7 +33,7 @@ TABLE = {
 
 
 def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the figures as text, a column for each kind of features of each input."""
+    """Return header and rows of the metrics as text, with a column for the features of each input."""
     columns = [(each, name, space) for each in diagnoses for name, space in each.spaces.items()]
     several = len(diagnoses) > 1
     header = ["", *(f"{each.source.name}, {name}" if several else name for each, name, _ in columns)]

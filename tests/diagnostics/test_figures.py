@@ -182,7 +182,7 @@ def test_a_low_dimension_is_not_bad_by_itself():
     """Two of two are healthy; where few are a local collapse, the sentence names the other cause."""
     assert judge(describe(normal(500, 2))).kind == "healthy"
     local = judge(describe(sheets(2)))
-    assert "Images that have few dimensions themselves make such features" in local.reason
+    assert "Images with few dimensions of their own cause this without a collapse" in local.reason
     for name in ("lid", "two_nn", "mst_dimension", "effective_rank", "nesum"):
         text = explain(name).text
         assert re.search("by itself|prefers|no better than", text), name

@@ -73,7 +73,7 @@ def test_weights_of_another_model_are_refused_with_a_few_keys(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"keys in the file: layer1.9.conv1.weight"):
         load_weights(model, "test_resnet", tmp_path / "c.pth")
     torch.save(state | {"bn1.bias": torch.ones(1)}, tmp_path / "d.pth")
-    with pytest.raises(ConfigError, match=r"bn1.bias has shape \(1,\), and there \(\d+,\)"):
+    with pytest.raises(ConfigError, match=r"bn1.bias has shape \(1,\), not \(\d+,\)"):
         load_weights(model, "test_resnet", tmp_path / "d.pth")
 
 
@@ -94,7 +94,7 @@ def test_npz_of_one_array_or_of_named_ones(tmp_path: Path) -> None:
         ("a", "1,2", "without a suffix are not read"),
         ("a.npz", "no archive", "cannot be read as .npz"),
         ("a.pt", [torch.ones(3), torch.ones(3)], r"holds a list of 2 tensors; .*torch.cat\(parts\)"),
-        ("b.pt", "a string", r"holds a str; features are one tensor"),
+        ("b.pt", "a string", r"holds a str; it must be one tensor"),
         ("c.npz", {"a": np.ones(3), "b": np.ones(3)}, r"no tensor named features \(found a, b\)"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What can be diagnosed: arrays, checkpoints, timm models and images."""
+"""The inputs of a diagnosis: arrays, checkpoints, timm models and images."""

@@ -1,4 +1,4 @@
-"""Features in memory, or in files: ``.npy``, ``.npz``, ``.pt``, ``.safetensors``; never as code."""
+"""Read features from memory or from files: ``.npy``, ``.npz``, ``.pt``, ``.safetensors``; no file is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from solo_dimreg.errors import ConfigError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-# What the parts of a file with several tensors may be called.
+# The names that the parts of a file with several tensors may have.
 NAMES = {
     "features": ("features", "feats", "feat", "r", "representations", "x"),
     "embeddings": ("embeddings", "z", "projections"),
@@ -32,9 +32,9 @@ class Array:
     """An array on disk or in memory.
 
     Attributes:
-        shape: Its shape.
-        example: No rows of it, for the dtype.
-        read: From the first row and the row after the last to a tensor of its own.
+        shape: The shape.
+        example: An empty slice, which has the dtype.
+        read: A function that copies the rows from a start to a stop into a tensor.
     """
 
     shape: tuple[int, ...]
@@ -45,19 +45,19 @@ class Array:
         return self.shape[0] if self.shape else 0
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Return the name for errors."""
         return "in memory"
 
 
 def open_arrays(
     path: Path | Array, embeddings: Path | Array | None = None, labels: Path | Array | None = None
 ) -> dict[str, Array]:
-    """The arrays of a feature file, by ``features``, ``embeddings`` and ``labels``; checked, not yet read.
+    """Return the arrays ``features``, ``embeddings`` and ``labels`` of a feature file, checked, not yet read.
 
     Args:
         path: A ``.npy`` file of features, or a ``.npz``, ``.pt`` or ``.safetensors`` file that may hold all
             three; or an array in memory.
-        embeddings, labels: Files or arrays of those that ``path`` does not hold.
+        embeddings, labels: The files or arrays that ``path`` does not hold.
 
     Raises:
         ConfigError: a file is missing, damaged or would run code, or the shapes do not fit.
@@ -78,10 +78,12 @@ def open_arrays(
 
 
 def in_memory(values: Any) -> Array:
-    """A tensor, on any device, or whatever NumPy takes for an array; a memory-mapped one stays on disk.
+    """Return an `Array` of a tensor on any device, or of anything that NumPy takes for an array.
+
+    A memory-mapped array stays on disk.
 
     Raises:
-        ConfigError: it is not made of numbers.
+        ConfigError: the values are not numbers.
     """
     if isinstance(values, Tensor):
         values = values.detach()
@@ -92,7 +94,7 @@ def in_memory(values: Any) -> Array:
         read = _numpy_rows(lambda: array)
         return Array(array.shape, read(0, 0) if array.ndim else torch.from_numpy(array[None]), read)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{type(values).__name__}: is no array of numbers ({error}).") from error
+        raise ConfigError(f"{type(values).__name__}: is not an array of numbers ({error}).") from error
 
 
 def _open(path: Path | Array) -> dict[str, Array]:
@@ -106,7 +108,7 @@ def _open(path: Path | Array) -> dict[str, Array]:
         arrays = read(path)
     except UnpicklingError as error:
         raise ConfigError(
-            f"{path}: holds more than tensors, which could run code and is not loaded; save tensors only."
+            f"{path}: holds more than tensors and is not loaded, since it could run code; save tensors only."
         ) from error
     except ConfigError:
         raise
@@ -119,7 +121,7 @@ def _open(path: Path | Array) -> dict[str, Array]:
 
 
 def _numpy(path: Path) -> Array:
-    # Opened anew each time: pages read through a mapping count as memory of the process while it lasts.
+    # Opened again each time: the pages of an open mapping count as memory of the process.
     def whole() -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -136,18 +138,18 @@ def _numpy_rows(whole: Callable[[], np.ndarray]) -> Callable[[int, int], Tensor]
 
 
 def _npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:  # each array is read whole when it is taken
+    with np.load(path, allow_pickle=False) as file:  # taking an array reads all of it
         return {name: in_memory(file[name]) for name in file.files}
 
 
 def _torch(path: Path) -> dict[str, Array]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of another protocol, in files that are refused anyway
+        warnings.simplefilter("ignore")  # warnings of another protocol, in files that are refused anyway
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     tensors = content if isinstance(content, Mapping) else {"features": content}
     if not isinstance(content, Tensor | Mapping):
         raise ConfigError(
-            f"{path}: holds {_described(content)}; features are one tensor (samples, dimensions), or a "
+            f"{path}: holds {_described(content)}; it must be one tensor (samples, dimensions), or a "
             "dictionary of tensors named features, embeddings and labels: torch.save(torch.cat(parts), path)."
         )
     return {
@@ -184,7 +186,7 @@ def _safetensors(path: Path) -> dict[str, Array]:
 
 
 def _named(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays under our names for them."""
+    """Return the arrays under our names for them."""
     found = {
         ours: next(arrays[name] for name in theirs if name in arrays)
         for ours, theirs in NAMES.items()
@@ -196,7 +198,7 @@ def _named(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
         return {"features": next(iter(arrays.values()))}
     names = ", ".join(list(arrays)[:5]) or "no tensor"
     raise ConfigError(
-        f"{path}: has no tensor named features (found {names}); if it holds the weights of a model: "
+        f"{path}: has no tensor named features (found {names}); if it holds the weights of a model, use "
         f"diagnose timm/<name> --weights {path.name}."
     )
 
@@ -206,7 +208,7 @@ def _check(where: str, name: str, array: Array) -> None:
     if name == "labels":
         if dtype not in INTEGERS or len(array.shape) != 1:
             raise ConfigError(
-                f"{where} are {dtype} of shape {array.shape}; they must be integers, one a sample."
+                f"{where} are {dtype} of shape {array.shape}; they must be integers, one for each sample."
             )
     elif dtype not in (*FLOATS, *INTEGERS):
         raise ConfigError(f"{where} are {dtype}; they must be floating-point numbers or signed integers.")

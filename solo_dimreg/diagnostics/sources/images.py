@@ -1,4 +1,4 @@
-"""Images on disk: folders with a folder per class, folders of images, and torchvision's data sets."""
+"""Images on disk: folders with a folder per class, folders of images, and data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from solo_dimreg.running.data import check_image_folder
 
 @dataclass(frozen=True)
 class Images:
-    """Where images are, for the inputs that need them.
+    """The place of the images, for the inputs that need some.
 
     Attributes:
-        path: An image folder, or the root of a torchvision data set; None: the checkpoint's own images.
-        dataset: Name of a torchvision data set, such as ``CIFAR10``; None for an image folder.
-        split: ``train`` or ``val``; of an image folder, the subfolder of that name where there is one.
-        size: Resolution in pixels; None: that of the model.
-        batch_size, num_workers: Of the loader.
+        path: An image folder, or the root of a torchvision data set; None for the checkpoint's own images.
+        dataset: The name of a torchvision data set, such as ``CIFAR10``; None for an image folder.
+        split: ``train`` or ``val``. In an image folder, it is the subfolder of that name, if there is one.
+        size: The resolution in pixels; None for the model's own.
+        batch_size, num_workers: The settings of the loader.
     """
 
     path: Path | None = None
@@ -39,14 +39,14 @@ class Images:
 
 
 def image_dataset(images: Images, transform: Callable) -> Dataset:
-    """The images with their labels (all 0 without class folders), transformed.
+    """Return the transformed images with their labels, which are all 0 without class folders.
 
     Raises:
-        ConfigError: there are none, or not those of the torchvision data set.
+        ConfigError: there are no images, or the torchvision data set is not intact.
     """
     if images.path is None:
         raise ConfigError(
-            "--images: is missing; a model needs images: an image folder, or with --dataset a root."
+            "--images: is missing; a model needs an image folder, or with --dataset the root of a data set."
         )
     root = images.path.expanduser()
     if not root.exists():
@@ -67,7 +67,7 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
 
 
 class _FlatFolder(Dataset):
-    """Images that lie in one folder, without classes."""
+    """A data set of the images in one folder, without classes."""
 
     def __init__(self, files: list[Path], transform: Callable) -> None:
         self.files = sorted(files)

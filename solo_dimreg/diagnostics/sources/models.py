@@ -1,4 +1,4 @@
-"""Features of a model of the user's own, over a loader of the user's own."""
+"""Compute the features of the user's model over the user's loader."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def collect(
     embeddings: str | None = None,
     max_samples: int | None = None,
 ) -> dict[str, Tensor]:
-    """Runs a model over a loader once, in evaluation mode, and keeps what it puts out, on the CPU.
+    """Run a model over a loader once, in evaluation mode, and return its outputs on the CPU.
 
     Args:
-        model: From a batch of images to features, to (features, embeddings), or to a mapping that names
-            them, as solo-learn's methods do. Of a timm model, the pooled features before its head.
-        loader: Gives images, or (images, labels, ...), on any device.
-        features, embeddings: Names of the modules of the model that put them out instead.
-        max_samples: Stop after so many.
+        model: Takes a batch of images, and returns features, (features, embeddings), or a mapping that names
+            them, as solo-learn's methods do. A timm model gives the pooled features before its head.
+        loader: Yields images, or (images, labels, ...), on any device.
+        features, embeddings: The names of modules of the model whose outputs are taken instead.
+        max_samples: Stop after this many samples.
 
     Returns:
-        ``features`` (N, D) and, where there are any, ``embeddings`` (N, d) and ``labels`` (N,).
+        ``features`` (N, D) and, if there are any, ``embeddings`` (N, d) and ``labels`` (N,).
 
     Raises:
-        ConfigError: the batches or the outputs are not of this kind, or a module is not there.
+        ConfigError: the batches or the outputs are of another kind, or a module is not found.
     """
     parts: dict[str, list[Tensor]] = {}
     count = 0
@@ -45,29 +45,29 @@ def collect(
     with _evaluating(model) as home, _forward(model, features, embeddings) as forward:
         for batch in bar:
             images, labels = _unpack(batch)
-            if home is not None:  # in half precision where the model is
+            if home is not None:  # in half precision if the model is
                 images = images.to(home.device, home.dtype if images.is_floating_point() else images.dtype)
             with taking(f"model: {type(model).__name__}", images):
                 found = forward(images)
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
-                # A model or a loader may use its memory again for the next batch.
+                # A model or a loader may reuse its memory for the next batch.
                 parts.setdefault(name, []).append(rows.to("cpu", copy=True))
             count += len(images)
             if max_samples is not None and count >= max_samples:
                 break
     if not parts:
-        raise ConfigError("loader: gives no batch.")
+        raise ConfigError("loader: yields no batch.")
     whole = {name: torch.cat(rows)[:max_samples] for name, rows in parts.items()}
     return {name: rows for name, rows in whole.items() if len(rows) == len(whole["features"])}
 
 
 @contextmanager
 def taking(what: str, images: Tensor) -> Iterator[None]:
-    """Turns what a model says of images that it does not take into one line.
+    """Turn the error of a model that does not take the images into one line.
 
     Raises:
-        ConfigError: names the model, and the shape and dtype of the images.
+        ConfigError: the message names the model, and the shape and dtype of the images.
     """
     try:
         yield
@@ -77,13 +77,13 @@ def taking(what: str, images: Tensor) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
         raise ConfigError(
             f"{what} does not take images of shape {tuple(images.shape)}, {images.dtype}: (batch, channels, "
-            f"height, width) must be those that it is made for ({type(error).__name__}: {reason})."
+            f"height, width) must fit the model ({type(error).__name__}: {reason})."
         ) from error
 
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[Tensor | None]:
-    """Gives a weight of the model; each of its modules is afterwards in the mode that it was in."""
+    """Set the model to evaluation mode, yield one of its weights, and restore the mode of each module."""
     if not isinstance(model, nn.Module):
         yield None
         return
@@ -102,7 +102,7 @@ def _evaluating(model: Any) -> Iterator[Tensor | None]:
 def _forward(
     model: Any, features: str | None, embeddings: str | None
 ) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
-    """A function from images to their features and embeddings."""
+    """Yield a function that returns the features and embeddings of images."""
     names = {
         kind: name for kind, name in (("features", features), ("embeddings", embeddings)) if name is not None
     }
@@ -132,20 +132,20 @@ def _forward(
 
 
 def _keep_first(seen: dict[str, Tensor], kind: str, rows: Tensor) -> None:
-    """Keeps the rows of a module's first call as they are now: an operation in place may be next."""
+    """Keep a copy of the output of a module's first call, as an operation in place may change it."""
     if kind not in seen:
         seen[kind] = rows.clone()
 
 
 def _before_the_head(model: Any) -> Callable[[Tensor], Any]:
-    """timm's two halves of a model, without the classifier between them; another model as it is."""
+    """Return the function of a timm model up to the features before its head, or another model itself."""
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
         return model
     return lambda images: model.forward_head(model.forward_features(images), pre_logits=True)
 
 
 def _parts(output: Any) -> dict[str, Tensor]:
-    """Features and embeddings of what a model returns."""
+    """Return the features and embeddings in the output of a model."""
     kinds = ("features", "embeddings")
     if isinstance(output, Mapping):
         found = {
@@ -155,7 +155,7 @@ def _parts(output: Any) -> dict[str, Tensor]:
         if found["features"] is None:
             raise ConfigError(
                 f"model: returns {', '.join(map(str, output)) or 'nothing'}, and no features; name the "
-                "module that puts them out: features='backbone'."
+                "module whose output they are: features='backbone'."
             )
     else:
         several = output if isinstance(output, tuple | list) else (output,)
@@ -164,7 +164,7 @@ def _parts(output: Any) -> dict[str, Tensor]:
 
 
 def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """The images of a batch, and their labels where there are any."""
+    """Return the images of a batch, and their labels if there are any."""
     images, *rest = batch if isinstance(batch, tuple | list) and batch else (batch,)
     if not isinstance(images, Tensor) or images.dim() < 2:
         what = (
@@ -173,8 +173,8 @@ def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
             else type(images).__name__
         )
         raise ConfigError(
-            f"loader: gives {what}, not images or (images, labels, ...); a generator makes them of any "
-            "batch: ((batch['image'], batch['label']) for batch in loader)."
+            f"loader: yields {what}, not images or (images, labels, ...); convert the batches with a "
+            "generator: ((batch['image'], batch['label']) for batch in loader)."
         )
     labels = rest[0] if rest else None
     fits = isinstance(labels, Tensor) and labels.dtype in INTEGERS and labels.shape == images.shape[:1]

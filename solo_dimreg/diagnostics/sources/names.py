@@ -1,4 +1,4 @@
-"""What an input may be called: told before timm, torchvision and solo-learn are imported."""
+"""Check the names of inputs, before timm, torchvision and solo-learn are imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PIXELS = "pixels"
 
 
 def check_feature_file(path: Path) -> None:
-    """Refuse a file of features, embeddings or labels that is not there, is empty or is not read.
+    """Raise if a file of features, embeddings or labels is missing, is empty or has another format.
 
     Raises:
-        ConfigError: names the file and what is read.
+        ConfigError: names the file, and the formats that are read.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
@@ -25,21 +25,21 @@ def check_feature_file(path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file that is read neither as features nor as a checkpoint.
+    """Raise if a file is neither read as features nor as a checkpoint.
 
     Raises:
-        ConfigError: names the file and what is read.
+        ConfigError: names the file, and the formats that are read.
     """
     if path.suffix not in SUFFIXES:
         suffix = f"with the suffix {path.suffix}" if path.suffix else "without a suffix"
         raise ConfigError(
-            f"{path}: files {suffix} are not read; features come as {', '.join(SUFFIXES)}, a checkpoint of "
-            f"solo-learn's as a folder or {CHECKPOINT}."
+            f"{path}: files {suffix} are not read; features come as {', '.join(SUFFIXES)}, and a checkpoint "
+            f"of solo-learn as a folder or {CHECKPOINT}."
         )
 
 
 def check_given(given: str, weights: Path | None, embeddings: Path | None, labels: Path | None) -> None:
-    """Refuse an input whose files are not there, or with options that belong to another kind of input.
+    """Raise if a file of an input is missing, or if an option belongs to another kind of input.
 
     Raises:
         ConfigError: names the option or the file.

@@ -1,6 +1,6 @@
-"""What can be diagnosed: feature files, checkpoints of solo-learn, timm models and raw pixels.
+"""Open the inputs of a diagnosis: feature files, checkpoints of solo-learn, timm models and raw pixels.
 
-Each is opened and checked first, and then gives its features batch by batch.
+Each input is opened and checked first, and then yields its features batch by batch.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from solo_dimreg.diagnostics.sources.names import PIXELS, SUFFIXES, check_given
 from solo_dimreg.diagnostics.sources.weights import load_weights
 from solo_dimreg.errors import ConfigError, nearest
 
-# Images of a UMAP plot, at most; more are thinned out evenly.
+# The largest number of images in a UMAP plot; more are thinned out evenly.
 UMAP_IMAGES = 10_000
-# Rows of a feature file that are read at a time.
+# The number of rows of a feature file that are read at a time.
 ROWS = 8192
 
 
 @dataclass(frozen=True)
 class Source:
-    """Features that are ready to be read.
+    """An input whose features are ready to be read.
 
     Attributes:
-        name: What it is called in the results.
-        description: What it is, for the report.
+        name: The name in the results.
+        description: The description in the report.
         count: The number of samples.
-        batches: Reads them from the start at every call, or given indices those samples in that order.
-        classes: Names of the classes, by label.
+        batches: Reads all samples from the start at every call; or, given indices, these samples in order.
+        classes: The names of the classes, by label.
         umap: Draws solo-learn's UMAP plot into a file; None for a feature file.
     """
 
@@ -57,17 +57,17 @@ def open_source(
     embeddings: Path | None = None,
     labels: Path | None = None,
 ) -> Source:
-    """Opens what a user names on the command line.
+    """Open an input that a user names on the command line.
 
     Args:
-        given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn's, a timm model, or
+        given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or
             ``pixels``.
         images: The images for a model or for pixels.
-        weights: Weights of a timm model.
+        weights: The weights of a timm model.
         embeddings, labels: Files that belong to a feature file.
 
     Raises:
-        ConfigError: it is not there, or cannot be what it claims; one line that names it.
+        ConfigError: the input is missing or is not what its name says; names it in one line.
     """
     check_given(given, weights, embeddings, labels)
     path = Path(given).expanduser()
@@ -81,7 +81,7 @@ def open_source(
 
 
 def distinct_names(sources: Sequence[Source], given: Sequence[str]) -> list[Source]:
-    """The sources, those with a common name renamed to what the user typed, or else numbered."""
+    """Return the sources with distinct names: equal names become what the user typed, or get numbers."""
     names = [source.name for source in sources]
     typed = [each if names.count(name) > 1 else name for name, each in zip(names, given, strict=True)]
     numbered = [
@@ -97,13 +97,13 @@ def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> S
 def array_source(
     name: str, arrays: dict[str, Array], origin: str = "", classes: Sequence[str] = ()
 ) -> Source:
-    """The features, and the embeddings and labels if there are any, of checked arrays.
+    """Return the source of checked arrays of features and, if any, embeddings and labels.
 
     Args:
-        name: What they are called.
-        arrays: From :func:`solo_dimreg.diagnostics.sources.arrays.open_arrays`.
-        origin: Where they are from, for the description.
-        classes: Names of the classes.
+        name: The name of the source.
+        arrays: The arrays, from :func:`solo_dimreg.diagnostics.sources.arrays.open_arrays`.
+        origin: The end of the description, which says where the arrays are from.
+        classes: The names of the classes.
     """
     count = len(arrays["features"])
 
@@ -131,7 +131,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
     _, transform = evaluation_transforms(host, run.settings)
     if images.size is not None:
         raise ConfigError(
-            "--size: is for timm models and pixels; a checkpoint is diagnosed at its own resolution."
+            "--size: is only for timm models and pixels; a checkpoint is diagnosed at its own resolution."
         )
     if images.path is None:
         dataset = _own_images(host, run, transform, images.split)
@@ -150,7 +150,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
 
 
 def _trained(folder: Path) -> str:
-    """How long the run of a checkpoint was trained and on what, where it has recorded that."""
+    """Return how long and on which images the run of a checkpoint trained; empty if it is not recorded."""
     from solo_dimreg.hosts.record import counted, read_record
 
     record = read_record(folder)
@@ -166,7 +166,7 @@ def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset
     from solo_dimreg.running.evaluation import labelled_images
 
     settings = run.settings
-    if settings.data.get("no_labels", False):  # the folder that it was trained on, whatever lies in there
+    if settings.data.get("no_labels", False):  # the folder that it was trained on, whatever its layout
         path = settings.data.get("val_path") if split == "val" else settings.data.train_path
         if path is None:
             raise ConfigError("--split: 'val' needs data.val_path, which the run does not have; use train.")
@@ -178,7 +178,7 @@ def _own_images(host: Any, run: Any, transform: Callable, split: str) -> Dataset
     try:
         check_data(settings, need_val=True)
     except ConfigError as error:
-        raise ConfigError(f"The images of {run.folder} are not there; give --images. {error}") from error
+        raise ConfigError(f"The images of {run.folder} are missing; give --images. {error}") from error
     train, val = labelled_images(host, settings, transform, transform)
     return train if split == "train" else val
 
@@ -192,7 +192,7 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
     name = given.removeprefix(PREFIX).partition(".")[0]  # without timm's tag of pretrained weights
     if PREFIX + name not in timm_names():
         raise ConfigError(
-            f"{given}: is neither a file, nor a folder, nor 'pixels', nor a model of timm's."
+            f"{given}: is neither a file, nor a folder, nor 'pixels', nor a timm model."
             f"{nearest(name, timm.list_models())}"
         )
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -232,7 +232,7 @@ def _pixels(images: Images) -> Source:
     dataset = image_dataset(images, transform)
     return _of_images(
         PIXELS,
-        f"raw pixels, {size} x {size}: what the images themselves have",
+        f"raw pixels, {size} x {size}: the dimensions of the images themselves",
         dataset,
         images,
         lambda batch: (batch.flatten(1), None),

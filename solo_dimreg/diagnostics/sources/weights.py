@@ -1,4 +1,4 @@
-"""Weights of a timm model in a file that another program saved, whatever it wrapped around them."""
+"""Load the weights of a timm model from a file of another program, whatever that wrapped around them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch import Tensor, nn
 
 from solo_dimreg.errors import ConfigError
 
-# Parts of keys that name the other one of two networks of one architecture: of DINO the teacher is taken, of
-# MoCo the query encoder.
+# Parts of keys that name the second of two equal networks, which is not taken: DINO's teacher and MoCo's
+# query encoder are taken instead.
 OTHERS = ("student", "momentum", "encoder_k", "target", "ema")
-SHOWN = 3  # keys of the file and of the model that an error names
+SHOWN = 3  # the number of keys of the file and of the model that an error names
 
 
 def load_weights(model: nn.Module, name: str, path: Path) -> None:
     """Load the weights of a timm model from a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file.
 
-    The file may hold more than the weights, nested in dictionaries (``state_dict``, ``model``, DINO's
-    ``teacher``), and a prefix before each key (``module.encoder_q.``, ``backbone.``): the place under which
-    most of the model's keys are is taken. What a classifier or a projector was is left out.
+    The weights may be nested in dictionaries (``state_dict``, ``model``, DINO's ``teacher``), and each key
+    may have a prefix (``module.encoder_q.``, ``backbone.``). The prefix with most of the model's keys is
+    taken. The weights of a classifier or a projector are left out.
 
     Args:
         model: A timm model without its classifier.
-        name: What timm calls it.
-        path: The file; it is never run as code.
+        name: timm's name of the model.
+        path: The file, which is never run as code.
 
     Raises:
-        ConfigError: it cannot be read, or does not hold all weights of this model.
+        ConfigError: the file cannot be read, or does not hold all weights of this model.
     """
     if not path.is_file():
         raise ConfigError(f"--weights: {path}: no such file.")
@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
     for key in sorted(state):
         if state[key].shape != wanted[key]:
             raise ConfigError(
-                f"{where}: {prefix}{key} has shape {tuple(state[key].shape)}, and there {tuple(wanted[key])}."
+                f"{where}: {prefix}{key} has shape {tuple(state[key].shape)}, not {tuple(wanted[key])}."
             )
     model.load_state_dict(state, strict=False)  # older files lack num_batches_tracked
 
@@ -76,12 +76,12 @@ def _read(path: Path) -> Any:
 
         return load_file(path)
     with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-        warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
+        warnings.simplefilter("ignore")  # warnings of another pickle protocol, in files that are refused
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested dictionaries, by their keys joined with dots."""
+    """Yield all tensors in nested dictionaries, with their keys joined by dots."""
     if isinstance(content, Tensor):
         yield prefix.removesuffix("."), content
     elif isinstance(content, Mapping):
