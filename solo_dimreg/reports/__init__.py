@@ -1,1 +1,1 @@
-"""Shows: HTML pages and tables of what was measured."""
+"""Reports: HTML pages and tables of the metrics."""

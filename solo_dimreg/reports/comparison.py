@@ -1,4 +1,4 @@
-"""The report that compares runs, as one self-contained HTML page and as a Markdown page with PNG plots."""
+"""The report that compares runs: a self-contained HTML page, and a Markdown page with PNG plots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from solo_dimreg.reports.runs import by_method, differences, read_runs
 from solo_dimreg.reports.summary import mean_and_deviation, results_table, summarize
 
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
-# What the page opens with; every other figure that was recorded follows, folded.
+# The metrics that the page opens with. All other recorded metrics follow, folded.
 MAIN_CURVES = (
     *("matrix_entropy", "mutual_information", "effective_rank", "lid", "adadim_alpha", "alpha_req"),
     *(
@@ -33,20 +33,20 @@ MAIN_CURVES = (
     ),
     "val_acc1",
 )
-# They count what the figures are taken of.
+# Columns that are counts, and no metrics.
 NOT_FIGURES = ("samples", "dimensions", "z_samples", "z_dimensions")
 LEGEND = (
-    "Linear and k-NN accuracy are solo-learn's, on the validation images. Effective rank (of the centred "
-    "features) and LID (geometric mean, k = 32) are those of the backbone's features of the training images, "
-    "without augmentation; the correlation of z is the mean absolute off-diagonal one of the embeddings. "
-    "Pretraining is its wall time, known for runs that were not interrupted. ± is the standard deviation "
+    "Linear and k-NN accuracy are solo-learn's, on the validation images. The effective rank (of the centred "
+    "features) and the LID (geometric mean, k = 32) are measured on the features of the training images, "
+    "without augmentation. The correlation of the embeddings is the mean absolute off-diagonal one. "
+    "Pretraining is the wall time, known for runs that were not interrupted. ± is the standard deviation "
     "over the seeds."
 )
 
 
 @dataclass(frozen=True)
 class Card:
-    """A plot, the name of its file without ``.png``, and what it shows."""
+    """A plot, the name of its file without ``.png``, and its explanation."""
 
     name: str
     figure: Figure
@@ -55,7 +55,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report, which both pages show."""
+    """A section of the report, which both pages show."""
 
     heading: str
     text: str = ""
@@ -66,17 +66,17 @@ class Section:
 
 
 def write_report(folder: Path, out: Path) -> Path:
-    """Writes ``report.html``, ``report.md`` and the PNG plots of the latter.
+    """Write ``report.html``, and ``report.md`` with its PNG plots.
 
     Args:
-        folder: What ``solo-dimreg benchmark`` wrote, or any folder with checkpoint folders below it.
-        out: Folder to write into.
+        folder: The folder of ``solo-dimreg benchmark``, or any folder with checkpoint folders below it.
+        out: The folder to write into.
 
     Returns:
-        The HTML page.
+        The path of the HTML page.
 
     Raises:
-        ConfigError: there is no run in the folder, or a file that belongs to one is damaged.
+        ConfigError: there is no run in the folder, or a file of a run is damaged.
     """
     results, records = read_runs(folder)
     for line in results.get("unread", ()):
@@ -108,8 +108,8 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
         return []
     if not results:
         nothing = (
-            "Accuracies are not here: 'solo-dimreg linear RUN' and 'knn RUN' leave them beside the "
-            "checkpoint, and 'solo-dimreg benchmark' measures them of every run alike."
+            "Accuracies are not here: 'solo-dimreg linear RUN' and 'solo-dimreg knn RUN' write them beside "
+            "the checkpoint, and 'solo-dimreg benchmark' measures them for every run."
         )
         return [Section(heading, nothing)]
     summary = summarize(results)
@@ -134,26 +134,26 @@ def _curves(records: Sequence[RunRecord]) -> list[Section]:
     grouped = by_method(records)
     found = {name for record in records for name in record.curves} - set(NOT_FIGURES)
     heading = "Over the epochs"
-    missing = "The dimensionality was not recorded: 'monitor: {every_n_epochs: 1}' in a config does that. "
+    missing = "The dimensionality was not recorded: add 'monitor: {every_n_epochs: 1}' to the config. "
     if not found:
         return [Section(heading, missing)]
     main = [name for name in MAIN_CURVES if name in found]
     more = sorted(found - set(main))
     seeds = max(len(runs) for runs in grouped.values())
-    text = "Thin lines are single seeds, thick ones their mean. " if seeds > 1 else ""
+    text = "Thin lines are single seeds, and thick lines are their mean. " if seeds > 1 else ""
     if found <= set(LOGGED.values()):
         text = missing + text
     sections = [
         Section(
             heading,
-            f"{text}The table has the values of the last epoch, the plots those of all.",
+            f"{text}The table has the values of the last epoch, and the plots have all epochs.",
             *_last_values(grouped, main),
             [_curve_card(name, grouped) for name in main],
         )
     ]
     if more:
         cards = [_curve_card(name, grouped) for name in more]
-        sections.append(Section("Further figures over the epochs", cards=cards, folded=True))
+        sections.append(Section("Further metrics over the epochs", cards=cards, folded=True))
     return sections
 
 
@@ -188,17 +188,18 @@ def _configurations(records: Sequence[RunRecord]) -> Section:
         return Section(heading, "The configurations (args.json of each run) are not here.")
     found = differences(records)
     if not found:
-        return Section(heading, "There is none.")
-    text = f"Only settings in which the runs differ; {ABSENT} where a configuration does not have one."
+        return Section(heading, "There are none.")
+    text = f"The table has only the settings that differ; {ABSENT} means that a configuration has none."
     return Section(heading, text, ["setting", *names], [[key, *values] for key, values in found.items()])
 
 
 def _evaluations(records: Sequence[RunRecord]) -> list[Section]:
     header, rows = evaluations_table(records)
     text = (
-        "What 'solo-dimreg linear' and 'solo-dimreg knn' have left beside the checkpoints: top-1 accuracy on "
-        "the validation images, after so many epochs of pretraining; the images are those of training and "
-        "validation, the steps those of the probe. ± is the standard deviation over the runs."
+        "'solo-dimreg linear' and 'solo-dimreg knn' wrote these results beside the checkpoints: the top-1 "
+        "accuracy on the validation images, after the given epochs of pretraining. The column 'images' has "
+        "the numbers of training and validation images, and 'steps' the steps of the probe. ± is the standard "
+        "deviation over the runs."
     )
     return [Section("Evaluations", text, header, rows)] if rows else []
 
@@ -211,7 +212,7 @@ def _provenance(results: Mapping[str, Any], records: Sequence[RunRecord]) -> Sec
 
 
 def _run(record: RunRecord) -> dict[str, Any]:
-    """What is known of a run: by what it recorded, else by its settings."""
+    """Return the known facts of a run, from its record or else from its settings."""
     result, settings = record.result, record.settings
     known = {key: settings.get(f"data.{key}") for key in ("dataset", "train_path", "val_path")}
     recorded = {key: value for key, value in (result.get("data") or {}).items() if value is not None}
@@ -220,7 +221,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 
 def html(section: Section) -> page.Html:
-    """The section for the HTML page."""
+    """Return the section for the HTML page."""
     parts: list[str] = [page.paragraph(section.text)] if section.text else []
     if section.rows:
         parts.append(page.table(section.header, section.rows, section.heading))
@@ -232,7 +233,7 @@ def html(section: Section) -> page.Html:
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The whole report as a Markdown page that shows the PNG plots beside it."""
+    """Return the report as a Markdown page, which shows the PNG plots beside it."""
     blocks = [f"# {_plain(title)}"]
     for section in sections:
         blocks.append(f"## {section.heading}")
@@ -250,6 +251,6 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, also in the cell of a table."""
+    """Return text escaped for Markdown, even for the cell of a table."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     return " ".join(re.sub(r"([\\`*\[\]|])", r"\\\1", escaped).split())

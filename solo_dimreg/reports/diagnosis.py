@@ -1,4 +1,4 @@
-"""What a diagnosis leaves behind: ``diagnosis.html``, its plots as PNG files, and ``diagnosis.json``."""
+"""Write the results of a diagnosis: ``diagnosis.html``, its plots as PNG files, and ``diagnosis.json``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ KINDS = {
 }
 CUMULATIVE = Explanation(
     "cumulative variance",
-    "The part of the variance that the leading directions hold: a curve that is at 100 % early has the rest "
-    "of its dimensions empty.",
+    "The part of the variance that the leading directions hold. If a curve reaches 100 % early, the rest of "
+    "the dimensions are empty.",
     SPECTRUM.source,
     SPECTRUM.address,
 )
@@ -41,7 +41,7 @@ UMAP = Explanation(
     "McInnes et al., 2018",
     "https://arxiv.org/abs/1802.03426",
 )
-# Of the features r and the embeddings z alike.
+# The explanations for the page, which hold for the features and the embeddings.
 EXPLANATIONS = {
     name: replace(explain(name), label=label)
     for name, label in {
@@ -61,26 +61,26 @@ EXPLANATIONS = {
         "self_clustering": "self-clustering",
     }.items()
 }
-# Cells along each side of a heat map: more axes than these are averaged in blocks.
+# The number of cells along each side of a heat map; more axes are averaged in blocks.
 CELLS = 128
-# What a diagnosis writes.
+# The names of the files that a diagnosis writes.
 OWN_FILES = re.compile(
     r"diagnosis\.(html|json)|(spectra|cumulative_variance|lid|(correlation|umap)-\d+)\.png"
 )
-# Lines of the table of classes that the page shows.
+# The largest number of classes that the page shows.
 CLASSES = 50
 
 
 def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
-    """Writes the page, the plots and the figures of one or several inputs.
+    """Write the page, the plots and the metrics of one or several inputs.
 
     Args:
-        diagnoses: What was found out; several are shown side by side.
+        diagnoses: The diagnoses; several are shown side by side.
         out: The folder to write into. The files of an earlier diagnosis there move to ``<out>.bak``, and a
-            line says so.
+            warning says so.
 
     Returns:
-        The HTML page.
+        The path of the HTML page.
     """
     pictures = _pictures(diagnoses)
     _move_earlier(out)
@@ -95,7 +95,7 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
 
 
 def _move_earlier(out: Path) -> None:
-    """Moves the files of an earlier diagnosis, and no others, out of the way."""
+    """Move the files of an earlier diagnosis, and no others, to another folder."""
     earlier = [path for path in out.glob("*") if path.is_file() and OWN_FILES.fullmatch(path.name)]
     if not any(path.name in ("diagnosis.html", "diagnosis.json") for path in earlier):
         return
@@ -107,10 +107,10 @@ def _move_earlier(out: Path) -> None:
 
 
 def fragment(diagnosis: Diagnosis) -> str:
-    """Verdict, figures, plots and classes of one input, as a part of a page of others, such as a notebook."""
+    """Return verdict, metrics, plots and classes of one input, as a part of another page or a notebook."""
     return page.fragment(
         *_verdict(diagnosis),
-        page.table(*summary_table([diagnosis]), "Figures"),
+        page.table(*summary_table([diagnosis]), "Metrics"),
         page.figures(_cards(_pictures([diagnosis]))),
         *_classes(diagnosis),
     )
@@ -121,13 +121,13 @@ def _cards(pictures: dict[str, tuple[Figure, Explanation]]) -> list[page.Html]:
 
 
 def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explanation]]:
-    """The plots with their explanations, by the name of the file."""
+    """Return the plots with their explanations, by the name of the file."""
     spaces = {
         f"{each.source.name}, {name}" if len(diagnoses) > 1 else name: space
         for each in diagnoses
         for name, space in each.spaces.items()
     }
-    # Beyond what so few samples can have, a spectrum is 0 whatever the features are.
+    # A spectrum is 0 beyond the attainable rank, whatever the features are.
     spectra = {name: space.spectrum[: space.attainable].tolist() for name, space in spaces.items()}
     lids = {name: space.lids.tolist() for name, space in spaces.items()}
     pictures = {
@@ -142,7 +142,7 @@ def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explana
 
 
 def _blocks(correlation: Tensor) -> Tensor:
-    """Absolute correlations, averaged so that at most ``CELLS`` cells are along each side."""
+    """Return the absolute correlations, averaged to at most ``CELLS`` cells along each side."""
     size = min(len(correlation), CELLS)
     return adaptive_avg_pool2d(correlation.abs()[None, None], size)[0, 0]
 
@@ -154,19 +154,19 @@ def _page(diagnoses: Sequence[Diagnosis], pictures: dict[str, tuple[Figure, Expl
     return page.page(
         f"Diagnosis of {names}",
         *(part for each in diagnoses for part in _verdict(each)),
-        page.section("Figures", page.table(*summary_table(diagnoses), "Figures of all inputs")),
+        page.section("Metrics", page.table(*summary_table(diagnoses), "Metrics of all inputs")),
         page.section("Plots", page.figures(cards)),
         *(part for each in diagnoses for part in _classes(each)),
         page.section(
-            "What the figures mean", *(page.paragraph(caption(each)) for each in EXPLANATIONS.values())
+            "Meaning of the metrics", *(page.paragraph(caption(each)) for each in EXPLANATIONS.values())
         ),
         page.section(
             "Thresholds",
             page.table(["verdict", "if"], [[kind, rule] for kind, rule in THRESHOLDS.items()], "Thresholds"),
             page.paragraph(
-                "Tested in this order. They are conventions of solo-dimreg, not of a paper: data that has "
-                "few dimensions itself makes features with a low LID; 'diagnose pixels' tells what the "
-                "images have."
+                "The verdicts are tested in this order. The thresholds are conventions of solo-dimreg, not "
+                "of a paper. Images with few dimensions of their own give features with a low LID; "
+                "'solo-dimreg diagnose pixels' measures the images themselves."
             ),
         ),
     )
@@ -199,8 +199,8 @@ def _classes(each: Diagnosis) -> list[str]:
     ]
     header = ["class", "samples", "LID", "effective rank", "variance within (%)"]
     text = (
-        f"Of the features of the sample, lowest LID first ({len(lowest)} of {len(each.classes)} classes). "
-        "The last column is the variance within the class, in percent of that of all."
+        f"The table has {len(lowest)} of {len(each.classes)} classes, lowest LID first, from the features of "
+        "the sample. The last column is the variance within the class, in percent of the whole variance."
     )
     heading = f"Classes of {each.source.name}"
     return [page.section(heading, page.paragraph(text), page.table(header, rows, heading))]

@@ -1,4 +1,4 @@
-"""What each figure is called and says, and where it comes from."""
+"""The label, the meaning and the source of each metric, for plots and pages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ARXIV = "https://arxiv.org/abs/"
 
 @dataclass(frozen=True)
 class Explanation:
-    """The name of a figure in plots and tables, what it says in a sentence, and its source.
+    """The label of a metric or plot, an explanation in a sentence or two, and its source.
 
-    ``source`` is empty for figures that need none, ``address`` where no free copy is known.
+    ``source`` is empty if none is needed, and ``address`` if no free copy is known.
     """
 
     label: str
@@ -34,36 +34,36 @@ ADADIM = ("Kokilepersaud et al., AdaDim, 2025", ARXIV + "2505.12576")
 
 SPECTRUM = Explanation(
     "spectrum",
-    "Singular values of the features' covariance relative to the largest: a spectrum that falls off a cliff "
-    "has collapsed dimensions.",
+    "The singular values of the features' covariance, relative to the largest. If they fall off a cliff, "
+    "dimensions have collapsed.",
     *JING,
 )
 ACCURACY = Explanation(
     "accuracy",
-    "Top-1 accuracy on the validation images of solo-learn's linear probe and of its weighted k-NN "
-    "classifier; bars reach one standard deviation over the seeds to each side.",
+    "The top-1 accuracy of solo-learn's linear probe and of its weighted k-NN classifier on the validation "
+    "images. Bars reach one standard deviation over the seeds to each side.",
 )
-# What is said of the features r holds for the embeddings z too.
+# Each explanation holds for the features r and the embeddings z.
 FIGURES = {
     "matrix_entropy": (
         "entropy H",
-        "Matrix-based Rényi entropy of order 2, in nats: how evenly the samples spread; 0 if all are "
-        "parallel. Of features that are not negative, all of which share the direction of their mean, it "
-        "hardly moves: AdaDim's H(R) is the effective rank.",
+        "The matrix-based Rényi entropy of order 2, in nats, measures how evenly the samples spread; it is 0 "
+        "if all are parallel. It hardly moves for features that are not negative, since they share the "
+        "direction of their mean. AdaDim measures its H(R) by the effective rank instead.",
         *RENYI,
     ),
     "effective_rank": (
         "effective rank",
         "The number of dimensions filled globally: the exponential of the entropy of the normalized singular "
-        "values. A fall to a fifth of its peak is a warning, one to a half is usual; more is not better by "
-        "itself.",
+        "values. A fall to a fifth of the peak is a warning, and a fall to a half is usual; more is not "
+        "better by itself.",
         *ROY,
     ),
     "lid": (
         "LID",
-        "Local intrinsic dimensionality, the number of dimensions filled around each point, from the "
-        "distances to its nearest neighbours; the geometric mean over the points. A low one is a collapse "
-        "only where the images have more dimensions: LDReg raises it, IdEst prefers networks with a low one.",
+        "Local intrinsic dimensionality: the number of dimensions filled around each point, from the "
+        "distances to its nearest neighbours, as a geometric mean over the points. A low LID is a collapse "
+        "only if the images have more dimensions. LDReg raises it; IdEst prefers networks with a low one.",
         *LDREG,
     ),
     "lid_mle": (
@@ -73,101 +73,104 @@ FIGURES = {
     ),
     "lid_mle_512": (
         "LID, maximum likelihood (k = 512)",
-        "The LID by maximum likelihood with 512 neighbours, as LDReg tracks it: of wider neighbourhoods.",
+        "The LID by maximum likelihood with 512 neighbours, in wider neighbourhoods, as LDReg tracks it.",
         *LDREG,
     ),
     "alpha_req": (
         "alpha-ReQ",
-        "The exponent of the power law that the spectrum decays with, at ranks 4 to 100; values near 1 tend "
-        "to go with good representations, larger ones with few dimensions.",
+        "The exponent of the power law by which the spectrum decays, at ranks 4 to 100. Values near 1 tend "
+        "to go with good representations, and larger values with few dimensions.",
         "Agrawal et al., NeurIPS 2022",
     ),
     "off_diagonal_correlation": (
         "off-diagonal correlation",
-        "The mean absolute correlation of two different axes: 0 if they are decorrelated, near 1 if they all "
-        "say the same.",
+        "The mean absolute correlation of two different axes: 0 if the axes are decorrelated, and near 1 if "
+        "all of them are alike.",
         *HUA,
     ),
     "uniformity": (
         "uniformity",
-        "How unevenly the normalized samples cover the sphere: lower is more uniform, 0 is a single point.",
+        "Uniformity measures how unevenly the normalized samples cover the sphere: lower is more uniform, "
+        "and 0 is a single point.",
         *WANG,
     ),
     "rankme": (
         "RankMe",
-        "The smoothed effective rank of the features as they are, not centred.",
+        "The smoothed effective rank of the features without centring.",
         *("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
     ),
     "rankme_share": (
         "RankMe over the width",
-        "RankMe over the number of dimensions, to compare networks of different widths.",
+        "RankMe divided by the number of dimensions, to compare networks of different widths.",
         *TSITSULIN,
     ),
     "nesum": (
         "NESum",
-        "The variance in units of that of the leading direction: 1 if that has all, the number of dimensions "
-        "if all are equal. Too even is no better than too uneven, its authors find.",
+        "The variance, divided by the variance of the leading direction: 1 if that direction has all of it, "
+        "and the number of dimensions if all are equal. Its authors find that too even is no better than too "
+        "uneven.",
         "He & Ozay, ICML 2022",
     ),
     "mean_share": (
         "mean's share",
-        "The part of the mean squared length that the features' mean holds: near 1, all features share one "
-        "vector, which centred figures (effective rank, LID, correlation, spectra) cannot see. Features "
+        "The part of the mean squared length that the mean of the features holds. Near 1, all features share "
+        "one vector, which centred metrics (effective rank, LID, correlation, spectra) cannot see. Features "
         "after a ReLU have a large share by themselves.",
     ),
     "self_clustering": (
         "self-clustering",
-        "How much more parallel the features are than on a uniform sphere: about 0 there, 1 if all are "
-        "parallel, as around a shared vector.",
+        "Self-clustering measures how much more parallel the features are than on a uniform sphere: about 0 "
+        "there, and 1 if all are parallel, as around a shared vector.",
         *TSITSULIN,
     ),
     "two_nn": (
         "dimension (TwoNN)",
-        "The intrinsic dimension by the distances to the two nearest neighbours. Neither a high nor a low "
+        "The intrinsic dimension from the distances to the two nearest neighbours. Neither a high nor a low "
         "one is good by itself.",
         "Facco et al., Scientific Reports 2017",
     ),
     "mst_dimension": (
         "dimension (spanning tree)",
-        "The intrinsic dimension by the growth of the minimum spanning tree with the number of points. "
-        "Neither a high nor a low one is good by itself: IdEst finds the lower ones with the better "
-        "networks, LDReg raises the local dimension against collapse.",
+        "The intrinsic dimension from the growth of the minimum spanning tree with the number of points. "
+        "Neither a high nor a low one is good by itself: IdEst finds lower ones in better networks, while "
+        "LDReg raises the local dimension against collapse.",
         *COSTA,
     ),
     "lidar": (
         "LiDAR",
-        "The effective rank of what tells samples apart beyond the differences between their views: of two "
-        "views a sample where the monitor takes it, the paper takes more.",
+        "The effective rank of the differences between samples, relative to the differences between their "
+        "views. The monitor uses two views of each sample; the paper uses more.",
         "Thilak et al., ICLR 2024",
     ),
     "alignment": (
         "alignment",
-        "The mean squared distance between the normalized views of a sample: lower is more invariant, 0 also "
-        "in a complete collapse.",
+        "The mean squared distance between the normalized views of a sample: lower is more invariant. It is "
+        "also 0 in a complete collapse.",
         *WANG,
     ),
 }
 OTHERS = {
     "mutual_information": Explanation(
         "I(R;Z)",
-        "Matrix-based mutual information of features and embeddings, in nats: how much the projector keeps.",
+        "The matrix-based mutual information of features and embeddings, in nats, measures how much the "
+        "projector keeps.",
         *RENYI,
     ),
     "adadim_alpha": Explanation(
         "alpha (AdaDim)",
-        "AdaDim's weight of the loss that spreads the samples; the rest goes to the one that fills the "
-        "dimensions.",
+        "AdaDim's weight of the loss that spreads the samples; the rest is the weight of the loss that fills "
+        "the dimensions.",
         *ADADIM,
     ),
     "val_acc1": Explanation(
         "online accuracy (%)",
-        "Top-1 validation accuracy of the classifier that solo-learn trains along with the backbone.",
+        "The top-1 validation accuracy of the classifier that solo-learn trains along with the backbone.",
     ),
 }
 
 
 def caption(explanation: Explanation) -> page.Html:
-    """The explanation for an HTML page, with its source."""
+    """Return the explanation for an HTML page, with its source."""
     source: str = f" [{explanation.source}]" if explanation.source else ""
     if explanation.address:
         source = page.join([" [", page.link(explanation.source, explanation.address), "]"])
@@ -177,9 +180,9 @@ def caption(explanation: Explanation) -> page.Html:
 
 
 def explain(name: str) -> Explanation:
-    """The explanation of a figure by its name, which starts with ``z_`` for one of the embeddings.
+    """Return the explanation of a metric by its name, which starts with ``z_`` for the embeddings.
 
-    A figure that a plugin added is called by its name.
+    The label of a metric from a plugin is its name.
     """
     if name in OTHERS:
         return OTHERS[name]

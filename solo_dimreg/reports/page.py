@@ -1,6 +1,6 @@
-"""The HTML pages of the reports: one file that opens from disk, with no network and no script.
+"""Build the HTML pages of the reports: each is one file that opens from disk, without network or script.
 
-The functions return :class:`Html`, which is taken as it is; any other text is escaped.
+The functions return :class:`Html`, which is not escaped again; any other text is escaped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-# The sign says it too, for those who do not see the colour.
+# A sign repeats the colour, for readers who cannot see it.
 SIGNS = {"good": "✓", "warning": "!", "bad": "✗"}
 
 STYLE = """
@@ -53,7 +53,7 @@ figure svg text { font-family: system-ui, sans-serif !important; }
 figcaption { margin-top: .4rem; font-size: .9rem; color: var(--soft); }
 """
 
-# The class of what stands in another page.
+# The class of a fragment in another page.
 SCOPE = "solo-dimreg"
 
 
@@ -62,32 +62,32 @@ class Html(str):
 
 
 def escape(content: str) -> Html:
-    """The text as HTML; HTML as it is."""
+    """Return text escaped as HTML, and HTML unchanged."""
     return content if isinstance(content, Html) else Html(html.escape(content))
 
 
 def join(parts: Iterable[str]) -> Html:
-    """The parts one after the other."""
+    """Return the parts, joined."""
     return Html("".join(escape(part) for part in parts))
 
 
 def paragraph(*parts: str) -> Html:
-    """A paragraph."""
+    """Return a paragraph."""
     return Html(f"<p>{join(parts)}</p>\n")
 
 
 def strong(text: str) -> Html:
-    """Text in bold."""
+    """Return text in bold."""
     return Html(f"<b>{escape(text)}</b>")
 
 
 def link(text: str, address: str) -> Html:
-    """A link, followed only when it is clicked."""
+    """Return a link, which loads nothing until it is clicked."""
     return Html(f'<a href="{html.escape(address)}">{escape(text)}</a>')
 
 
 def banner(kind: str, verdict: str, explanation: str) -> Html:
-    """A verdict in a box, with what it rests on.
+    """Return a verdict in a box, with its explanation.
 
     Args:
         kind: ``good``, ``warning`` or ``bad``.
@@ -101,14 +101,14 @@ def banner(kind: str, verdict: str, explanation: str) -> Html:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Html:
-    """A table whose first column names the rows; a narrow screen scrolls it in its own box.
+    """Return a table whose first column names the rows; a narrow screen scrolls it in its own box.
 
     Columns of numbers are aligned to the right.
 
     Args:
-        header: Names of the columns.
+        header: The names of the columns.
         rows: The cells, as text.
-        label: What the table shows, for readers of the screen.
+        label: The title of the table, for screen readers.
     """
     numbers = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     kinds = [' class="number"' if i and number else "" for i, number in enumerate(numbers)]
@@ -124,7 +124,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> H
 
 
 def _row_name(name: str) -> str:
-    """A heading that stays in sight when the table is scrolled: a long one may break, after dots first."""
+    """Return a heading that stays in sight when the table scrolls; a long one may break, first after dots."""
     if len(name) <= 16:
         return f'<th scope="row">{escape(name)}</th>'
     return f'<th scope="row" class="long">{escape(name).replace(".", ".<wbr>")}</th>'
@@ -135,7 +135,7 @@ def _is_number(cell: str) -> bool:
 
 
 def figure(drawing: str, caption: str) -> Html:
-    """A card with a picture and what it shows.
+    """Return a card with a picture and its caption.
 
     Args:
         drawing: An SVG element, see :func:`solo_dimreg.plots.svg`.
@@ -145,28 +145,28 @@ def figure(drawing: str, caption: str) -> Html:
 
 
 def figures(cards: Iterable[str]) -> Html:
-    """Cards of :func:`figure`, beside each other as far as the screen has room."""
+    """Return cards of :func:`figure`, side by side as far as the screen has room."""
     return Html(f'<div class="figures">\n{join(cards)}</div>\n')
 
 
 def section(heading: str, *parts: str) -> Html:
-    """A part of the page under its heading."""
+    """Return a section of the page under its heading."""
     return Html(f"<section>\n<h2>{escape(heading)}</h2>\n{join(parts)}</section>\n")
 
 
 def folded(heading: str, *parts: str) -> Html:
-    """A part of the page that opens when its heading is clicked."""
+    """Return a section of the page that opens when its heading is clicked."""
     return Html(f"<details>\n<summary>{escape(heading)}</summary>\n{join(parts)}</details>\n")
 
 
 def page(title: str, *parts: str) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
-        title: Its title and first heading.
-        parts: What the other functions made; other text is escaped.
+        title: The title and first heading.
+        parts: The results of the other functions; other text is escaped.
     """
-    # The policy lets a browser load nothing at all but pictures that are in the page.
+    # The policy lets a browser load nothing but the pictures in the page.
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -185,10 +185,10 @@ def page(title: str, *parts: str) -> str:
 
 
 def fragment(*parts: str) -> str:
-    """The parts for a place in another page, such as a notebook: the style holds for them alone.
+    """Return the parts for another page, such as a notebook; the style applies only to them.
 
     Args:
-        parts: What the other functions made; other text is escaped.
+        parts: The results of the other functions; other text is escaped.
     """
     own = re.sub(r"^( *)(:root|body) {", r"\1& {", STYLE, flags=re.MULTILINE)
     return f'<div class="{SCOPE}">\n<style>.{SCOPE} {{{own}}}</style>\n{join(parts)}</div>\n'

@@ -1,4 +1,4 @@
-"""Reads runs that no benchmark made: checkpoint folders, joined where one continues another, and labelled."""
+"""Read runs from checkpoint folders, without a benchmark: join the parts of a run, and label each run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from solo_dimreg.reports.run_files import (
 )
 from solo_dimreg.running.results import read_evaluations
 
-# A resumed run may be prolonged, and is still the same.
+# A resumed run may become longer, and is still the same run.
 MAY_CHANGE = ("max_epochs",)
-# A label names at most so many settings in which a run differs from others of its name.
+# A label names at most this many settings in which a run differs from others of its name.
 MOST_NAMED = 2
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A checkpoint folder, and what stands in it."""
+    """A checkpoint folder and its content."""
 
     path: Path
     configuration: dict[str, Any]
@@ -38,16 +38,16 @@ class Folder:
 
     @property
     def setup(self) -> dict[str, str]:
-        """The settings, flattened, without the seed."""
+        """Return the settings, flattened, without the seed."""
         return flatten(self.configuration)
 
 
 def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
-    """Return the runs in checkpoint folders; those that differ in nothing but the seed share a label.
+    """Return the runs in checkpoint folders; runs that differ only in their seeds share a label.
 
     Args:
         paths: The folders.
-        unread: Gets a line of each folder with a damaged file, which is left out.
+        unread: A list that gets a line for each folder with a damaged file, which is left out.
     """
     folders = []
     for path in paths:
@@ -75,7 +75,7 @@ def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
 
 
 def _result(run: Sequence[Folder]) -> dict[str, Any]:
-    """What the record of a run's last part tells, in the words of a benchmark's ``result.json``."""
+    """Return the record of a run's last part, with the keys of a benchmark's ``result.json``."""
     record = run[-1].record
     return {
         key: record[key] for key in ("epochs", "steps", "data", "environment", "finished") if key in record
@@ -83,9 +83,10 @@ def _result(run: Sequence[Folder]) -> dict[str, Any]:
 
 
 def _joined(folders: Sequence[Folder]) -> list[list[Folder]]:
-    """The parts of each run, the first one first: a folder that is resumed from another continues it.
+    """Return the parts of each run in their order; a folder that was resumed from another one continues it.
 
-    By the folder's name, since runs are moved; and only where nothing but the length is another.
+    The folders are matched by their names, since runs may be moved, and only if nothing but the length
+    differs.
     """
     named = {folder.path.name: folder for folder in folders}
     before: dict[Path, Folder] = {}
@@ -109,7 +110,7 @@ def _same(first: Folder, second: Folder) -> bool:
 
 
 def _labels(folders: Sequence[Folder]) -> list[str]:
-    """A label for each run: where several of a name differ, with what they differ in, else their folder."""
+    """Return a label for each run: its name and, if runs of a name differ, the differences or the folder."""
     names = [label_of(folder.configuration) or folder.path.name for folder in folders]
     groups: dict[str, list[Folder]] = defaultdict(list)
     for name, folder in zip(names, folders, strict=True):

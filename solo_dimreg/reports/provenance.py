@@ -1,4 +1,4 @@
-"""Tells what the runs of a page ran on and with, and what ``linear`` and ``knn`` found of them."""
+"""Tables of data, versions and machine of the runs on a page, and of their ``linear`` and ``knn`` results."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ VERSIONS = ("solo-learn", "solo-dimreg", "Python", "torch", "timm", "device")
 
 
 def what_ran(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the lines of a table, what and value: length, data, versions and the machine.
+    """Return the rows of a table of two columns with length, data, versions and machine of the runs.
 
     Args:
-        runs: Of each run ``epochs``, ``steps``, ``seed``, ``data`` and ``environment``, as ``result.json``
-            has them; what a run does not have is left out.
+        runs: For each run ``epochs``, ``steps``, ``seed``, ``data`` and ``environment``, as in
+            ``result.json``; missing ones are left out.
     """
     data = [run.get("data") or {} for run in runs]
     finished = sorted(str(run["finished"]) for run in runs if run.get("finished"))
@@ -47,9 +47,9 @@ def _place(data: Mapping[str, Any], key: str) -> str | None:
 
 
 def evaluations_table(records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells of what ``linear`` and ``knn`` have left beside the checkpoints.
+    """Return header and cells of the results that ``linear`` and ``knn`` wrote beside the checkpoints.
 
-    A line is one evaluation of one method; the seeds that were evaluated alike are averaged.
+    A row is one evaluation of one method, averaged over the seeds that were evaluated alike.
     """
     grouped: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for record in records:

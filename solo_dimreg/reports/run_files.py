@@ -1,4 +1,4 @@
-"""Reads the files in the checkpoint folder of a run, without solo-learn."""
+"""Read the files in the checkpoint folder of a run, without solo-learn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from solo_dimreg.errors import ConfigError
 
-# Columns of solo-learn's metrics.csv worth a curve, and what explanations.py calls them.
+# The columns of solo-learn's metrics.csv that are drawn, and their names in explanations.py.
 LOGGED = {"train_alpha_epoch": "adadim_alpha", "val_acc1": "val_acc1"}
-# Settings that differ between any two runs and say nothing of how they train.
+# Settings that differ between any two runs and do not change how they train.
 NOISE = (
     *("name", "seed", "wandb", "wandb_run_id", "checkpoint", "auto_resume", "resume_from_checkpoint"),
     "monitor",
@@ -26,13 +26,12 @@ class RunRecord:
     """One run.
 
     Attributes:
-        method: Name of the method, or of the row of the benchmark.
-        result: What was measured at the end, as in ``result.json``; of a run that no benchmark made, what
-            its own record tells.
+        method: The name of the method, or of the row of the benchmark.
+        result: The results at the end, as in ``result.json``; without a benchmark, the run's own record.
         settings: The configuration, flattened: ``optimizer.lr`` -> value as text.
-        curves: Figures over the epochs, by name: epoch -> value.
-        seed: The seed, None where it was not recorded.
-        evaluations: What ``linear`` and ``knn`` have left beside its checkpoints.
+        curves: The metrics over the epochs, by name: epoch -> value.
+        seed: The seed; None if it was not recorded.
+        evaluations: The results that ``linear`` and ``knn`` wrote beside the checkpoints.
     """
 
     method: str
@@ -44,12 +43,12 @@ class RunRecord:
 
 
 def parts_of(checkpoint: Path) -> list[Path]:
-    """The folders of a benchmark's run, which has one for each of its parts if it was interrupted."""
+    """Return the folders of a benchmark's run, one for each part if the run was interrupted."""
     return sorted(file.parent for file in checkpoint.parents[2].rglob("args.json"))
 
 
 def seed_of(content: Mapping[str, Any]) -> Any:
-    """Return the seed as it is, or as text where a file that is not ours holds something else."""
+    """Return the seed; it becomes text if a file of another program holds something else than a number."""
     seed = content.get("seed")
     return seed if seed is None or isinstance(seed, int) else str(seed)
 
@@ -58,7 +57,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: the file cannot be read, or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -76,17 +75,17 @@ def read_configuration(folder: Path) -> dict[str, Any]:
         ConfigError: ``args.json`` is damaged.
     """
     arguments = read_object(folder / "args.json")
-    # With the published solo-learn our config is kept whole beside its arguments.
+    # With the published solo-learn, our whole config is kept beside its arguments.
     own = arguments.get("config")
     return own if isinstance(own, dict) else arguments
 
 
 def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
-    """Figures over the epochs from the ``metrics.csv`` and ``dimensionality.csv`` of a run.
+    """Return the metrics over the epochs from the ``metrics.csv`` and ``dimensionality.csv`` of a run.
 
     Args:
-        folders: The checkpoint folders of the run; an epoch that was trained twice counts as in that which
-            begins later.
+        folders: The checkpoint folders of the run. If an epoch is in two of them, the folder that begins
+            later counts.
 
     Raises:
         ConfigError: a file is damaged.
@@ -107,12 +106,12 @@ def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
 
 
 def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict[int, float]]:
-    """The curves of some columns, renamed, or of all that hold figures."""
+    """Return the curves of the given columns, renamed, or of all columns with metrics."""
     curves: dict[str, dict[int, float]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            if reader.fieldnames is None:  # Lightning was killed while it wrote the file anew
+            if reader.fieldnames is None:  # Lightning was killed while it rewrote the file
                 return curves
             if "epoch" not in reader.fieldnames:
                 raise ValueError("no column 'epoch'")
@@ -127,7 +126,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> dict[str, dict
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
-    """A configuration as ``outer.inner`` -> value, without what says nothing of how a run trains."""
+    """Return a configuration as ``outer.inner`` -> value, without settings that do not change a training."""
     flat: dict[str, str] = {}
 
     def add(key: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reads finished runs back, without solo-learn, and compares their figures and configurations."""
+"""Read finished runs, without solo-learn, and compare their configurations."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from solo_dimreg.reports.run_files import (
 )
 from solo_dimreg.running.results import read_evaluations
 
-# Figures of a run's result.json, and what the tables call them.
+# The metrics of a run's result.json, and their labels in tables.
 FIGURES = {
     "linear_acc1": "linear top-1 %",
     "knn_acc1": "k-NN top-1 %",
     "effective_rank": "effective rank",
     "lid": "LID",
-    "z_correlation": "correlation of z",
+    "z_correlation": "correlation of the embeddings",
     "pretrain_seconds": "pretraining",
 }
 
 
 def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
-    """The content of ``results.json`` or, as ``unread``, what could not be read; and the runs in a folder.
+    """Return the content of ``results.json`` and the runs in a folder.
+
+    The key ``unread`` of the content has a line for each thing that could not be read.
 
     Args:
-        folder: What ``solo-dimreg benchmark`` wrote, or any folder with checkpoint folders of solo-learn's
+        folder: The folder of ``solo-dimreg benchmark``, or any folder with checkpoint folders of solo-learn
             below it.
 
     Raises:
@@ -56,8 +58,8 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     records = plain_runs(folders, unread)
     if not records:
         raise ConfigError(
-            f"{folder}: holds no run; give a folder that 'solo-dimreg benchmark' wrote (results.json) or one "
-            "with checkpoint folders (args.json) below it. " + " ".join(unread)
+            f"{folder}: holds no run; give a folder of 'solo-dimreg benchmark' (with results.json), or a "
+            "folder with checkpoint folders (with args.json) below it. " + " ".join(unread)
         )
     return {"unread": unread}, records
 
@@ -85,7 +87,7 @@ def _read_results(path: Path) -> dict[str, Any]:
         values = [run[key] for key in FIGURES if run.get(key) is not None]
         spectrum = run.get("spectrum", [1])
         if not isinstance(spectrum, list) or not spectrum or not all(map(_is_number, [*values, *spectrum])):
-            raise ConfigError(f"{path}: runs[{number}] holds something else than numbers as its figures.")
+            raise ConfigError(f"{path}: the metrics of runs[{number}] must be numbers.")
     return results
 
 
@@ -95,7 +97,7 @@ def _is_number(value: Any) -> bool:
 
 
 def by_method(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """The runs of each method, in the order of their appearance."""
+    """Return the runs of each method, in the order of their appearance."""
     grouped: dict[str, list[RunRecord]] = {}
     for record in records:
         grouped.setdefault(record.method, []).append(record)
@@ -103,7 +105,7 @@ def by_method(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 def differences(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """The settings in which methods differ, each with its value for every method of :func:`by_method`."""
+    """Return the settings in which methods differ, with a value for every method of :func:`by_method`."""
     grouped = by_method(records)
     found = {}
     for key in sorted({key for record in records for key in record.settings}):

@@ -1,4 +1,4 @@
-"""The figures of runs as means and deviations over their seeds."""
+"""Summarize the metrics of runs by means and standard deviations over their seeds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from solo_dimreg.reports.runs import FIGURES
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation; None for what so few values do not have."""
+    """Return mean and sample standard deviation; each is None if there are too few values."""
     mean = statistics.fmean(values) if values else None
     return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
 def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (None for one seed) of every figure, method by method.
+    """Return the mean and standard deviation (None for one seed) of every metric, for each method.
 
     Args:
-        results: For each run the content of its ``result.json``.
+        results: The content of ``result.json`` of each run.
     """
     summary = []
     for method in dict.fromkeys(result["method"] for result in results):
@@ -35,7 +35,7 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def results_table(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison, as text; figures that no method has are left out."""
+    """Return header and cells of the comparison, as text; metrics that no method has are left out."""
     shown = [figure for figure in FIGURES if any(line[figure] is not None for line in summary)]
     times = [line["pretrain_seconds"] for line in summary if line["pretrain_seconds"] is not None]
     divisor, unit = _duration_unit(min(times, default=0))
@@ -52,7 +52,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
 
 
 def _duration_unit(seconds: float) -> tuple[int, str]:
-    """How many seconds the fitting unit of time has, and its name."""
+    """Return the number of seconds in the fitting unit of time, and the unit's suffix."""
     if seconds < 120 or not math.isfinite(seconds):
         return 1, " s"
     return (60, " min") if seconds < 7200 else (3600, " h")

@@ -214,7 +214,7 @@ def test_the_pages_hold_all_they_show(results: Path) -> None:
     assert page.figures["Accuracy and dimensionality"] == ["accuracy", "spectrum"]
     shown = ["H(R)", "effective rank of r", "LID of r", "alpha (AdaDim)", "effective rank of z"]
     assert page.figures["Over the epochs"] == [*shown, "online accuracy (%)"]
-    assert page.figures["Further figures over the epochs"] == ["own"]
+    assert page.figures["Further metrics over the epochs"] == ["own"]
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", (results / "report.md").read_text())
     assert len(pictures) == 2 + 6 + 1
     assert all((results / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
