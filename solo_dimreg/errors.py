@@ -16,37 +16,37 @@ class DimregError(Exception):
 
 
 class ConfigError(DimregError, ValueError):
-    """A setting is wrong; the message names the key, the value and what is allowed."""
+    """An error for a wrong setting; the message names the key, the value and what is allowed."""
 
 
 class TrainingError(DimregError):
-    """A training cannot continue, for a reason that its settings do not show."""
+    """An error for a training that cannot continue, for a reason that its settings do not show."""
 
     status = 1
 
 
 class DivergenceError(TrainingError):
-    """The loss of a training is no longer finite."""
+    """An error for a training whose loss is no longer finite."""
 
     status = 3
 
 
 class CollapseError(TrainingError):
-    """A metric of the features fell so far that the alarm stopped the training."""
+    """An error for a training that the alarm stopped, because a metric of the features fell too far."""
 
     status = 3
 
 
 class PluginError(DimregError):
-    """A plugin failed to import, or registers a name that another one has; the message names the package."""
+    """An error for a plugin that fails, or registers a name of another; the message names the package."""
 
 
 class MissingPackageError(DimregError, ImportError):
-    """An optional package is not installed; the message says how to install it."""
+    """An error for a missing optional package; the message says how to install it."""
 
 
 class HostError(DimregError):
-    """No usable solo-learn was found, or the installed one lacks what was asked for."""
+    """An error for a missing solo-learn, or one that lacks what was asked for."""
 
 
 def _open_bars() -> list[Any]:

@@ -198,8 +198,8 @@ def _evaluations(records: Sequence[RunRecord]) -> list[Section]:
     text = (
         "'solo-dimreg linear' and 'solo-dimreg knn' wrote these results beside the checkpoints: the top-1 "
         "accuracy on the validation images, after the given epochs of pretraining. The column 'images' has "
-        "the numbers of training and validation images, and 'steps' the steps of the probe. ± is the standard "
-        "deviation over the runs."
+        "the numbers of training and validation images, and 'steps' the steps of the probe. ± is the "
+        "standard deviation over the runs."
     )
     return [Section("Evaluations", text, header, rows)] if rows else []
 
