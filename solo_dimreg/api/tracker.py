@@ -35,8 +35,8 @@ class DimensionalityTracker:
         >>> tracker = DimensionalityTracker()
         >>> for features in torch.randn(4, 100, 16):
         ...     tracker.update(features)
-        >>> figures = tracker.compute()
-        >>> figures["samples"], round(figures["effective_rank"])
+        >>> metrics = tracker.compute()
+        >>> metrics["samples"], round(metrics["effective_rank"])
         (400.0, 16)
     """
 

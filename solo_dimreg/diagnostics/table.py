@@ -25,8 +25,8 @@ TABLE = {
     "rankme_share": ("RankMe over the width", 3),
     "alpha_req": ("alpha-ReQ", 2),
     "off_diagonal_correlation": ("off-diagonal correlation", 3),
-    "matrix_entropy": ("entropy H of order 2, nats", 2),
-    "matrix_entropy_1": ("entropy H of order 1, nats", 2),
+    "matrix_entropy": ("matrix entropy of order 2, nats", 2),
+    "matrix_entropy_1": ("matrix entropy of order 1, nats", 2),
     "uniformity": ("uniformity", 2),
     "self_clustering": ("self-clustering", 3),
 }

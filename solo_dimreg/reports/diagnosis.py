@@ -55,7 +55,7 @@ EXPLANATIONS = {
         "rankme_share": "RankMe over the width",
         "alpha_req": "alpha-ReQ",
         "off_diagonal_correlation": "off-diagonal correlation",
-        "matrix_entropy": "entropy H",
+        "matrix_entropy": "matrix entropy",
         "mutual_information": "I(R;Z)",
         "uniformity": "uniformity",
         "self_clustering": "self-clustering",

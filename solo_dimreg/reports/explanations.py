@@ -43,13 +43,13 @@ ACCURACY = Explanation(
     "The top-1 accuracy of solo-learn's linear probe and of its weighted k-NN classifier on the validation "
     "images. Bars reach one standard deviation over the seeds to each side.",
 )
-# Each explanation holds for the features r and the embeddings z.
+# Each explanation holds for the features and for the embeddings.
 FIGURES = {
     "matrix_entropy": (
-        "entropy H",
+        "matrix entropy",
         "The matrix-based Rényi entropy of order 2, in nats, measures how evenly the samples spread; it is 0 "
         "if all are parallel. It hardly moves for features that are not negative, since they share the "
-        "direction of their mean. AdaDim measures its H(R) by the effective rank instead.",
+        "direction of their mean. The H(R) and H(Z) of AdaDim are effective ranks.",
         *RENYI,
     ),
     "effective_rank": (
@@ -190,6 +190,4 @@ def explain(name: str) -> Explanation:
     if plain not in FIGURES:
         return Explanation(name)
     label, *rest = FIGURES[plain]
-    if plain == "matrix_entropy":
-        return Explanation("H(Z)" if name != plain else "H(R)", *rest)
-    return Explanation(f"{label} of {'z' if name != plain else 'r'}", *rest)
+    return Explanation(f"{label} of {'embeddings' if name != plain else 'features'}", *rest)

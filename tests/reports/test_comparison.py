@@ -186,8 +186,8 @@ def test_numbers_are_those_of_the_runs_on_both_pages(results: Path, tmp_path: Pa
 
     header, *rows = html["Over the epochs"]
     last = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert last["adadim"]["effective rank of r"] == over([21.0, 42.0, 63.0])
-    assert last["adadim"]["effective rank of z"] == over([9.0, 18.0, 27.0])
+    assert last["adadim"]["effective rank of features"] == over([21.0, 42.0, 63.0])
+    assert last["adadim"]["effective rank of embeddings"] == over([9.0, 18.0, 27.0])
     assert last["adadim"]["alpha (AdaDim)"] == "0.50 ± 0.00" and last["simclr"]["alpha (AdaDim)"] == "–"
     assert last["simclr"]["online accuracy (%)"] == "51.00 ± 0.00"
 
@@ -212,8 +212,15 @@ def test_the_pages_hold_all_they_show(results: Path) -> None:
         assert inside or ((tag, name) == ("a", "href") and address.startswith("https://arxiv.org/"))
     assert len(set(page.ids)) == len(page.ids) > 0
     assert page.figures["Accuracy and dimensionality"] == ["accuracy", "spectrum"]
-    shown = ["H(R)", "effective rank of r", "LID of r", "alpha (AdaDim)", "effective rank of z"]
-    assert page.figures["Over the epochs"] == [*shown, "online accuracy (%)"]
+    shown = [
+        "matrix entropy of features",
+        "effective rank of features",
+        "LID of features",
+        "alpha (AdaDim)",
+        "effective rank of embeddings",
+        "online accuracy (%)",
+    ]
+    assert page.figures["Over the epochs"] == shown
     assert page.figures["Further metrics over the epochs"] == ["own"]
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", (results / "report.md").read_text())
     assert len(pictures) == 2 + 6 + 1
@@ -233,7 +240,7 @@ def test_plain_runs_show_what_there_is(tmp_path: Path) -> None:
     assert "Accuracy and dimensionality" not in tables
     assert "Accuracies are not here" in (tmp_path / "out" / "report.md").read_text()
     header, *rows = tables["Over the epochs"]
-    ranks = {row[0]: row[header.index("effective rank of r")] for row in rows}
+    ranks = {row[0]: row[header.index("effective rank of features")] for row in rows}
     first, second = "adadim-digits, optimizer.lr=0.1", "adadim-digits, optimizer.lr=0.2"
     assert ranks == {first: "21.00", second: "21.00", "simclr-digits": over([21.0, 42.0])}
     differ = {row[0]: row[1:] for row in tables["Differences of configuration"]}
