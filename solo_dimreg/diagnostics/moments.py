@@ -27,7 +27,7 @@ class Moments:
         mean: shape (D,), float64.
         resolution: machine epsilon of the coarsest dtype of the features.
         scatter: N - 1 times the covariance, (D, D), float64; None if there are ``rows`` instead.
-        rows: all features, (N, D), in their own dtype, as long as they are fewer than the dimensions.
+        rows: all features, (N, D), in their own dtype, while they take less memory than a scatter matrix.
     """
 
     count: int
