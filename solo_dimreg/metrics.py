@@ -97,11 +97,8 @@ class _OfRows(Metric):
         return value
 
     def _wrap_compute(self, compute: Callable) -> Callable:
-        """Return a ``compute`` that drops the cached result at each call.
-
-        A collection keeps a result too long, or gives it to another metric of its compute group before
-        torchmetrics 1.5 (its issues 2206 and 2570).
-        """
+        """Return a ``compute`` without the cached result, which a collection keeps too long or shares."""
+        # Before torchmetrics 1.5, the metrics of a compute group share it: its issues 2206 and 2570.
         cached = super()._wrap_compute(compute)
 
         @wraps(compute)

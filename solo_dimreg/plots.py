@@ -22,13 +22,11 @@ from solo_dimreg.files import write_bytes
 
 # The colour of axes and text: nearly black in a PNG, the colour of the page's text in an SVG.
 INK = "#0a0b0c"
-# Okabe and Ito's colours, which can be told apart with every common colour blindness. Grey replaces their
-# pale yellow, and the ink, which a dark page turns light, replaces their black.
+# Okabe and Ito's colours, safe for colour blindness; grey replaces their pale yellow, and INK their black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#7F7F7F")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "D")
-# In inches: a phone can show this width without making the text too small to read.
-WIDTH = 4.8
+WIDTH = 4.8  # inches, which a phone can show without making the text too small to read
 STYLE: Any = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
     "axes.edgecolor": INK,
@@ -47,8 +45,8 @@ STYLE: Any = {
 
 # LIDs are left out that are further from the median than this many interquartile ranges and than this ratio.
 LID_SPREADS, LID_RATIO = 4.0, 8.0
-#: A metric over the epochs: epoch -> value.
-Curve = Mapping[int, float]
+
+Curve = Mapping[int, float]  # a metric over the epochs: epoch -> value
 
 
 @rc_context(STYLE)
@@ -165,8 +163,10 @@ def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
 def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     """Draw histograms of the LID of the points, each with a vertical line at its geometric mean.
 
-    ``lids`` has the LID of each point, by the name of the input. Points far from the others, for example with
-    neighbours that are all equally far, are only counted in the title.
+    Outliers, such as points whose neighbours are all equally far, are only counted in the title.
+
+    Args:
+        lids: For each input, by name, the LID of each of its points.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
     figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
