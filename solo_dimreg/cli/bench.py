@@ -8,17 +8,22 @@ import click
 
 from solo_dimreg.cli.output import page_options
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg bench --repeats 3 --no-steps
+"""
 
-@click.command("bench")
+
+@click.command("bench", epilog=EXAMPLE)
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Rounds of which the median is taken.",
+    help="Number of rounds; the median is reported.",
 )
-@click.option("--large", is_flag=True, help="LDReg's loss of 8,192 features too.")
+@click.option("--large", is_flag=True, help="Also measure LDReg's loss on 8,192 features.")
 @click.option("--steps/--no-steps", default=True, show_default=True, help="Measure whole training steps.")
 @page_options("results/bench.json")
 def command(
@@ -26,12 +31,9 @@ def command(
 ) -> None:
     """Measure what losses, regularizers and the monitor cost, as ratios.
 
-    Beside each function stands its textbook formulation, in the same process and in turn; the two must give
-    the same loss and gradient, or the exit status is 1. Takes minutes; nothing else should run.
-
-    \b
-    Example:
-      solo-dimreg bench --json > results/bench.json
+    Each function is compared with its textbook formulation, which runs in the same process. The exit status
+    is 1 unless both give the same loss and gradient. The command takes minutes, and nothing else should run.
+    With --json its output can be kept in a file, which --page reads.
     """
     if page is not None:
         from solo_dimreg.studies.pages import costs_tables, write_page
@@ -53,6 +55,6 @@ def command(
         click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
         verdicts = {True: "yes", False: "NO", None: ""}
         rows = [[f.name, f.shape, f.of, f"{f.ratio:.3g}", verdicts[f.agrees]] for f in figures]
-        print_table(["what", "on", "ratio", "value", "same loss and gradient"], rows)
+        print_table(["measured", "on", "ratio", "value", "same loss and gradient"], rows)
     if any(figure.agrees is False for figure in figures):
         raise SystemExit(1)

@@ -8,8 +8,13 @@ import click
 
 from solo_dimreg.cli.output import page_options
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
+"""
 
-@click.command("benchmark")
+
+@click.command("benchmark", epilog=EXAMPLE)
 @click.argument("name", metavar="NAME")
 @click.option(
     "--out",
@@ -19,7 +24,7 @@ from solo_dimreg.cli.output import page_options
 @click.option(
     "--seeds", default=1, show_default=True, help="Number of seeds; more give a standard deviation."
 )
-@click.option("--row", "rows", multiple=True, help="Run this row only; may be repeated.")
+@click.option("--row", "rows", multiple=True, help="Run only this row; may be repeated.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -41,12 +46,8 @@ def command(
 ) -> None:
     """Pretrain and evaluate several methods under the same conditions and compare them.
 
-    NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet; OVERRIDES change
-    every pretraining config. Finished runs are skipped, an interrupted one resumes.
-
-    \b
-    Example:
-      solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
+    NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet. OVERRIDES change
+    every pretraining config. Finished runs are skipped, and an interrupted run resumes.
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.summary import results_table

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from solo_dimreg.cli.output import page_options
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
+  solo-dimreg claims --quick
+"""
 
-@click.command("claims")
+
+@click.command("claims", epilog=EXAMPLE)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--list", "list_", is_flag=True, help="Print the claims and their rules; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--seeds", default=8, show_default=True, help="Number of seeds, at least 2.")
-@click.option("--first-seed", default=5, show_default=True, help="The seeds are those from here on.")
+@click.option("--first-seed", default=5, show_default=True, help="First seed; the others follow it.")
 @click.option(
-    "--data", default="patches", show_default=True, help="patches, digits, mnist, sprites or cifar10."
+    "--data",
+    default="patches",
+    show_default=True,
+    help="Data set: patches, digits, mnist, sprites or cifar10.",
 )
-@click.option("--quick", is_flag=True, help="Only the eight claims that are cheap.")
+@click.option("--quick", is_flag=True, help="Test only the eight claims that are cheap.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -50,14 +61,10 @@ def command(
     page: Path | None,
     files: tuple[Path, ...],
 ) -> None:
-    """Try claims of the papers, each by a rule that is fixed beforehand: holds, not shown or contradicted.
+    """Test claims of the papers, each by a rule that is fixed beforehand.
 
-    Every run is trained once, whichever claims need it; finished ones are skipped, interrupted ones resume.
-
-    \b
-    Example:
-      solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
-      solo-dimreg claims --quick
+    A claim holds, is not shown, or is contradicted. Every run is trained once, even if several claims need
+    it. Finished runs are skipped, and interrupted runs resume.
     """
     if page is not None:
         from solo_dimreg.studies.pages import claims_tables, write_page
@@ -99,6 +106,7 @@ def command(
 
 def _list(names: tuple[str, ...], as_json: bool) -> None:
     """Print the claims and their rules."""
+    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.claims.claim import RULE
     from solo_dimreg.studies.claims.settings import SETTINGS
     from solo_dimreg.studies.claims.study import all_claims, describe
@@ -109,8 +117,14 @@ def _list(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))
         return
     click.echo(RULE)
-    for name, why in settings.items():
-        click.echo(f"--data {name}: {why}.")
-    for each in described:
-        click.echo(f"\n{each['name']} ({each['paper']}, {each['place']}; published: {each['published']})")
-        click.echo(f"  {each['sentence']} Above 0: {'; '.join(each['numbers'])}. {each['note']}".rstrip())
+    click.echo()
+    print_table(["--data", "reason"], [[name, why] for name, why in settings.items()])
+    click.echo()
+    print_table(["claim", "source", "says"], [_cells(each) for each in described])
+
+
+def _cells(claim: Mapping[str, Any]) -> list[str]:
+    """Return the name of a claim, its source and its sentence with the rule."""
+    source = f"{claim['paper']}, {claim['place']}; published: {claim['published']}"
+    says = f"{claim['sentence']} Above 0: {'; '.join(claim['numbers'])}. {claim['note']}"
+    return [claim["name"], source, says.rstrip()]

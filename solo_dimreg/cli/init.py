@@ -7,10 +7,18 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg init photos --method ldreg_simclr --out my.yaml
+  solo-dimreg pretrain --config-path . --config-name my
+"""
 
-@click.command("init")
+
+@click.command("init", epilog=EXAMPLE)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--method", default="byol", show_default=True, help="Name of a method: solo-dimreg methods.")
+@click.option(
+    "--method", default="byol", show_default=True, help="Name of a method, from solo-dimreg methods."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -22,18 +30,14 @@ import click
     help="Folder to write train/ and val/ into where FOLDER has none.  [default: datasets/FOLDER-split]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the split.")
-@click.option("--force", is_flag=True, help="Overwrite the config; move an older split aside.")
+@click.option("--force", is_flag=True, help="Overwrite the config, and move an older split aside.")
 def command(folder: Path, method: str, out: Path | None, split: Path | None, seed: int, force: bool) -> None:
     """Write a first config for the images in FOLDER, with comments.
 
-    FOLDER holds train/ and val/ with a folder per class in each, or a folder per class, of which a fifth is
-    held back by symbolic links in another folder, or images alone, which are trained on without labels. The
-    config fits their size, colour and number; solo-dimreg pretrain and solo-learn's main_pretrain.py take it.
-
-    \b
-    Example:
-      solo-dimreg init photos --method ldreg_simclr --out my.yaml
-      solo-dimreg pretrain --config-path . --config-name my
+    FOLDER holds train/ and val/ with a folder per class in each, or a folder per class, or images alone. A
+    fifth of every class is held back where there is no val/, by symbolic links in another folder. Images
+    alone are trained on without labels. The config fits the size, colour and number of the images. Both
+    solo-dimreg pretrain and solo-learn's main_pretrain.py read it.
     """
     from solo_dimreg.datasets.layout import look_at
     from solo_dimreg.datasets.split import split_folder

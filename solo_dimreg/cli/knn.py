@@ -7,10 +7,17 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
+"""
 
-@click.command("knn")
+
+@click.command("knn", epilog=EXAMPLE)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--k", "ks", multiple=True, type=int, default=(20,), show_default=True, help="Neighbours.")
+@click.option(
+    "--k", "ks", multiple=True, type=int, default=(20,), show_default=True, help="Number of neighbours."
+)
 @click.option(
     "--temperature",
     "temperatures",
@@ -27,7 +34,7 @@ import click
     type=click.Choice(["cosine", "euclidean"]),
     default=("cosine",),
     show_default=True,
-    help="Distance.",
+    help="Distance between two features.",
 )
 @click.option(
     "--feature",
@@ -36,10 +43,10 @@ import click
     type=click.Choice(["backbone", "projector"]),
     default=("backbone",),
     show_default=True,
-    help="What to compare: features of the backbone, or embeddings of the projector.",
+    help="Compare features of the backbone, or embeddings of the projector.",
 )
-@click.option("--train-path", help="Folder of the labelled images. Default: that of the pretraining.")
-@click.option("--val-path", help="Folder of the test images. Default: that of the pretraining.")
+@click.option("--train-path", help="Folder of the labelled images.  [default: that of the pretraining]")
+@click.option("--val-path", help="Folder of the test images.  [default: that of the pretraining]")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
 def command(
     checkpoint: Path,
@@ -53,13 +60,9 @@ def command(
 ) -> None:
     """Classify test images by solo-learn's weighted k nearest neighbours.
 
-    CHECKPOINT is a .ckpt file of solo-learn's or its folder. The images have the resolution of the
-    pretraining. Options that may be repeated are tried in every combination. Each result is kept beside the
-    checkpoint as knn-*.json, where 'solo-dimreg report' finds it.
-
-    \b
-    Example:
-      solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
+    CHECKPOINT is a .ckpt file of solo-learn or its folder. The images have the resolution of the pretraining.
+    --k, --temperature, --distance and --feature may be repeated; every combination is evaluated. Each result
+    is kept beside the checkpoint as knn-*.json, where 'solo-dimreg report' finds it.
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import write_json

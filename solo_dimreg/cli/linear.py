@@ -6,14 +6,20 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
+  solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches
+"""
 
-@click.command("linear")
+
+@click.command("linear", epilog=EXAMPLE)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--config-path",
     "-cp",
-    help="Folder of the config: your own or one that we ship. Default: ours for the data set of the run "
-    "(for a custom data set, digits).",
+    help="Folder of the config: your own or one that we ship.  [default: ours for the data set of the run; "
+    "digits for a custom data set]",
 )
 @click.option("--config-name", "-cn", default="linear", show_default=True, help="Name of the config.")
 @click.option(
@@ -33,19 +39,14 @@ def command(
 ) -> None:
     """Train solo-learn's linear probe on the frozen backbone of CHECKPOINT.
 
-    CHECKPOINT is a .ckpt file of solo-learn's or its folder. Data, backbone and resolution are those of the
-    pretraining; OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1. The
-    result is printed, and kept beside the checkpoint as linear-*.json, where 'solo-dimreg report' finds it; a
+    CHECKPOINT is a .ckpt file of solo-learn or its folder. Data, backbone and resolution are those of the
+    pretraining. OVERRIDES change the probe's config as in Hydra, e.g. max_epochs=50 optimizer.lr=0.1. The
+    result is printed, and kept beside the checkpoint as linear-*.json, where 'solo-dimreg report' finds it. A
     probe with other settings has a file of its own. The probe itself is not saved.
 
-    With --data the representation is probed on images that it was not pretrained on, resized to the
-    resolution of the pretraining: how well it transfers. `classifier.normalization=bn
+    With --data the probe shows how well the representation transfers to images that it was not pretrained
+    on. They are resized to the resolution of the pretraining. `classifier.normalization=bn
     classifier.init_std=0.01` is the classifier of LDReg's protocol, and the default on ImageNet.
-
-    \b
-    Example:
-      solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
-      solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.distributed import rank

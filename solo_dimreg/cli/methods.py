@@ -8,23 +8,22 @@ from typing import Any
 
 import click
 
-SHOWN = ("name", "kind", "weight", "plugin", "distribution", "description")
+KINDS = ("method", "regularizer", "backbone", "metric")
+EXAMPLE = """\b
+Example:
+  solo-dimreg methods ldreg_byol
+"""
 
 
-@click.command("methods")
+@click.command("methods", epilog=EXAMPLE)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List methods, regularizers, backbones and metrics, or the options of NAME with their defaults.
 
-    The weight is that of a term in the loss where a config names none; the plugin and the distribution are
-    where the name comes from.
-
-    \b
-    Example:
-      solo-dimreg methods ldreg_byol
+    The weight is the default weight of a term in the loss. The column "from" names the package that a name
+    comes from, and its plugin.
     """
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.errors import ConfigError, HostError, unknown
     from solo_dimreg.hosts import register
 
@@ -32,7 +31,7 @@ def command(name: str | None, as_json: bool) -> None:
     try:
         host = register()
     except HostError as error:
-        click.echo(f"Only our own methods: {error}", err=True)
+        click.echo(f"Only our own methods are listed: {error}", err=True)
     rows = [*(_own_methods() if host is None else _methods(host)), *_plugin_rows()]
     if name is not None:
         rows = [row for row in rows if row["name"] == name]
@@ -43,13 +42,47 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, default=str))
     elif name is None:
-        print_table(SHOWN, [[row[key] for key in SHOWN] for row in rows])
+        _print_all(rows)
     else:
-        for row in rows:
-            click.echo(f"{name} ({row['kind']}, of {row['distribution']}): {row['description']}.")
-            if row["options"]:
-                block = f"regularizers.{name}" if row["kind"] == "regularizer" else "method_kwargs"
-                print_table(["option", "default"], _keys(block, row["options"]))
+        _print_options(rows)
+
+
+def _print_all(rows: list[dict[str, Any]]) -> None:
+    """Print a table for each kind."""
+    from solo_dimreg.cli.output import print_table
+
+    for number, kind in enumerate(KINDS):
+        own = [row for row in rows if row["kind"] == kind]
+        weighted = any(row["weight"] != "-" for row in own)
+        header = [kind, *(["weight"] if weighted else []), "from", "description"]
+        cells = [
+            [row["name"], *([row["weight"]] if weighted else []), _origin(row), _short(row["description"])]
+            for row in own
+        ]
+        if number:
+            click.echo()
+        print_table(header, cells)
+
+
+def _origin(row: dict[str, Any]) -> str:
+    """Return the package of a name, and its plugin where it has one."""
+    return row["distribution"] if row["plugin"] == "-" else f"{row['distribution']} ({row['plugin']})"
+
+
+def _short(description: str) -> str:
+    """Return a description with short references to arXiv, which fit into a column."""
+    return description.replace("https://arxiv.org/abs/", "arXiv:")
+
+
+def _print_options(rows: list[dict[str, Any]]) -> None:
+    """Print what has one name, with its options."""
+    from solo_dimreg.cli.output import print_table
+
+    for row in rows:
+        click.echo(f"{row['name']} ({row['kind']} from {row['distribution']}): {row['description']}.")
+        if row["options"]:
+            block = f"regularizers.{row['name']}" if row["kind"] == "regularizer" else "method_kwargs"
+            print_table(["option", "default"], _keys(block, row["options"]))
 
 
 def _keys(block: str, options: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -86,7 +119,7 @@ def _methods(host: Any) -> list[dict[str, Any]]:
 
 
 def _own_methods() -> list[dict[str, Any]]:
-    """What can be said without a solo-learn, whose base class is not needed for the names."""
+    """Return the rows of our own methods, whose names need no solo-learn."""
     from torch import nn
 
     from solo_dimreg.hosts.registration import TERMS

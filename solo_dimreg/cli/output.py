@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +13,99 @@ from typing import Any
 import click
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+GAP = 2  # spaces between two columns
+# Cells that say how something ended.
+STYLES = {
+    "healthy": "green",
+    "holds": "green",
+    "yes": "green",
+    "not shown": "yellow",
+    "local collapse": "yellow",
+    "contradicted": "red",
+    "global collapse": "red",
+    "complete collapse": "red",
+    "NO": "red",
+}
+# How a terminal without Unicode shows our signs.
+ASCII = {"–": "-", "−": "-", "—": "-", "…": "...", "±": "+-", "×": "x", "≥": ">=", "≤": "<=", "·": "*"}
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints left-aligned columns."""
-    table = [list(header), *[[str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Print aligned columns, as wide as the terminal or 80 characters.
+
+    Text is wrapped between its words. Nothing is cut off: a table whose words are too long for the width is
+    wider. A terminal has colours unless ``NO_COLOR`` is set.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells of each line.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    cells = [[in_encoding(str(cell), encoding) for cell in row] for row in [header, *rows]]
+    console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto", soft_wrap=False)
+    widths = column_widths(cells, console.width)
+    console.width = sum(widths) + GAP * (len(widths) - 1)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for name, width in zip(cells[0], widths, strict=True):
+        table.add_column(Text(name), width=width)
+    for row in cells[1:]:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return a width for each column, so that the table fits into the room where its words allow it.
+
+    Columns with more text are narrowed in proportion, and none below its longest word.
+
+    Args:
+        cells: The cells of each line.
+        room: Width of the table, the spaces between the columns included.
+    """
+    from rich.cells import cell_len
+
+    columns = list(zip(*cells, strict=True))
+    whole = [max(map(cell_len, column)) for column in columns]
+    least = [max(cell_len(word) for cell in column for word in ["", *cell.split()]) for column in columns]
+    widths = list(whole)
+    while sum(widths) + GAP * (len(widths) - 1) > room:
+        narrowed = [i for i, width in enumerate(widths) if width > least[i]]
+        if not narrowed:
+            break
+        widths[min(narrowed, key=lambda i: whole[i] / widths[i])] -= 1
+    return widths
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """Return the text with characters that the encoding lacks replaced by similar ones."""
+    return text.encode(encoding, "similar").decode(encoding)
+
+
+def _similar(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that cannot be encoded: by their ASCII form, or a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    parts = unicodedata.normalize("NFKD", "".join(ASCII.get(each, each) for each in characters))
+    plain = (each if each.isascii() else "?" for each in parts if not unicodedata.combining(each))
+    return "".join(plain), error.end
+
+
+codecs.register_error("similar", _similar)
+
+
+def show_similar_characters() -> None:
+    """Let standard output and error replace what a terminal without Unicode cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="similar")
 
 
 def page_options(default: str) -> Callable[[Any], Any]:

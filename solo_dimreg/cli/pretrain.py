@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-@click.command("pretrain", short_help="Pretrain a method on images.")
+
+EXAMPLE = """\b
+Examples:
+  solo-dimreg pretrain -cp digits -cn ldreg_simclr max_epochs=20
+  solo-dimreg pretrain -cp digits -cn simclr \\
+      +regularizers.ldreg.weight=0.01 +regularizers.ldreg.k=64
+"""
+
+
+@click.command("pretrain", short_help="Pretrain a method on images.", epilog=EXAMPLE)
 @click.option(
     "--config-path",
     "-cp",
@@ -18,16 +32,12 @@ import click
 def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> None:
     """Pretrain a method on images, with solo-learn's data pipeline and trainer.
 
-    Takes the configs of solo-learn, whichever solo-learn is installed; OVERRIDES are Hydra's: key=value
-    changes a setting, +key=value adds one. Without a GPU the CPU is used.
-
-    \b
-    Examples:
-      solo-dimreg pretrain -cp digits -cn ldreg_simclr max_epochs=20
-      solo-dimreg pretrain -cp solo-learn/scripts/pretrain/cifar -cn byol \\
-          +regularizers.ldreg.weight=0.005 +regularizers.ldreg.k=64
+    The command reads the configs of solo-learn, whichever solo-learn is installed. OVERRIDES are Hydra's:
+    key=value changes a setting, and +key=value adds one. Without a GPU the CPU is used.
     """
+    from solo_dimreg.cli.output import print_table
     from solo_dimreg.distributed import rank
+    from solo_dimreg.errors import first_process
     from solo_dimreg.hosts import register
     from solo_dimreg.hosts.next_steps import next_steps
     from solo_dimreg.running.checks import check_settings
@@ -35,16 +45,51 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
 
     host = register()
     settings = compose("pretrain", config_path, config_name, overrides)
-    check_settings(host, settings)  # as it was written: on a CPU much of it becomes another
+    check_settings(host, settings)  # before fit_to_machine, which changes much of it on a CPU
     fit_to_machine(settings)
     from solo_dimreg.running.pretraining import pretrain
 
-    folder = pretrain(settings)
+    def show_settings() -> None:
+        if first_process():
+            print_table(["setting", "value"], describe_settings(settings))
+
+    folder = pretrain(settings, show_settings)
     if rank() != 0:
         return
     if not folder:
-        click.echo("Trained; checkpoint.enabled is False, nothing was saved.")
+        click.echo("The training is finished. checkpoint.enabled is False, so nothing was saved.")
         return
-    click.echo(f"Checkpoint: {folder}\nEvaluate it with:")
+    print_table(["result", "value"], describe_result(folder))
+    click.echo("Evaluate the checkpoint with:")
     for line in next_steps(host, folder):
         click.echo(f"  {line}")
+
+
+def describe_settings(settings: DictConfig) -> list[list[object]]:
+    """Return the main settings of a training, as rows of a table."""
+    optimizer, data = settings.optimizer, settings.data
+    paths = [str(path) for path in (data.get("train_path"), data.get("val_path")) if path]
+    device = f"{settings.get('accelerator', 'auto')}, {settings.get('precision', 32)} bits"
+    checkpoint = settings.get("checkpoint") or {}
+    kept = Path(checkpoint.get("dir", "trained_models")) / settings.method
+    return [
+        ["method", settings.method],
+        ["backbone", settings.backbone.name],
+        ["data", f"{data.dataset}: {', '.join(paths)}" if paths else data.dataset],
+        ["epochs", settings.max_epochs],
+        ["batch size", optimizer.batch_size],
+        ["optimizer", f"{optimizer.name}, learning rate {optimizer.lr}"],
+        ["device", device],
+        ["seed", settings.get("seed", 5)],
+        ["checkpoints", kept if checkpoint.get("enabled", False) else "not saved"],
+    ]
+
+
+def describe_result(folder: Path) -> list[list[object]]:
+    """Return where a training left its files, and when it ran, as rows of a table."""
+    from solo_dimreg.hosts.record import read_record
+
+    record = read_record(folder)
+    rows: list[list[object]] = [["checkpoint", folder]]
+    rows.append(["files", ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))])
+    return [*rows, *([key, record[key]] for key in ("started", "finished") if key in record)]

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg report results/quick
+"""
 
-@click.command("report")
+
+@click.command("report", epilog=EXAMPLE)
 @click.argument("folder", metavar="RESULTS_DIR", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -17,14 +22,10 @@ import click
 def command(folder: Path, out: Path | None) -> None:
     """Compare the runs in RESULTS_DIR on one page: report.html, and report.md with its plots.
 
-    RESULTS_DIR is a folder that 'solo-dimreg benchmark' wrote, or any with checkpoint folders below it, such
-    as trained_models. Of the latter it shows the curves over the epochs and in what the configurations
-    differ; of a benchmark also accuracies and dimensionality over the seeds, spectra and wall time. No
-    training, no network.
-
-    \b
-    Example:
-      solo-dimreg report results/quick
+    RESULTS_DIR is a folder that 'solo-dimreg benchmark' wrote, or any folder with checkpoint folders below
+    it, such as trained_models. The page shows the curves over the epochs and the differences between the
+    configurations. For a benchmark it also shows accuracies and dimensionality over the seeds, spectra and
+    wall time. Nothing is trained, and no network is needed.
     """
     from solo_dimreg.reports.comparison import write_report
 

@@ -8,22 +8,27 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg run solo-learn/main_knn.py \\
+      --pretrained_checkpoint_dir trained_models/adadim/offline-ab12cd34 --dataset cifar10 \\
+      --train_data_path datasets --val_data_path datasets --k 20 --temperature 0.07 \\
+      --distance_function cosine --feature_type backbone
+"""
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=EXAMPLE,
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(script: Path, arguments: tuple[str, ...]) -> None:
-    """Run a script of solo-learn's, unmodified, with our methods registered.
+    """Run one of solo-learn's own scripts, unmodified, with our methods registered.
 
-    For scripts that do not use Hydra, such as main_knn.py and main_umap.py, and for your own; those that do,
-    main_pretrain.py and main_linear.py, find our methods when run by Python itself.
-
-    \b
-    Example:
-      solo-dimreg run solo-learn/main_knn.py \\
-          --pretrained_checkpoint_dir trained_models/adadim/offline-ab12cd34 --dataset cifar10 \\
-          --train_data_path datasets --val_data_path datasets --k 20 --temperature 0.07 \\
-          --distance_function cosine --feature_type backbone
+    The command is for your own scripts, and for those that do not use Hydra, such as main_knn.py and
+    main_umap.py. main_pretrain.py and main_linear.py use Hydra, and find our methods without this command.
     """
     import torch
 

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import click
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
+"""
 
-@click.command("sprites")
+
+@click.command("sprites", epilog=EXAMPLE)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -16,7 +21,10 @@ import click
     help="Folder of the results.",
 )
 @click.option(
-    "--factors", multiple=True, type=int, help="Number of free factors; may be repeated.  [1, 2, 3, 5]"
+    "--factors",
+    multiple=True,
+    type=int,
+    help="Number of free factors; may be repeated.  [default: 1, 2, 3, 5]",
 )
 @click.option(
     "--images", default=2_000, show_default=True, help="Number of images for each number of factors."
@@ -34,14 +42,11 @@ def command(
 ) -> None:
     """Pretrain on drawn images of a known dimension and compare the LID with it.
 
-    The true dimension is the number of free factors. The LID is that of the pixels, of an untrained backbone
-    and of SimCLR's without and with LDReg; beside it, how much of each factor a linear regression reads out.
-    OVERRIDES change every pretraining config. Finished runs are skipped, an interrupted one resumes;
-    sprites.json and sprites.png have the rows of the last call.
-
-    \b
-    Example:
-      solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
+    The true dimension is the number of free factors. The local intrinsic dimensionality (LID) is measured for
+    the pixels, an untrained backbone, and the backbones that SimCLR trains without and with LDReg. A linear
+    regression shows how much of each factor the features contain. OVERRIDES change every pretraining config.
+    Finished runs are skipped, and an interrupted run resumes. sprites.json and sprites.png have the rows of
+    the last call.
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable

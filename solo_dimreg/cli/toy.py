@@ -8,8 +8,17 @@ import click
 
 from solo_dimreg.cli.output import page_options
 
+EXAMPLE = """\b
+Example:
+  solo-dimreg toy --out results/toy --seed 1
+"""
+EXAMPLE_CAUGHT = """\b
+Example:
+  solo-dimreg toy caught --out results/caught
+"""
 
-@click.group("toy", invoke_without_command=True)
+
+@click.group("toy", invoke_without_command=True, epilog=EXAMPLE)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -25,13 +34,10 @@ from solo_dimreg.cli.output import page_options
 def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     """Show why contrastive learning collapses dimensions: DirectCLR's two toy experiments.
 
-    Strong augmentation collapses what it blurs: one linear layer, noise on 8 of 16 axes. Implicit
-    regularization collapses even without it: of two linear layers the small singular values stay behind.
-    Writes toy.json and three plots; seconds on a CPU.
-
-    \b
-    Example:
-      solo-dimreg toy --out results/toy --seed 1
+    In the first, one linear layer is trained with noise on 8 of 16 axes: strong augmentation collapses the
+    axes that it blurs. In the second, two linear layers are trained: their small singular values stay behind
+    even without strong augmentation, by implicit regularization. The command writes toy.json and three plots,
+    and takes seconds on a CPU.
     """
     if context.invoked_subcommand is not None:
         return
@@ -62,10 +68,10 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
         )
     ]
     print_table(["effect", "before", "after"], [*gaps, *layers])
-    click.echo(f"Figures and plots: {out}")
+    click.echo(f"Results and plots: {out}")
 
 
-@command.command("caught")
+@command.command("caught", epilog=EXAMPLE_CAUGHT)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -83,12 +89,8 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
 def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tuple[Path, ...]) -> None:
     """Train SimSiam three times and show how the alarm catches a collapse that the loss does not show.
 
-    Two trainings differ in their learning rate alone. The third has the rate of the one that collapses, and
-    a remedy. Writes caught.json and caught.png; some minutes on a CPU.
-
-    \b
-    Example:
-      solo-dimreg toy caught --out results/caught
+    Two trainings differ only in their learning rate. The third has the rate of the one that collapses, and
+    a remedy. The command writes caught.json and caught.png, and takes some minutes on a CPU.
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from solo_dimreg.running.steps import check_steps
 from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
 
 
-def pretrain(settings: DictConfig) -> Path | None:
+def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
     """Trains what a config asks for.
 
     Args:
         settings: A config in the format of the current solo-learn, fitted to the machine.
+        on_start: Called when everything is checked and built, just before the training.
 
     Returns:
         The folder with the checkpoint and ``args.json``; None with ``checkpoint.enabled: False``.
@@ -79,6 +81,8 @@ def pretrain(settings: DictConfig) -> Path | None:
             raise unforeseen("make the trainer of", error) from error
         for line in idle_settings(host, settings):
             warn(line)
+        if on_start is not None:
+            on_start()
         try:
             with signals_of_slurm(trainer):
                 trainer.fit(method, **data, ckpt_path=resumed and str(resumed))

@@ -182,7 +182,9 @@ def test_doctor_reports_what_is_here(here, host) -> None:
     assert findings["plugins"]["ldreg"] == "solo-dimreg"
     assert (Path(findings["configs"]) / "pretrain").is_dir()
     shown = here("doctor")
-    assert "Ready to train." in shown.stdout and "digits, imagenet, imagenet100, patches" in shown.stdout
+    assert "Ready to train." in shown.stdout and "digits, imagenet, imagenet100, patches" in " ".join(
+        shown.stdout.split()
+    )
 
 
 def test_methods_lists_where_each_comes_from(here, host) -> None:
@@ -199,8 +201,13 @@ def test_methods_lists_where_each_comes_from(here, host) -> None:
     assert rows["lejepa"]["description"].startswith("Implements LeJEPA (Balestriero & LeCun")
     assert rows["simclr"]["description"].startswith("Implements SimCLR")
     assert rows["lid_mle"]["description"].endswith("(estimator = mle)")
-    table = here("methods").stdout.splitlines()
-    assert len({line.index(line.split()[1]) for line in table}) == 1
+    tables = [table.splitlines() for table in here("methods").stdout.split("\n\n")]
+    assert [table[0].split()[0] for table in tables] == ["method", "regularizer", "backbone", "metric"]
+    for header, *lines in tables:
+        starts = [match.start() for match in re.finditer(r"\S+", header)]
+        assert all(not line[start - 1 : start].strip() for line in lines for start in starts[1:])
+        shown = [line.split()[0] for line in lines if line[0] != " "]
+        assert shown == [name for name in shown if rows[name]] and shown
 
 
 def test_methods_of_one_name_are_its_options_with_their_defaults(here) -> None:

@@ -53,7 +53,7 @@ def test_a_name_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.MonkeyPa
         "solo.utils.knn has no WeightedKNNClassifier.compute",
     ]
     done = here("doctor")
-    assert done.returncode == 1 and all(f"{fault}. To mend: " in done.stdout for fault in faults)
+    assert done.returncode == 1 and all(f"{fault}. To fix it: " in done.stdout for fault in faults)
 
 
 def test_a_module_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
