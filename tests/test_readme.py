@@ -143,7 +143,7 @@ def parsed(arguments: list[str]) -> click.Context:
     command: click.Command = cli
     context = click.Context(cli)
     while isinstance(command, click.Group):
-        if not arguments and command.invoke_without_command:
+        if command.invoke_without_command and (not arguments or arguments[0].startswith("-")):
             break
         if not arguments:
             raise click.UsageError("names no command")
