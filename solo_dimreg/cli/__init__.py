@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a sub-command only when it is asked for, so that --help needs no torch."""
+    """A group that imports a sub-command only when it is asked for, so that --help needs no torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order of a user's work."""

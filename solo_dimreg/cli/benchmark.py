@@ -22,7 +22,7 @@ Example:
     help="Folder of the results.  [default: results/NAME]",
 )
 @click.option(
-    "--seeds", default=1, show_default=True, help="Number of seeds; more give a standard deviation."
+    "--seeds", default=1, show_default=True, help="Number of seeds; more than one give a standard deviation."
 )
 @click.option("--row", "rows", multiple=True, help="Run only this row; may be repeated.")
 @click.option(

@@ -25,7 +25,7 @@ Example:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Probe on other images: a folder with train/ and val/, a folder per class in each.",
+    help="Probe on other images: a folder with train/ and val/, and a folder per class in each.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
 @click.argument("overrides", nargs=-1)

@@ -1,4 +1,4 @@
-"""What the commands share: printing tables, and the options that write one into a page."""
+"""Print tables, and define the options that write one into a page."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 GAP = 2  # spaces between two columns
+LABEL = 36  # a first column up to this width, the names of the lines, is not wrapped
 # Cells that say how something ended.
 STYLES = {
     "healthy": "green",
@@ -33,7 +34,7 @@ ASCII = {"–": "-", "−": "-", "—": "-", "…": "...", "±": "+-", "×": "x"
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print aligned columns, as wide as the terminal or 80 characters.
 
-    Text is wrapped between its words. Nothing is cut off: a table whose words are too long for the width is
+    Text is wrapped between its words. Nothing is cut off: a table whose words are too long for this width is
     wider. A terminal has colours unless ``NO_COLOR`` is set.
 
     Args:
@@ -63,7 +64,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
     """Return a width for each column, so that the table fits into the room where its words allow it.
 
-    Columns with more text are narrowed in proportion, and none below its longest word.
+    Columns with more text are narrowed in proportion, and none below its longest word. The first column has
+    the names of the lines, and is narrowed only if it is wide.
 
     Args:
         cells: The cells of each line.
@@ -74,6 +76,7 @@ def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
     columns = list(zip(*cells, strict=True))
     whole = [max(map(cell_len, column)) for column in columns]
     least = [max(cell_len(word) for cell in column for word in ["", *cell.split()]) for column in columns]
+    least[0] = max(least[0], min(whole[0], LABEL))
     widths = list(whole)
     while sum(widths) + GAP * (len(widths) - 1) > room:
         narrowed = [i for i, width in enumerate(widths) if width > least[i]]

@@ -69,7 +69,7 @@ def describe_settings(settings: DictConfig) -> list[list[object]]:
     """Return the main settings of a training, as rows of a table."""
     optimizer, data = settings.optimizer, settings.data
     paths = [str(path) for path in (data.get("train_path"), data.get("val_path")) if path]
-    device = f"{settings.get('accelerator', 'auto')}, {settings.get('precision', 32)} bits"
+    device = [str(settings.get("accelerator", "auto")), f"devices: {settings.get('devices', 1)}"]
     checkpoint = settings.get("checkpoint") or {}
     kept = Path(checkpoint.get("dir", "trained_models")) / settings.method
     return [
@@ -77,9 +77,9 @@ def describe_settings(settings: DictConfig) -> list[list[object]]:
         ["backbone", settings.backbone.name],
         ["data", f"{data.dataset}: {', '.join(paths)}" if paths else data.dataset],
         ["epochs", settings.max_epochs],
-        ["batch size", optimizer.batch_size],
+        ["batch size of a device", optimizer.batch_size],
         ["optimizer", f"{optimizer.name}, learning rate {optimizer.lr}"],
-        ["device", device],
+        ["device", f"{', '.join(device)}, precision: {settings.get('precision', 32)}"],
         ["seed", settings.get("seed", 5)],
         ["checkpoints", kept if checkpoint.get("enabled", False) else "not saved"],
     ]

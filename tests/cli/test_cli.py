@@ -45,6 +45,8 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
     assert run.returncode == 0, run.stderr
     (checkpoint,) = tmp_path.glob("out/ldreg_byol/*/*.ckpt")
     assert f"solo-dimreg knn {checkpoint.parent.relative_to(tmp_path)}" in run.stdout
+    assert re.search("^method +ldreg_byol$", run.stdout, re.MULTILINE)
+    assert re.search(f"^checkpoint +{checkpoint.parent.relative_to(tmp_path)}$", run.stdout, re.MULTILINE)
     # There were some 20 lines of warnings from the code of solo-learn and Lightning.
     assert not re.search("Warning|deprecated|available: False", run.stderr), run.stderr
     header = (checkpoint.parent / "metrics.csv").read_text().splitlines()[0]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from test_readme import CHEAP, commands, refusal
 
 from solo_dimreg.cli import cli
 from solo_dimreg.cli.output import column_widths, in_encoding, print_table, show_similar_characters
+from solo_dimreg.hosts.record import RECORD
 
 HEADER = ["name", "value", "description"]
 NAME, ADDRESS = "a_name_of_thirty_letters_or_so", "https://example.org/an/address"
@@ -90,6 +92,39 @@ def test_a_terminal_without_unicode_shows_similar_signs(monkeypatch: pytest.Monk
         "32 x 32",
     ]
     assert in_encoding("±", "latin-1") == "±"
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_pretrain_begins_and_ends_with_a_table(
+    saved: bool, here: Any, tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("trained_models", "simclr", "offline-ab12cd34")
+
+    def pretend(settings: Any, on_start: Callable[[], None]) -> Path | None:
+        on_start()
+        if saved:
+            folder.mkdir(parents=True)
+            (folder / "metrics.csv").touch()
+            record = {"started": "2026-01-02 03:04 UTC", "finished": "2026-01-02 03:06 UTC"}
+            (folder / RECORD).write_text(json.dumps(record))
+        return folder if saved else None
+
+    monkeypatch.setattr("solo_dimreg.running.pretraining.pretrain", pretend)
+    monkeypatch.setattr("solo_dimreg.hosts.next_steps.next_steps", lambda *_: ["solo-dimreg knn x"])
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    settings = ["optimizer.batch_size=16", "max_epochs=3", *paths]
+    done = here("pretrain", "-cp", "digits", "-cn", "simclr", *settings)
+    assert done.returncode == 0, done.stderr
+    lines = [re.split(" {2,}", line) for line in done.stdout.splitlines()]
+    cells = dict(line for line in lines if len(line) == 2)
+    assert lines[0] == ["setting", "value"]
+    assert {"method": "simclr", "epochs": "3", "batch size of a device": "16"}.items() <= cells.items()
+    if not saved:
+        assert done.stdout.endswith("nothing was saved.\n")
+        return
+    assert cells["checkpoint"] == str(folder) and cells["finished"] == "2026-01-02 03:06 UTC"
+    assert sorted(cells["files"].split(", ")) == sorted([RECORD, "metrics.csv"])
+    assert done.stdout.endswith("Evaluate the checkpoint with:\n  solo-dimreg knn x\n")
 
 
 def every_command(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
