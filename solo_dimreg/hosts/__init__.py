@@ -1,4 +1,4 @@
-"""The two solo-learns: which one is here, and our methods registered with it."""
+"""Find the installed solo-learn, current or published, and register our methods with it."""
 
 from solo_dimreg.hosts.base import (
     CLASSES,

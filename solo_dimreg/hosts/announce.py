@@ -1,7 +1,7 @@
-"""Says what the add-on does in a training, what came of it, and what to do with its checkpoint.
+"""A callback that prints the run summary: what the add-on does in a training, and how the training ended.
 
-A callback that every method brings, so that solo-learn's own scripts say it too. It also keeps the record of
-the run, :mod:`solo_dimreg.hosts.record`.
+Every method brings the callback, so that solo-learn's own scripts print the summary too. The callback also
+writes the record of the run, :mod:`solo_dimreg.hosts.record`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Announcer:
-    """The callback without its base class, which is the host's."""
+    """The run summary callback without its base class, which the host supplies."""
 
     def __init__(self, host: Host) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Announcer:
         self.folder: Path | None = None
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Names the terms, the projector's end and the monitor's file; silent where there are none."""
+        """Print the terms, the projector's last layer and the monitor's file; print nothing without any."""
         self.folder = record_folder(trainer)
         self.record = begin_record(self.host.generation, trainer, self.host.config_of(module))
         self._write()
@@ -51,8 +51,8 @@ class Announcer:
             say(f"{type(module).__name__}: {'; '.join(parts)}.")
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
-        """Says what came of the training, and unless our own command does how its checkpoint is evaluated."""
-        if not self.record:  # a run that was at its end already
+        """Print the result of the training and, in solo-learn's scripts, how to evaluate its checkpoint."""
+        if not self.record:  # the run had already ended
             return
         raises = getattr(module, "raises", False)
         self.record |= end_record(trainer, self.host.config_of(module), raises)
@@ -71,22 +71,22 @@ class Announcer:
             return
         try:
             write_json(self.folder / RECORD, self.record)
-        except OSError as error:  # a training does not end for the sake of its record
+        except OSError as error:  # a failed record must not end a training
             warn(f"{self.folder / RECORD}: the record of the run cannot be written ({error}).")
 
 
 def make_announcer(host: Host) -> Any:
-    """The announcer as a callback of the host's Lightning."""
+    """Return the run summary callback for the host's Lightning."""
     return type("Announcer", (Announcer, host.pl.Callback), {"__module__": __name__})(host)
 
 
 def say(line: str) -> None:
-    """A line that shows whose it is; a training's standard output is solo-learn's."""
+    """Print a line with our name in front to standard error; standard output belongs to solo-learn."""
     tqdm.write(f"solo-dimreg: {line}", file=sys.stderr)  # not into the middle of a progress bar
 
 
 def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
-    """Each regularizer: what it looks at, its weight, its k for this batch, and when it begins."""
+    """Yield one description per regularizer: its input, its weight, its k for this batch, its first epoch."""
     for name, term in module.regularizers.items():
         said = f"{name} of the {term.where}, weight {term.weight:g}"
         if getattr(term.regularizer, "direction", "max") == "min":
@@ -98,7 +98,7 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
             k = min(neighbours(batch), encoders * module.num_large_crops * batch - 1)
             wanted = term.regularizer.k
             said += f", k = {k}" + (
-                f" instead of {wanted}, which the batch lacks" if wanted and wanted > k else ""
+                f" instead of {wanted}: the batch is too small" if wanted and wanted > k else ""
             )
         if term.warmup_epochs >= epochs > 0:
             said += f", NEVER: warmup_epochs {term.warmup_epochs} of {epochs} epochs"

@@ -1,4 +1,4 @@
-"""Reads the weights of checkpoints without ever running what is in them."""
+"""Read the weights of checkpoints without ever running code from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch
 
-# What rebuilds tensors; besides dictionaries everything else that is read becomes an inert object.
+# The functions that rebuild tensors. All other objects, except dictionaries, become inert on loading.
 REBUILT = {
     ("torch._utils", "_rebuild_parameter"),
     ("torch._utils", "_rebuild_tensor_v2"),
 }
-# solo-learn keeps the predictor's learning rate of SimSiam and NNSiam fixed with a function that it puts into
-# the scheduler, and so saves scheduler and optimizer as objects.
+# solo-learn keeps the learning rate of SimSiam's and NNSiam's predictor constant with a function in the
+# scheduler. It therefore saves scheduler and optimizer as objects.
 LEFT_OUT = {
     ("functools", "partial"),
     ("builtins", "getattr"),
@@ -34,7 +34,7 @@ LEFT_OUT_MODULES = ("solo.", "pl_bolts.", "torch.optim.")
 
 
 class _Inert:
-    """In place of an object that is not wanted: takes everything and does nothing."""
+    """A placeholder for an unwanted object, which accepts every call and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -44,7 +44,7 @@ class _Inert:
 
 
 class _Rebuild:
-    """A function that rebuilds tensors; unlike the function itself it cannot be changed by what is read."""
+    """A wrapper around a function that rebuilds tensors, so that a checkpoint cannot change the function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -53,11 +53,11 @@ class _Rebuild:
         return self._function(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a function is not changed")
+        raise pickle.UnpicklingError("a checkpoint must not change a function")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickles tensors; of solo-learn's other objects only their places, and of others nothing."""
+    """An unpickler that loads tensors, leaves out solo-learn's objects and refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)
@@ -66,20 +66,20 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in REBUILT:
             return _Rebuild(super().find_class(module, name))
         inert = (module, name) in LEFT_OUT or module.startswith(LEFT_OUT_MODULES)
-        if inert and "." not in name:  # a dotted name can lead out of the module
+        if inert and "." not in name:  # a dotted name can refer to another module
             return _Inert
         raise pickle.UnpicklingError(f"{module}.{name} is not loaded")
 
 
 def read_weights(checkpoint: Path) -> dict[str, Any]:
-    """The state dict in a checkpoint of solo-learn's.
+    """Return the state dict in a checkpoint of solo-learn's.
 
     Raises:
-        ConfigError: it is damaged, or holds more than weights, settings and what solo-learn puts there.
+        ConfigError: The file is damaged, or holds objects that solo-learn does not write.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another pickle protocol, in files that are refused anyway
+            warnings.simplefilter("ignore")  # about another pickle protocol, in files that are refused anyway
             try:
                 content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError:
@@ -99,10 +99,10 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
 
 
 def check_resumable(checkpoint: Path) -> None:
-    """Refuses a checkpoint that a trainer would have to unpickle as a whole.
+    """Refuse a checkpoint that a trainer would have to unpickle as a whole.
 
     Raises:
-        ConfigError: it is damaged, or holds objects; so do those of SimSiam and NNSiam of older versions.
+        ConfigError: The file is damaged or holds objects, as SimSiam's and NNSiam's of older versions do.
     """
     read_weights(checkpoint)
     try:
@@ -114,7 +114,7 @@ def check_resumable(checkpoint: Path) -> None:
 
 
 def latest_resumable(checkpoints: Iterable[Path]) -> Path | None:
-    """The one of the latest epoch that can be resumed; says of those after it why they cannot."""
+    """Return the latest checkpoint that can be resumed; print why each later one cannot."""
     for checkpoint in sorted(checkpoints, key=checkpoint_epoch, reverse=True):
         try:
             check_resumable(checkpoint)

@@ -1,9 +1,9 @@
-"""Lets a training that is resumed with another length or other settings go on by the schedule of its config.
+"""Continue a resumed training by the schedule of its config, also with another length or other settings.
 
-A checkpoint holds the schedule of the training that wrote it: Lightning restores its length and its learning
-rates over those of the config, so that a training of 3 epochs that is prolonged to 6 would end at the old
-length, climb from 0 to the full learning rate and end at half of it. solo-learn computes the momentum (tau)
-from the new length, but from the second step on only.
+A checkpoint holds the schedule of the training that wrote it. Lightning restores the length and the learning
+rates of that schedule over those of the config. A training of 3 epochs that is prolonged to 6 would end its
+schedule at the old length, climb from 0 to the full learning rate and end at half of it. solo-learn computes
+the momentum (tau) from the new length, but only from the second step on.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host
 
-# What of a scheduler's state is its place and not its schedule; names with an underscore are, too.
+# Entries of a scheduler's state that hold its position; names with an underscore do so too.
 PLACE = ("last_epoch", "verbose", "get_lr")
 
 
 class Continuing:
-    """The optimizers and schedulers of a training as its config makes them, to go on by after a resumption.
+    """The optimizers and schedulers that the config of a training asks for, for use after a resumption.
 
-    Where the checkpoint has the same, nothing is changed: the training stays the same to the bit.
+    Nothing is changed if the checkpoint has the same ones: the training then stays the same to the bit.
 
     Args:
         host: The solo-learn in use.
-        trainer: Lightning's trainer, when it has made the optimizers and restored nothing yet.
+        trainer: Lightning's trainer, after it has made the optimizers and before it restores a checkpoint.
     """
 
     def __init__(self, host: Host, trainer: Any) -> None:
@@ -42,22 +42,22 @@ class Continuing:
         ]
 
     def state(self, trainer: Any, module: Any) -> dict[str, Any]:
-        """Return for a checkpoint the length of the training, and how far its schedule is ahead of its steps.
+        """Return the length of the training and the lead of its schedule over its steps, for a checkpoint.
 
-        It is ahead after a resumption with fewer images to an epoch than before, or behind with more.
+        The schedule leads after a resumption with fewer images per epoch than before, and lags with more.
         """
         return {**_length(trainer), "ahead": module.steps_ahead}
 
     def go_on(self, trainer: Any, module: Any, saved: Mapping[str, Any]) -> str | None:
-        """Take up the config's schedule at the epoch that the checkpoint has reached.
+        """Apply the config's schedule from the epoch that the checkpoint has reached.
 
         Args:
             trainer: Lightning's trainer, which has restored a checkpoint.
             module: The method that it trains.
-            saved: What :meth:`state` returned for the checkpoint; empty for one of solo-learn's alone.
+            saved: The return value of :meth:`state` in the checkpoint; empty if solo-learn alone wrote it.
 
         Returns:
-            A line for the user, None where the checkpoint has the same schedule as the config.
+            A line for the user, or None if the checkpoint has the same schedule as the config.
         """
         now = _length(trainer)
         before = {**now, "ahead": 0, **saved}
@@ -106,7 +106,7 @@ class Continuing:
         )
 
     def _take_schedules(self, trainer: Any, steps: int) -> None:
-        """Go through the config's schedules from their start, by whose steps solo-learn's are defined."""
+        """Run the config's schedules from their start, since solo-learn defines them by their steps."""
         for config, schedule in zip(trainer.lr_scheduler_configs, self.schedules, strict=True):
             scheduler = config.scheduler
             scheduler.load_state_dict(copy.deepcopy(schedule))
@@ -114,13 +114,13 @@ class Continuing:
             for group, options in zip(scheduler.optimizer.param_groups, self.options[number], strict=True):
                 group["lr"] = options["lr"]
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that the optimizer has made no step in between
+                warnings.simplefilter("ignore")  # about the missing optimizer steps in between
                 for _ in range(steps if config.interval == "step" else trainer.current_epoch):
                     scheduler.step()
 
 
 def _length(trainer: Any) -> dict[str, Any]:
-    """The length of a training: its epochs, its steps, and the steps of an epoch (infinite of a stream)."""
+    """Return the number of epochs, of steps, and of steps per epoch (infinite for a stream)."""
     batches = trainer.num_training_batches
     endless = math.isinf(batches)
     return {
@@ -131,7 +131,7 @@ def _length(trainer: Any) -> dict[str, Any]:
 
 
 def _from_where_it_is(update: Any, module: Any) -> Any:
-    """solo-learn's ``update_tau``, which counts the steps of the trainer, by the place in the schedule."""
+    """Return solo-learn's ``update_tau`` with the trainer's step count moved by the schedule's lead."""
 
     def updated(cur_step: int, max_steps: int) -> None:
         done = module.trainer.global_step

@@ -1,7 +1,7 @@
-"""Every name and signature of solo-learn's and of its Lightning's that we rely on, and whether it is there.
+"""List every name and signature of solo-learn and its Lightning that we use, and check that it exists.
 
-What they *do* is the business of ``tests/hosts/test_contract.py``: here is what can be looked at without
-building anything, so that ``solo-dimreg doctor`` names what a newer solo-learn has changed.
+The file ``tests/hosts/test_contract.py`` tests their behaviour. The checks here build nothing, so that
+``solo-dimreg doctor`` can name what a newer solo-learn has changed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 
 class Use(NamedTuple):
-    """A name that we use, and what we call it with.
+    """A name that we use, and the arguments of our calls.
 
     Attributes:
-        module: Where it is imported from.
-        name: The attribute, with dots.
-        positional: Names of the arguments that we give by position; None where we do not call it.
-        keywords: Names of those that we give by name.
+        module: The module that has the name.
+        name: The dotted path of the attribute.
+        positional: Names of the arguments that we give by position; None if we do not call it.
+        keywords: Names of the arguments that we give by keyword.
     """
 
     module: str
@@ -36,7 +36,7 @@ HOOKS = (
     *("on_validation_batch_start", "on_validation_batch_end", "on_validation_epoch_end"),
     *("on_validation_epoch_start", "on_before_backward", "setup", "state_dict", "load_state_dict"),
 )
-# Of guard.py, tap.py, announce.py, base.py, blocks/monitor.py, running/pretraining.py and evaluation.py.
+# Used by guard.py, tap.py, announce.py, base.py, blocks/monitor.py, running/pretraining.py, evaluation.py.
 BOTH = (
     Use("solo.methods", "METHODS"),
     *(Use("solo.methods.base", f"{kind}.{name}") for kind in ("BaseMethod", "BaseMomentumMethod")
@@ -71,7 +71,7 @@ BOTH = (
 )  # fmt: skip
 
 CLASSIFICATION = "classification_dataloader"
-# Of hosts/current.py and running/validation.py.
+# Used by hosts/current.py and running/validation.py.
 CURRENT = (
     Use("solo.methods.base", "BaseMethod", "cfg"),
     Use("solo.methods.base", "BaseMomentumMethod", "cfg"),
@@ -96,7 +96,7 @@ CURRENT = (
     Use("solo.methods.linear", "LinearModel", "backbone", "cfg loss_func"),
     Use(LIGHTNING, "pl.strategies.DDPStrategy", "", "find_unused_parameters"),
 )  # fmt: skip
-# Of hosts/published.py, published_arguments.py and published_mends.py.
+# Used by hosts/published.py, published_arguments.py and published_mends.py.
 PUBLISHED = (
     Use("solo.methods.base", "BaseMethod", "", "encoder num_classes backbone_args max_epochs batch_size "
         "optimizer lars lr weight_decay classifier_lr exclude_bias_n_norm accumulate_grad_batches "
@@ -125,7 +125,7 @@ PUBLISHED = (
         "self optimizer gradient_clip_val gradient_clip_algorithm"),
     Use(LIGHTNING, "pl.LightningModule.lr_scheduler_step", "self scheduler optimizer_idx metric"),
 )  # fmt: skip
-# Modules that import what is optional, DALI and UMAP.
+# Modules that import the optional packages for DALI and UMAP.
 EXTRAS = {
     "current": (
         Use("solo.utils.auto_umap", "OfflineUMAP", ""),
@@ -145,11 +145,11 @@ CONTRACT = {"current": (*BOTH, *CURRENT), "published": (*BOTH, *PUBLISHED)}
 
 
 def broken(generation: str, extras: bool = False) -> list[str]:
-    """What of the contract the importable solo-learn does not keep, a sentence without its full stop each.
+    """Return the differences of the importable solo-learn from the contract, one sentence each, no full stop.
 
     Args:
-        generation: ``"current"`` or ``"published"``, which it is.
-        extras: Look also at the modules that need packages of ours extras, where those are installed; their
+        generation: ``"current"`` or ``"published"``.
+        extras: Also check the modules that need the packages of our extras, if they are installed. Their
             import takes seconds.
     """
     uses = (*CONTRACT[generation], *(EXTRAS[generation] if extras else ()))
@@ -171,13 +171,13 @@ def _faults(use: Use, optional: bool) -> Iterator[str]:
 
 
 def _wrong_call(use: Use, found: Any) -> Iterator[str]:
-    """Whether it can be called as we do: names, their order, and nothing required that we do not give."""
+    """Yield each difference from our call: a name, the order, or a new required argument."""
     name = f"{use.module}.{use.name}"
     wanted, keywords = str(use.positional).split(), use.keywords.split()
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
-        yield f"{name} is no function"
+        yield f"{name} is not a function"
         return
     order = list(signature.parameters)[: len(wanted)]
     if order != wanted:

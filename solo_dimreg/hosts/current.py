@@ -1,4 +1,4 @@
-"""The current solo-learn, as cloned from GitHub: Hydra configs, ``METHODS[name](cfg)``."""
+"""The host of the current solo-learn, as cloned from GitHub: Hydra configs, ``METHODS[name](cfg)``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def _config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DictConfig:
 
 
 def _parse(parse_cfg: Callable[[DictConfig], DictConfig], settings: DictConfig) -> DictConfig:
-    """Applies solo-learn's parser, which scales learning rates by ``len(cfg.devices)``, whatever that is."""
+    """Return the settings after solo-learn's parser, with learning rates scaled by the number of devices.
+
+    The parser scales by ``len(cfg.devices)``, so it is given a list.
+    """
     cfg = OmegaConf.create(plain(settings))
     cfg.devices = list(range(device_count(settings.devices)))
     cfg = parse_cfg(cfg)
@@ -49,7 +52,7 @@ def _parse(parse_cfg: Callable[[DictConfig], DictConfig], settings: DictConfig) 
 
 
 class CurrentHost(Host):
-    """solo-learn's GitHub ``main``."""
+    """The host for the ``main`` branch of solo-learn on GitHub."""
 
     generation = "current"
 
@@ -85,7 +88,7 @@ class CurrentHost(Host):
             init(*args, **kwargs)
 
     def add_backbones(self) -> None:
-        # solo-learn's ViTs choose their variant by the name of the method, and must see ldreg_mae as mae.
+        # solo-learn's ViTs choose their variant by the method's name, so they must see ldreg_mae as mae.
         backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
         for name, build in list(backbones.items()):
             backbones[name] = functools.partial(_build_own, build)
@@ -94,7 +97,7 @@ class CurrentHost(Host):
                 package = registered("backbones")[name].distribution
                 raise PluginError(
                     f"{package} registers the backbone {name!r}, a name that solo-learn takes for its own. "
-                    "Uninstall or mend that package."
+                    "Uninstall or fix that package."
                 )
             backbones[name] = functools.partial(_build_other, name)
 
@@ -239,5 +242,5 @@ class CurrentHost(Host):
         return OmegaConf.create(arguments.get("config", arguments))
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
-        # As it was trained: another layout of the weights would round differently.
+        # Keep the memory layout of the training: another layout rounds differently.
         return self.build_method(OmegaConf.create(arguments))

@@ -1,4 +1,4 @@
-"""Describes what a run was made with: versions and the machine, for the record."""
+"""Describe the versions and the machine of a run, for its record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 
 def version_of(distribution: str) -> str | None:
-    """The version of an installed distribution, None if it is not installed."""
-    if distribution == "solo-dimreg":  # the one that runs, which may be a checkout beside an older install
+    """Return the version of an installed distribution; return None if it is not installed."""
+    if distribution == "solo-dimreg":  # the running one, which may be a checkout beside an older install
         return sys.modules["solo_dimreg"].__version__
     try:
         return importlib.metadata.version(distribution)
@@ -20,14 +20,14 @@ def version_of(distribution: str) -> str | None:
 
 
 def describe_environment(generation: str, device: torch.device | str, devices: int = 1) -> dict[str, str]:
-    """Return the versions that count and the device that was computed on, as text.
+    """Return the versions that matter and the device that computed, as text.
 
     Args:
         generation: Which solo-learn is in use, ``"current"`` or ``"published"``.
         device: The device of this process.
-        devices: How many of them there are, over all processes.
+        devices: The number of devices over all processes.
     """
-    # A clone on the path has no version: that of the published one, installed beside it, is not its own.
+    # A clone on the path has no version; the published one may be installed beside it.
     version = version_of("solo-learn") if generation == "published" else None
     return {
         "solo-learn": " ".join(filter(None, (generation, version))),

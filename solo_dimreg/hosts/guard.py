@@ -1,10 +1,10 @@
-"""Guards a training: it stops when it has diverged, and its checkpoints are whole and finite.
+"""A divergence callback that stops a training that has diverged, and keeps its checkpoints whole and finite.
 
-A callback that every method brings, so that solo-learn's own scripts are guarded too::
+Every method brings the callback, so that it also works in solo-learn's own scripts::
 
     divergence: {patience: 10}
 
-``patience`` is the number of steps in a row whose loss is not finite after which the training stops.
+The training stops after ``patience`` steps in a row whose loss is not finite.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NEVER = 2**62
 
 
 def divergence_settings(block: Mapping[str, Any] | None) -> int:
-    """The patience of a ``divergence:`` block.
+    """Return the patience of a ``divergence:`` block.
 
     Raises:
-        ConfigError: an unknown key, or a value that is not allowed.
+        ConfigError: A key is unknown, or a value is not allowed.
     """
     if block is None:
         return PATIENCE
@@ -54,30 +54,30 @@ def divergence_settings(block: Mapping[str, Any] | None) -> int:
 
 
 class Guard:
-    """The callback without its base class, which is the host's.
+    """The divergence callback without its base class, which the host supplies.
 
     Args:
         host: The solo-learn in use.
         patience: From :func:`divergence_settings`.
-        checkpointers: solo-learn's class of callbacks that save.
+        checkpointers: The class of solo-learn's callbacks that save checkpoints.
     """
 
     def __init__(self, host: Host, patience: int, checkpointers: type) -> None:
         super().__init__()
         self.host = host
         self.patience, self.checkpointers = patience, checkpointers
-        self.bad = 0  # steps in a row, until now
+        self.bad = 0  # steps in a row without a finite loss, until now
         self.told = self.all_told = False
-        self.first = (NEVER, "")  # its step and process in one number, and what there is to say
+        self.first = (NEVER, "")  # the step and process as one number, and the message
         self.saving: Saving | None = None
         self.continuing: Continuing | None = None
         self.resumed: dict[str, Any] | None = None
         self.module: Any = None
-        # The loss of the step before: on a GPU it is there, so that looking at it waits for nothing.
+        # The loss of the previous step: a GPU has computed it already, so reading it does not wait.
         self.previous: tuple[int, Tensor, dict[str, Tensor]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint, what solo-learn and Lightning leave out of it, and a resumed run needs."""
+        """Return the state that a resumed run needs and that solo-learn and Lightning do not save."""
         updater = getattr(self.module, "momentum_updater", None)
         return {
             "random": random_states(),
@@ -87,19 +87,19 @@ class Guard:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps that of a checkpoint until the training goes on."""
+        """Keep the state of a checkpoint until the training continues."""
         self.resumed = state_dict
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Leaves out the function that keeps the learning rate of SimSiam's and NNSiam's predictor.
+        """Remove the function that keeps the learning rate of SimSiam's and NNSiam's predictor constant.
 
-        It is bound to this run's scheduler, which would drive the resumed run, and that has its own.
+        The function is bound to the scheduler of this run. A resumed run has its own scheduler.
         """
         for state in checkpoint.get("lr_schedulers", ()):
             state.pop("get_lr", None)
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Goes on where the run that is resumed was."""
+        """Restore the random states and the momentum of the run that is resumed."""
         if self.resumed is None:
             return
         state, self.resumed = self.resumed, None
@@ -110,18 +110,18 @@ class Guard:
         loop = trainer.fit_loop
         loader = getattr(loop, "_combined_loader", None)
         if getattr(loader, "_iterator", None) is not None and loop.epoch_loop.restarting:
-            # Lightning 2 has begun to iterate, and drawn a seed from the other state; it does not begin anew.
+            # Lightning 2 has already begun to iterate and drawn a seed; draw one here to match.
             torch.empty((), dtype=torch.int64).random_()
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        """Takes over how checkpoints are written."""
+        """Take over the writing of checkpoints."""
         self.module, self.saving = module, Saving(module)
         self.saving.take_over(trainer, self.checkpointers)
         self.continuing = Continuing(self.host, trainer)
         let_processes_end(trainer.strategy)
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Goes on by the schedule of the config, which may be another than that of the checkpoint."""
+        """Continue by the config's schedule, which may differ from the checkpoint's."""
         if not trainer.global_step or self.continuing is None:
             return
         state = self.resumed or {}
@@ -134,7 +134,7 @@ class Guard:
             say(line)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        """Looks at the loss of a step."""
+        """Check the loss of a step."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
             return
@@ -146,7 +146,7 @@ class Guard:
         self._stop_together(trainer, module)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """A training that ends before the patience does has diverged all the same."""
+        """Stop with an error if the weights are not finite at the end of the training."""
         if not all_finite(module):
             self._tell(module)
             self._stop(module, "its weights are not finite at the end")
@@ -168,7 +168,7 @@ class Guard:
             self.first = step * world_size() + rank(), line
 
     def _tell(self, module: Any) -> None:
-        """Says it once for several processes: the one does that saw it first, where all of them ask."""
+        """Print the message from the process that saw the first NaN; every process must call this."""
         if world_size() == 1 or self.all_told:
             return
         earliest = -most(-self.first[0], module)
@@ -177,7 +177,7 @@ class Guard:
             write_line(self.first[1])
 
     def _stop_together(self, trainer: Any, module: Any) -> None:
-        """Of several processes one may see it a step before the others; they stop at the same one."""
+        """Stop all processes at the same step, although one may see the NaN a step earlier."""
         worst = self.bad
         if world_size() > 1:
             if (trainer.global_step % self.patience) != 0:
@@ -193,12 +193,13 @@ class Guard:
 
     @property
     def kept(self) -> Path | None:
-        """The last checkpoint that was written."""
+        """Return the last checkpoint that was written."""
         return self.saving.kept if self.saving else None
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """Says in a line what solo-learn's script would show a traceback of: of an image that cannot be read,
-        or of another process that has ended.
+        """Print one line where solo-learn's script would show a traceback.
+
+        The causes are an image that cannot be read and another process that has ended.
         """
         if not is_lost_process(exception):
             if isinstance(exception, DimregError) or not trainer.global_step:
@@ -212,14 +213,14 @@ class Guard:
 
 
 def make_guard(host: Host, patience: int) -> Any:
-    """The guard as a callback of the host's Lightning."""
+    """Return the divergence callback for the host's Lightning."""
     from solo.utils.checkpointer import Checkpointer
 
     return type("Guard", (Guard, host.pl.Callback), {"__module__": __name__})(host, patience, Checkpointer)
 
 
 def random_states() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's generators, of tensors and numbers alone."""
+    """Return the states of Python's, NumPy's and torch's generators, as tensors and numbers only."""
     version, python, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
     return {
@@ -231,7 +232,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Sets the generators to what :func:`random_states` returned."""
+    """Set the generators to the states from :func:`random_states`."""
     version, python, gauss = states["python"]
     random.setstate((version, tuple(python), gauss))
     name, keys, *rest = states["numpy"]
@@ -242,11 +243,14 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 def has_no_targets(module: Any) -> bool:
-    """Whether DeepCluster v2 is in its first epoch: the mean loss of no target is nan, its gradient zero."""
+    """Return whether DeepCluster v2 is in its first epoch, in which it has no targets.
+
+    The mean loss over no target is NaN, and its gradient is zero.
+    """
     assignments = getattr(module, "assignments", None)
     return isinstance(assignments, Tensor) and bool((assignments < 0).all())
 
 
 def name_of(module: Any) -> str:
-    """The method as its class is called."""
+    """Return the name of the method's class."""
     return type(module).__name__

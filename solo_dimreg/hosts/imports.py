@@ -1,4 +1,4 @@
-"""Finds out which packages solo-learn lacks, all at once, from the imports in its code."""
+"""Find all the packages that solo-learn lacks at once, from the imports in its code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-# What we call of either solo-learn; what only one of them has is passed over.
+# The modules that we use of either solo-learn; a module that only one of them has is skipped.
 ENTRIES = (
     "solo.methods",
     "solo.args.pretrain",
@@ -23,9 +23,9 @@ ENTRIES = (
 
 
 def missing_modules(root: Path) -> list[str]:
-    """Return the top-level modules that solo-learn imports and that cannot be found, without importing any.
+    """Return the top-level modules that solo-learn imports and that are not installed; import none of them.
 
-    Imports inside of ``try`` are left out: solo-learn does without those.
+    Imports inside of ``try`` are left out, because solo-learn works without them.
 
     Args:
         root: The folder of the package ``solo``.

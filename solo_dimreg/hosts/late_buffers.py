@@ -1,4 +1,4 @@
-"""Buffers that solo-learn makes while it trains: it saves them, and can load none of them back."""
+"""Restore the lazy buffers, which solo-learn creates during training and saves but cannot load."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
 
-# By solo-learn's class. Those of SwAV and DeepCluster v2 are made when a training begins, also one that is
-# resumed; All4One's is a cache, made by its first batch.
+# The names by solo-learn's class. SwAV and DeepCluster v2 create their buffers when a training begins, also a
+# resumed one. All4One's buffer is a cache, which its first batch creates.
 LATE = {
     "All4One": ("pos_enc.penc.penc.cached_penc",),
     "DeepClusterV2": ("local_memory_index", "local_memory_embeddings"),
@@ -20,15 +20,15 @@ LATE = {
 
 
 class LateBuffers:
-    """Makes them before a checkpoint is loaded, and gives them its values when the training goes on.
+    """A mixin that creates lazy buffers before a checkpoint is loaded, and restores their values.
 
-    A checkpoint holds those of the first process: of several, all begin with them.
+    A checkpoint holds the buffers of the first process; in a training with several, all begin with them.
     """
 
     loaded: tuple[str, ...] = ()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Loads the buffers too, for an evaluation as for a training."""
+        """Load the state dict with the lazy buffers, for an evaluation and for a training."""
         module: Any = self
         late = [name for kind in type(self).__mro__ for name in LATE.get(kind.__name__, ())]
         self.loaded = tuple(dict.fromkeys(name for name in late if name in state_dict))
@@ -39,10 +39,10 @@ class LateBuffers:
         return super().load_state_dict(state_dict, *args, **kwargs)  # type: ignore[misc]
 
     def on_train_start(self) -> None:
-        """Puts back what solo-learn has just made anew.
+        """Restore the lazy buffers that solo-learn has just created anew.
 
         Raises:
-            ConfigError: the buffers of this training have other sizes.
+            ConfigError: The buffers of this training have other sizes.
         """
         module: Any = self
         loaded = {name: module.get_buffer(name) for name in self.loaded}
@@ -52,8 +52,8 @@ class LateBuffers:
             made = module.get_buffer(name)
             if made.shape != value.shape:
                 raise ConfigError(
-                    f"The checkpoint's {name} is of the size {tuple(value.shape)}, this training's of "
+                    f"The checkpoint's {name} has the size {tuple(value.shape)}, this training's has "
                     f"{tuple(made.shape)}: resume with the data, optimizer.batch_size, method_kwargs and "
-                    "number of processes that it was begun with."
+                    "number of processes of the first run."
                 )
             made.copy_(value)

@@ -1,4 +1,4 @@
-"""The base class on which a method is written once, for both solo-learns."""
+"""The base class for methods that are written once for both solo-learns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solo_dimreg.errors import ConfigError
 
 
 def make_method_base(base: type, read_block: Any) -> type:
-    """A subclass of solo-learn's ``BaseMethod`` that hides how the two solo-learns construct a method.
+    """Return a subclass of ``BaseMethod`` that hides how the two solo-learns construct a method.
 
     Args:
         base: ``BaseMethod``.
@@ -21,16 +21,17 @@ def make_method_base(base: type, read_block: Any) -> type:
     """
 
     class Method(base, metaclass=ABCMeta):  # type: ignore[misc, valid-type]
-        """Write ``build`` and ``loss``; the rest is the same in both solo-learns.
+        """A base class for a method: write ``build`` and ``loss``, and it runs in both solo-learns.
 
-        ``build`` makes ``self.projector`` (features (B, D), D being ``self.features_dim``, to embeddings) and
-        what else the method has. Its parameters, all with defaults, are the keys of ``method_kwargs``; where
-        it takes any others, so are those of ``criterion``'s constructor.
+        ``build`` sets ``self.projector`` and any other parts of the method. The projector maps features (B,
+        D), with D = ``self.features_dim``, to embeddings. The parameters of ``build`` all have defaults, and
+        they are the keys of ``method_kwargs``. If ``build`` takes ``**kwargs``, the parameters of the
+        constructor of ``criterion`` are keys too.
         """
 
         projector: nn.Module
-        large_crops: int | None = None  # what the method insists on
-        uses_small_crops = False  # whether the loss is given those too, after the large ones
+        large_crops: int | None = None  # the number that the method requires
+        uses_small_crops = False  # whether the loss also gets the small crops, after the large ones
         criterion: type | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,12 +52,12 @@ def make_method_base(base: type, read_block: Any) -> type:
                 raise ConfigError(_with_key("method_kwargs", error)) from error
 
         def build(self) -> None:
-            """Makes ``self.projector``; the identity here."""
+            """Create ``self.projector``; here it is the identity."""
             self.projector = nn.Identity()
 
         @abstractmethod
         def loss(self, features: Sequence[Tensor], embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
-            """Losses and figures to log, by name, from the crops; ``"loss"`` is what is minimized."""
+            """Return the losses and metrics to log, by name; ``"loss"`` is minimized."""
 
         @property
         def learnable_params(self) -> list[dict[str, Any]]:
@@ -66,7 +67,7 @@ def make_method_base(base: type, read_block: Any) -> type:
 
         @property
         def progress(self) -> float:
-            """The part of the training that is done, from 0 to 1."""
+            """Return the finished part of the training, from 0 to 1."""
             steps = self.trainer.estimated_stepping_batches
             return min(1.0, (self.trainer.global_step + getattr(self, "steps_ahead", 0)) / max(1, steps))
 
@@ -78,8 +79,8 @@ def make_method_base(base: type, read_block: Any) -> type:
             out = super().training_step(batch, batch_idx)
             crops = self.num_crops if self.uses_small_crops else self.num_large_crops
             features = out["feats"][:crops]
-            # The published solo-learn trains on base_forward, which knows nothing of z, and the current one
-            # sends small crops past the projector.
+            # The published solo-learn trains on base_forward, which returns no z. The current one does not
+            # project small crops.
             embeddings = list(out.get("z", ()))[: self.num_large_crops]
             embeddings += [self.projector(view) for view in features[len(embeddings) :]]
             losses = self.loss(features, embeddings)
@@ -92,6 +93,6 @@ def make_method_base(base: type, read_block: Any) -> type:
 
 
 def _with_key(block: str, error: Exception) -> str:
-    """The message with the name of the block in front, unless it names one already."""
+    """Return the message with the name of the block in front, unless it already names one."""
     text = str(error)
     return text if text.startswith(f"{block}.") else f"{block}: {text}"

@@ -1,4 +1,4 @@
-"""Names the commands that evaluate a run: those that work for it as they stand, and what the others need."""
+"""List the commands that evaluate a run, and say why another command is missing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from solo_dimreg.hosts.runs import checkpoint_epoch
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host
 
-# What solo-learn's scripts have to be told where there is no GPU.
+# The overrides that solo-learn's scripts need without a GPU.
 ON_CPU = ("accelerator=cpu", 'devices="1"', "strategy=auto", "precision=32", "sync_batchnorm=False")
 # torchvision's data sets have their training and test images below one folder.
 ONE_FOLDER = ("cifar10", "cifar100", "stl10")
 LABELLED = "FOLDER"
-# The largest batch of our linear configs: of fewer images, none would be full.
+# The largest batch of our linear configs; with fewer images, no batch would be full.
 LARGEST_BATCH = 512
 
 
 def next_steps(host: Host, folder: Path) -> list[str]:
-    """Return commands, as for a shell, that evaluate the run in a folder; what they need is a comment.
+    """Return shell commands that evaluate the run in a folder; a comment says what a command needs.
 
-    A line that begins with ``#`` says why another command is not there. A placeholder is ``FOLDER``.
+    A line that begins with ``#`` says why another command is missing. A placeholder is ``FOLDER``.
 
     Args:
         host: The solo-learn in use.
@@ -50,7 +50,7 @@ def next_steps(host: Host, folder: Path) -> list[str]:
     if data.get("val_path") is None and data.dataset not in ONE_FOLDER:
         return [
             diagnose,
-            f"# linear and knn need test images, of which data.val_path was not given. {LABELLED}: a folder "
+            f"# linear and knn need test images, but data.val_path was not given. {LABELLED}: a folder "
             "per class, as in data.train_path.",
             f"{linear} data.val_path={LABELLED}",
             f"solo-dimreg knn {run} --val-path {LABELLED}",
@@ -62,7 +62,7 @@ def next_steps(host: Host, folder: Path) -> list[str]:
 
 
 def _script(settings: DictConfig, folder: Path) -> list[str]:
-    """solo-learn's own linear evaluation, or why it is left out."""
+    """Return the command of solo-learn's own linear evaluation, or the reason why it is left out."""
     dataset, size = settings.data.dataset, settings.augmentations[0].crop_size
     if NATIVE_SIZES[dataset] != size:
         return [
@@ -75,7 +75,7 @@ def _script(settings: DictConfig, folder: Path) -> list[str]:
 
 
 def _smaller_batch(settings: DictConfig, folder: Path) -> list[str]:
-    """The batch size of the pretraining, where a linear config's may be more than there are images."""
+    """Return the pretraining's batch size as an override, if the linear batch could exceed the images."""
     images = (read_record(folder).get("data") or {}).get("train_images")
     if images is None or images >= LARGEST_BATCH:
         return []
@@ -88,7 +88,7 @@ def _main_linear(settings: DictConfig, folder: Path) -> str:
     train = settings.data.train_path
     paths = {"train_path": train, "val_path": settings.data.get("val_path") or train}
     overrides = [
-        f'pretrained_feature_extractor="{checkpoint}"',  # quoted for the = in its name
+        f'pretrained_feature_extractor="{checkpoint}"',  # quoted because its name contains =
         f"+pretrain_method={settings.method}",
         f"backbone.name={settings.backbone.name}",
         "~backbone.kwargs",

@@ -1,4 +1,4 @@
-"""The published solo-learn 1.0.2, as on the package index: argparse, ``METHODS[name](**kwargs)``."""
+"""The host of the published solo-learn 1.0.2 (package index): argparse, ``METHODS[name](**kwargs)``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from solo_dimreg.plugins import registered
 
 
 class PublishedHost(Host):
-    """solo-learn 1.0.2 of the package index."""
+    """The host for solo-learn 1.0.2 from the package index."""
 
     generation = "published"
 
@@ -63,7 +63,7 @@ class PublishedHost(Host):
             with naming_refused_kwargs(name, kwargs["backbone_args"]):
                 init(*args, **kwargs)
             return
-        # The names of the encoders are fixed inside the constructor: one of them is built and replaced.
+        # The constructor accepts only its own encoders: it builds one of them, which is then replaced.
         init(*args, **{**kwargs, "encoder": "resnet18", "backbone_args": {}})
         options = {key: value for key, value in kwargs["backbone_args"].items() if key != "cifar"}
         method.encoder_name, method.encoder = name, build_backbone(name, options)
@@ -78,16 +78,16 @@ class PublishedHost(Host):
                 method.momentum_classifier = nn.Linear(method.features_dim, method.num_classes)
 
     def add_backbones(self) -> None:
-        # 1.0.2 has no table, and initialize() puts them in place: only the names have to be free.
+        # 1.0.2 has no table, and initialize() inserts the backbones: only the names have to be free.
         for name, backbone in registered("backbones").items():
             if name in self.base_method._SUPPORTED_ENCODERS:  # type: ignore[attr-defined]
                 raise PluginError(
                     f"{backbone.distribution} registers the backbone {name!r}, a name of solo-learn's "
-                    "own. Uninstall or mend that package."
+                    "own. Uninstall or fix that package."
                 )
 
     def _method_settings(self, method: type, settings: DictConfig) -> dict[str, Any]:
-        """The defaults of a method's parser under the config's ``method_kwargs`` and ``momentum``."""
+        """Return the defaults of a method's parser, updated by ``method_kwargs`` and ``momentum``."""
         parser = argparse.ArgumentParser()
         method.add_model_specific_args(parser)  # type: ignore[attr-defined]
         defaults = vars(parser.parse_known_args(["--optimizer", "sgd"])[0])
@@ -98,7 +98,7 @@ class PublishedHost(Host):
         self.momentum_method.add_model_specific_args(base_parser)  # type: ignore[attr-defined]
         shared = {action.dest for action in base_parser._actions}
         unread = sorted(set(block) - (set(defaults) - shared))
-        if unread:  # solo-learn's own configs have some that only the current one reads, or nobody does
+        if unread:  # solo-learn's own configs have keys that only the current one reads, or none
             print(f"method_kwargs: solo-learn 1.0.2 does not read {', '.join(unread)} of {settings.method}.")
             block = {key: value for key, value in block.items() if key not in unread}
         momentum = plain(settings.get("momentum", {})) or {}
@@ -173,7 +173,7 @@ class PublishedHost(Host):
             parents = (PretrainABC, *parents)
         settings = {"settings": OmegaConf.create(arguments["config"])}
         made = type(method.__name__, parents, settings)(**arguments)
-        # As the current solo-learn does: convolutions are faster so.
+        # The current solo-learn does the same, because convolutions are faster in this layout.
         return made.to(memory_format=channels_last)
 
     def training_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class PublishedHost(Host):
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
         from solo.utils.auto_umap import AutoUMAP
 
-        # 1.0.2 has the plot in a callback only: given is what that reads of a trainer and a module.
+        # 1.0.2 has the plot only in a callback, which gets what it reads from a trainer and a module.
         callback = AutoUMAP(argparse.Namespace(name=path.stem))
         callback.path, callback.umap_placeholder = path.parent, path.name
         trainer = argparse.Namespace(

@@ -1,4 +1,4 @@
-"""The settings of a config in the words of solo-learn 1.0.2's argparse, and back."""
+"""Translate the settings of a config into solo-learn 1.0.2's argparse arguments, and back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true
 
 
 def count_classes(dataset: str, train_path: str | None) -> int:
-    """The number of classes of a named data set, or of the folders of a custom one (1 without labels)."""
+    """Return the number of classes of a named data set, or of the class folders of a custom one.
+
+    A folder of images without labels counts as one class.
+    """
     if dataset in CLASSES:
         return CLASSES[dataset]
     return max(1, sum(entry.is_dir() for entry in Path(str(train_path)).iterdir()))
 
 
 def transform_settings(dataset: str, augmentation: DictConfig) -> dict[str, Any]:
-    """One entry of ``augmentations:`` in the words of solo-learn 1.0.2."""
+    """Return one entry of ``augmentations:`` as arguments of solo-learn 1.0.2."""
     if not augmentation.rrc.enabled:
         raise ConfigError(
             "augmentations.rrc.enabled: false needs the current solo-learn; 1.0.2 always crops."
@@ -52,7 +55,7 @@ def transform_settings(dataset: str, augmentation: DictConfig) -> dict[str, Any]
 
 
 def optimizer_settings(optimizer: DictConfig, scale: float) -> dict[str, Any]:
-    """The optimizer of a config; ``scale`` multiplies its learning rates."""
+    """Return the optimizer's arguments from a config, with learning rates multiplied by ``scale``."""
     extra = dict(plain(optimizer.get("kwargs", {})) or {})
     name = optimizer.name
     lars = name == "lars"
@@ -75,7 +78,7 @@ def optimizer_settings(optimizer: DictConfig, scale: float) -> dict[str, Any]:
 
 
 def scheduler_settings(scheduler: DictConfig) -> dict[str, Any]:
-    """The schedule of a config."""
+    """Return the schedule's arguments from a config."""
     return {
         "scheduler": scheduler.name,
         "min_lr": scheduler.get("min_lr", 0.0),
@@ -86,7 +89,7 @@ def scheduler_settings(scheduler: DictConfig) -> dict[str, Any]:
 
 
 def backbone_settings(settings: DictConfig) -> dict[str, Any]:
-    """The backbone of a config."""
+    """Return the backbone's arguments from a config."""
     name = settings.backbone.name
     kwargs = dict(plain(settings.backbone.get("kwargs", {})) or {})
     cifar = settings.data.dataset in ("cifar10", "cifar100")
@@ -101,7 +104,7 @@ def backbone_settings(settings: DictConfig) -> dict[str, Any]:
 
 
 def own_backbone(name: str) -> Callable[..., nn.Module]:
-    """Return solo-learn's constructor of a backbone, which stands inside of another one in 1.0.2."""
+    """Return the backbone constructor that solo-learn 1.0.2 keeps inside of another constructor."""
     from solo.utils import backbones
     from torchvision import models
 
@@ -109,7 +112,7 @@ def own_backbone(name: str) -> Callable[..., nn.Module]:
 
 
 def settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that evaluation needs, from the ``args.json`` of an argparse script of 1.0.2."""
+    """Return the config for an evaluation from the ``args.json`` of an argparse script of 1.0.2."""
     folder = Path(arguments["data_dir"])
     transforms = arguments["transform_kwargs"]
     first = transforms[0] if isinstance(transforms, list) else transforms

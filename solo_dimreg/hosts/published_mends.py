@@ -1,4 +1,4 @@
-"""What of solo-learn 1.0.2 and its Lightning does not run as it is with today's torch, mended."""
+"""Fixes for the parts of solo-learn 1.0.2 and its Lightning that fail with current versions of torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Schedules:
-    """Gives a module of solo-learn 1.0.2 the optimizers and schedules of the current solo-learn's configs."""
+    """A mixin that gives solo-learn 1.0.2's modules the optimizers and schedules of current configs."""
 
     settings: DictConfig
 
     def configure_optimizers(self) -> Any:
-        """The module's own, with a warm-up that counts steps unless ``scheduler.interval`` says epochs."""
+        """Return the module's optimizers; warm-up counts steps unless ``scheduler.interval`` is ``epoch``."""
         module: Any = self
         configured = super().configure_optimizers()  # type: ignore[misc]
         wanted = self.settings.scheduler
@@ -39,15 +39,18 @@ class Schedules:
         return [optimizer], [{"scheduler": new, "interval": interval, "frequency": 1}]
 
     def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
-        """Lightning 1.6 takes torch's own schedulers for foreign from torch 2 on; this is its way out."""
+        """Step torch's own schedulers.
+
+        From torch 2 on, Lightning 1.6 takes them for foreign ones and asks for this method.
+        """
         scheduler.step() if metric is None else scheduler.step(metric)
 
 
 class ProbeOptimizers(Schedules):
-    """Gives 1.0.2's linear evaluation the options of LARS, which it leaves out."""
+    """A mixin that gives 1.0.2's linear evaluation the options of LARS, which it leaves out."""
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of the config for the classifier."""
+        """Return the config's optimizer for the classifier."""
         module: Any = self
         configured = super().configure_optimizers()
         if self.settings.optimizer.name != "lars":
@@ -59,7 +62,7 @@ class ProbeOptimizers(Schedules):
 
 
 class TrainersClipping:
-    """Keeps the trainer's clipping of gradients apart from DINO's, which took its name in Lightning 1.6."""
+    """A mixin that keeps the trainer's gradient clipping apart from DINO's method of the same name."""
 
     def configure_gradient_clipping(
         self,
@@ -68,7 +71,7 @@ class TrainersClipping:
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's own."""
+        """Clip gradients as Lightning does."""
         from solo.methods.base import pl
 
         pl.LightningModule.clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -82,5 +85,5 @@ class WithFeatures(nn.Module):
         self.backbone, self.device = backbone, device
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The features of images (B, C, H, W), by the name that solo-learn gives them."""
+        """Return the features of images (B, C, H, W) under solo-learn's name for them."""
         return {"feats": self.backbone(images)}

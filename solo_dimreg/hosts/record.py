@@ -1,4 +1,4 @@
-"""Records what a training ran on and with, as ``run.json`` beside its checkpoints, and what came of it."""
+"""Write the record of a training, ``run.json``, beside its checkpoints: data, environment and results."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RECORD = "run.json"
 
 
 def label_of(configuration: Mapping[str, Any]) -> str:
-    """Return what a run is called: its method, with the name of its config where that is another.
+    """Return the label of a run: its method, and the name of its config if that differs.
 
-    ``method=ldreg_byol`` on the config ``byol-digits`` is ``ldreg_byol (byol-digits)``.
+    ``method=ldreg_byol`` on the config ``byol-digits`` gives ``ldreg_byol (byol-digits)``.
 
     Args:
         configuration: The settings of the run.
@@ -34,28 +34,28 @@ def label_of(configuration: Mapping[str, Any]) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Return a number of things: ``1 epoch``, ``2 epochs``."""
+    """Return a number with its noun: ``1 epoch``, ``2 epochs``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def now() -> str:
-    """Return the time, as the records have it."""
+    """Return the current time in the format of the records."""
     return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def record_folder(trainer: Any) -> Path | None:
-    """Return the folder of a run's record: that of its checkpoints, or of its CSV log; None without both."""
+    """Return the folder of a run's record, that of its checkpoints or CSV log; None without both."""
     own = any(type(each).__name__ == "Checkpointer" for each in trainer.callbacks) or trainer.loggers
     return folder_of(trainer) if own else None
 
 
 def begin_record(generation: str, trainer: Any, config: DictConfig | None) -> dict[str, Any]:
-    """Return the record of a training that starts: environment, data, and what it continues.
+    """Return the record of a training that starts: environment, data and the checkpoint it continues.
 
     Args:
-        generation: Which solo-learn trains.
-        trainer: Lightning's.
-        config: The config of the run, None where it is not known.
+        generation: The generation of the solo-learn that trains.
+        trainer: Lightning's trainer.
+        config: The config of the run, or None if it is not known.
     """
     data = _data_of(config)
     return {
@@ -75,11 +75,11 @@ def _data_of(config: DictConfig | None) -> dict[str, Any]:
 
 
 def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any]:
-    """Return what came of a training: epochs, steps, effective rank first and last, and online accuracy.
+    """Return the results of a training: epochs, steps, first and last effective rank, online accuracy.
 
     Args:
-        trainer: Lightning's.
-        config: The config of the run, None where it is not known.
+        trainer: Lightning's trainer.
+        config: The config of the run, or None if it is not known.
         raises: Whether our own command trains, which validates at the resolution of the training.
     """
     ranks = effective_ranks(trainer)
@@ -93,15 +93,15 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
 
 
 def count_images(loaders: Any) -> int | None:
-    """Return the number of images behind a loader or several; None where they do not tell, as DALI's."""
-    loaders = getattr(loaders, "loaders", loaders)  # Lightning 1.6 wraps those of the training
+    """Return the number of images in a loader or several; None if they do not tell, as DALI's."""
+    loaders = getattr(loaders, "loaders", loaders)  # Lightning 1.6 wraps the training loaders
     each = loaders if isinstance(loaders, list | tuple) else [loaders]
     counts = [len(loader.dataset) for loader in each if hasattr(loader, "dataset")]
     return sum(counts) if counts else None
 
 
 def effective_ranks(trainer: Any) -> list[float]:
-    """Return the effective ranks of the features that the monitor has taken, in their order."""
+    """Return the effective ranks of the features that the monitor has measured, in order."""
     histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
     rows = next((history for history in histories if isinstance(history, list) and history), [])
     return [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
@@ -110,7 +110,7 @@ def effective_ranks(trainer: Any) -> list[float]:
 def online_accuracy(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any] | None:
     """Return the online classifier's last top-1 accuracy in percent and its images; None without labels.
 
-    It is the validation's, unless that sees the images at another resolution than the training.
+    The validation's accuracy is used, unless the validation has another resolution than the training.
     """
     if _data_of(config).get("no_labels"):
         return None
@@ -122,17 +122,17 @@ def online_accuracy(trainer: Any, config: DictConfig | None, raises: bool) -> di
 
 
 def evaluated_as_trained(settings: Any) -> bool:
-    """Whether solo-learn's own evaluation has the image size and the normalization of the training."""
+    """Return whether solo-learn's own evaluation has the training's image size and normalization."""
     view = settings["augmentations"][0]
     native = NATIVE_SIZES.get(settings["data"]["dataset"])
     return native == view.get("crop_size") and view.get("mean") is None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the run in a folder; empty where there is none.
+    """Return the record of the run in a folder; return an empty one if there is none.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: The file is damaged.
     """
     path = folder / RECORD
     if not path.is_file():

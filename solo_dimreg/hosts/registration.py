@@ -1,4 +1,4 @@
-"""Finds solo-learn and puts our methods into its table of methods."""
+"""Find solo-learn and add our methods to its table of methods."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from solo_dimreg.plugins import registered
 
 NOT_METHODS = ("base", "linear")
 
-# The paper's weights. Methods that it does not try have those of SimCLR, or with a momentum encoder of BYOL.
-# For MoCo the paper has 0.05 and k = 128, its released configuration 0.005 and k = 32 to 128: here the first,
-# since it is the paper's figures that one compares with.
+# The paper's weights. Methods that it does not try use SimCLR's, or BYOL's if they have a momentum encoder.
+# For MoCo the paper has 0.05 and k = 128; its released configuration has 0.005 and k = 32 to 128. These are
+# the paper's values, because results are compared with the paper.
 LDREG_WEIGHTS = {
     **{"momentum": 0.005, "other": 0.01},
     **{"vicreg": 0.025, "barlow_twins": 1.0, "mocov2plus": 0.05, "mocov3": 0.05, "mae": 5e-6},
 }
 LDREG_NEIGHBOURS = {"mocov2plus": 128, "mocov3": 128}
-# The weight at which the paper's demonstration begins.
+# The first weight of the paper's demonstration.
 MINLID_WEIGHT = 0.01
 
 # The prefixes of our variants of every method, and what each adds to it.
@@ -40,10 +40,10 @@ MISSING = (
 
 
 def generation() -> str | None:
-    """``"current"``, ``"published"``, or None without a solo-learn; told by what can be imported."""
+    """Return ``"current"`` or ``"published"`` by what can be imported; return None without a solo-learn."""
     spec = importlib.util.find_spec("solo")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        # Looked up as files: to import a sub-package would import all of solo-learn.
+        # Look for the files: to import a sub-package would import all of solo-learn.
         for kind, module in (("current", "data"), ("published", "utils")):
             if Path(folder, module, "pretrain_dataloader.py").is_file():
                 return kind
@@ -52,14 +52,14 @@ def generation() -> str | None:
 
 @functools.cache
 def find_host() -> Host:
-    """The importable solo-learn.
+    """Return the host of the importable solo-learn.
 
     Raises:
-        HostError: there is none, or it does not import; the message says what to install.
+        HostError: There is none, or it does not import; the message says what to install.
     """
     kind = generation()
     try:
-        # What solo-learn's imports warn of (its own and its Lightning's age) is nothing that a user can mend.
+        # solo-learn's imports warn that it and its Lightning are old, which a user cannot fix.
         with warnings.catch_warnings(record=True):
             if kind == "current":
                 from solo_dimreg.hosts.current import CurrentHost
@@ -81,7 +81,7 @@ def _ldreg_weight(host: Host, name: str, method: type) -> float:
 
 
 def _with_ldreg(host: Host, name: str, method: type) -> type:
-    """The method with the paper's LDReg settings, under those that the config gives."""
+    """Return the method with the paper's LDReg settings as defaults."""
     return _with_term(
         host,
         "LDReg",
@@ -95,7 +95,7 @@ def _with_ldreg(host: Host, name: str, method: type) -> type:
 
 
 def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any]) -> type:
-    """The method with the regularizer ``ldreg``, whose defaults are under what the config gives."""
+    """Return the method with the regularizer ``ldreg``, whose settings ``defaults`` a config can override."""
 
     class WithLDReg(method):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -106,7 +106,7 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
         def with_term(block: Any) -> Any:
             own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
             if not isinstance(block, Mapping) or not isinstance(own, Mapping | None):
-                return block  # refused by those who read it
+                return block  # its reader refuses it
             return {**block, "ldreg": {**defaults, **(own or {})}}
 
     WithLDReg.__doc__ = f"{method.__name__} with {TERMS[f'{prefix.lower()}_']}."
@@ -116,13 +116,13 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
 
 @functools.cache
 def register() -> Host:
-    """Puts our methods into solo-learn's ``METHODS``, in place, once.
+    """Register our methods in solo-learn's ``METHODS``, in place, once.
 
-    Every method takes a ``regularizers:`` block from then on; without one it trains as before, to the bit.
+    Afterwards, every method accepts a ``regularizers:`` block; without one it trains as before, to the bit.
 
     Raises:
-        HostError: no solo-learn.
-        PluginError: a plugin is broken, or registers a name that solo-learn or another plugin has.
+        HostError: There is no solo-learn.
+        PluginError: A plugin is broken, or registers a name that solo-learn or another plugin has.
     """
     host = find_host()
     host.add_backbones()
@@ -132,7 +132,7 @@ def register() -> Host:
         if name in host.methods or base_name(name) in own:
             raise PluginError(
                 f"{registration.distribution} (plugin {registration.plugin!r}) registers the method "
-                f"{name!r}, a name that solo-learn or LDReg has. Uninstall or mend that package."
+                f"{name!r}, a name that solo-learn or LDReg has. Uninstall or fix that package."
             )
     for name, method in {**own, **{n: r.value for n, r in brought.items()}}.items():
         host.methods[name] = tapped(host, method)

@@ -1,4 +1,4 @@
-"""Reads pretraining runs back: folders with a checkpoint and solo-learn's ``args.json``."""
+"""Read pretraining runs from folders with a checkpoint and solo-learn's ``args.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A pretraining run read back from its folder."""
+    """A pretraining run, loaded from its folder."""
 
     folder: Path
     checkpoint: Path
@@ -28,14 +28,14 @@ class Run:
 
 
 def read_run(host: Host, path: Path) -> Run:
-    """Reads a pretraining run back, also one of the other solo-learn.
+    """Return the pretraining run in a folder, also one of the other solo-learn.
 
     Args:
         host: The solo-learn in use.
         path: A checkpoint folder of solo-learn's, or a ``.ckpt`` file in it.
 
     Raises:
-        ConfigError: there is no such run, or its weights do not fit its ``args.json``.
+        ConfigError: There is no such run, or its weights do not fit its ``args.json``.
     """
     folder, checkpoint = find_checkpoint(path)
     arguments = _read_arguments(folder / "args.json")
@@ -71,7 +71,7 @@ def read_run(host: Host, path: Path) -> Run:
 
 
 def _renamed(key: str, generation: str) -> str:
-    """A key of a state dict as this solo-learn calls it: the two differ in the name of the encoder."""
+    """Return a key of a state dict with this solo-learn's name for the encoder."""
     theirs, ours = ("encoder", "backbone") if generation == "current" else ("backbone", "encoder")
     for prefix in ("", "momentum_"):
         if key.startswith(f"{prefix}{theirs}."):
@@ -94,13 +94,13 @@ def _first_line(error: Exception) -> str:
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Path]:
-    """The run's folder and its latest checkpoint.
+    """Return the run's folder and its latest checkpoint.
 
     Args:
         path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
 
     Raises:
-        ConfigError: nothing there, or more than one run.
+        ConfigError: There is no run, or there are several.
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; give a .ckpt file or the folder that holds it.")

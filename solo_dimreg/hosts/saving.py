@@ -1,4 +1,4 @@
-"""Writes checkpoints, and what lies beside them, whole and finite, or ends the training with one line."""
+"""Write checkpoints and the files beside them whole and finite, or end the training with one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from solo_dimreg.errors import TrainingError, warn, write_line
 
 
 class Saving:
-    """Takes over how a trainer and solo-learn's ``Checkpointer`` write.
+    """The writer that replaces how a trainer and solo-learn's ``Checkpointer`` save.
 
     Attributes:
         kept: The last checkpoint that was written.
@@ -30,7 +30,7 @@ class Saving:
         self._together_now = False
 
     def take_over(self, trainer: Any, checkpointers: type) -> None:
-        """Of the trainer and its callbacks of that class."""
+        """Replace the saving of the trainer and of its callbacks of the given class."""
         trainer.save_checkpoint = self._whole(trainer.save_checkpoint)
         trainer.strategy.save_checkpoint = self._caught(trainer.strategy.save_checkpoint)
         for callback in trainer.callbacks:
@@ -41,10 +41,10 @@ class Saving:
                 saving.initial_setup = self._named_by_the_first(saving)
 
     def _named_by_the_first(self, checkpointer: Any) -> Callable[..., Any]:
-        """Gives all processes the run folder of the first one; each has invented or counted one of its own.
+        """Return a setup that gives all processes the run folder of the first one.
 
-        Only Lightning's own launcher hands a name to the processes that it starts; ``torchrun`` and ``srun``
-        start each by itself.
+        Each process has invented or counted a folder of its own. Lightning's launcher hands a name to the
+        processes that it starts, but ``torchrun`` and ``srun`` start each process by itself.
         """
         setup = checkpointer.initial_setup
 
@@ -58,7 +58,7 @@ class Saving:
         return agreed
 
     def _finite(self, save: Callable[..., Any]) -> Callable[..., Any]:
-        """Saves nothing that is not finite, so that the last finite checkpoint stays."""
+        """Return a save that skips weights that are not finite, so that the last finite checkpoint stays."""
 
         @wraps(save)
         def guarded(trainer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ class Saving:
         return guarded
 
     def _forgiving(self, checkpointer: Any) -> Callable[..., Any]:
-        """Saves, whatever becomes of the checkpoint before, which solo-learn then removes."""
+        """Return a save that goes on if solo-learn cannot remove the previous checkpoint."""
         save = checkpointer.save
 
         @wraps(save)
@@ -90,7 +90,10 @@ class Saving:
         return guarded
 
     def _together(self, save: Callable[..., Any]) -> Callable[..., Any]:
-        """Ends all processes when the first one cannot write: they would wait for it."""
+        """Return a save that ends all processes if the first one cannot write.
+
+        The other processes would wait for it otherwise.
+        """
 
         @wraps(save)
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -109,7 +112,7 @@ class Saving:
         return guarded
 
     def _caught(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        """Keeps the error of a write until all processes have passed Lightning's barrier after it."""
+        """Return a write that keeps its error until all processes have passed Lightning's barrier."""
 
         @wraps(write)
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -123,14 +126,14 @@ class Saving:
         return guarded
 
     def _whole(self, save: Callable[..., Any]) -> Callable[..., Any]:
-        """Saves under another name first: under its own, a checkpoint is whole or not there."""
+        """Return a save that writes under a temporary name first, so that no partial checkpoint appears."""
 
         @wraps(save)
         def guarded(filepath: Any, *args: Any, **kwargs: Any) -> Any:
             path, self._failure = Path(filepath), None
             partial = _partial(path)
             for stale in path.parent.glob(".*.ckpt.partial") if rank() == 0 else ():
-                stale.unlink(missing_ok=True)  # of a run that was killed while it wrote
+                stale.unlink(missing_ok=True)  # from a run that was killed while it wrote
             found = save(partial, *args, **kwargs)
             try:
                 if self._failure is not None:
@@ -146,7 +149,10 @@ class Saving:
         return guarded
 
     def _whole_arguments(self, checkpointer: Any) -> Callable[..., Any]:
-        """The same for ``args.json``, which solo-learn does not close: it does not see what failed."""
+        """Return a save of ``args.json`` under a temporary name first.
+
+        solo-learn does not close the file, so that it does not see a failed write.
+        """
         save = checkpointer.save_args
 
         @wraps(save)
@@ -177,7 +183,7 @@ class Saving:
 
 
 class _Beside:
-    """A folder in which every file goes by its partial name."""
+    """A stand-in for a folder that gives every file its temporary name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -191,5 +197,8 @@ def _partial(path: Path) -> Path:
 
 
 def all_finite(module: Any) -> bool:
-    """Whether all weights are; buffers may be infinite on purpose, or since one step overflowed."""
+    """Return whether all weights are finite.
+
+    Buffers may be infinite on purpose, or because one step overflowed.
+    """
     return all(bool(torch.isfinite(weight).all()) for weight in module.parameters())

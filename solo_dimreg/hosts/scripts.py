@@ -1,7 +1,7 @@
-"""solo-learn's own scripts, unmodified: what we look at and replace in them, and how a fault ends them.
+"""Watch solo-learn's own scripts, unmodified: replace some of their functions, and end faults with one line.
 
-The script has imported what it calls before Hydra imports us, so that the names in the running script itself
-are the ones to replace. Another program, our own commands among them, has none of them and is left alone.
+The script has imported its functions before Hydra imports us. Therefore the names in the running script are
+replaced. Any other program, our own commands included, does not have these names and is left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, one_line, unforeseen, write_last_line
 from solo_dimreg.hosts.announce import say
 
-# What main_pretrain.py and main_linear.py call, by its name there, and the module that solo-learn has it in.
+# Functions that main_pretrain.py and main_linear.py call, by their names there, and their modules.
 PARSER = ("parse_cfg", "solo.args.pretrain")
 TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
 IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
@@ -37,7 +37,7 @@ LINEAR_LABELLED = ("prepare_data", "solo.data.classification_dataloader")
 
 
 class _Script:
-    """Whether a script is watched, and whether its config asks for us."""
+    """The state of a running script: whether it is watched, and whether its config uses the add-on."""
 
     watched = asks = False
 
@@ -48,17 +48,17 @@ def watch_script(
     resume: Callable[[DictConfig, Path], Path | None],
     check_linear: Callable[[DictConfig], None],
 ) -> None:
-    """Lets ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
+    """Let ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
 
-    That is before it seeds, adds defaults of its own to the config, builds the method or looks at a file.
-    From then on its data sets read their files by our loader, and so do those of ``main_linear.py``.
+    At that moment, solo-learn has not yet seeded, added its defaults, built the method or read a file.
+    Afterwards, its data sets read their files with our loader, and so do those of ``main_linear.py``.
 
     Args:
-        check: Called with the config as it was composed; a ``DimregError`` ends the script. Returns whether
-            the config asks for us: only then is any other fault before the first step shown in one line.
+        check: Called with the composed config; a ``DimregError`` ends the script. Returns whether the config
+            uses the add-on. Only then is any other fault before the first step shown in one line.
         look: Called with the data set of the training.
-        resume: Called with the config, as solo-learn has completed it, and the folder of the runs, where it
-            asks for us: returns the checkpoint that auto-resume goes on from.
+        resume: Called with the config that solo-learn has completed, and with the folder of the runs, if the
+            config uses the add-on. Returns the checkpoint from which auto-resume continues.
         check_linear: Called with the config of a running ``main_linear.py``.
     """
     _watch_linear(check_linear)
@@ -82,7 +82,7 @@ def watch_script(
 
 
 def _watch_linear(check: Callable[[DictConfig], None]) -> None:
-    """Lets ``check`` see the config of a running ``main_linear.py``, whose images our loader then reads."""
+    """Let ``check`` see the config of a running ``main_linear.py``, and read its images with our loader."""
     parse = _of_script(*LINEAR_PARSER)
     if parse is None:
         return
@@ -122,12 +122,12 @@ def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
 
 @contextmanager
 def one_line_in_scripts(what: str) -> Iterator[None]:
-    """Ends solo-learn's scripts with one line and a status, where Hydra would show a traceback.
+    """End solo-learn's scripts with one line and a status, where Hydra would show a traceback.
 
-    Elsewhere errors are raised, for those who have called us.
+    Elsewhere, errors are raised for our caller.
 
     Args:
-        what: What was to be done with the config, for an error that is none of ours.
+        what: The verb for an unexpected error: what was being done with the config.
     """
     try:
         yield
@@ -137,7 +137,7 @@ def one_line_in_scripts(what: str) -> Iterator[None]:
 
 
 def end_script(error: BaseException, what: str) -> None:
-    """Ends a script of solo-learn's for an error of ours, or for any if its config is for us."""
+    """End a script of solo-learn's on an error of ours, or on any error if its config uses the add-on."""
     if _Script.watched and isinstance(error, DimregError):
         end(error)
     if _Script.asks and isinstance(error, Exception):
@@ -145,7 +145,7 @@ def end_script(error: BaseException, what: str) -> None:
 
 
 def end(error: DimregError) -> NoReturn:
-    """Ends the process with one line and the error's status."""
+    """End the process with one line and the error's status."""
     if wants_exceptions():
         raise error
     write_last_line(f"error: {one_line(error)}")
@@ -153,7 +153,7 @@ def end(error: DimregError) -> NoReturn:
 
 
 def _tell_accuracy() -> None:
-    """``main_linear.py`` ends with its accuracy, which solo-learn leaves to the logger."""
+    """Let ``main_linear.py`` print its accuracy at the end, which solo-learn gives only to the logger."""
     model: Any = _of_script(*PROBE)
     if model is None:
         return
@@ -168,7 +168,7 @@ def _tell_accuracy() -> None:
 
 
 def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
-    """Auto-resume goes by what our own command does."""
+    """Make auto-resume choose the checkpoint as our own command does."""
     resumer: Any = _of_script(*RESUMER)
     if resumer is None:
         return
@@ -186,7 +186,7 @@ def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
 
 
 def _of_script(name: str, module: str) -> Callable[..., Any] | None:
-    """What the running script has under this name, if it is solo-learn's and not yet replaced."""
+    """Return the running script's function of this name, if it is solo-learn's and not yet replaced."""
     found = getattr(sys.modules["__main__"], name, None)
     if getattr(found, "__module__", None) != module or hasattr(found, "__wrapped__"):
         return None

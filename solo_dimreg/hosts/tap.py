@@ -1,12 +1,12 @@
-"""Adds terms to the loss of a solo-learn method without a line of it being copied.
+"""Hooks that add terms to the loss of a solo-learn method without copying its code.
 
 Every solo-learn method calls ``super().training_step(...)``, takes ``out["loss"]`` as the loss of the online
-classifier and returns its own loss plus that. A class between the method and its base that adds a term to
+classifier, and returns its own loss plus that. A class between the method and its base that adds a term to
 ``out["loss"]`` therefore adds it to the total: ``type("SimCLR", (SimCLR, Tap), {})`` has the method
 resolution order SimCLR, Tap, BaseMethod.
 
-Embeddings are not known there, since in solo-learn 1.0.2 each method computes its own from the features. A
-class above the method collects them from the projector and adds to the loss that the method returns.
+The embeddings are not available there, because in solo-learn 1.0.2 each method computes its own from the
+features. A class above the method collects them from the projector and adds terms to the returned loss.
 """
 
 from __future__ import annotations
@@ -33,30 +33,28 @@ from solo_dimreg.nn import DecorrelatedBatchNorm
 if TYPE_CHECKING:
     from solo_dimreg.hosts.base import Host
 
-# The module that makes the embeddings; in DINO's head, what comes before the prototypes.
+# The module that makes the embeddings; in DINO's head, the part before the prototypes.
 PROJECTORS = ("projector", "head.mlp")
 
 
 def tapped(host: Host, method: type) -> type:
-    """A subclass of a solo-learn method that takes the blocks ``regularizers:`` and ``monitor:``, and every
-    backbone.
-    """
+    """Return a subclass of a solo-learn method that accepts our blocks of a config and every backbone."""
     base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
     parents = (EmbeddingTap, LateBuffers, method, make_tap(base, host))
     return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
 
 
 def make_tap(base: type, host: Host) -> type:
-    """A subclass of solo-learn's ``base`` that adds the config's regularizers of the features to the loss.
+    """Return a subclass of solo-learn's ``base`` that adds regularizers of the features to the loss.
 
     Args:
-        base: ``BaseMethod`` or ``BaseMomentumMethod``; with the latter the regularizers see the features of
-            the momentum encoder too.
+        base: ``BaseMethod`` or ``BaseMomentumMethod``. With the latter, the regularizers also see the
+            features of the momentum encoder.
         host: The solo-learn that ``base`` is from.
     """
 
     class Tap(base):  # type: ignore[misc, valid-type]
-        # How far its schedule is ahead of the trainer's steps, after a resumption with other epochs.
+        # The schedule's lead over the trainer's steps, after a resumption with another epoch length.
         steps_ahead = 0
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +84,7 @@ def make_tap(base: type, host: Host) -> type:
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             self.last_terms.clear()
             out = super().training_step(batch, batch_idx)
-            if self.without_labels:  # the loss of the online classifier is the mean over no image, NaN
+            if self.without_labels:  # the online classifier's loss, a mean over no images, is NaN
                 out["loss"] = sum(0.0 * logits.sum() for logits in out["logits"])
             views = out["feats"][: self.num_large_crops]
             momentum_views = out.get("momentum_feats", ())
@@ -100,7 +98,7 @@ def make_tap(base: type, host: Host) -> type:
 def regularize(
     module: Any, where: str, views: Sequence[Tensor], momentum_views: Sequence[Tensor]
 ) -> Iterator[Tensor]:
-    """The weighted terms of this epoch that look at ``where``, each logged under its own name."""
+    """Yield the weighted terms of this epoch that look at ``where``, and log each under its own name."""
     # Half precision is promoted once, so that all terms gather the same tensors.
     views, momentum_views = (
         [v.to(torch.promote_types(v.dtype, torch.float32)) for v in group]
@@ -120,9 +118,7 @@ def regularize(
 
 
 class EmbeddingTap:
-    """Adds the config's regularizers of the embeddings to the loss of the method below it, and its
-    normalization to the end of its projector.
-    """
+    """A hook that adds regularizers of the embeddings to the loss and a normalization to the projector."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with one_line_in_scripts("build"):
@@ -148,7 +144,7 @@ class EmbeddingTap:
             append_normalization(module, name, module.features_dim, module.projector_settings)
 
     def on_fit_start(self) -> None:
-        """Refuses groups that the batch cannot whiten."""
+        """Refuse groups that the batch cannot whiten."""
         super().on_fit_start()  # type: ignore[misc]
         with one_line_in_scripts("train"):
             self._check_groups()
@@ -168,7 +164,7 @@ class EmbeddingTap:
                 )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The method's loss plus the terms on its embeddings."""
+        """Return the method's loss plus the terms on its embeddings."""
         module: Any = self
         with shared_gathers():
             return self._training_step(module, batch, batch_idx)
@@ -186,22 +182,22 @@ class EmbeddingTap:
 
 
 def find_projector(module: nn.Module, prefix: str = "") -> nn.Module | None:
-    """The module that makes the embeddings, or the momentum copy of it, where there is one."""
+    """Return the module that makes the embeddings, or its momentum copy; return None without one."""
     name = projector_name(module, prefix)
     return module.get_submodule(name) if name else None
 
 
 def projector_name(module: nn.Module, prefix: str = "") -> str | None:
-    """The name of that module."""
+    """Return the name of the module that makes the embeddings, or of its momentum copy."""
     modules = dict(module.named_modules())
     return next((prefix + name for name in PROJECTORS if prefix + name in modules), None)
 
 
 @contextmanager
 def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Collects what a module returns, in the order of its calls: large crops come first.
+    """Collect the outputs of a module in the order of its calls; large crops come first.
 
-    They are copies, through which gradients pass: what follows may change the output itself in place.
+    The outputs are copies, through which gradients pass. Later operations may change the originals in place.
     """
     collected: list[Tensor] = []
     if module is None:

@@ -19,7 +19,10 @@ from solo_dimreg.running.pretraining import pretrain
         ({"weight": 0.01, "warmup_epochs": 0}, "ldreg of the features, weight 0.01, k = 16"),
         ({"weight": 0.01, "k": 8, "warmup_epochs": 2}, "weight 0.01, k = 8, from epoch 3 of 5"),
         # 16 images in two views: each feature has 31 others.
-        ({"weight": 1, "k": 64, "warmup_epochs": 0}, "weight 1, k = 31 instead of 64, which the batch lacks"),
+        (
+            {"weight": 1, "k": 64, "warmup_epochs": 0},
+            "weight 1, k = 31 instead of 64: the batch is too small",
+        ),
         ({"weight": 1, "warmup_epochs": 5}, "NEVER: warmup_epochs 5 of 5 epochs"),
     ],
 )

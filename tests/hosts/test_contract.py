@@ -78,7 +78,7 @@ def test_a_module_that_misses_something_is_noticed(host: Host, monkeypatch: pyte
 
 def test_what_is_no_function_any_more_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solo.utils.knn.WeightedKNNClassifier.update", property(lambda self: None))
-    assert "solo.utils.knn.WeightedKNNClassifier.update is no function" in broken(host.generation)
+    assert "solo.utils.knn.WeightedKNNClassifier.update is not a function" in broken(host.generation)
 
 
 def test_a_missing_extra_is_no_fault(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
