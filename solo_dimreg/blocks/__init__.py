@@ -1,1 +1,1 @@
-"""What the blocks of a config become, a module a block."""
+"""The blocks of a config in use, one module per block."""

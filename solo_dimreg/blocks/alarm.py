@@ -1,11 +1,11 @@
-"""Sounds when a monitored figure falls from its own peak: ``alarm:`` in a ``monitor:`` block.
+"""An alarm that triggers when a monitored metric falls from its own peak: ``alarm:`` in a ``monitor:`` block.
 
     monitor:
       alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop
 
-An absolute threshold would have to be chosen anew for each data set and network. The peak is often that of a
-network that has hardly begun to learn, and healthy trainings lose more than half of it, for which reason a
-drawdown of 0.5 is too small: the claims ``alarm-silent`` and ``alarm-silent-half`` try both.
+An absolute threshold would have to be chosen anew for each data set and network. The peak often belongs to a
+network that has hardly begun to learn, and healthy trainings lose more than half of it. A drawdown of 0.5 is
+therefore too small: the claims ``alarm-silent`` and ``alarm-silent-half`` test both values.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ DEFAULTS: dict[str, Any] = {
     **{"enabled": True, "metric": "effective_rank"},
     **{"drawdown": 0.8, "patience": 3, "action": "warn"},
 }
-# Of these a fall is no collapse, or they are not above 0.
+# For these metrics, a fall is no collapse, or the values are not above 0.
 NOT_FALLING = frozenset(
     ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
 )
 
 
 class Alarm:
-    """Sounds when a figure has been at most ``(1 - drawdown)`` of its running peak for some looks in a row.
+    """An alarm that triggers when a metric stays at most ``(1 - drawdown)`` of its running peak.
 
     Args:
-        drawdown: The part of the peak that is lost, above 0 and below 1.
-        patience: The number of looks.
+        drawdown: The lost part of the peak, above 0 and below 1.
+        patience: The number of looks in a row after which the alarm triggers.
 
     Attributes:
-        peak: The largest value so far, 0 before any above it.
-        count: Looks in a row, until now, of a figure that has fallen so far.
-        since, since_step: The epoch, counted from 0, and the number of steps at the first of them.
-        good: The checkpoint from before it, empty without one.
-        named: That of an alarm that has sounded, which is never removed.
-        label: Tells the kept checkpoints of several alarms of a training apart.
+        peak: The largest value so far; 0 before any value above 0.
+        count: The number of looks in a row, until now, at which the metric had fallen so far.
+        since, since_step: The epoch, counted from 0, and the number of steps at the first of these looks.
+        good: The checkpoint from before the fall; empty without one.
+        named: The checkpoint of an alarm that has triggered; it is never removed.
+        label: A suffix that tells apart the kept checkpoints of several alarms in one training.
     """
 
     def __init__(self, drawdown: float = DEFAULTS["drawdown"], patience: int = DEFAULTS["patience"]) -> None:
@@ -56,7 +56,7 @@ class Alarm:
         self.good = self.named = self.label = ""
 
     def look(self, value: float, epoch: int, step: int = 0) -> bool:
-        """Take the next value; return True at the one that completes the patience. NaN is no look."""
+        """Take the next value; return True if it completes the patience. NaN does not count as a look."""
         if not math.isfinite(value):
             return False
         self.peak = max(self.peak, value)
@@ -67,20 +67,21 @@ class Alarm:
         return self.count == self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """Return the state that a resumed run needs."""
         names = ("peak", "count", "since", "since_step", "good", "named")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with it."""
+        """Restore the state of a checkpoint."""
         self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
         self.good, self.named = state["good"], state["named"]
         self.since_step = state.get("since_step", 0)  # older checkpoints have none
 
     def keep_good(self, checkpoints: Sequence[Path]) -> None:
-        """Saves the checkpoint from before a fall from being removed, until the fall has ended.
+        """Keep the checkpoint from before a fall until the fall has ended.
 
-        solo-learn keeps the last one alone. Under its second name no search for checkpoints finds it.
+        solo-learn keeps only the last checkpoint. The second name hides the kept one from searches for
+        checkpoints.
         """
         if self.count > 1:
             return
@@ -89,17 +90,20 @@ class Alarm:
         if before:
             last = max(before, key=checkpoint_place)
             kept = last.with_name(f"{last.name}{self.label}{GOOD}")
-            if not kept.exists():  # from before an interruption
+            if not kept.exists():  # it may exist since before an interruption
                 _link(last, kept)
             self.good = str(kept)
 
     def _is_before(self, checkpoint: Path) -> bool:
-        """Whether it was saved before the fall; a step in its name tells more than an epoch."""
+        """Return whether a checkpoint is from before the fall.
+
+        Its step decides if its name has one; otherwise its epoch does.
+        """
         epoch, step = checkpoint_place(checkpoint)
         return step < self.since_step if step >= 0 and self.since_step else epoch < self.since
 
     def forget(self) -> None:
-        """Removes it: the figure has risen again, or the training has ended before the alarm."""
+        """Remove the kept checkpoint, because the metric has risen again or the training has ended."""
         if self.good and self.good != self.named:
             Path(self.good).unlink(missing_ok=True)
         self.good = ""
@@ -113,26 +117,26 @@ def _link(path: Path, other: Path) -> None:
 
 
 def check_enabled(block: str, value: Any) -> None:
-    """Refuse what is neither true nor false as the switch of a block.
+    """Refuse a value of a block's switch that is neither true nor false.
 
     Raises:
-        ConfigError: names the key and the value.
+        ConfigError: The message names the key and the value.
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{block}.enabled: {value!r} is not allowed; it must be true or false.")
 
 
 def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str]) -> dict[str, Any] | None:
-    """Return an ``alarm:`` block with the defaults filled in; None where it is off.
+    """Return an ``alarm:`` block with the defaults filled in; return None if the alarm is off.
 
     It is off without a block, with ``null`` or ``false`` in its place, and with ``enabled: false`` in it.
 
     Args:
         block: The settings.
-        known: The figures that can be monitored.
+        known: The metrics that can be monitored.
 
     Raises:
-        ConfigError: an unknown key, or a value that is not allowed.
+        ConfigError: A key is unknown, or a value is not allowed.
     """
     if block is None or block is False:
         return None
@@ -144,7 +148,7 @@ def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str])
     metric, drawdown, patience = settings["metric"], settings["drawdown"], settings["patience"]
     falling = sorted(set(known) - NOT_FALLING)
     if str(metric).removeprefix("z_") not in falling:
-        raise ConfigError(f"monitor.alarm.metric: {unknown('falling figure', str(metric), falling)}")
+        raise ConfigError(f"monitor.alarm.metric: {unknown('falling metric', str(metric), falling)}")
     if isinstance(drawdown, bool) or not isinstance(drawdown, int | float) or not 0 < drawdown < 1:
         raise ConfigError(
             f"monitor.alarm.drawdown: {drawdown!r} is not allowed; it must be a number above 0 and below 1."
@@ -170,7 +174,7 @@ def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
 
 
 def warn(message: str, logger: Any) -> None:
-    """Tells of it in one line, and by an alert where the run is logged to wandb.
+    """Print the alarm in one line, and send an alert if the run is logged to wandb.
 
     Args:
         message: From :func:`describe`.

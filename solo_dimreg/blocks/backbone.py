@@ -1,4 +1,4 @@
-"""Backbones beyond solo-learn's own: every timm model as ``timm/<name>``, and those of plugins."""
+"""Backbones beyond solo-learn's own: every timm model as ``timm/<name>``, and the backbones of plugins."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TimmBackbone(nn.Module):
     """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D).
 
     Args:
-        name: Name of a timm model, such as ``convnext_atto``.
-        kwargs: Handed on to ``timm.create_model``.
+        name: The name of a timm model, such as ``convnext_atto``.
+        kwargs: The options for ``timm.create_model``.
 
     Raises:
-        ConfigError: timm has no such model, or refuses one of the arguments.
+        ConfigError: timm has no such model, or refuses an argument.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -36,27 +36,27 @@ class TimmBackbone(nn.Module):
             self.model = timm.create_model(name, **{"num_classes": 0, **kwargs})
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(_refused(PREFIX + name, kwargs, error)) from error
-        # The two differ where a model has a layer between pooling and classifier, as MobileNetV3.
+        # The two widths differ if a model has a layer between pooling and classifier, as MobileNetV3 does.
         width: Any = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.num_features: int = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled features before the classifier."""
+        """Return the pooled features before the classifier."""
         return self.model(x)
 
 
 def timm_names() -> list[str]:
-    """``timm/<name>`` of every model that timm has."""
+    """Return ``timm/<name>`` for every model that timm has."""
     import timm
 
     return [PREFIX + name for name in timm.list_models()]
 
 
 def find_backbone(name: str) -> Callable[..., nn.Module] | None:
-    """The builder of a timm model or of a plugin's backbone; None for a name that is solo-learn's to know.
+    """Return the builder of a timm model or a plugin's backbone; return None for any other name.
 
     Raises:
-        ConfigError: the name starts with ``timm/`` and timm has no such model.
+        ConfigError: The name starts with ``timm/``, and timm has no such model.
     """
     if name.startswith(PREFIX):
         names = timm_names()
@@ -68,10 +68,10 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 
 def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """A timm model or a plugin's backbone.
+    """Return a timm model or a plugin's backbone.
 
     Raises:
-        ConfigError: there is no such backbone, it refuses an argument, or does not tell its ``num_features``.
+        ConfigError: There is no such backbone, it refuses an argument, or it has no ``num_features``.
     """
     build = find_backbone(name)
     if build is None:
@@ -83,7 +83,7 @@ def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise ConfigError(_refused(name, kwargs, error)) from error
     if not isinstance(getattr(backbone, "num_features", None), int):
-        raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of what it returns.")
+        raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of its output.")
     return backbone
 
 
@@ -94,7 +94,7 @@ def _refused(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
 
 
 def refused_keyword(error: BaseException | None) -> str | None:
-    """Return the keyword argument that a call did not take, of the ``TypeError`` behind an error."""
+    """Return the keyword argument that a call did not accept, from the ``TypeError`` behind an error."""
     while error is not None:
         found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and found:
@@ -104,7 +104,7 @@ def refused_keyword(error: BaseException | None) -> str | None:
 
 
 def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:
-    """Return what to say where a backbone does not take one of its kwargs; empty for any other error."""
+    """Return the message for a kwarg that a backbone does not accept; return "" for any other error."""
     refused = refused_keyword(error)
     if refused is None or refused not in kwargs:
         return ""
@@ -116,10 +116,10 @@ def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException)
 
 @contextmanager
 def naming_refused_kwargs(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Name the key where solo-learn's constructor of a backbone does not take one of its kwargs.
+    """Name the key if solo-learn's constructor of a backbone does not accept one of its kwargs.
 
     Raises:
-        ConfigError: names the key, its value, and how to remove it.
+        ConfigError: The message names the key, its value, and how to remove it.
     """
     try:
         yield
@@ -130,10 +130,10 @@ def naming_refused_kwargs(name: str, kwargs: Mapping[str, Any]) -> Iterator[None
 
 
 def check_backbone_name(name: str, own: Collection[str]) -> None:
-    """Refuses a name that is neither solo-learn's, nor timm's, nor a plugin's.
+    """Refuse a name that is neither solo-learn's, nor timm's, nor a plugin's.
 
     Raises:
-        ConfigError: names the nearest backbone.
+        ConfigError: The message names the nearest backbone.
     """
     if name in own or find_backbone(name) is not None:
         return
@@ -145,7 +145,7 @@ def check_backbone_name(name: str, own: Collection[str]) -> None:
 
 
 def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
-    """``img_size`` for the timm models that are built for one input size, such as a ViT; else nothing."""
+    """Return ``img_size`` for a timm model with one fixed input size, such as a ViT; else an empty dict."""
     import timm
 
     if not name.startswith(PREFIX):
@@ -156,10 +156,10 @@ def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
 
 @torch.no_grad()
 def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
-    """Refuses crops that a backbone does not take or makes no features of, by trying them.
+    """Refuse crop sizes that a backbone does not accept, by running it on each.
 
     Raises:
-        ConfigError: names the backbone and the size, or the shape of what it returns.
+        ConfigError: The message names the backbone and the size, or the shape of its output.
     """
     training = backbone.training
     backbone.eval()
@@ -174,7 +174,7 @@ def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
         if not isinstance(features, Tensor) or features.shape != (2, backbone.num_features):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ConfigError(
-                f"backbone.name: {name!r} with these kwargs makes {shape} of two images; "
+                f"backbone.name: {name!r} with these kwargs makes {shape} from two images; "
                 f"features must be {(2, backbone.num_features)}."
             )
     backbone.train(training)

@@ -1,4 +1,4 @@
-"""Measures the dimensionality of the representation while it trains: the ``monitor:`` block of a config.
+"""The ``monitor:`` block of a config: measure the dimensionality of the representation during training.
 
     monitor:
       every_n_epochs: 1
@@ -10,11 +10,11 @@
       alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop; none by default
 
 ``monitor: null``, ``monitor: false`` and ``enabled: false`` in the block switch it off. Metrics are also
-taken at the end of the training, whatever ends it.
+measured when the training ends, for whatever reason.
 
-The features (and embeddings) are those that the training or the validation computes anyway: of the last
-images before, without a second forward pass. Nothing random is drawn and nothing is changed, so the training
-is the same, to the bit, with and without.
+The monitor reads the features and embeddings that the training or the validation computes anyway, those of
+the last images, and needs no second forward pass. It draws no random numbers and changes nothing. A training
+is therefore the same, to the bit, with and without it.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError
 
 NAME = "dimensionality"
-# The plot is drawn anew when this many times the time that it took has passed: at most a hundredth of all.
+# The pause between two plots, in multiples of the time of drawing one: at most 1 % of the training.
 PLOT_PAUSE = 100
 
 
 class DimensionalityMonitor:
-    """Logs the metrics of the representation and keeps ``dimensionality.csv`` and ``.png`` up to date.
+    """A Lightning callback that logs metrics and updates ``dimensionality.csv`` and ``.png``.
 
-    Joined to Lightning's ``Callback`` by :func:`make_monitor`.
+    :func:`make_monitor` joins it to Lightning's ``Callback``.
 
     Args:
         settings: From :func:`solo_dimreg.blocks.monitor_settings.monitor_settings`.
         backbone: The module whose outputs are the features.
-        projector: That whose outputs are the embeddings, where there is one.
+        projector: The module whose outputs are the embeddings, or None.
     """
 
     def __init__(self, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None) -> None:
         super().__init__()
         self.settings, self.backbone, self.projector = settings, backbone, projector
-        self.options = {"": "features", "z_": "embeddings"}  # what errors call the modules
-        self.name = NAME  # of its files, and before the names that it logs
+        self.options = {"": "features", "z_": "embeddings"}  # the names of the modules in errors
+        self.name = NAME  # the name of its files and the prefix of the logged names
         self.windows: dict[str, Window] = {}
         self.taps: list[Tap] = []
         self.folder: Path | None = None
         self._begin()
 
     def _begin(self) -> None:
-        """Begins a training of which nothing is known."""
+        """Reset the state for a new training."""
         self.history: list[dict[str, float]] = []
         wanted = self.settings["alarm"]
         self.alarm = Alarm(wanted["drawdown"], wanted["patience"]) if wanted else None
@@ -83,23 +83,23 @@ class DimensionalityMonitor:
         self.next_plot = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The metrics so far, and the alarm's state, for the checkpoint."""
+        """Return the metrics so far and the alarm's state, for the checkpoint."""
         alarm = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
         return {"history": self.history, **alarm}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the metrics of a checkpoint."""
+        """Restore the metrics and the alarm's state from a checkpoint."""
         self.history = state_dict["history"]
         if self.alarm is not None and "alarm" in state_dict:
             self.alarm.load_state_dict(state_dict["alarm"])
 
     def setup(self, trainer: Any, module: Any, stage: str | None = None) -> None:
-        """Forgets an earlier training, unless this one goes on with it; a checkpoint is loaded afterwards."""
+        """Forget an earlier training, unless this one continues it; a checkpoint is loaded afterwards."""
         if stage == "fit" and not trainer.global_step:
             self._begin()
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        """Begins to look at the modules' outputs, before any of them is called and so compiled."""
+        """Hook the modules before their first call, which would compile them."""
         self._close()
         metrics = set(self.settings["metrics"])
         pairs = self.settings["on"] == "train" and not VIEW_METRICS.keys().isdisjoint(metrics)
@@ -109,7 +109,7 @@ class DimensionalityMonitor:
                 self.taps.append(Tap(self.options[prefix], part, window.see))
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Refuses what cannot be measured."""
+        """Refuse settings that this training cannot measure."""
         if self.settings["on"] == "val" and not validates(trainer):
             raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
         if self.projector is None and self.alarm:
@@ -121,7 +121,7 @@ class DimensionalityMonitor:
         self.folder = folder_of(trainer)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Measures at the end, where that could not be foreseen, and draws the last plot."""
+        """Measure if the end of the training was not foreseen, and draw the last plot."""
         if self.unmeasured is not None:
             self._measure(trainer, module, *self.unmeasured)
         if rank() == 0:
@@ -131,60 +131,60 @@ class DimensionalityMonitor:
         self._close()
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
-        """Leaves the modules as they were, also where there was nothing left to train."""
+        """Remove the hooks, also if there was nothing left to train."""
         self._close()
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """Leaves the modules as they were."""
+        """Remove the hooks."""
         self._close()
 
     def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Looks at the first of its crops, and at the second where metrics of two views are wanted."""
+        """Look at the first crop, and at the second if metrics of two views are wanted."""
         self.steps_before = trainer.global_step
-        # At each step, since anything may stop the training after it.
+        # At each step, because anything may stop the training after it.
         self._look(self.settings["on"] == "train")
 
     def on_before_backward(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Looks away: a checkpointed module is called again, on the same images."""
+        """Stop looking: activation checkpointing calls the module again on the same images."""
         self._look(False)
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Measures after the last batch of an epoch and of the training, and after a number of steps."""
+        """Measure after the last batch of an epoch or of the training, and every few steps."""
         self._look(False)  # a validation that follows is not the training
         if self.settings["on"] != "train" or not self.windows:
             return
         epoch, step = trainer.current_epoch, trainer.global_step
         self.unmeasured = epoch, step
-        # Of an epoch that limit_train_batches cuts short, Lightning does not say that it is the last.
+        # Lightning does not mark the last batch of an epoch that limit_train_batches cuts short.
         last = trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches
         if last:
             for window in self.windows.values():
                 window.most = batch_idx + 1
         ends = 0 < trainer.max_steps <= step or (last and epoch + 1 == trainer.max_epochs)
         whole = last and self._divides("every_n_epochs", epoch, epoch + 1)
-        # Not at the end of the epoch, when the checkpoint is saved: the state in it includes this epoch.
+        # Measure before the epoch's end, so that the checkpoint saved there includes this epoch.
         if ends or whole or self._divides("every_n_steps", self.steps_before, step):
             self._measure(trainer, module, epoch, step)
 
     def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Hands the metrics of the training to other callbacks."""
+        """Give the metrics of the training to other callbacks."""
         if self.settings["on"] == "train":
             self._log(module)
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Forgets the images of an earlier validation, which were seen by another network."""
+        """Forget the images of an earlier validation, which another state of the network saw."""
         if self.settings["on"] == "val":
             for window in self.windows.values():
                 window.steps.clear()
 
     def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Looks at the images."""
+        """Look at the images."""
         self._look(self.settings["on"] == "val" and not trainer.sanity_checking)
 
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Runs the projector, where the validation did not."""
+        """Run the projector if the validation did not."""
         embeddings = self.windows.get("z_")
         if embeddings is not None and embeddings.wanted:  # validation has no use for the projector
             with torch.no_grad():
@@ -193,7 +193,10 @@ class DimensionalityMonitor:
                 self.projector(rows.to(weight.dtype))  # type: ignore[misc]
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Measures in the validations that are due, and otherwise keeps the rows: it may be the last one."""
+        """Measure if a measurement is due in this validation.
+
+        Otherwise the rows are kept, because this validation may be the last one.
+        """
         self._look(False)
         if self.settings["on"] != "val" or trainer.sanity_checking or not self.windows:
             return
@@ -201,7 +204,7 @@ class DimensionalityMonitor:
         self.unmeasured = epoch, step
         before = self.history[-1] if self.history else {"epoch": -1, "step": 0}
         every = self.settings["every_n_epochs"]
-        # An epoch without a validation leaves it to the next one that has any.
+        # If the due epoch has no validation, the next epoch with one measures.
         whole = every is not None and (epoch + 1) % every == 0
         late = self._divides("every_n_epochs", int(before["epoch"]) + 1, epoch + 1)
         due = whole or late or self._divides("every_n_steps", int(before["step"]), step)
@@ -210,7 +213,7 @@ class DimensionalityMonitor:
             self._log(module)
 
     def _divides(self, setting: str, before: int, after: int) -> bool:
-        """Whether a multiple of a setting lies above ``before`` and not above ``after``."""
+        """Return whether a multiple of a setting lies above ``before`` and not above ``after``."""
         every = self.settings[setting]
         return every is not None and after // every > before // every
 
@@ -244,9 +247,11 @@ class DimensionalityMonitor:
         if self.alarm is not None:
             metric = self.settings["alarm"]["metric"]
             if metric not in figures and len(self.history) == 1 and rank() == 0:
-                warnings.warn(f"monitor.alarm: the steps have no {metric}, so it never sounds.", stacklevel=2)
+                warnings.warn(
+                    f"monitor.alarm: the steps have no {metric}, so it never triggers.", stacklevel=2
+                )
             value = features[0].new_tensor([figures.get(metric, torch.nan)])
-            # That of the first process, whose state is saved: all of them stop, or none.
+            # Use the value of the first process, whose state is saved: all of them stop, or none.
             self._sound(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
 
     def _sound(self, alarm: Alarm, metric: str, value: float, trainer: Any, module: Any) -> None:
@@ -268,7 +273,7 @@ class DimensionalityMonitor:
         stop(module, CollapseError(message))
 
     def _log(self, module: Any) -> None:
-        # Not to the loggers, which have them: of several looks in an epoch Lightning gives one, or the mean.
+        # The loggers have the values already; Lightning would log one look per epoch, or the mean.
         if self.logged:
             module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1, logger=False)
             self.logged = {}
@@ -290,6 +295,6 @@ def make_monitor(
     callback: type, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None
 ) -> Any:
     """Return the monitor as a ``callback``, the ``Callback`` of the Lightning in use."""
-    # Under this name its state stands in checkpoints.
+    # Checkpoints store its state under this name.
     kind = type("DimensionalityMonitor", (DimensionalityMonitor, callback), {"__module__": __name__})
     return kind(settings, backbone, projector)

@@ -1,4 +1,4 @@
-"""Where the monitor's figures go: csv, plot, and wandb."""
+"""Write the monitor's metrics to a CSV file, a plot and wandb."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from solo_dimreg.functional import singular_spectrum
 
 @contextmanager
 def harmless() -> Iterator[None]:
-    """A full disk, say, must not end a training of days for the sake of a plot."""
+    """Turn a failed write into a warning, so that a full disk does not end a training of days."""
     try:
         yield
     except OSError as error:
@@ -28,7 +28,7 @@ def harmless() -> Iterator[None]:
 
 
 def write_csv(history: list[dict[str, float]], path: Path) -> None:
-    """Writes one row a look and one column a metric, whole."""
+    """Write the whole history, one row per look and one column per metric."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in history for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -38,10 +38,10 @@ def write_csv(history: list[dict[str, float]], path: Path) -> None:
 
 
 def draw_history(history: list[dict[str, float]]) -> Any:
-    """Return the curves of all metrics, those of features and embeddings in one panel each.
+    """Return a figure of all metrics, with a panel for each metric of features and embeddings.
 
-    They are drawn over the epochs, counted from 0 as in the csv file, or over the steps where an epoch has
-    several rows.
+    The curves are drawn over the epochs, counted from 0 as in the CSV file. If an epoch has several rows,
+    they are drawn over the steps.
     """
     from solo_dimreg.plots import draw_curves
 
@@ -55,12 +55,12 @@ def draw_history(history: list[dict[str, float]]) -> Any:
 
 
 def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int) -> None:
-    """Hands values to the loggers at once, which Lightning does at the end of an epoch.
+    """Log values at once, instead of at the end of the epoch as Lightning does.
 
     Args:
-        trainer: Lightning's.
-        values: By the names to log them by.
-        epoch, step: What they are of: the epoch, from 0, and the number of steps that have been taken.
+        trainer: Lightning's trainer.
+        values: The values by the names to log them under.
+        epoch, step: The epoch of the values, from 0, and the number of steps that have been taken.
     """
     if rank() == 0:
         for logger in trainer.loggers:  # Lightning counts the steps that it logs from 0
@@ -69,7 +69,7 @@ def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int)
 
 
 def log_spectra(trainer: Any, title: str, features: Tensor, embeddings: Tensor | None) -> None:
-    """Logs the log spectra as a plot, where the run is logged to wandb."""
+    """Log a plot of the log spectra if the run is logged to wandb."""
     logger = wandb_logger(trainer)
     if rank() != 0 or logger is None:
         return
@@ -92,8 +92,11 @@ def log_spectra(trainer: Any, title: str, features: Tensor, embeddings: Tensor |
 
 
 def folder_of(trainer: Any) -> Path | None:
-    """Where the checkpoints go; without any, where the logger writes, or a folder of its own without one."""
-    # Asked for on every process: Lightning broadcasts it. Not every logger has one.
+    """Return the folder of the checkpoints; without checkpoints, the logger's folder.
+
+    Without a logger, it is a new folder with the time in its name. A run that only wandb logs has none.
+    """
+    # Read it on every process, because Lightning broadcasts it. Not every logger has one.
     logs = trainer.log_dir or trainer.default_root_dir
     for callback in trainer.callbacks:
         if type(callback).__name__ == "Checkpointer":
@@ -104,13 +107,16 @@ def folder_of(trainer: Any) -> Path | None:
 
 
 def validates(trainer: Any) -> bool:
-    """Return whether the training has validations; those of later epochs are not loaded when it begins."""
+    """Return whether the training has validations.
+
+    Lightning does not load those of later epochs when the training begins.
+    """
     known = trainer.check_val_every_n_epoch == 1
     return trainer.enable_validation and (not known or sum(trainer.num_val_batches) > 0)
 
 
 def checkpoints_of(trainer: Any, folder: Path | None) -> list[Path]:
-    """Those of this run: a ``ModelCheckpoint`` knows them, solo-learn's lie in the run's folder."""
+    """Return the checkpoints of this run: a ``ModelCheckpoint``'s, or solo-learn's in the run's folder."""
     known: list[Any] = []
     for callback in trainer.checkpoint_callbacks:
         for name in ("best_k_models", "best_model_path", "last_model_path"):
@@ -122,5 +128,5 @@ def checkpoints_of(trainer: Any, folder: Path | None) -> list[Path]:
 
 
 def wandb_logger(trainer: Any) -> Any:
-    """Lightning's ``WandbLogger`` of the run, None without."""
+    """Return Lightning's ``WandbLogger`` of the run, or None."""
     return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLogger"), None)

@@ -1,4 +1,4 @@
-"""The settings of a ``monitor:`` block, checked and completed."""
+"""Check the settings of a ``monitor:`` block and fill in the defaults."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ DEFAULTS: dict[str, Any] = {
 
 
 def monitor_settings(block: Mapping[str, Any] | bool | None) -> dict[str, Any] | None:
-    """Return a ``monitor:`` block with the defaults filled in; None where the monitor is off.
+    """Return a ``monitor:`` block with the defaults filled in; return None if the monitor is off.
 
     It is off without a block, with ``null`` or ``false`` in its place, and with ``enabled: false`` in it.
 
     Raises:
-        ConfigError: an unknown key or metric, or a value out of range.
+        ConfigError: A key or a metric is unknown, or a value is out of range.
     """
     if block is None or block is False:
         return None
@@ -82,13 +82,13 @@ def monitor_settings(block: Mapping[str, Any] | bool | None) -> dict[str, Any] |
         if name in VIEW_METRICS and settings["on"] == "val":
             raise ConfigError(f"monitor.alarm.metric: {metric!r} needs two views, which on: train has alone.")
         if name in PAIR_METRICS and name != metric:
-            raise ConfigError(f"monitor.alarm.metric: {metric!r} is of both already; leave out the z_.")
+            raise ConfigError(f"monitor.alarm.metric: {metric!r} covers both already; leave out the z_.")
         settings["metrics"] = [*dict.fromkeys([*metrics, name])]
     return settings if settings["enabled"] else None
 
 
 def how_often(settings: Mapping[str, Any]) -> str:
-    """Return when metrics are taken, in words, of settings from :func:`monitor_settings`."""
+    """Return in words how often metrics are measured, from :func:`monitor_settings`."""
     units = (("epoch", settings["every_n_epochs"]), ("step", settings["every_n_steps"]))
     said = [f"every {unit}" if n == 1 else f"every {n} {unit}s" for unit, n in units if n is not None]
     return " and ".join(said) + (" and at the end" if said != ["every epoch"] else "")

@@ -1,4 +1,4 @@
-"""What the monitor looks at, and what it measures of it."""
+"""Keep the rows that the monitor looks at, and measure their metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from solo_dimreg.functional import alignment, lidar, matrix_mutual_information
 from solo_dimreg.functional._rows import of_few
 from solo_dimreg.plugins import registered
 
-# Figures of features and embeddings together; the registered metrics look at one of them at a time.
+# Metrics of features and embeddings together; the registered metrics look at one of them at a time.
 PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mutual_information": partial(of_few, matrix_mutual_information)
 }
-# Figures of two views of the same images, features or embeddings.
+# Metrics of two views of the same images, of features or embeddings.
 VIEW_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "alignment": alignment,
     "lidar": lambda first, second: lidar(torch.stack([first, second], dim=1).flatten(0, 1), 2),
@@ -26,30 +26,30 @@ VIEW_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Window:
-    """The last rows that a module put out, at most ``size`` of them, of its first calls in each step.
+    """A buffer for the last rows of a module's first calls in each step, at most ``size`` of them.
 
     Args:
-        size: Number of images, over all processes.
-        views: 1, or 2 where metrics of two views are wanted.
+        size: The number of images, over all processes.
+        views: 1, or 2 if metrics of two views are wanted.
 
     Attributes:
-        most: The largest number of steps, which is that of an epoch: an image is to be there once.
+        most: The largest number of steps, that of an epoch, so that no image is there twice.
         opened: Whether there has been any step.
     """
 
     def __init__(self, size: int, views: int = 1) -> None:
         self.size, self.views, self.most = size, views, 2**62
         self.steps: list[list[Tensor]] = []
-        self.wanted = 0  # calls that are still looked at in this step
+        self.wanted = 0  # the number of calls still to look at in this step
         self.opened = False
 
     def look(self, open_: bool) -> None:
-        """Begins a step, or ends it."""
+        """Begin a step, or end it."""
         self.opened = self.opened or open_
         self.wanted = self.views if open_ else 0
 
     def see(self, rows: Tensor) -> None:
-        """Keeps a copy of the rows (B, D) of a call, if it is one of the first in its step."""
+        """Keep a copy of the rows (B, D) of a call, if it is one of the first in its step."""
         if not self.wanted:
             return
         if self.wanted == self.views:
@@ -60,9 +60,9 @@ class Window:
             self.steps.pop(0)
 
     def rows(self) -> list[Tensor]:
-        """Return for each view the rows of all processes, (N, D), equal rows of one image.
+        """Return for each view the rows of all processes, (N, D), with one row per image in the same order.
 
-        A second view is missing where a step had none, or another number of rows.
+        The second view is missing if a step had none, or had another number of rows.
         """
         whole = all(len({len(rows) for rows in step}) == 1 for step in self.steps)
         views = min(map(len, self.steps), default=0) if whole else min(1, len(self.steps))
@@ -74,12 +74,12 @@ class Window:
 def measure(
     metrics: list[str], features: list[Tensor], embeddings: list[Tensor] | tuple[()] = ()
 ) -> dict[str, float]:
-    """Every metric of the features and, with the prefix ``z_``, of the embeddings.
+    """Return every metric of the features and, with the prefix ``z_``, of the embeddings.
 
     Args:
-        metrics: Names; what needs embeddings or a second view is left out where there is none.
-        features: Each view's, (N, D).
-        embeddings: Each view's, (N, d).
+        metrics: The names. A metric that needs embeddings or a second view is left out if there is none.
+        features: The features of each view, (N, D).
+        embeddings: The embeddings of each view, (N, d).
     """
     known = registered("metrics")
     found: dict[str, float] = {}
@@ -98,7 +98,7 @@ def measure(
 
 @torch.no_grad()
 def _value(name: str, metric: Callable[..., Tensor], *inputs: Tensor) -> float:
-    """A plugin's metric that fails must not end a training of days."""
+    """Return a metric's value, or NaN with a warning if it fails: no plugin may end a training of days."""
     try:
         return float(metric(*inputs))
     except Exception as error:

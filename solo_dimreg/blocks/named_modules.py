@@ -1,4 +1,4 @@
-"""Modules of a user's own model, by name, and what they put out."""
+"""Find modules of a user's own model by name, and read their outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from solo_dimreg.errors import ConfigError, nearest
 def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
     """Return the part of a model that a user names, as in ``backbone`` or ``net.encoder``.
 
-    A part of a compiled module has its name without the ``_orig_mod`` that ``torch.compile`` puts into it.
+    In a compiled module, a part is named without the ``_orig_mod`` that ``torch.compile`` inserts.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: There is no part of this name.
     """
     names = {known.replace("_orig_mod.", ""): module for known, module in model.named_modules() if known}
     names |= {known: module for known, module in model.named_modules() if known}
@@ -33,17 +33,17 @@ def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
 
 
 def rows_of(option: str, output: Any) -> Tensor:
-    """What a module puts out, a row a sample, (B, D), detached; of a tuple the first.
+    """Return a module's output as detached rows, one per sample, (B, D); the first output of a tuple.
 
     Raises:
-        ConfigError: it is nothing of this kind.
+        ConfigError: The output has another type or shape.
     """
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor) or not output.is_floating_point():
         what = str(output.dtype) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigError(f"{option}: puts out {what}; features are a tensor of floating-point numbers.")
-    # Pooled to a single pixel, as torchvision's networks do.
+    # torchvision's networks pool to a single pixel.
     rows = output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
     if rows.dim() != 2 or not rows.shape[1]:
         raise ConfigError(
@@ -54,17 +54,17 @@ def rows_of(option: str, output: Any) -> Tensor:
 
 
 class Tap:
-    """Hands each output of a module, as rows, to a function, until it is removed.
+    """A hook that passes each output of a module, as rows, to a function, until it is removed.
 
-    A step that ``torch.compile`` has compiled traces the hook once and for all: what the function does, which
-    changes from call to call, is then behind an operator that the compiler does not look into. There is one
-    graph for the steps whose outputs are wanted and for the others, and ``fullgraph=True`` holds.
+    ``torch.compile`` traces a hook once, but the function changes its effect from call to call. The function
+    is therefore behind an operator that the compiler does not look into. One compiled graph serves all steps,
+    whether their outputs are wanted or not, and ``fullgraph=True`` holds.
 
     Args:
-        option: What errors call it.
-        module: The module; not yet called, if it is compiled.
-        see: Called with the rows (B, D), detached. It has to copy what it keeps: an operation in place, such
-            as ``ReLU(inplace=True)``, may be next.
+        option: The name of the option in error messages.
+        module: The module. If it is compiled, it must not have been called yet.
+        see: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
+            place may be next, such as ``ReLU(inplace=True)``.
     """
 
     def __init__(self, option: str, module: nn.Module, see: Callable[[Tensor], Any]) -> None:
@@ -83,12 +83,12 @@ class Tap:
             self.see(rows)
 
     def remove(self) -> None:
-        """Leaves the module as it was."""
+        """Remove the hook from the module."""
         self._handle.remove()
 
 
 _numbers = itertools.count()
-# The compiled code of a module that is not tapped any more may still be there: it finds nothing here.
+# The compiled code of a module whose hook was removed may still run: it finds nothing here.
 _taps: WeakValueDictionary[int, Tap] = WeakValueDictionary()
 
 
@@ -98,8 +98,8 @@ def _see(rows: Tensor, calls: Tensor, tap: int) -> None:
         found.see(rows)
 
 
-# That it changes ``calls`` keeps compilers from leaving it out; CUDA graphs, which replay the kernels of a
-# step without its Python code, are to leave it out of what they replay.
+# The operator changes ``calls``, so that compilers do not remove it. CUDA graphs replay the kernels of a step
+# without its Python code; the tag tells them to leave the operator out.
 torch.library.define(
     "solo_dimreg::see",
     "(Tensor rows, Tensor(a!) calls, int tap) -> ()",

@@ -2,8 +2,8 @@
 
     projector: {normalization: shuffled_dbn, num_groups: auto}
 
-Hua et al. (ICCV 2021) train feature decorrelation with such a layer; their released code puts it behind the
-projectors of BYOL, SimCLR, SimSiam and Barlow Twins too. Momentum copies of the projector get it as well.
+Hua et al. (ICCV 2021) train feature decorrelation with such a layer. Their released code also puts it behind
+the projectors of BYOL, SimCLR, SimSiam and Barlow Twins. Momentum copies of the projector get it too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from solo_dimreg.nn.normalization import normalization_layer
 
 
 def projector_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A ``projector:`` block, checked as far as it can be before the width is known; None without one.
+    """Return a ``projector:`` block, checked without the width, which is unknown yet; None without one.
 
     Raises:
-        ConfigError: an unknown key, or a value out of range.
+        ConfigError: A key is unknown, or a value is out of range.
     """
     if not block:
         return None
@@ -35,19 +35,19 @@ def projector_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None
 
 
 def append_normalization(owner: nn.Module, name: str, width: int, settings: Mapping[str, Any]) -> None:
-    """Puts the layer behind the module ``name`` of ``owner``, which takes features (B, width).
+    """Append the layer to the module ``name`` of ``owner``, which takes features (B, width).
 
     Raises:
-        ConfigError: the groups do not fit the width of the embeddings.
+        ConfigError: The groups do not fit the width of the embeddings.
     """
     parent_name, _, attribute = name.rpartition(".")
     parent = owner.get_submodule(parent_name)
     projector = getattr(parent, attribute)
     layer = _layer(_output_width(projector, width), settings)
     if name.startswith("momentum_"):
-        layer.requires_grad_(False)  # as all of the copy
+        layer.requires_grad_(False)  # like the rest of the copy
     if isinstance(projector, nn.Sequential):
-        projector.append(layer)  # the names of the weights stay
+        projector.append(layer)  # this keeps the names of the weights
     else:
         setattr(parent, attribute, nn.Sequential(projector, layer))
 
@@ -62,7 +62,7 @@ def _layer(width: int, settings: Mapping[str, Any]) -> nn.Module:
 @torch.no_grad()
 def _output_width(module: nn.Module, width: int) -> int:
     training = [m for m in module.modules() if m.training]
-    module.eval()  # nothing is drawn, and no running statistics move
+    module.eval()  # no random numbers, and no running statistics change
     out = module(torch.zeros(2, width)).shape[1]
     for each in training:
         each.training = True

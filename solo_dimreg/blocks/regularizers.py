@@ -1,13 +1,13 @@
-"""Reads a ``regularizers:`` block and turns it into weighted terms of a loss.
+"""Turn a ``regularizers:`` block into weighted terms of a loss.
 
 A block maps names of regularizers to their settings::
 
     regularizers:
       ldreg: {weight: 0.005, k: 64, warmup_epochs: 10}
 
-``weight`` (>= 0), ``warmup_epochs`` (the first epochs train without the term) and ``where`` (``features`` of
-the backbone or ``embeddings`` of the projector) are common to all; the other keys are the parameters of the
-regularizer's constructor.
+All regularizers have ``weight`` (>= 0), ``warmup_epochs`` (the first epochs train without the term) and
+``where`` (``features`` of the backbone or ``embeddings`` of the projector). The other keys are the parameters
+of the regularizer's constructor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLACES = ("features", "embeddings")
 
 
 class Term(nn.Module):
-    """One regularizer with its weight, the epochs it waits, and what it looks at."""
+    """A regularizer with its weight, its warm-up epochs and its input."""
 
     def __init__(self, regularizer: nn.Module, weight: float, warmup_epochs: int, where: str) -> None:
         super().__init__()
@@ -37,26 +37,26 @@ class Term(nn.Module):
         self.warmup_epochs = warmup_epochs
 
     def active(self, epoch: int) -> bool:
-        """Whether the term takes part in the epoch, counted from 0."""
+        """Return whether the term takes part in the epoch, counted from 0."""
         return self.weight > 0 and epoch >= self.warmup_epochs
 
     def forward(self, views: Sequence[Tensor], momentum_views: Sequence[Tensor] = ()) -> Tensor:
-        """The unweighted value of the regularizer, a scalar."""
+        """Return the unweighted value of the regularizer, a scalar."""
         return self.regularizer(views, momentum_views)
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """The names of a callable's parameters, and whether it takes any others (``**kwargs``)."""
+    """Return the names of a callable's parameters, and whether it accepts others (``**kwargs``)."""
     parameters = inspect.signature(function).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def check_keys(key: str, given: Mapping[str, Any], valid: set[str]) -> None:
-    """Refuses a key that nobody reads.
+    """Refuse a key that nothing reads.
 
     Raises:
-        ConfigError: names the key, the value, the valid keys and the nearest of them.
+        ConfigError: The message names the key, the value, the valid keys and the nearest of them.
     """
     for name, value in given.items():
         if name not in valid:
@@ -67,7 +67,7 @@ def check_keys(key: str, given: Mapping[str, Any], valid: set[str]) -> None:
 
 
 def key_of(block: str, options: Mapping[str, Any], error: Exception) -> str:
-    """The key of the option that an error of a constructor begins with; of the block if it names none."""
+    """Return the key of the option that a constructor's error begins with, or the block's key without one."""
     named = [word for word in str(error).split()[:2] if word in options]
     return f"{block}.{named[0]}" if named else block
 
@@ -101,15 +101,15 @@ def _build_term(name: str, regularizer: type[nn.Module], options: Mapping[str, A
 
 
 def build_terms(block: Mapping[str, Any] | None) -> dict[str, Term]:
-    """The terms that a ``regularizers:`` block asks for, by name.
+    """Return the terms that a ``regularizers:`` block asks for, by name.
 
-    The random state is left as it was, so that a method starts from the same weights with and without them.
+    The random state is restored, so that a method starts from the same weights with and without terms.
 
     Args:
-        block: The block as plain containers; None or empty for no regularizers.
+        block: The block as plain containers; None or empty means no regularizers.
 
     Raises:
-        ConfigError: an unknown regularizer or key, or a value out of range.
+        ConfigError: A regularizer or a key is unknown, or a value is out of range.
     """
     if not block:
         return {}

@@ -1,4 +1,4 @@
-"""How a training ends that cannot go on: with one line and a status, on however many processes."""
+"""End a training that cannot continue with one line and a status, on any number of processes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import torch.distributed as dist
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import TrainingError, write_last_line
 
-# Lightning 2 looks at its child processes every five seconds, and kills the first one when one has failed.
+# Lightning 2 checks its child processes every five seconds; if one has failed, it kills the first one.
 HEAD_START = 6.0
 _parent = os.getppid()
-# Set by our Hydra plugin.
+# The variable that our Hydra plugin sets.
 SWEEP = "SOLO_DIMREG_REGISTERED"
 
 
 class Stopped(SystemExit):
-    """The end of a process whose error is told by another one, or is told already."""
+    """The exit of a process whose error another process tells, or has told already."""
 
 
 def stop(module: Any, error: TrainingError, cause: BaseException | None = None) -> None:
-    """Ends the training: our commands show the error, solo-learn's scripts one line, and a status.
+    """End the training with its error as one line and a status; our own commands get the exception.
 
-    A script would show the traceback of an exception and end with status 1. Of several processes the first
-    one says it; where that one is gone, the second.
+    In a script, an exception would show a traceback and end with status 1. With several processes, the first
+    one prints the line; if that one is gone, the second does.
     """
     if not _speaks():
         time.sleep(HEAD_START)
@@ -44,23 +44,26 @@ def stop(module: Any, error: TrainingError, cause: BaseException | None = None) 
 
 
 def wants_exceptions() -> bool:
-    """Whether a script is to show where an error comes from, or is a sweep, whose other jobs go on."""
+    """Return whether a script must raise the exception itself.
+
+    This is so if the user asked Hydra for full errors, and in a sweep, whose other jobs continue.
+    """
     return os.environ.get("HYDRA_FULL_ERROR") == "1" or SWEEP in os.environ
 
 
 def _speaks() -> bool:
     if rank() != 1:
         return rank() == 0
-    time.sleep(0.3)  # the connections of a process that is killed end before its children are another's
+    time.sleep(0.3)  # a killed process loses its connections before its children get another parent
     return os.getppid() != _parent
 
 
 @contextmanager
 def signals_of_slurm(trainer: Any) -> Iterator[None]:
-    """Leaves SIGTERM to Lightning where it queues a job of SLURM's again.
+    """Leave SIGTERM to Lightning if it requeues SLURM jobs.
 
-    It saves on SIGUSR1 and asks for the job to be queued again, upon which SLURM sends SIGTERM, which it
-    passes over or minds at the end of the step: a handler of ours would cut off what is asked, or the saving.
+    Lightning saves on SIGUSR1 and asks SLURM to requeue the job. SLURM then sends SIGTERM, which Lightning
+    ignores or handles at the end of the step. A handler of ours would interrupt the request or the saving.
     """
     if not getattr(trainer._accelerator_connector.cluster_environment, "auto_requeue", False):
         yield
@@ -69,7 +72,7 @@ def signals_of_slurm(trainer: Any) -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if end.code is None:  # Lightning 2 has minded it
+        if end.code is None:  # Lightning 2 has handled SIGTERM
             raise SystemExit(128 + signal.SIGTERM) from end
         raise
     finally:
@@ -77,7 +80,7 @@ def signals_of_slurm(trainer: Any) -> Iterator[None]:
 
 
 def most(count: int, module: Any) -> int:
-    """The largest of the counts of all processes, which all have to ask for it."""
+    """Return the largest count of all processes; every process must call this."""
     if world_size() == 1:
         return count
     counted = torch.tensor(count, device=module.device)
@@ -86,14 +89,14 @@ def most(count: int, module: Any) -> int:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether an error says that another process of the training does not answer any more."""
+    """Return whether an error says that another process of the training no longer answers."""
     if world_size() == 1:
         return False
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def let_processes_end(strategy: Any) -> None:
-    """Keeps Lightning 1.6 from killing the other processes while they end by themselves."""
+    """Keep Lightning 1.6 from killing the other processes while they end by themselves."""
     kill = getattr(strategy, "reconciliate_processes", None)
     if kill is None:
         return

@@ -83,8 +83,8 @@ def test_a_state_goes_on_where_it_was(values: list[float], cut: int) -> None:
     [
         ({"drawdwn": 0.5}, r"monitor.alarm.drawdwn: unknown key .* Did you mean 'drawdown'"),
         ({"metric": "efective_rank"}, r"monitor.alarm.metric: .*Did you mean 'effective_rank'"),
-        ({"metric": "uniformity"}, r"monitor.alarm.metric: Unknown falling figure 'uniformity'"),
-        ({"metric": 3}, r"monitor.alarm.metric: Unknown falling figure '3'"),
+        ({"metric": "uniformity"}, r"monitor.alarm.metric: Unknown falling metric 'uniformity'"),
+        ({"metric": 3}, r"monitor.alarm.metric: Unknown falling metric '3'"),
         ({"drawdown": 1.0}, r"monitor.alarm.drawdown: 1.0 is not allowed; .*above 0 and below 1"),
         ({"drawdown": True}, r"monitor.alarm.drawdown: True is not allowed"),
         ({"drawdown": "half"}, r"monitor.alarm.drawdown: 'half' is not allowed"),
