@@ -1,1 +1,1 @@
-"""Pretrains and evaluates: settings, checks and what runs them."""
+"""Pretraining and evaluation: settings, checks and the functions that run them."""

@@ -1,4 +1,4 @@
-"""Settings that are each allowed, but do not go together."""
+"""Refuse settings that are each allowed but do not fit together."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from omegaconf import DictConfig
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host, base_name, device_count, plain
 
-# Methods of solo-learn's whose queue takes whole batches.
+# Methods of solo-learn whose queue takes whole batches.
 QUEUES = ("all4one", "mocov2plus", "nnbyol", "nnclr", "nnsiam", "ressl")
 
 
 def check_agreement(host: Host, settings: DictConfig) -> None:
-    """Refuses what cannot be meant, or fails after the training has begun.
+    """Refuse settings that contradict each other or would fail after the training has begun.
 
     Args:
         host: The solo-learn in use.
-        settings: A config of the pretraining or of the probe that fits its schema.
+        settings: A config of the pretraining or of the probe that has passed its schema.
 
     Raises:
-        ConfigError: names the key, its value and what it has to agree with.
+        ConfigError: The message names the key, its value and the setting that it has to fit.
     """
     content = plain(settings)
     scheduler = content["scheduler"]
@@ -38,7 +38,7 @@ def check_agreement(host: Host, settings: DictConfig) -> None:
 
 
 def idle_settings(host: Host, settings: DictConfig) -> Iterator[str]:
-    """Names what a config asks for and its training is too short or too small for, a line each."""
+    """Yield one line per setting that has no effect because the training is too short or too small."""
     content = plain(settings)
     epochs = content["max_epochs"]
     scheduler = content["scheduler"]
@@ -65,13 +65,16 @@ def idle_settings(host: Host, settings: DictConfig) -> Iterator[str]:
 
 
 def _batch(content: Mapping[str, Any]) -> int:
-    """The images of a step of all processes."""
+    """Return the number of images in a step, over all processes."""
     processes = device_count(content["devices"]) * (content.get("num_nodes") or 1)
     return content["optimizer"]["batch_size"] * processes
 
 
 def _features(host: Host, content: Mapping[str, Any]) -> int:
-    """The features of a step of all processes, which are each other's neighbours; of both encoders."""
+    """Return the number of features in a step, over all processes and both encoders.
+
+    These features are each other's neighbours.
+    """
     kind = host.methods.get(str(content.get("method")))
     encoders = 2 if kind is not None and issubclass(kind, host.momentum_method) else 1
     views = content["augmentations"]
@@ -92,7 +95,7 @@ def _check_neighbours(host: Host, content: Mapping[str, Any]) -> None:
 
 
 def _check_sizes(content: Mapping[str, Any]) -> None:
-    """What solo-learn asserts without a word, or torch finds out in the first step."""
+    """Refuse sizes that solo-learn asserts without a message, or that fail in the first step."""
     method, options = base_name(content.get("method") or ""), content.get("method_kwargs") or {}
     batch, all_images = content["optimizer"]["batch_size"], _batch(content)
     queue, slice_size = options.get("queue_size"), options.get("whitening_size")
@@ -108,11 +111,14 @@ def _check_sizes(content: Mapping[str, Any]) -> None:
 
 
 def _try_optimizer(optimizer: Mapping[str, Any]) -> None:
-    """Makes torch's optimizer, and a step where there is no GPU: it knows what it takes together."""
+    """Build torch's optimizer, which refuses options that do not fit together.
+
+    Without a GPU, the optimizer also makes a step.
+    """
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     name, options = optimizer["name"], dict(optimizer.get("kwargs") or {})
     if name in ("sgd", "lars"):
-        options.setdefault("momentum", 0.9)  # by both solo-learns
+        options.setdefault("momentum", 0.9)  # as both solo-learns do
     if name == "lars":
         options = {key: options[key] for key in ("momentum", "dampening", "nesterov") if key in options}
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -124,6 +130,6 @@ def _try_optimizer(optimizer: Mapping[str, Any]) -> None:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigError(
-            f"optimizer.kwargs: {optimizer.get('kwargs')!r} is not allowed; it must be what {name} takes "
-            f"together ({reason})."
+            f"optimizer.kwargs: {optimizer.get('kwargs')!r} is not allowed; it must hold options that "
+            f"{name} accepts together ({reason})."
         ) from error

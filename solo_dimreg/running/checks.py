@@ -1,4 +1,4 @@
-"""Refuses settings that cannot work, before anything is built."""
+"""Refuse settings that cannot work, before anything is built."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from solo_dimreg.running.validation import check_method_keys, check_method_optio
 
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "step", "none")
-# Methods of solo-learn's that take other than two large crops.
+# Methods of solo-learn that accept another number of large crops than two.
 ANY_CROPS = ("mae", "wmse")
-# In bytes: a checkpoint adds version and epoch to the name, and file names end at 255.
+# In bytes: a checkpoint adds version and epoch to the name, and file names have at most 255 bytes.
 LONGEST_NAME = 200
 # Blocks that a config may leave empty.
 OPTIONAL_BLOCKS = (
@@ -53,10 +53,10 @@ REQUIRED_TO_PRETRAIN = (
 
 
 def check_common(settings: DictConfig) -> None:
-    """Refuses what neither a pretraining nor a linear config can have; fills empty blocks, in place.
+    """Refuse settings that no pretraining or linear config can have, and fill empty blocks in place.
 
     Raises:
-        ConfigError: names the key, the value and what would be right.
+        ConfigError: The message names the key, the value and what would be right.
     """
     _resolved(settings)
     for block in ("data", "backbone", "optimizer", "scheduler"):
@@ -88,10 +88,10 @@ def check_common(settings: DictConfig) -> None:
 
 
 def check_pretraining(host: Host, settings: DictConfig) -> None:
-    """Refuses a pretraining config, or data of one, that cannot work.
+    """Refuse a pretraining config, or its data, if the training cannot work.
 
     Raises:
-        ConfigError: names the key, the value and what would be right.
+        ConfigError: The message names the key, the value and what would be right.
     """
     check_settings(host, settings)
     check_agreement(host, settings)
@@ -104,10 +104,10 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
 
 
 def check_settings(host: Host, settings: DictConfig) -> None:
-    """Refuses settings of a pretraining that no machine and no data could make work.
+    """Refuse settings of a pretraining that cannot work on any machine or data.
 
     Raises:
-        ConfigError: names the key, the value and what would be right.
+        ConfigError: The message names the key, the value and what would be right.
     """
     check_common(settings)
     _check_present(settings, REQUIRED_TO_PRETRAIN)
@@ -126,10 +126,10 @@ def check_settings(host: Host, settings: DictConfig) -> None:
 
 
 def check_linear(host: Host, settings: DictConfig) -> None:
-    """Refuses a config of the linear evaluation that cannot work.
+    """Refuse a config of the linear evaluation that cannot work.
 
     Raises:
-        ConfigError: names the key, the value and what would be right.
+        ConfigError: The message names the key, the value and what would be right.
     """
     check_common(settings)
     _check_schema(host, settings, Linear)
@@ -140,7 +140,7 @@ def _check_schema(host: Host, settings: DictConfig, schema: type[Common]) -> Non
     content = _resolved(settings)
     check_schema(content, schema, keys_of_host(host))
     brought = registered("methods", host=host).get(str(content.get("method")))
-    if brought is None or brought.distribution == "solo-dimreg":  # what another's options mean is not known
+    if brought is None or brought.distribution == "solo-dimreg":  # others' options have unknown meanings
         check_method_options(content.get("method_kwargs") or {})
     name = str(content.get("name", ""))
     if "/" in name or name in (".", "..") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
@@ -159,7 +159,7 @@ def _resolved(settings: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).strip().partition("\n")[0]
         raise ConfigError(
-            f"{error.full_key or 'config'}: {reason}; it must be a value, or lead to one."
+            f"{error.full_key or 'config'}: {reason}; it must be a value, or refer to one."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Refuses data that cannot be trained on, before anything is built."""
+"""Refuse data that cannot be trained on, before anything is built."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DALI = "which DALI, that decodes the images itself, would misread; data.format m
 
 
 def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None:
-    """Refuses a name that is not among ``valid``.
+    """Refuse a name that is not among ``valid``.
 
     Raises:
-        ConfigError: names the key, the value and the nearest valid name.
+        ConfigError: The message names the key, the value and the nearest valid name.
     """
     value = OmegaConf.select(settings, key)
     if value not in valid:
@@ -40,10 +40,10 @@ def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None
 
 
 def check_data(settings: DictConfig, need_val: bool) -> None:
-    """Refuses data that is not there.
+    """Refuse data that is missing or cannot be read.
 
     Raises:
-        ConfigError: a missing path, an empty class folder, or a format that cannot work here.
+        ConfigError: A path is missing, a class folder is empty, or a format cannot work here.
     """
     data = settings.data
     check_choice(settings, "data.dataset", DATASETS)
@@ -87,10 +87,12 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
 
 
 def check_reader(settings: DictConfig) -> None:
-    """Refuse training images that solo-learn's DALI pipeline, which cannot take our loader, would misread.
+    """Refuse training images that solo-learn's DALI pipeline would misread.
+
+    The pipeline cannot use our loader.
 
     Raises:
-        ConfigError: names the first of a sample of the images.
+        ConfigError: The message names the first such image in a sample.
     """
     data = settings.get("data") or {}
     if data.get("format") == "dali" and data.get("dataset") in FOLDER_DATASETS:
@@ -98,10 +100,10 @@ def check_reader(settings: DictConfig) -> None:
 
 
 def check_all_images(key: str, path: Path) -> None:
-    """Refuses a folder of which an image cannot be decoded.
+    """Refuse a folder with an image that cannot be decoded.
 
     Raises:
-        ConfigError: names the first of them, and how many there are.
+        ConfigError: The message names the first such image, and how many there are.
     """
     faults = check_images(path).faults
     if faults:
@@ -111,7 +113,10 @@ def check_all_images(key: str, path: Path) -> None:
 
 
 def _check_flat_folder(key: str, path: Path) -> None:
-    """Refuses what solo-learn would take for images without labels: it takes whatever lies in the folder."""
+    """Refuse a folder that holds anything but images.
+
+    Without labels, solo-learn reads every file in the folder as an image.
+    """
     _check_exists(key, path)
     if not path.is_dir():
         raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder of images.")
@@ -128,14 +133,14 @@ def _check_exists(key: str, path: Path) -> None:
 
 
 def check_image_folder(key: str, path: Path) -> list[str]:
-    """Refuses a folder that torchvision's ``ImageFolder`` could not read.
+    """Refuse a folder that torchvision's ``ImageFolder`` could not read.
 
     Returns:
         The names of its classes.
 
     Raises:
-        ConfigError: the path is missing or no folder, has no class folders, has an empty or a hidden one, or
-            has splits in place of classes.
+        ConfigError: The path is missing or no folder, has no class folders, has an empty or a hidden class
+            folder, or has splits in place of classes.
     """
     _check_exists(key, path)
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""Describes methods, regularizers, backbones and metrics by what stands in their own code."""
+"""Describe methods, regularizers, backbones and metrics from their own code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COMMON: dict[str, Any] = {"weight": REQUIRED, "warmup_epochs": 0, "where": "feat
 
 
 def description(value: Any) -> str:
-    """Return the first line of the docstring of a class or a function; empty without one.
+    """Return the first sentence of the docstring of a class or a function; return "" without one.
 
-    solo-learn documents the constructors of its methods; a regularizer of ours that only brings its defaults
-    is described by the class that computes it.
+    solo-learn documents the constructors of its methods. A regularizer of ours that only adds defaults is
+    described by the class that computes it.
     """
     given = ""
-    while hasattr(value, "func"):  # of functools.partial
+    while hasattr(value, "func"):  # a functools.partial
         given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"
         value = value.func
     text = next((inspect.cleandoc(each) for each in _documented(value) if each), "")
@@ -34,7 +34,7 @@ def _documented(value: Any) -> Iterator[str | None]:
     if not inspect.isclass(value):
         yield value.__doc__
         return
-    # What we put around a method of solo-learn's says nothing of the method.
+    # Our hooks around a method of solo-learn do not describe the method.
     kinds = [
         kind for kind in value.__mro__ if not kind.__module__.startswith(("builtins", "solo_dimreg.hosts."))
     ]
@@ -53,7 +53,7 @@ def options_of_regularizer(kind: Any) -> dict[str, Any]:
 def options_of(host: Host, name: str) -> dict[str, Any]:
     """Return the settings of a method of either solo-learn or of a plugin, with their defaults.
 
-    Those of ``method_kwargs`` by their names, those of a term that it has by their keys.
+    A key of ``method_kwargs`` has its name; a setting of the method's own term has its full key.
     """
     kind: Any = host.methods[name]
     options: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _defaults_in_source(kind: type) -> Mapping[str, str]:
-    """Return the defaults that the current solo-learn fills into a config, as its code writes them."""
+    """Return the defaults that the current solo-learn fills into a config, as text from its code."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if each.__module__.startswith("solo."):

@@ -1,4 +1,4 @@
-"""Evaluates a pretrained run with solo-learn's linear probe and k-NN, at the resolution of its training."""
+"""Evaluate a pretrained run with solo-learn's linear probe and k-NN, at the resolution of its training."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from solo_dimreg.running.steps import check_steps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-# solo-learn asks for the top five, of however few classes; of so many it is always right.
+# solo-learn always computes top-5 accuracy; with at most five classes it is 100 %.
 TOP = 5
 
 
 def evaluation_transforms(
     host: Host, settings: DictConfig, other_data: bool = False
 ) -> tuple[Callable, Callable]:
-    """Transforms for training a probe and for testing, at the resolution of the pretraining crops.
+    """Return the transforms to train and to test a probe with, at the resolution of the pretraining crops.
 
-    solo-learn's own where they have that resolution. Otherwise the whole image, resized, for both: which
-    crops and flips leave the class as it is, nobody knows of a custom data set (a flipped 2 is no 2).
+    solo-learn's own transforms are used if they have that resolution. Otherwise both are the whole image,
+    resized: for a custom data set it is unknown which crops and flips keep the class (a flipped 2 is no 2).
 
     Args:
         host: The solo-learn in use.
         settings: The config of the pretraining.
-        other_data: The images are not those of the pretraining, but of any size and kind.
+        other_data: Whether the images are others than those of the pretraining, of any size and kind.
     """
     view = settings.augmentations[0]
     size, dataset = view.crop_size, settings.data.dataset
@@ -68,7 +68,7 @@ def evaluation_transforms(
 
 
 def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
-    """solo-learn's labelled data sets, which read their files by our loader."""
+    """Return solo-learn's labelled data sets, which read their files with our loader."""
     with explained_download(settings.data.dataset, settings.data.train_path):
         first, second = host.evaluation_datasets(settings, train, val)
     return read_with_us(first), read_with_us(second)
@@ -76,7 +76,7 @@ def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Call
 
 @dataclass(frozen=True)
 class Features:
-    """What a method makes of a data set: features (N, D), embeddings (N, d) or None, labels (N,)."""
+    """The outputs of a method on a data set: features (N, D), embeddings (N, d) or None, labels (N,)."""
 
     features: Tensor
     embeddings: Tensor | None
@@ -85,7 +85,7 @@ class Features:
 
 @torch.no_grad()
 def extract(method: Any, loader: Any, description: str) -> Features:
-    """Runs a method in evaluation mode over a loader of (images, labels), on a GPU if there is one."""
+    """Return a method's outputs in evaluation mode for a loader of (images, labels), on a GPU if possible."""
     method = method.to(DEVICE).eval()
     features, embeddings, labels = [], [], []
     for images, targets in tqdm(loader, desc=description, leave=False):
@@ -98,17 +98,17 @@ def extract(method: Any, loader: Any, description: str) -> Features:
 
 
 def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> tuple[Features, Features]:
-    """Features of the training and of the validation images, without augmentation.
+    """Return the features of the training and of the validation images, without augmentation.
 
     Args:
         host: The solo-learn in use.
         run: The pretrained run.
-        settings: A config whose ``data`` is used; the run's own by default.
+        settings: A config with the ``data`` to use; the run's own by default.
     """
     settings = run.settings if settings is None else settings
     if settings.data.get("format") == "dali":
         settings.data.format = "image_folder"
-    settings.data.no_labels = False  # of the pretraining; here labels are needed
+    settings.data.no_labels = False  # the pretraining may leave labels out, but the evaluation needs them
     _check_labelled(settings)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = labelled_images(host, settings, transform, transform)
@@ -116,7 +116,10 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
 
 
 def _check_labelled(settings: DictConfig) -> None:
-    """Refuses data that cannot be evaluated on; torchvision's have their test images in the same folder."""
+    """Refuse data that cannot be used for an evaluation.
+
+    torchvision's data sets have their test images in the same folder.
+    """
     data = settings.data
     if data.get("val_path") is None and data.dataset in ONE_FOLDER:
         data.val_path = data.train_path
@@ -134,14 +137,14 @@ def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) ->
 
 
 class _Extracted(nn.Module):
-    """In place of a frozen backbone, for features that it has made already, of shape (B, D, 1, 1)."""
+    """A stand-in for a frozen backbone, for features that it has already computed, (B, D, 1, 1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.inplanes = self.num_features = width
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features, (B, D)."""
+        """Return the features, (B, D)."""
         return features.flatten(1)
 
 
@@ -155,10 +158,10 @@ def knn_accuracy(
 ) -> dict[str, float]:
     """Return ``acc1`` in percent, solo-learn's weighted k-NN on one kind of feature, and the ``classes``.
 
-    Of more than five classes there is ``acc5``, too.
+    With more than five classes, ``acc5`` is returned too.
 
     Raises:
-        ConfigError: the method has no such features, or k exceeds the number of training images.
+        ConfigError: The method has no such features, or k exceeds the number of training images.
     """
     banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
     memory, queries = banks
@@ -169,7 +172,7 @@ def knn_accuracy(
             f"--k: {k} is not allowed; it must be from 1 to {len(train.labels)}, the training images."
         )
     if distance == "cosine":
-        # solo-learn 1.0.2 multiplies the features as they are, and the exponential of that overflows.
+        # solo-learn 1.0.2 does not normalize the features, and the exponential of their product overflows.
         memory, queries = functional.normalize(memory, dim=1), functional.normalize(queries, dim=1)
     if temperature <= 0:
         raise ConfigError(f"--temperature: {temperature} is not allowed; it must be > 0.")
@@ -184,7 +187,7 @@ def knn_accuracy(
             )
         )
     )
-    classifier._to_sync = False  # every process has all the features: gathered, each would count twice
+    classifier._to_sync = False  # every process has all the features: after a gather, each would count twice
     top1, top5 = classifier.compute()
     classes = len(torch.cat([train.labels, val.labels]).unique())
     accuracies = {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3), "classes": classes}
@@ -196,21 +199,21 @@ def _without_idle_top5(accuracies: dict[str, float], classes: int) -> dict[str, 
 
 
 def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Module:
-    """The classifier of a probe as the ``classifier:`` block of a linear config asks for it.
+    """Return the classifier of a probe that the ``classifier:`` block of a linear config asks for.
 
-    LDReg's protocol [1, released ``models/resnet.py``] has ``{normalization: bn, init_std: 0.01}``.
+    LDReg's protocol [1, released ``models/resnet.py``] is ``{normalization: bn, init_std: 0.01}``.
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
 
     Args:
         linear: solo-learn's classifier.
-        block: ``normalization``, ``none`` or ``bn``, a batch norm without scale and shift before the linear
-            layer; and ``init_std``, the standard deviation of its initial weights (its bias is 0 then). None:
-            solo-learn's classifier as it is.
+        block: ``normalization`` is ``none`` or ``bn``, a batch norm without scale and shift before the linear
+            layer. ``init_std`` is the standard deviation of the initial weights; the bias is then 0. None
+            leaves solo-learn's classifier as it is.
 
     Raises:
-        ConfigError: an unknown key, or a value that is not allowed.
+        ConfigError: A key is unknown, or a value is not allowed.
     """
     if not block:
         return linear
@@ -234,25 +237,25 @@ def linear_accuracy(
     other_data: bool = False,
     extracted: tuple[Features, Features] | None = None,
 ) -> dict[str, float]:
-    """Trains solo-learn's linear probe on the run's frozen backbone.
+    """Train solo-learn's linear probe on the run's frozen backbone and return its accuracy.
 
     Args:
         host: The solo-learn in use.
         run: The pretrained run.
         settings: A config from :func:`solo_dimreg.running.settings.evaluation_settings`, fitted to the
             machine.
-        other_data: The images are others than those of the pretraining, of any size and kind.
-        extracted: What :func:`extract_splits` has made of the same images, used where the probe sees them
+        other_data: Whether the images are others than those of the pretraining, of any size and kind.
+        extracted: The result of :func:`extract_splits` on the same images. It is used if the probe sees them
             without random crops.
 
     Returns:
-        ``acc1``, of more than five classes ``acc5`` (in percent) and the ``loss``, on the validation images
-        after the last epoch; and what they rest on: ``classes``, ``epochs``, ``steps``, ``train_images`` and
-        ``val_images``.
+        ``acc1``, with more than five classes ``acc5`` (in percent), and the ``loss``, on the validation
+        images after the last epoch. ``classes``, ``epochs``, ``steps``, ``train_images`` and ``val_images``
+        say what they are based on.
 
     Raises:
-        ConfigError: the config cannot work, or asks for what only ``main_linear.py`` does.
-        KeyboardInterrupt: the user stopped the training.
+        ConfigError: The config cannot work, or asks for something that only ``main_linear.py`` does.
+        KeyboardInterrupt: The user stopped the training.
     """
     check_linear(host, settings)
     for key in ("mixup", "cutmix", "auto_augment", "finetune"):
@@ -261,14 +264,14 @@ def linear_accuracy(
                 f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
             )
     _check_labelled(settings)
-    classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # before there is anything to wait for
+    classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # checked before the computation
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
     datasets = labelled_images(host, settings, train_transform, val_transform)
     classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     counts = {"train_images": len(datasets[0]), "val_images": len(datasets[1])}  # type: ignore[arg-type]
     backbone = host.backbone(run.method)
     check_steps(settings, len(datasets[0]), "linear probe")  # type: ignore[arg-type]
-    if train_transform is val_transform:  # nothing random: every epoch would compute the same features
+    if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
         extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
         datasets, backbone = _in_place_of(extracted)
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)

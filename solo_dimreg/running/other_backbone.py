@@ -1,4 +1,4 @@
-"""Drops what belonged to the backbone of a config, once the command line names another one."""
+"""Drop the kwargs of a config's backbone when the command line names another backbone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from solo_dimreg.hosts import Host, plain
 
 
 def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -> None:
-    """Remove from ``backbone.kwargs`` what another backbone was given and this one does not take, in place.
+    """Remove from ``backbone.kwargs`` the old backbone's kwargs that the new one does not accept, in place.
 
-    What a backbone takes is found out by building it: most of them hand their arguments on, so that their
-    signatures do not tell. Any other fault is left to those who check the config.
+    The accepted kwargs are found by building the backbone: most backbones pass their arguments on, so that
+    their signatures do not tell. Any other fault is left to the checks of the config.
 
     Args:
         host: The solo-learn in use.
         settings: The config with the overrides of the command line.
-        before: The same config without those of its backbone.
+        before: The same config without the overrides of its backbone.
     """
     old, new = before.get("backbone"), settings.get("backbone")
     if not (OmegaConf.is_dict(old) and OmegaConf.is_dict(new)) or old.get("name") == new.get("name"):
@@ -31,7 +31,7 @@ def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -
         return
     dropped = []
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # solo-learn names the constructor of a ViT each time
+    logging.disable(logging.WARNING)  # solo-learn logs the constructor of a ViT each time
     try:
         while set(theirs) & set(given):
             name = _refused(host, settings, given)
@@ -50,7 +50,7 @@ def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -
 
 
 def _refused(host: Host, settings: DictConfig, kwargs: dict[str, Any]) -> str | None:
-    """Return which of the keyword arguments the backbone of a config does not take."""
+    """Return the first keyword argument that the backbone of a config does not accept, or None."""
     try:
         host.bare_backbone(str(settings.backbone.name), settings.get("method"), kwargs)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Reads the overrides of a command line, and says of one that Hydra cannot read how to write it."""
+"""Read the overrides of a command line; if Hydra cannot read one, say how to write it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def read_overrides(overrides: Iterable[str], option: str = "override", sweep: bo
 
     Args:
         overrides: ``key=value``, ``+key=value``, ``++key=value`` and ``~key``, each as one text.
-        option: What the message calls them, such as ``--set``.
+        option: The name of the option in the message, such as ``--set``.
         sweep: Whether several values of one key are allowed, as under ``--multirun``.
 
     Raises:
-        ConfigError: names the first override that does not parse, why, and how to write it.
+        ConfigError: The message names the first override that does not parse, why, and how to write it.
     """
     parser = OverridesParser.create()
     parsed = []
@@ -70,7 +70,7 @@ def _is_sweep(text: str) -> bool:
 
 
 def _unbalanced(value: str) -> str:
-    """Return the first bracket of a value that has no partner; empty where all have one."""
+    """Return the first bracket of a value without a partner; return "" if all have one."""
     opened: list[str] = []
     for character in value:
         if character in PAIRS.values():
@@ -81,22 +81,22 @@ def _unbalanced(value: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return the value in Hydra's quotes, in which it may hold any character and means itself."""
-    # Only before a quote, and before what would be an interpolation, is a backslash doubled.
+    """Return the value in Hydra's quotes, which keep every character as it is."""
+    # A backslash is doubled only before a quote and before an interpolation.
     escaped = re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", value)
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def quoted_override(key: str, path: Path) -> str:
-    """Return an override of Hydra's that gives a key a path, which may hold any character."""
+    """Return a Hydra override that sets a key to a path; the path may hold any character."""
     return f"{key}={quoted(str(path))}"
 
 
 def for_shell(key: str, value: str) -> str:
-    """Return an override whose value is a text, as it is typed into a shell."""
+    """Return an override whose value is a text, as the user types it into a shell."""
     text = quoted(value)
-    if "!" in text:  # which an interactive shell replaces in double quotes, escaped or not
+    if "!" in text:  # an interactive shell replaces ! in double quotes, escaped or not
         return shlex.quote(f"{key}={text}")
     escaped = re.sub(r'([$`"\\])', r"\\\1", text)
     return f'{key}="{escaped}"'
@@ -105,15 +105,14 @@ def for_shell(key: str, value: str) -> str:
 def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> list[str]:
     """Return the overrides such that each may set a key that the config lacks.
 
-    Which keys there are is known to the schema, which is asked afterwards: that a config happens to lack one
-    of them says nothing.
+    The schema, which is checked afterwards, knows the keys. A config may lack a key that exists.
 
     Args:
         overrides: The overrides of a command line.
-        is_group: Whether a key names a group of configs, such as ``augmentations``, of which one is chosen.
+        is_group: Whether a key names a group of configs, such as ``augmentations``, from which one is chosen.
 
     Raises:
-        ConfigError: an override does not parse.
+        ConfigError: An override does not parse.
     """
     changed = []
     for text, override in zip(overrides, read_overrides(overrides), strict=True):

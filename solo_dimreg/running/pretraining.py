@@ -1,4 +1,4 @@
-"""Pretrains a method with solo-learn's data, trainer and checkpoints."""
+"""Pretrain a method with solo-learn's data, trainer and checkpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from solo_dimreg.running.wandb_mode import go_offline, own_wandb_run
 
 
 def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
-    """Trains what a config asks for.
+    """Run the pretraining that a config describes and return the folder of its checkpoint.
 
     Args:
         settings: A config in the format of the current solo-learn, fitted to the machine.
@@ -38,12 +38,12 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
         The folder with the checkpoint and ``args.json``; None with ``checkpoint.enabled: False``.
 
     Raises:
-        ConfigError: the config cannot work; raised before training starts.
-        KeyboardInterrupt: the user stopped the training; the last epoch's checkpoint is kept.
+        ConfigError: The config cannot work; this is raised before the training starts.
+        KeyboardInterrupt: The user stopped the training; the last epoch's checkpoint is kept.
     """
     host = register()
     check_pretraining(host, settings)
-    if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv lies beside the checkpoints
+    if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv is written beside the checkpoints
         check_writable("checkpoint.dir", _run_folder(settings).parent)
     host.seed(settings.get("seed", 5))
     try:
@@ -92,7 +92,7 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
             raise unforeseen("train", error) from error
         if trainer.interrupted:
             raise KeyboardInterrupt
-    # A run that is resumed after its last epoch trains nothing, and its checkpointer has no folder.
+    # A run that is resumed after its last epoch does not train, and its checkpointer has no folder.
     return getattr(checkpointer, "path", resumed.parent if resumed else None)
 
 
@@ -110,7 +110,10 @@ def _run_folder(settings: DictConfig) -> Path:
 
 
 def _last_epoch(host: Host, checkpointer: Any) -> Any:
-    """A callback that saves the last epoch, which the checkpointer skips unless its frequency divides it."""
+    """Return a callback that saves the last epoch.
+
+    solo-learn's checkpointer skips the last epoch unless its frequency divides it.
+    """
 
     class LastEpoch(host.pl.Callback):  # type: ignore[misc, name-defined]
         def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
@@ -124,7 +127,7 @@ def _last_epoch(host: Host, checkpointer: Any) -> Any:
 def _wandb_logger(host: Host, settings: DictConfig, resumed: Path | None) -> Any:
     wandb = settings.wandb
     identity = {}
-    if resumed:  # solo-learn's checkpointer calls a run's folder by its id
+    if resumed:  # solo-learn's checkpointer names a run's folder by its id
         before = host.settings_of(json.loads((resumed.parent / "args.json").read_text()))
         if (before.get("wandb") or {}).get("enabled"):
             identity = {"id": resumed.parent.name, "resume": "allow"}
@@ -144,7 +147,7 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
     if settings.get("wandb", {}).get("enabled", False):
         try:
             logger = _wandb_logger(host, settings, resumed)
-        except Exception as error:  # a key that the server refuses, say
+        except Exception as error:  # for example, the server refuses the key
             if settings.wandb.get("offline"):
                 raise
             import wandb
@@ -155,7 +158,7 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
         callbacks = [*callbacks, host.pl.callbacks.LearningRateMonitor(logging_interval="step")]
     else:
         folder = _run_folder(settings)
-        # The checkpointer names its folder after this version: metrics.csv lies beside the checkpoint.
+        # The checkpointer names its folder after this version, so metrics.csv is beside the checkpoint.
         logger_version = _version()
         logger = loggers.CSVLogger(str(folder.parent), name=folder.name, version=logger_version)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
@@ -164,5 +167,8 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
 
 
 def _version() -> str:
-    """A new name for a run's folder. Of several processes that of the first one counts (hosts/saving.py)."""
+    """Return a new name for a run's folder.
+
+    With several processes, the name of the first one is used (hosts/saving.py).
+    """
     return "offline-" + "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))

@@ -1,4 +1,4 @@
-"""Keeps what an evaluation of a run found: a JSON file an evaluation, beside the run's checkpoint."""
+"""Save the result of an evaluation as a JSON file beside the run's checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from solo_dimreg.hosts.environment import describe_environment
 from solo_dimreg.hosts.record import now
 
 KINDS = ("linear", "knn")
-# The settings of a linear config by which two probes of the same run differ.
+# The settings of a linear config that tell two probes of the same run apart.
 OF_PROBE = (
     *("max_epochs", "optimizer", "scheduler", "classifier", "label_smoothing", "precision"),
     *("limit_train_batches", "limit_val_batches", "accumulate_grad_batches"),
@@ -25,7 +25,7 @@ OF_PROBE = (
 
 
 def probe_settings(settings: DictConfig) -> dict[str, Any]:
-    """Return the settings of a linear config that matter for its result."""
+    """Return the settings of a linear config that affect its result."""
     return {key: plain(settings[key]) for key in OF_PROBE if settings.get(key) is not None}
 
 
@@ -40,20 +40,20 @@ def save_evaluation(
 ) -> Path | None:
     """Write the result of an evaluation beside the checkpoint.
 
-    The same evaluation, made again, replaces the one before it; another one, by any of its settings, its
-    images, its seed or its checkpoint, has a file of its own.
+    The result of the same evaluation is replaced. An evaluation with other settings, images, seed or
+    checkpoint has its own file.
 
     Args:
         host: The solo-learn in use.
-        run: What was evaluated.
+        run: The run that was evaluated.
         kind: ``"linear"`` or ``"knn"``.
-        settings: Those that matter.
-        config: Its ``data``, ``devices`` and, where it draws anything, ``seed``.
-        result: The accuracies, and what they rest on.
-        device: The device that it ran on.
+        settings: The settings that affect the result.
+        config: Its ``data``, ``devices`` and, for the probe, ``seed``.
+        result: The accuracies, and what they are based on.
+        device: The device of the evaluation.
 
     Returns:
-        The file; None, after a warning, where the folder cannot be written into.
+        The path of the file; None, after a warning, if the folder is not writable.
     """
     data = {key: config.data.get(key) for key in ("dataset", "train_path", "val_path")}
     asked = {
@@ -83,10 +83,10 @@ def save_evaluation(
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return what :func:`save_evaluation` has written into the folder of a run: linear first, then oldest.
+    """Return the results from :func:`save_evaluation` in the folder of a run: linear first, then oldest.
 
     Raises:
-        ConfigError: a file is damaged.
+        ConfigError: A file is damaged.
     """
     found = []
     for path in sorted(path for kind in KINDS for path in folder.glob(f"{kind}-*.json")):

@@ -1,4 +1,4 @@
-"""Finds the checkpoint that a training goes on from, and says where it differs from the config."""
+"""Find the checkpoint from which a training resumes, and say where it differs from the config."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.hosts import Host, plain
 from solo_dimreg.hosts.checkpoints import check_resumable, latest_resumable
 
-# What makes a run the one that it is: auto-resume goes on where all of it is the same. These are solo-learn's
-# keys, without max_epochs, since a run can be prolonged, and what it forgets.
+# The keys that identify a run: auto-resume continues a run in which all of them are the same. They are
+# solo-learn's keys without max_epochs, because a run can be prolonged, and further keys that it leaves out.
 IDENTITY = (
     *("name", "method", "backbone", "method_kwargs", "projector", "regularizers", "data.dataset", "seed"),
     *("optimizer.name", "optimizer.batch_size", "optimizer.lr", "optimizer.weight_decay"),
     *("wandb.project", "wandb.entity"),
 )
-# What of a config decides how a training goes on from a given checkpoint, besides its length.
+# The keys that decide how a training continues from a given checkpoint, besides its length.
 COURSE = (
     *("method", "backbone", "method_kwargs", "projector", "regularizers", "momentum", "optimizer"),
     *("scheduler", "augmentations", "data.dataset", "data.train_path", "data.fraction", "data.no_labels"),
     *("accumulate_grad_batches", "max_steps", "precision", "seed"),
 )
-SEED = 5  # solo-learn's, where a config has none
+SEED = 5  # solo-learn's default
 
 
 def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) -> Path | None:
-    """Return the checkpoint that a config names, or that auto-resume finds, or None.
+    """Return the checkpoint that a config names or that auto-resume finds, or None.
 
     Args:
         host: The solo-learn in use.
         settings: The config.
-        arguments: What the host has made of it, when the method is built.
-        root: The folder below which the runs of the method lie.
+        arguments: The host's arguments of the config, once the method is built.
+        root: The folder that contains the runs of the method.
 
     Raises:
-        ConfigError: the checkpoint that the config names cannot be resumed with it.
+        ConfigError: The checkpoint that the config names cannot be resumed with it.
     """
     given = settings.get("resume_from_checkpoint")
     if given is not None:
@@ -57,10 +57,10 @@ def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) ->
 
 
 def check_given(checkpoint: Path) -> None:
-    """Refuse a checkpoint of the key ``resume_from_checkpoint`` that is not whole or could run code.
+    """Refuse a checkpoint in ``resume_from_checkpoint`` that is damaged or could run code.
 
     Raises:
-        ConfigError: names the checkpoint before it in the same folder, where previous ones are kept.
+        ConfigError: The message names the previous checkpoint in the same folder, if there is one.
     """
     try:
         check_resumable(checkpoint)
@@ -73,17 +73,17 @@ def check_given(checkpoint: Path) -> None:
 
 
 def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
-    """Say in a line which settings differ from those that a given checkpoint was made with.
+    """Warn in one line which settings differ from those of a given checkpoint.
 
     Raises:
-        ConfigError: what differs cannot be continued.
+        ConfigError: The training cannot continue with a setting that differs.
     """
     now = _settings(host, arguments)
     _check_length(checkpoint, now["max_epochs"])
     try:
         before = _settings_beside(host, checkpoint.parent)
     except (OSError, LookupError, ValueError, TypeError, AttributeError):
-        return  # moved away from its args.json, or another program's
+        return  # without its args.json, or from another program
     if before is None:
         return
     found = differences(before, now, COURSE)
@@ -96,7 +96,7 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
     seed = found.pop("seed", None)
     parts = [f"{_shown(found)} hold from here on"] if found else []
     if seed:
-        parts.append(f"seed ({seed[0]}, now {seed[1]}) does not count, the random state is the checkpoint's")
+        parts.append(f"seed ({seed[0]}, now {seed[1]}) has no effect, the random state is the checkpoint's")
     if parts:
         warn(f"{checkpoint}: was trained with other settings than the config's: {'; '.join(parts)}.")
 
@@ -111,21 +111,22 @@ def _check_length(checkpoint: Path, epochs: int) -> None:
 
 
 def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
-    """Return the latest whole checkpoint of the same run, or None; say in a line why none is taken.
+    """Return the latest undamaged checkpoint of the same run, or None; print why none is used.
 
-    solo-learn looks at one checkpoint of the newest folder alone, and wants the same number of epochs.
+    solo-learn itself looks at one checkpoint of the newest folder only, and requires the same number of
+    epochs.
     """
     now = _settings(host, arguments)
     hours = (now.get("auto_resume") or {}).get("max_hours", 36)
-    others: list[tuple[int, str]] = []  # how much differs of a run, and what
+    others: list[tuple[int, str]] = []  # the number of differences of a run, and the line about them
     for folder in _newest_first(root, hours):
         try:
             before = _settings_beside(host, folder)
-            if before is None:  # the other solo-learn's
+            if before is None:  # written by the other solo-learn
                 continue
             found = differences(before, now, IDENTITY)
         except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            # Of a run that was killed while it began, or whose settings are another program's.
+            # The run was killed while it began, or another program wrote its settings.
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
             continue
         if found:
@@ -143,7 +144,7 @@ def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
 
 
 def _newest_first(root: Path, hours: float) -> list[Path]:
-    """The folders with checkpoints that are not older than that."""
+    """Return the folders with checkpoints of at most this age, the newest first."""
     newest: dict[Path, float] = {}
     for path in root.rglob("*.ckpt"):
         with suppress(OSError):  # another run has just removed it, or it is a link to nothing
@@ -154,7 +155,7 @@ def _newest_first(root: Path, hours: float) -> list[Path]:
 
 
 def _settings(host: Host, arguments: Any) -> dict[str, Any]:
-    """The settings of a run as they come back from its ``args.json``."""
+    """Return the settings of a run in the form in which ``args.json`` returns them."""
     return json.loads(json.dumps(plain(host.settings_of(plain(arguments))), default=str))
 
 
@@ -167,12 +168,12 @@ def _settings_beside(host: Host, folder: Path) -> dict[str, Any] | None:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]
 ) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ, as ``{key: (old, new)}`` with dots in the keys; absent is None.
+    """Return the settings that differ, as ``{key: (old, new)}`` with dotted keys; an absent one is None.
 
     Args:
         before: The settings of a run.
-        now: The settings of another.
-        keys: The keys that count, each with all below it.
+        now: The settings of another run.
+        keys: The keys to compare, each with all keys below it.
     """
     old, new = ({"seed": SEED, **dict(_leaves(settings, keys))} for settings in (before, now))
     pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys((*old, *new))}
@@ -192,7 +193,7 @@ def _leaves(settings: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[
 
 
 def _shown(found: Mapping[str, tuple[Any, Any]], most: int = 6) -> str:
-    """The settings with their old and their new value, of lists only the name."""
+    """Return the settings with their old and new values as text; for lists only the name."""
     parts = [
         key if any(isinstance(value, list) for value in pair) else f"{key} ({pair[0]}, now {pair[1]})"
         for key, pair in found.items()

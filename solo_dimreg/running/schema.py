@@ -1,4 +1,4 @@
-"""The types, ranges and names of everything that a config may hold, of ours and of solo-learn's."""
+"""The types, ranges and names of all settings in a config, ours and solo-learn's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from solo_dimreg.running.schema_trainer import (
 
 
 class Chance(Block):
-    """An augmentation that happens with a probability; solo-learn has configs with an idle ``enabled``."""
+    """An augmentation with a probability; solo-learn's configs may have an ``enabled`` without effect."""
 
     enabled: bool = True
     prob: Share = 0.0
 
 
 class ColorJitter(Chance):
-    """torchvision's ``ColorJitter``."""
+    """The settings of torchvision's ``ColorJitter``."""
 
     brightness: NotNegative = 0.0
     contrast: NotNegative = 0.0
@@ -38,7 +38,7 @@ class ColorJitter(Chance):
 
 
 class RandomResizedCrop(Block):
-    """torchvision's ``RandomResizedCrop``."""
+    """The settings of torchvision's ``RandomResizedCrop``."""
 
     enabled: bool = True
     crop_min_scale: Part = 0.08
@@ -68,14 +68,14 @@ class View(Block):
 
 
 class Backbone(Block):
-    """The network."""
+    """The ``backbone:`` block."""
 
     name: str
     kwargs: Options = None
 
 
 class Data(Block):
-    """The images."""
+    """The ``data:`` block."""
 
     dataset: str
     train_path: str
@@ -96,7 +96,7 @@ class Data(Block):
 
 
 class Optimizer(Block):
-    """The optimizer of the pretraining and of the probe."""
+    """The ``optimizer:`` block of the pretraining and of the probe."""
 
     name: str
     batch_size: Count
@@ -109,7 +109,7 @@ class Optimizer(Block):
 
 
 class OptimizerOptions(Block):
-    """What the optimizers take besides, with the ranges in which they are defined."""
+    """The further options of the optimizers, with the ranges in which they are defined."""
 
     momentum: BelowOne = 0.0
     dampening: Share = 0.0
@@ -129,7 +129,7 @@ class OptimizerOptions(Block):
 
 
 class Scheduler(Block):
-    """The schedule of the learning rate."""
+    """The ``scheduler:`` block: the schedule of the learning rate."""
 
     name: str
     warmup_epochs: NotNegative = 10
@@ -140,7 +140,7 @@ class Scheduler(Block):
 
 
 class Momentum(Block):
-    """The momentum encoder."""
+    """The ``momentum:`` block: the momentum encoder."""
 
     base_tau: Share = 0.99
     final_tau: Share = 1.0
@@ -154,7 +154,7 @@ class Momentum(Block):
 
 
 class Checkpoint(Block):
-    """What is saved when."""
+    """The ``checkpoint:`` block: whether, where and when checkpoints are saved."""
 
     enabled: bool = False
     dir: str = "trained_models"
@@ -163,14 +163,14 @@ class Checkpoint(Block):
 
 
 class AutoResume(Block):
-    """Whether an interrupted run is looked for."""
+    """The ``auto_resume:`` block: whether an interrupted run is resumed."""
 
     enabled: bool = False
     max_hours: Positive = 36
 
 
 class Wandb(Block):
-    """The logger."""
+    """The ``wandb:`` block: logging to Weights & Biases."""
 
     enabled: bool = False
     entity: str | None = None
@@ -179,7 +179,7 @@ class Wandb(Block):
 
 
 class KnnEval(Block):
-    """solo-learn's online k-NN."""
+    """The ``knn_eval:`` block: solo-learn's online k-NN."""
 
     enabled: bool = False
     k: Count = 20
@@ -187,7 +187,7 @@ class KnnEval(Block):
 
 
 class AutoUmap(Block):
-    """solo-learn's plot of the features."""
+    """The ``auto_umap:`` block: solo-learn's plot of the features."""
 
     enabled: bool = False
     dir: str | None = None
@@ -195,20 +195,20 @@ class AutoUmap(Block):
 
 
 class Performance(Block):
-    """Of the current solo-learn."""
+    """The ``performance:`` block of the current solo-learn."""
 
     disable_channel_last: bool = False
 
 
 class Dali(Block):
-    """Of the GPU pipeline."""
+    """The ``dali:`` block: the GPU pipeline."""
 
     device: Literal["cpu", "gpu"] = "gpu"
     encode_indexes_into_labels: bool = False
 
 
 class Common(TrainerSettings):
-    """What a pretraining and a linear config share; the trainer's own settings are allowed besides."""
+    """The settings that a pretraining and a linear config share, with the trainer's own settings."""
 
     name: str = ""
     method: str = ""
@@ -228,7 +228,7 @@ class Common(TrainerSettings):
 
 
 class Pretraining(Common):
-    """A pretraining config; our own blocks are checked by those who read them."""
+    """A pretraining config; the readers of our own blocks check those."""
 
     augmentations: list[View]
     method_kwargs: Options = None

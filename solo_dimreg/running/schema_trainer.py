@@ -1,4 +1,4 @@
-"""What a config may hold for Lightning's trainer, and the kinds of values that the schema is made of."""
+"""The schema of the trainer's settings, and the types that the schema is built from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _batches(least: int) -> BeforeValidator:
-    """A number of batches, or a part of them."""
+    """Return a validator for a number of batches or a part of all batches."""
 
     def check(value: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -51,7 +51,7 @@ STRATEGIES = (
 
 
 def _known_strategy(name: str) -> str:
-    """One that some Lightning has, or that is registered with the one in use."""
+    """Return the name of a strategy, if some Lightning has it or the one in use has registered it."""
     known = set(STRATEGIES)
     for lightning in ("lightning.pytorch", "pytorch_lightning"):
         registry = getattr(sys.modules.get(f"{lightning}.strategies"), "StrategyRegistry", None)
@@ -65,13 +65,13 @@ Strategy = Annotated[str, AfterValidator(_known_strategy)]
 
 
 class Block(BaseModel):
-    """A mapping of settings, none of which may be misspelt."""
+    """A mapping of settings that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TrainerSettings(Block):
-    """What solo-learn hands to the trainer as it is; others of its parameters are let through unseen."""
+    """The settings that solo-learn passes to the trainer; its other parameters are not checked."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     max_epochs: Count

@@ -1,4 +1,4 @@
-"""The config of solo-learn's own ``main_pretrain.py``, checked as that of our commands."""
+"""Check the config of solo-learn's own ``main_pretrain.py`` as our commands check theirs."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchn
 
 
 class ScriptChecks:
-    """What is checked of one run of ``main_pretrain.py``.
+    """The checks of one run of ``main_pretrain.py``.
 
-    A config that uses none of our words is let through, whatever is in it: a key that solo-learn ignored or a
-    value that it took before we were installed must not end a run today. All that such a config can bring are
-    warnings: for a block whose name is nearly one of ours, and for images that are not read as they are.
+    A config without any block, method or backbone of ours is not refused, whatever is in it. A key that
+    solo-learn ignored, or a value that it accepted before the add-on was installed, must not end a run. Such
+    a config can only cause warnings: for a block whose name resembles one of ours, and for images that are
+    not read as they are.
     """
 
     def __init__(self) -> None:
         self.settings: DictConfig | None = None
-        self.arguments: DictConfig | None = None  # the script's own, into which solo-learn puts defaults
+        self.arguments: DictConfig | None = None  # the script's own, which solo-learn completes
 
     def config(self, settings: DictConfig) -> bool:
-        """Refuses a config that asks for anything of ours and cannot work; returns whether it asks.
+        """Refuse a config that uses the add-on and cannot work; return whether it uses the add-on.
 
         Raises:
-            ConfigError: names the key, the value and what would be right.
+            ConfigError: The message names the key, the value and what would be right.
         """
         host = register()
         if not asks_for_us(host, settings):
@@ -59,7 +60,7 @@ class ScriptChecks:
                 warn(str(error))
             return False
         silence()
-        self.settings = copy.deepcopy(settings)  # the checks fill empty blocks; the script's stays as it is
+        self.settings = copy.deepcopy(settings)  # the checks change only the copy
         check_pretraining(host, self.settings)
         _check_devices(settings)
         _fit_to_machine(settings)
@@ -74,20 +75,21 @@ class ScriptChecks:
         return True
 
     def linear(self, settings: DictConfig) -> None:
-        """Refuse training images of ``main_linear.py`` that are read otherwise than its validation images.
+        """Refuse training images of ``main_linear.py`` that DALI would read unlike the validation images.
 
         Raises:
-            ConfigError: names the first of a sample of them.
+            ConfigError: The message names the first such image in a sample.
         """
         check_reader(settings)
 
     def images(self, dataset: Any) -> Any:
-        """Refuses a batch larger than the data; says which images are not read as they are, and returns it.
+        """Return the data set, after refusing a batch larger than it and warning of misread images.
 
-        The method is built by then: a checkpoint that the config names is compared with what it was built of.
+        The method is built by now. A checkpoint that the config names is therefore compared with the method's
+        config.
 
         Raises:
-            ConfigError: solo-learn would train on nothing, and end as if it had, or cannot go on from the
+            ConfigError: solo-learn would train on nothing and end normally, or cannot continue from the
                 checkpoint.
         """
         if self.settings is not None:
@@ -99,12 +101,15 @@ class ScriptChecks:
         return dataset
 
     def resume(self, arguments: DictConfig, folder: Path) -> Path | None:
-        """The checkpoint below a folder that auto-resume goes on from."""
+        """Return the checkpoint below a folder from which auto-resume continues."""
         return find_latest(register(), arguments, folder)
 
 
 def asks_for_us(host: Host, settings: DictConfig) -> bool:
-    """Whether a config has a method, a block or a backbone of ours, or a method that nobody has."""
+    """Return whether a config uses the add-on.
+
+    It does with a method, a block or a backbone of ours, and also with a method that nobody has.
+    """
     return (
         any(key in settings for key in (*OWN_BLOCKS, "extra_keys"))
         or "check" in (settings.get("data") or {})
@@ -114,10 +119,10 @@ def asks_for_us(host: Host, settings: DictConfig) -> bool:
 
 
 def _fit_to_machine(settings: DictConfig) -> None:
-    """Turns a config written for GPUs into one for the CPU where there is no GPU, as our own commands do.
+    """Turn a config written for GPUs into one for the CPU if there is no GPU, as our own commands do.
 
-    ``accelerator=cpu`` alone would end in a TypeError, since the lists of devices that solo-learn's parser
-    wants are none of a CPU's. Several processes on a CPU are left to those who have asked for them.
+    ``accelerator=cpu`` alone would end in a TypeError, because solo-learn's parser needs a list of devices
+    and a CPU has none. A config with several processes on a CPU is left as it is.
     """
     accelerator = settings.get("accelerator", "auto")
     several = accelerator == "cpu" and device_count(settings.devices) > 1
@@ -126,7 +131,7 @@ def _fit_to_machine(settings: DictConfig) -> None:
 
 
 def _check_devices(settings: DictConfig) -> None:
-    """Refuses a number of devices on any machine: a config with it would work on a CPU only."""
+    """Refuse a number of devices on any machine: a config with it would work on a CPU only."""
     devices = plain(settings.devices)
     if not isinstance(devices, Sequence):
         raise ConfigError(
@@ -136,7 +141,7 @@ def _check_devices(settings: DictConfig) -> None:
 
 
 def _check_machine(host: Host, settings: DictConfig) -> None:
-    """Refuses what our own commands fit to the machine, and the script does not."""
+    """Refuse settings that our own commands fit to the machine, and the script does not."""
     devices = plain(settings.devices)
     if OmegaConf.select(settings, "auto_umap.enabled") and importlib.util.find_spec("umap") is None:
         raise ConfigError(
@@ -148,9 +153,9 @@ def _check_machine(host: Host, settings: DictConfig) -> None:
             f"accelerator: {accelerator!r} with devices={devices!r} is more than the "
             f"{torch.cuda.device_count()} GPUs here; on a CPU it must be {ON_CPU}."
         )
-    settings.strategy = settings.get("strategy")  # as the script does, which gives None where it is missing
+    settings.strategy = settings.get("strategy")  # as the script does, which passes None if it is missing
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # of Lightning's greeting, which follows once more
+    logging.disable(logging.WARNING)  # Lightning would print its greeting twice
     try:
         host.pl.Trainer(**{**host.trainer_settings(settings), "logger": False, "callbacks": []})
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Composes a config and fits it to the machine."""
+"""Compose a config and fit it to the machine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from solo_dimreg.running.overrides import quoted_override, read_overrides, witho
 
 
 def find_config_folder(stage: str, config_path: str) -> Path:
-    """The folder that ``--config-path`` means: the user's own, or one of ours such as ``digits``.
+    """Return the folder that ``--config-path`` means: the user's, or one of ours such as ``digits``.
 
     Args:
-        stage: ``"pretrain"`` or ``"linear"``, where ours are looked up.
+        stage: ``"pretrain"`` or ``"linear"``, the folder of our configs.
         config_path: A folder, absolute or relative to the working directory or to our configs.
 
     Raises:
-        ConfigError: there is no such folder; names those that we ship.
+        ConfigError: There is no such folder; the message names those that we ship.
     """
     root = config_root()
     candidates = (
@@ -40,7 +40,7 @@ def find_config_folder(stage: str, config_path: str) -> Path:
         root.parent / config_path,
     )
     folders = [folder for folder in candidates if folder.is_dir()]
-    # A folder of data may have the name of one of our config folders.
+    # A data folder may have the same name as one of our config folders.
     with_configs = [folder for folder in folders if any(folder.glob("*.yaml"))]
     if folders:
         return (with_configs or folders)[0].resolve()
@@ -52,13 +52,13 @@ def find_config_folder(stage: str, config_path: str) -> Path:
 
 
 def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Composes a config as solo-learn's scripts do, with our configs beside the user's.
+    """Compose a config as solo-learn's scripts do, with our configs beside the user's.
 
-    An override may set a key that the config lacks, with or without ``+``: what is a key, those know who
-    check the config. Where it names another backbone, what only the config's own takes is dropped.
+    An override may set a key that the config lacks, with or without ``+``; the checks of the config know all
+    keys. If an override names another backbone, the kwargs that only the old one accepts are dropped.
 
     Raises:
-        ConfigError: no such folder or config, or an override that Hydra refuses.
+        ConfigError: There is no such folder or config, or Hydra refuses an override.
     """
     folder = find_config_folder(stage, config_path)
     folders = [folder, *([ours] if (ours := counterpart(folder)) else [])]
@@ -95,7 +95,7 @@ def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def fit_to_machine(settings: DictConfig) -> None:
-    """Turns a config written for GPUs into one for this machine's CPU, in place, where there is no GPU."""
+    """Turn a config written for GPUs into one for this machine's CPU, in place, if there is no GPU."""
     if torch.cuda.is_available():
         return
     wanted, devices = str(settings.get("accelerator", "auto")), device_count(settings.get("devices", 1))
@@ -112,10 +112,10 @@ def fit_to_machine(settings: DictConfig) -> None:
 
 
 def other_data(folder: Path) -> tuple[str, ...]:
-    """Overrides that make a config read an image folder with train/ and val/.
+    """Return overrides that make a config read an image folder with train/ and val/.
 
     Raises:
-        ConfigError: it has not both.
+        ConfigError: One of the two folders is missing.
     """
     for split in ("train", "val"):
         if not (folder / split).is_dir():
@@ -125,12 +125,12 @@ def other_data(folder: Path) -> tuple[str, ...]:
 
 
 def evaluation_settings(settings: DictConfig, run: Run, overrides: Sequence[str] = ()) -> DictConfig:
-    """A linear config with the data and the backbone of the pretraining run.
+    """Return a linear config with the data and the backbone of the pretraining run.
 
     Args:
         settings: A config in the format of solo-learn's ``main_linear.py``.
         run: The pretrained run.
-        overrides: ``key=value`` of the command line; a key of ``data`` named there is left as it is.
+        overrides: ``key=value`` of the command line; a key of ``data`` that they set is left as it is.
     """
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     merged = OmegaConf.create(plain(settings))
@@ -138,7 +138,7 @@ def evaluation_settings(settings: DictConfig, run: Run, overrides: Sequence[str]
         if f"data.{key}" not in given:
             OmegaConf.update(merged, f"data.{key}", run.settings.data.get(key), force_add=True)
     if merged.data.format in (None, "dali"):
-        merged.data.format = "image_folder"  # what the evaluation of a DALI run reads, too
+        merged.data.format = "image_folder"  # the evaluation of a DALI run reads this format too
     backbone = run.settings.backbone
     merged.backbone = {"name": backbone.name, "kwargs": plain(backbone.get("kwargs", {}))}
     merged.pretrain_method = run.settings.method

@@ -1,4 +1,4 @@
-"""Writes a first config for a folder of images, which solo-learn's script and ours train alike."""
+"""Write a first config for a folder of images, which works with solo-learn's script and our command."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from solo_dimreg.running.checks import check_settings
 from solo_dimreg.running.data import check_data
 from solo_dimreg.running.steps import check_steps
 
-# Ours, in the order of their size; with few images those for a short training come first.
+# Our folders in the order of their size; with few images, those for a short training come first.
 FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")
 FEW = 20_000
 NEEDED = {"method", "backbone", "optimizer", "scheduler"}
 LARGEST_CROP, SMALLEST_CROP = 224, 32
 LARGEST_BATCH, SMALLEST_BATCH = 256, 16
-# An epoch has this many steps where there are enough images, and a training that many at least.
+# The steps of an epoch, given enough images, and the least steps of a training.
 STEPS_OF_EPOCH, STEPS = 8, 2_000
-# Momentum encoders that our short trainings let follow faster.
+# The momentum for long trainings, and the smaller one of our short trainings.
 TAU, SHORT_TAU = 0.99, 0.95
 
 
 def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, Any]]:
-    """Return the config that a new one for a method is derived from, behind where it is from.
+    """Return the source and the content of the config from which a new one for a method is derived.
 
     Args:
-        host: The solo-learn in use, whose own configs are looked at too where it has any.
+        host: The solo-learn in use; its own configs are considered too, if it has any.
         method: A method that can be trained.
         images: The number of training images.
 
     Raises:
-        ConfigError: no config of it, or of the method that it is a variant of, is at hand.
+        ConfigError: There is no config of the method, or of the method that it is a variant of.
     """
     ours = [config_root() / "pretrain" / name for name in FOLDERS]
     if images >= FEW:
@@ -59,12 +59,12 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
 
 @functools.cache
 def _configs_in(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the configs of a folder that are complete by themselves, by their method."""
+    """Return the complete configs of a folder, by their method."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    # Of several for one method the one that is named as it comes last, and stays.
+    # If several have one method, the config with the method's name comes last, and is kept.
     for file in sorted(folder.glob("*.y*ml"), key=lambda file: len(file.stem), reverse=True):
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
-        # One that lacks a block adds a term to another one.
+        # A config without these blocks only adds a term to another config.
         if content.keys() >= NEEDED and (content["method"] not in found or file.stem == content["method"]):
             found[content["method"]] = (f"{folder.name}/{file.name}", content)
     return found
@@ -76,17 +76,17 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     Args:
         host: The solo-learn in use.
         method: The name of a method.
-        layout: What is in the folder.
-        name: What to call the images.
+        layout: The content of the folder.
+        name: The name of the images.
 
     Raises:
-        ConfigError: an unknown method, one without a config to derive from, or data that cannot work.
+        ConfigError: The method is unknown, has no config to derive from, or cannot work with the data.
     """
     if method not in host.trainable:
         raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
     source, base = base_config(host, method, layout.images)
     given = base.get("regularizers") or {}
-    # Those that the method has: a config of another name for the same method may add more.
+    # Keep the method's own terms only: a config of another name for the same method may add more.
     base = {**base, "regularizers": {term: given.get(term) or {} for term in host.terms(method, {})}}
     text = "\n".join(_lines(method, layout, name, source, base)) + "\n"
     settings: Any = OmegaConf.create(text)
@@ -118,7 +118,7 @@ def _lines(method: str, layout: Layout, images: str, source: str, base: Mapping[
     yield from _block("method_kwargs", base.get("method_kwargs"), f"from {source}")
     momentum = dict(base.get("momentum") or {})
     if momentum.get("base_tau") == SHORT_TAU:
-        momentum["base_tau"] = TAU  # theirs is for some hundred steps
+        momentum["base_tau"] = TAU  # the short one is for some hundred steps
     yield from _block("momentum", momentum, "the momentum encoder")
     yield from _block("projector", base.get("projector"), f"from {source}")
     yield from _block("regularizers", _terms(base, warmup), "the terms against collapse")
@@ -126,7 +126,7 @@ def _lines(method: str, layout: Layout, images: str, source: str, base: Mapping[
     yield from _views(layout, crop, _crops(base))
     optimizer = {**base["optimizer"], "batch_size": batch}
     yield from _block(
-        "optimizer", optimizer, f"{steps} steps an epoch; lr times batch_size / 256 is what is used"
+        "optimizer", optimizer, f"{steps} steps per epoch; the learning rate is lr * batch_size / 256"
     )
     scheduler = {**base["scheduler"], "warmup_epochs": warmup}
     yield from _block("scheduler", scheduler, "a tenth of the training is warm-up")
@@ -141,7 +141,7 @@ def _lines(method: str, layout: Layout, images: str, source: str, base: Mapping[
         "below the working directory",
     )
     yield ENDING
-    yield f"max_epochs: {epochs} # {epochs * steps} steps; below some 1000 a representation has hardly begun"
+    yield f"max_epochs: {epochs} # {epochs * steps} steps; a representation needs about 1000 to form"
     yield TRAINER
 
 
@@ -171,7 +171,7 @@ sync_batchnorm: False # True on several GPUs"""
 
 
 def text_of(value: str | Path) -> str:
-    """Return a text as YAML and OmegaConf read it back, whatever it holds."""
+    """Return a text such that YAML and OmegaConf read it back unchanged."""
     return json.dumps(str(value).replace("${", "\\${"), ensure_ascii=False)
 
 
@@ -182,7 +182,7 @@ def _block(name: str, content: Any, why: str) -> Iterator[str]:
 
 
 def _terms(base: Mapping[str, Any], warmup: int) -> dict[str, Any]:
-    """Return the terms of the base, with a warm-up that fits the training and k from the batch size."""
+    """Return the base's terms with a warm-up that fits the training, and k from the batch size."""
     terms = {name: dict(options or {}) for name, options in base["regularizers"].items()}
     for options in terms.values():
         options.pop("k", None)
@@ -204,16 +204,20 @@ def _data(layout: Layout, crop: int) -> Iterator[str]:
     else:
         yield "  val_path: null"
     if not layout.classes:
-        yield "  no_labels: True # there is no accuracy to measure; solo-dimreg diagnose tells of collapse"
+        yield "  no_labels: True # there is no accuracy to measure; solo-dimreg diagnose detects a collapse"
     yield '  format: "image_folder"'
-    yield f"  num_workers: {min(4, os.cpu_count() or 1)} # processes that read images"
+    yield f"  num_workers: {min(4, os.cpu_count() or 1)} # the number of processes that read images"
 
 
 def _views(layout: Layout, crop: int, number: int) -> Iterator[str]:
     colour, fine = not layout.grey, crop >= 64
-    why = "the images are grey: brightness and contrast alone" if layout.grey else "solo-learn, custom data"
+    why = (
+        "the images are grey: only brightness and contrast change"
+        if layout.grey
+        else "solo-learn, custom data"
+    )
     saturation, hue = (0.2, 0.1) if colour else (0.0, 0.0)
-    yield "augmentations: # what the two views of an image may differ in is what the representation forgets"
+    yield "augmentations: # the representation forgets whatever differs between two views of an image"
     yield f"  - crop_size: {crop} # the images have about {layout.side}; smaller crops train faster"
     yield f"    num_crops: {number}"
     yield "    # the share of the image that a view shows"
@@ -225,6 +229,6 @@ def _views(layout: Layout, crop: int, number: int) -> Iterator[str]:
     yield f"    gaussian_blur: {{prob: {0.5 if fine else 0.0}}}"
     yield "    solarization: {prob: 0.0}"
     yield "    equalization: {prob: 0.0}"
-    yield "    # yours to decide: 0.5 where a mirrored image means the same (photographs), 0.0 where it"
+    yield "    # your choice: 0.5 if a mirrored image means the same (photographs), 0.0 if it"
     yield "    # does not (digits, text, left and right of a body)"
     yield "    horizontal_flip: {prob: 0.0}"

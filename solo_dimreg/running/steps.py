@@ -1,4 +1,4 @@
-"""Counts the steps of a training before it starts, and says where they are too few."""
+"""Count the steps of a training before it starts, and say if they are too few."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from omegaconf import DictConfig
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.hosts import device_count
 
-# Fewer steps in all are reported always, and fewer steps in an epoch unless many epochs make up for them.
+# Fewer steps in total are always reported; fewer steps per epoch only without many epochs.
 # The shortest trainings that we ship have 132 steps (the digits) and 11 steps an epoch.
 FEW = 100
 FEW_IN_EPOCH, ENOUGH = 10, 1000
 
 
 class Steps(NamedTuple):
-    """The steps of the optimizer in a training: in each epoch, and in all epochs together."""
+    """The optimizer's steps in a training: in each epoch, and in total."""
 
     per_epoch: int
     total: int
 
 
 def count_steps(settings: DictConfig, images: int) -> Steps:
-    """Count the steps that a config takes of the optimizer, as Lightning does.
+    """Count the optimizer steps of a config, as Lightning does.
 
-    solo-learn drops the last, incomplete batch of an epoch. With several processes each has an equal share
+    solo-learn drops the last, incomplete batch of an epoch. With several processes, each has an equal share
     of the images, rounded up.
 
     Args:
-        settings: A config of a pretraining or of a probe: ``optimizer.batch_size`` images are a batch of
-            one process, of which there are ``devices`` times ``num_nodes``.
+        settings: A config of a pretraining or of a probe. A batch of one process has ``optimizer.batch_size``
+            images, and there are ``devices`` times ``num_nodes`` processes.
         images: The number of training images.
     """
     processes = device_count(settings.devices) * (settings.get("num_nodes") or 1)
@@ -48,18 +48,18 @@ def count_steps(settings: DictConfig, images: int) -> Steps:
 
 
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
-    """Refuse a training without a step, and warn in one line of one with too few of them.
+    """Refuse a training without a step, and warn in one line of a training with too few.
 
     Args:
         settings: As for :func:`count_steps`.
         images: The number of training images.
-        what: What the steps are of, for the warning.
+        what: The name of the training, for the warning.
 
     Returns:
         The number of steps.
 
     Raises:
-        ConfigError: no batch would be full; names the batch size and the number of images.
+        ConfigError: No batch would be full; the message names the batch size and the number of images.
     """
     share = images // (device_count(settings.devices) * (settings.get("num_nodes") or 1))
     size = settings.optimizer.batch_size

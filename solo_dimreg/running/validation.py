@@ -1,4 +1,4 @@
-"""Compares a config with the schema, and says in one line what is wrong."""
+"""Compare a config with the schema, and say in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from solo_dimreg.errors import ConfigError, nearest
 from solo_dimreg.hosts import Host
 from solo_dimreg.running.schema import Common, OptimizerOptions
 
-# What stands in configs of solo-learn's although nothing reads it.
+# Keys in solo-learn's configs that nothing reads.
 IDLE = {"augmentations_cfg", "wandb_cfg"}
 IDLE_OPTIONS = {"base_tau_momentum", "final_tau_momentum", "momentum_classifier", "temperature"}
-# Of method_kwargs, which every method names as it likes: ranges by the kind of name.
+# Endings of names in method_kwargs whose values must be whole numbers; methods choose their own names.
 SIZES = ("_dim", "_size", "_iters", "num_prototypes", "_depth", "num_heads", "num_groups")
 
-# What pydantic says of a wrong value, as our other messages say it.
+# pydantic's words about a wrong value, in the style of our other messages.
 WORDS = {
     "greater than or equal to": ">=",
     "less than or equal to": "<=",
@@ -41,16 +41,16 @@ WORDS = {
 
 
 def check_schema(settings: Mapping[str, Any], schema: type[Common], allowed: set[str]) -> None:
-    """Refuses unknown keys, wrong types and values out of range, at every level.
+    """Refuse unknown keys, wrong types and values out of range, at every level.
 
     Args:
         settings: The config in plain containers.
         schema: ``Pretraining`` or ``Linear``.
-        allowed: Keys beyond the schema, with dots, which a newer solo-learn, its trainer or a plugin reads;
-            so are those that the config itself lists under ``extra_keys``.
+        allowed: Further dotted keys, which a newer solo-learn, its trainer or a plugin reads. The keys that
+            the config itself lists under ``extra_keys`` are allowed too.
 
     Raises:
-        ConfigError: names the first such key, its value and what is right.
+        ConfigError: The message names the first such key, its value and what is right.
     """
     listed = settings.get("extra_keys")
     extra = {*allowed, *IDLE, *(listed if isinstance(listed, list) else ())}
@@ -68,7 +68,10 @@ def check_schema(settings: Mapping[str, Any], schema: type[Common], allowed: set
 
 
 def _dotted(parts: tuple[Any, ...], settings: Mapping[str, Any]) -> str:
-    """The key of a fault; behind a value pydantic names the alternative that it tried, which is no key."""
+    """Return the dotted key of a fault.
+
+    Behind a value, pydantic also names the alternative that it tried, which is no key.
+    """
     names: list[str] = []
     level: Any = settings
     for part in parts:
@@ -89,7 +92,7 @@ def _unknown_key(key: str, value: Any, schema: type[BaseModel], extra: set[str])
 
 
 def _fields(schema: Any, path: list[str]) -> list[str]:
-    """The names that a block of the schema has."""
+    """Return the names of the settings in a block of the schema."""
     for part in path:
         if part.isdigit():
             continue
@@ -110,7 +113,7 @@ def _wrong(key: str, fault: Mapping[str, Any]) -> str:
 
 
 def _check_optimizer_options(optimizer: Mapping[str, Any]) -> None:
-    """Of the optimizers' keyword arguments: that the one that was chosen has them, and their ranges."""
+    """Refuse keyword arguments that the chosen optimizer does not have, or that are out of range."""
     options = optimizer.get("kwargs") or {}
     if not isinstance(options, Mapping):
         raise ConfigError(f"optimizer.kwargs: {options!r} is not a mapping of settings.")
@@ -139,16 +142,16 @@ def _optimizer_parameters(name: str) -> Iterator[str]:
 
 
 def check_method_options(options: Mapping[str, Any]) -> None:
-    """Refuses what no method of solo-learn's or ours can use.
+    """Refuse values of ``method_kwargs`` that no method of solo-learn's or ours can use.
 
     Raises:
-        ConfigError: names the first such key, its value and what is right.
+        ConfigError: The message names the first such key, its value and what is right.
     """
     for name, value in options.items():
         for number in value if isinstance(value, list | tuple) else [value]:
             usable = isinstance(number, int | float) and not isinstance(number, bool)
             if name.endswith(SIZES) and not (usable and isinstance(number, int) and number >= 1):
-                if name == "queue_size" and number == 0:  # none, for SwAV; the others are refused elsewhere
+                if name == "queue_size" and number == 0:  # no queue, for SwAV; others are refused elsewhere
                     continue
                 wanted = "a whole number >= 1"
             elif (
@@ -167,7 +170,7 @@ def check_method_options(options: Mapping[str, Any]) -> None:
 
 
 def keys_of_host(host: Host) -> set[str]:
-    """Keys, with dots, that the installed Lightning's trainer takes or solo-learn's own code reads."""
+    """Return the dotted keys that the installed Lightning's trainer accepts or solo-learn's code reads."""
     keys = set(inspect.signature(host.pl.Trainer.__init__).parameters) - {"self"}
     for name in ("solo.args.pretrain", "solo.args.linear", "solo.methods.base"):
         try:
@@ -180,7 +183,7 @@ def keys_of_host(host: Host) -> set[str]:
 
 
 def options_of_method(host: Host, name: str) -> set[str]:
-    """The keys of ``method_kwargs`` that a method of solo-learn's reads; empty where that is not known."""
+    """Return the keys of ``method_kwargs`` that solo-learn's method reads; empty if not known."""
     found: set[str] = set()
     for kind in host.methods[name].__mro__:
         if not kind.__module__.startswith("solo.") or kind in (host.base_method, host.momentum_method):
@@ -193,7 +196,10 @@ def options_of_method(host: Host, name: str) -> set[str]:
 
 
 def check_method_keys(host: Host, name: str, options: Mapping[str, Any]) -> None:
-    """Refuses options that a method of solo-learn's would ignore; our own refuse theirs themselves."""
+    """Refuse options that a method of solo-learn would ignore.
+
+    Our own methods refuse unknown options themselves.
+    """
     if issubclass(host.methods[name], host.Method):
         return
     valid = options_of_method(host, name)

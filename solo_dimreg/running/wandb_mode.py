@@ -1,4 +1,7 @@
-"""Whether a run can be logged to Weights & Biases, decided before the training, which never ends for it."""
+"""Decide before a training whether its run can be logged to Weights & Biases.
+
+A training never ends because of Weights & Biases.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ KEY_LENGTH = 40
 
 @contextmanager
 def own_wandb_run(settings: DictConfig) -> Iterator[None]:
-    """Settles it, and ends the run with the training, so that a later one of the process has its own.
+    """Settle the logging before a training, and end its run afterwards.
 
-    Lightning would go on with the run that there is, and leaves its own mode in the environment.
+    A later training in the process then has its own run. Lightning would continue the existing run, and it
+    leaves its mode in the environment.
     """
     before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_API_KEY")}
     given = _current_run()
@@ -55,7 +59,7 @@ def _end(status: int) -> None:
         if wandb.run is not None:
             wandb.finish(status)
         wandb.teardown()  # it remembers its mode
-    except Exception as error:  # of a service that has ended; what was logged is in its folder
+    except Exception as error:  # the service has ended; the logged values are in the run's folder
         warn(f"wandb: the run cannot be ended ({type(error).__name__}: {error}).")
 
 
@@ -64,7 +68,7 @@ def _current_run() -> Any:
 
 
 def settle_wandb(settings: DictConfig) -> None:
-    """Makes a run offline that has no API key or whose server does not answer, in place and with one line."""
+    """Set a run offline, in place and with one line, if it has no API key or its server does not answer."""
     block = settings.get("wandb") or {}
     if not block.get("enabled") or block.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
         return
@@ -73,14 +77,17 @@ def settle_wandb(settings: DictConfig) -> None:
 
 
 def go_offline(settings: DictConfig, reason: str) -> None:
-    """Says it, once, and that nothing is lost."""
+    """Set the run offline, and say in one line that nothing is lost."""
     OmegaConf.update(settings, "wandb.offline", True, force_add=True)
     os.environ["WANDB_MODE"] = "offline"  # before wandb reads it
     warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
 
 
 def _unusable() -> str:
-    """Why nothing can be sent; empty if something can. wandb is not asked: it remembers its mode."""
+    """Return why nothing can be sent, or "" if the server can be used.
+
+    wandb itself is not asked, because it remembers its mode.
+    """
     server = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
     key = os.environ.get("WANDB_API_KEY")
     if key is not None and len(key) < KEY_LENGTH:
@@ -90,17 +97,20 @@ def _unusable() -> str:
         return "there is no API key (`wandb login`, or WANDB_API_KEY)"
     try:
         urllib.request.urlopen(server, timeout=SECONDS).close()
-    except urllib.error.HTTPError:  # an answer
+    except urllib.error.HTTPError:  # the server has answered
         return ""
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLError):
-            return ""  # it is there, and wandb has certificates of its own
+            return ""  # the server is there, and wandb has its own certificates
         return f"{server} cannot be reached ({getattr(error, 'reason', error)})"
     return ""
 
 
 def _setting(name: str) -> str | None:
-    """What `wandb login --host` has left in wandb's own files, of which that of the folder goes before."""
+    """Return a setting from wandb's own files, which `wandb login --host` writes.
+
+    The file in the working folder has priority.
+    """
     home = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
     files = configparser.ConfigParser(interpolation=None)
     try:
@@ -111,8 +121,8 @@ def _setting(name: str) -> str | None:
 
 
 def _remembered(server: str) -> bool:
-    """Whether `wandb login` has left a key."""
-    try:  # by its path: without one, Python asks who may read the file, which wandb does not
+    """Return whether `wandb login` has saved a key for the server."""
+    try:  # give the path: without it, Python checks the file's permissions, which wandb does not
         known = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return False

@@ -147,7 +147,7 @@ def test_of_a_module_that_is_called_again_the_views_are_asked_for(pl: Any) -> No
 
     module.training_step = step
     asked = DimensionalityMonitor(metrics=["alignment", "effective_rank"], alarm={"metric": "lidar"})
-    with pytest.warns(UserWarning, match="the steps have no lidar, so it never sounds"):
+    with pytest.warns(UserWarning, match="the steps have no lidar, so it never triggers"):
         fit(pl, module, asked, epochs=1)
     assert set(asked.history[0]) == {"epoch", "step", "effective_rank"}
 
