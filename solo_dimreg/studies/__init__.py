@@ -1,1 +1,1 @@
-"""Compares: the benchmarks, the sprites, the toy experiments, the costs."""
+"""Comparisons of trained runs: the benchmarks, the claims, the sprites, the toy experiments, the costs."""

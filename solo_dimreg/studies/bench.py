@@ -1,6 +1,6 @@
-"""What the add-on costs: every figure a ratio of medians, measured in turn in one process.
+"""Measure what the add-on costs: every number is a ratio of medians, measured in turn in one process.
 
-Beside each function stands its textbook formulation, which must give the same loss and gradient.
+Each function is compared with its textbook formulation, which must give the same loss and gradient.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from solo_dimreg.functional import directclr_loss
 from solo_dimreg.functional.adadim import ntxent_loss, vicreg_loss
 from solo_dimreg.studies.bench_cases import Case, Loss, cases, features
 
-AGREEMENT = 1e-4  # of value and gradient, relative, in float64
-IMAGES_OF_AN_EPOCH = 1437  # of the digits
+AGREEMENT = 1e-4  # relative tolerance of value and gradient, in float64
+IMAGES_OF_AN_EPOCH = 1437  # the digits
 STEP = 256
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result.
+    """A measured cost, one line of the result.
 
     Attributes:
-        ratio: what is named by ``of`` took this many times as long, or needed this many times the memory.
-        agrees: loss and gradient are those of the textbook; None where there is none.
+        name: The name of the function, term or method.
+        shape: The shape of its input.
+        of: The two quantities of the ratio.
+        ratio: The ratio of times or of memory.
+        agrees: Whether loss and gradient equal the textbook's; None without a textbook formulation.
     """
 
     name: str
@@ -48,7 +51,7 @@ class Figure:
 
 
 def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Figure]:
-    """Measures everything, a figure at a time."""
+    """Yield all measured costs, one at a time."""
     for case in cases(large):
         yield from compare(case, repeats)
     if steps:
@@ -56,7 +59,7 @@ def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[F
 
 
 def compare(case: Case, repeats: int) -> Iterator[Figure]:
-    """Time, in turn, and memory, each in its own process, of forward and backward."""
+    """Yield the time and the memory of a case's forward and backward pass against its textbook form."""
     x = features(case.shape)
     shape = " x ".join(map(str, case.shape))
     agrees = _agree(*(_value_and_gradient(each, x.double()) for each in (case.ours, case.textbook)))
@@ -70,7 +73,7 @@ def compare(case: Case, repeats: int) -> Iterator[Figure]:
 
 
 def medians(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each, the median of as many rounds, in each of which all take their turn."""
+    """Return each function's median seconds over rounds in which all functions take their turn."""
     for function in functions:
         function()
     rounds = []
@@ -91,9 +94,9 @@ def _value_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool:
-    """The same loss and, in every row, the same gradient.
+    """Return whether the losses agree and, in every row, the gradients.
 
-    Not so in float32: its rounding takes one of two almost equal distances or projections for the other.
+    The comparison needs float64: rounding in float32 can swap two almost equal distances or projections.
     """
     value, gradient = (a - b for a, b in zip(ours, textbook, strict=True))
     near = gradient.norm(dim=1) <= AGREEMENT * textbook[1].norm(dim=1)
@@ -101,7 +104,7 @@ def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool
 
 
 def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
-    """Bytes by which a process grows at most for one forward and backward of a case."""
+    """Return the bytes by which a process grows at most in one forward and backward pass of a case."""
     command = [sys.executable, "-m", "solo_dimreg.studies.bench", name, *map(str, shape), which]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -109,22 +112,25 @@ def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
 def _measure_memory(name: str, b: str, d: str, which: str) -> None:
     (case,) = (c for c in cases(large=True) if c.name == name and c.shape == (int(b), int(d)))
     loss = getattr(case, which)
-    _value_and_gradient(loss, features((130, 64)))  # what libraries take at their first call
+    _value_and_gradient(loss, features((130, 64)))  # libraries allocate memory at their first call
     x = features(case.shape)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _memory("VmRSS")
     _value_and_gradient(loss, x)
     print(_memory("VmHWM") - before)
 
 
 def _memory(kind: str) -> int:
-    """Of this process, in bytes; unlike ``getrusage``, without what its parent held."""
+    """Return a memory size of this process in bytes.
+
+    ``getrusage`` would include the memory of the parent process.
+    """
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
     return int(line.split()[1]) * 1024
 
 
 class _Network:
-    """Forward and backward of a ResNet-18 on 256 noise images of 32 x 32, in two views, without a loss."""
+    """A forward and backward pass of a ResNet-18 on two views of 256 noise images, without a loss."""
 
     def __init__(self) -> None:
         from torchvision.models import resnet18
@@ -142,7 +148,7 @@ class _Network:
             self.projector(self.backbone(view)).sum().backward()
 
 
-# Regularizers, and whether they look at the embeddings.
+# The regularizers, and whether their input is the embeddings.
 TERMS: dict[str, tuple[type[nn.Module], bool]] = {
     "ldreg": (ours.LDReg, False),
     "decorrelation": (ours.Decorrelation, True),
@@ -162,9 +168,10 @@ def _of(term: type[nn.Module], embeddings: bool) -> Callable[[list[Tensor], list
 
 
 def compare_steps(repeats: int) -> Iterator[Figure]:
-    """What a term, a method and the monitor add to a whole step, against the nearest baseline.
+    """Yield what a term, a method and the monitor add to a whole step, against the nearest baseline.
 
-    Network and losses are measured by themselves: the noise of a step is more than what most terms take.
+    Network and losses are measured separately, because the noise of a step is larger than the cost of most
+    terms.
     """
     adadim, direct = ours.AdaDim(), ours.DirectCLR(dim=90)
     bn, whitened = nn.BatchNorm1d(256, affine=False), ours.ShuffledDBN(256, 8)
@@ -206,14 +213,17 @@ def _monitor() -> Callable[[], object]:
     from solo_dimreg.blocks.monitor_settings import DEFAULTS
     from solo_dimreg.blocks.monitor_window import measure
 
-    # Two views of each.
+    # Two views of features and embeddings.
     r = [features((DEFAULTS["max_samples"], 512), seed) for seed in (0, 1)]
     z = [features((DEFAULTS["max_samples"], 256), seed) for seed in (2, 3)]
     return lambda: measure(DEFAULTS["metrics"], r, z)
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, instruction set, threads and torch: ratios depend on them, too."""
+    """Return the processor, the instruction set, the threads and the version of torch.
+
+    The ratios depend on them too.
+    """
     return {
         "machine": f"{platform.system()} {platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -223,7 +233,7 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def as_json(figures: Sequence[Figure]) -> str:
-    """All figures, with the machine."""
+    """Return all measured costs as JSON, with the machine."""
     return to_json({**describe_machine(), "figures": [asdict(figure) for figure in figures]})
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark of costs measures: losses, each beside the form that its paper or a textbook has."""
+"""The losses of the cost benchmark, each beside the form that its paper or a textbook has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """A function on features of some shape, beside its textbook formulation."""
+    """A function of features of some shape, and its textbook formulation."""
 
     name: str
     shape: tuple[int, int]
@@ -38,14 +38,14 @@ class Case:
 
 
 def features(shape: tuple[int, int], seed: int = 0) -> Tensor:
-    """Non-negative features around a surface of 24 dimensions, as an encoder makes them."""
+    """Return non-negative features around a surface of 24 dimensions, like those of an encoder."""
     generator = torch.Generator().manual_seed(seed)
     latent = torch.randn(shape[0], 24, generator=generator) @ torch.randn(24, shape[1], generator=generator)
     return (latent + torch.randn(*shape, generator=generator)).relu()
 
 
 def textbook_ldreg(x: Tensor, k: int) -> Tensor:
-    """All distances by a matrix product, all of them sorted, and autograd through both."""
+    """Return LDReg's loss from all distances by a matrix product, fully sorted, with autograd."""
     distances = torch.cdist(x, x.detach(), compute_mode="use_mm_for_euclid_dist")
     nearest = distances.sort(dim=1).values[:, 1 : k + 1]
     mean = nearest[:, :-1].mean(dim=1)
@@ -53,40 +53,43 @@ def textbook_ldreg(x: Tensor, k: int) -> Tensor:
 
 
 def textbook_effective_rank(x: Tensor) -> Tensor:
-    """Through the singular value decomposition of the features."""
+    """Return the effective rank from the singular value decomposition of the features."""
     values = torch.linalg.svdvals(x - x.mean(dim=0))
     p = values / values.sum()
     return torch.special.entr(p).sum().exp()
 
 
 def textbook_whitening(x: Tensor) -> Tensor:
-    """Autograd through the eigenvectors, which is NaN for equal eigenvalues."""
+    """Return a whitening loss with autograd through eigenvectors; equal eigenvalues give NaN."""
     centred = x - x.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
     return _rows(centred @ (vectors / (values + 1e-5).sqrt() @ vectors.T))
 
 
 def textbook_directclr(x: Tensor) -> Tensor:
-    """InfoNCE of the first entries, as a paper writes it."""
+    """Return the InfoNCE of the first entries, as a paper writes it."""
     z1, z2 = F.normalize(x[:, :360]).chunk(2)
     logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
 def textbook_uniformity(x: Tensor) -> Tensor:
-    """All distances by ``pdist``, as in the paper's code."""
+    """Return uniformity from all distances by ``pdist``, as in the paper's code."""
     return torch.pdist(F.normalize(x)).pow(2).mul(-2).exp().mean().log()
 
 
 def textbook_koleo(x: Tensor) -> Tensor:
-    """The nearest by a product, of which the distance is then taken."""
+    """Return KoLeo from distances to the nearest points, which a matrix product finds."""
     unit = F.normalize(x)
     products = (unit @ unit.T).detach().fill_diagonal_(-1)
     return -(torch.linalg.vector_norm(unit - unit[products.argmax(dim=1)], dim=1) + 1e-8).log().mean()
 
 
 def textbook_wasserstein(x: Tensor) -> Tensor:
-    """Through the eigenvalues of the covariance; a small number keeps the slope of their roots finite."""
+    """Return the Wasserstein uniformity from the eigenvalues of the covariance.
+
+    A small constant keeps the slope of their roots finite.
+    """
     unit = F.normalize(x)
     mean = unit.mean(dim=0)
     covariance = (unit - mean).T @ (unit - mean) / len(x)
@@ -95,7 +98,7 @@ def textbook_wasserstein(x: Tensor) -> Tensor:
 
 
 def textbook_sigreg(x: Tensor) -> Tensor:
-    """All knots of all projections at once."""
+    """Return SIGReg from all knots of all projections at once."""
     t = torch.linspace(0, 3, 17, dtype=x.dtype)
     angles = (x @ directions(x)).unsqueeze(2) * t
     gaussian = (-(t**2) / 2).exp()
@@ -104,7 +107,7 @@ def textbook_sigreg(x: Tensor) -> Tensor:
 
 
 def textbook_visreg(x: Tensor) -> Tensor:
-    """Column by column, with PyTorch's own standard deviation and Gaussian."""
+    """Return VISReg column by column, with PyTorch's own standard deviation and Gaussian."""
     std = x.std(dim=0, correction=0)
     projections = ((x - x.mean(dim=0)) / (std.detach() + 1e-4)) @ directions(x)
     places = torch.arange(1, len(x) + 1, dtype=x.dtype) / (len(x) + 1)
@@ -114,7 +117,7 @@ def textbook_visreg(x: Tensor) -> Tensor:
 
 
 def textbook_t_reg(x: Tensor) -> Tensor:
-    """All distances with their gradient, of which the tree picks some."""
+    """Return T-REG from all distances with their gradient, of which the tree selects some."""
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     distances = torch.cdist(x, x)
@@ -123,18 +126,18 @@ def textbook_t_reg(x: Tensor) -> Tensor:
 
 
 def directions(x: Tensor) -> Tensor:
-    """1,024 unit vectors as columns, always the same."""
+    """Return 1,024 fixed unit vectors as columns."""
     normal = torch.randn(x.shape[1], 1024, generator=torch.Generator().manual_seed(0))
     return F.normalize(normal.to(x.dtype), dim=0)
 
 
 def spread(loss: Loss) -> Loss:
-    """The loss of standardized features: those that embeddings are compared with."""
+    """Return the loss of standardized features, to which embeddings are compared."""
     return lambda x: loss((x - x.mean(dim=0)) / x.std(dim=0))
 
 
 def _rows(z: Tensor) -> Tensor:
-    """A scalar that treats all rows and columns differently."""
+    """Return a scalar that weights all rows and columns differently."""
     weights = torch.arange(1.0, z.shape[1] + 1) / z.shape[1]
     return (z * weights).sin().mean()
 
@@ -151,7 +154,7 @@ LARGE = (8192, 2048, 128)
 
 
 def cases(large: bool = False) -> list[Case]:
-    """All functions; with ``large``, LDReg's loss of 8,192 features too, which takes a minute."""
+    """Return all cases; ``large`` adds LDReg's loss of 8,192 features, which takes a minute."""
 
     def ldreg(b: int, d: int, k: int) -> Case:
         return Case(f"LDReg, k = {k}", (b, d), partial(ldreg_loss, k=k), partial(textbook_ldreg, k=k))

@@ -1,4 +1,4 @@
-"""Pretrains several methods under the same conditions, evaluates them and compares them."""
+"""Pretrain several methods under the same conditions, evaluate them and compare them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
 from solo_dimreg.studies.suites import SUITES, Row, Suite
 
 FIRST_SEED = 5
-# The probe runs in the process that compares, on one device.
+# The probe runs in the comparing process, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 EVALUATED = {"linear_acc1", "knn_acc1", "effective_rank", "lid", "rankme", "alpha_req", "z_spread"}
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
@@ -41,26 +41,26 @@ def run_suite(
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs a comparison, or what is left of it; writes its results after every run and reports at the end.
+    """Execute a comparison or the rest of it, write the results after every run, and report at the end.
 
     Args:
         name: A name in ``SUITES``.
-        out: Folder of the results: ``results.json``, ``report.html``, ``report.md`` with its plots, and the
-            runs.
-        seeds: Number of seeds, from 5 on.
-        rows: Names of the rows to run; all by default.
+        out: The folder of the results: ``results.json``, ``report.html``, ``report.md`` with its plots, and
+            the runs.
+        seeds: The number of seeds, from 5 on.
+        rows: The names of the rows to run; all by default.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
-        jobs: Number of runs at the same time, see :func:`solo_dimreg.studies.parallel.default_jobs`. Of more
-            than one, each is a process with its share of the cores, and writes what it prints to ``log.txt``
+        jobs: The number of runs at the same time, see :func:`solo_dimreg.studies.parallel.default_jobs`. If
+            it is more than one, each run is a process with its share of the cores, and prints to ``log.txt``
             in its folder.
-        say: Told of the progress.
+        say: The function that prints the progress.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        ConfigError: an unknown suite or row, data that is not there, or a config that cannot work.
+        ConfigError: A suite or a row is unknown, data is missing, or a config cannot work.
     """
     from solo_dimreg.reports.comparison import write_report
 
@@ -111,12 +111,12 @@ def run_row(
     say: Callable[[str], None],
     elsewhere: Path | None = None,
 ) -> dict[str, Any]:
-    """Pretrains and evaluates one row with one seed, or what is left of it, below ``folder``.
+    """Pretrain and evaluate one row with one seed, or the rest of it, below ``folder``.
 
-    A finished run of exactly the same settings is used, there or in the folder ``elsewhere``.
+    A finished run with exactly the same settings is reused, from there or from the folder ``elsewhere``.
 
     Returns:
-        The figures of the run, and its ``checkpoint``.
+        The metrics of the run, and its ``checkpoint``.
     """
     from solo_dimreg.hydra_plugin import config_root
     from solo_dimreg.running.checks import check_common
@@ -141,7 +141,7 @@ def run_row(
     for finished in (result_file, *([elsewhere / fingerprint / "result.json"] if elsewhere else [])):
         if finished.is_file():
             result = json.loads(finished.read_text())
-            if result.keys() >= EVALUATED:  # an older version had fewer: it is evaluated again
+            if result.keys() >= EVALUATED:  # an older version had fewer metrics: evaluate again
                 say(FINISHED)
                 return result
     settings.checkpoint.dir = str(result_file.parent)
@@ -161,17 +161,17 @@ def run_row(
 
 
 def _recorded(run: Run) -> dict[str, Any]:
-    """What the training has recorded of itself; one of an older version has not."""
+    """Return the record that the training has kept; a run of an older version has none."""
     record = read_record(run.folder)
     return {"steps": record.get("steps"), **{key: record.get(key, {}) for key in ("data", "environment")}}
 
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
-    """The pretrained run, and the seconds that it took, None where a part of it was done before."""
+    """Return the pretrained run and its seconds; None if a part of it was done before."""
     from solo_dimreg.hosts.runs import checkpoint_epoch
     from solo_dimreg.running.pretraining import pretrain
 
-    # An interruption can cut off the checkpoint that is being written; the one before it is still there then.
+    # An interruption can damage the checkpoint that is being written; the previous one still exists then.
     before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
     done = checkpoint_epoch(before[-1]) + 1 if before else 0
     if done < settings.max_epochs:
@@ -191,7 +191,10 @@ def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) ->
 
 
 def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
-    """Pretrains in a process of its own, since Lightning starts the others by running its command again."""
+    """Pretrain in a separate process.
+
+    Lightning starts the other processes by running the command of this one again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
     command = [sys.executable, "-m", "solo_dimreg", "pretrain", "-cp", str(folder), "-cn", "config"]
@@ -215,7 +218,7 @@ def _evaluate(
     try:
         probe = linear_accuracy(host, run, settings, extracted=(train, val) if same else None)
     except ConfigError as error:
-        raise ConfigError(f"The linear probe: {error} Mend it with --linear KEY=VALUE.") from error
+        raise ConfigError(f"The linear probe: {error} Fix it with --linear KEY=VALUE.") from error
     return {
         "linear_acc1": probe["acc1"],
         **({"linear_acc5": probe["acc5"]} if "acc5" in probe else {}),
@@ -225,7 +228,7 @@ def _evaluate(
 
 
 def write_results(name: str, out: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Writes ``results.json``."""
+    """Write ``results.json`` and return its content."""
     content = {
         "benchmark": name,
         "solo_learn": register().generation,

@@ -1,4 +1,4 @@
-"""A collapse being caught: three trainings of SimSiam, of which one collapses while its loss looks well."""
+"""Show a collapse being caught: of three SimSiam trainings, one collapses while its loss looks good."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.parallel import one_by_one, side_by_side
 from solo_dimreg.studies.suites import Row, Suite
 
-STEPS = 15  # of an epoch, after each of which the monitor looks
+STEPS = 15  # per epoch; the monitor looks after each epoch
 EPOCHS = 12
 SUITE = Suite(
     "patches",
@@ -59,18 +59,18 @@ def run_caught(
     Finished runs are skipped, and an interrupted one resumes.
 
     Args:
-        out: Folder of ``caught.json``, ``caught.png`` and the runs.
-        seed: Seed of the trainings.
-        jobs: Number of runs at the same time.
-        say: Told of the progress.
+        out: The folder of ``caught.json``, ``caught.png`` and the runs.
+        seed: The seed of the trainings.
+        jobs: The number of runs at the same time.
+        say: The function that prints the progress.
 
     Returns:
-        The content of ``caught.json``. Each of its ``rows`` has the loss, without the regularizer, and the
-        effective rank of the features of each epoch, the step of the alarm, None without one, and the linear
-        accuracy at the end.
+        The content of ``caught.json``. Each of its ``rows`` has, for each epoch, the loss without the
+        regularizer and the effective rank of the features. It also has the step of the alarm, None without
+        one, and the linear accuracy at the end.
 
     Raises:
-        ConfigError: the photographs of the patches are not installed.
+        ConfigError: The photographs of the patches are not installed.
     """
     WRITERS["patches"](DATASETS / "patches")
     folders = [out / "runs" / row.name / f"seed{seed}" for row in ROWS]
@@ -95,7 +95,7 @@ def run_caught(
 
 
 def read_columns(folders: Sequence[Path]) -> dict[str, list[float]]:
-    """Return loss and effective rank of each epoch, from the ``metrics.csv`` of the parts of a run."""
+    """Return the loss and the effective rank of each epoch, from the ``metrics.csv`` files of a run."""
     found: dict[str, dict[int, float]] = {name: {} for name in COLUMNS}
     for folder in folders:
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
@@ -107,7 +107,7 @@ def read_columns(folders: Sequence[Path]) -> dict[str, list[float]]:
 
 
 def alarm_step(ranks: Sequence[float]) -> int | None:
-    """Return the step of the look at which the alarm with its defaults triggers, None if it does not."""
+    """Return the step at which the alarm triggers with its defaults; return None if it does not."""
     alarm = Alarm()
     return next(((i + 1) * STEPS for i, rank in enumerate(ranks) if alarm.look(rank, i)), None)
 
@@ -116,7 +116,7 @@ HEADER = ("training", "loss", "effective rank", "alarm at step", "linear top-1 %
 
 
 def table(content: Mapping[str, Any]) -> list[list[str]]:
-    """Return the cells of the comparison, a line for each training, under ``HEADER``."""
+    """Return the cells of the comparison, one line per training, under ``HEADER``."""
     return [
         [
             LABELS[name],
@@ -130,7 +130,7 @@ def table(content: Mapping[str, Any]) -> list[list[str]]:
 
 
 def caught_tables(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Return ``caught.json`` of each seed as a Markdown table."""
+    """Return the ``caught.json`` of each seed as a Markdown table."""
     rows = [[str(content["seed"]), *cells] for content in contents for cells in table(content)]
     return "\n".join(markdown_table(["seed", *HEADER], rows)) + "\n"
 

@@ -1,6 +1,6 @@
-"""Writes tables of measured numbers into Markdown pages, from the JSON files of finished runs.
+"""Write tables of measured numbers into Markdown pages, from the JSON files of finished runs.
 
-A page marks the place of a table by two comments, ``<!-- claims -->`` and ``<!-- /claims -->``. What stands
+Two comments mark the place of a table in a page, ``<!-- claims -->`` and ``<!-- /claims -->``. The text
 between them is replaced, and everything else is left as it is.
 """
 
@@ -23,12 +23,12 @@ def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[li
 
     Args:
         page: The page.
-        name: Name of the marks.
-        files: JSON files with the results.
-        table: Makes Markdown from their contents.
+        name: The name in the marks.
+        files: The JSON files with the results.
+        table: The function that returns Markdown for their contents.
 
     Raises:
-        ConfigError: a file cannot be read, has another content, or the page has no such marks.
+        ConfigError: A file cannot be read or has another content, or the page has no such marks.
     """
     try:
         contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -83,7 +83,7 @@ def _claim(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Return what ``bench --json`` printed, once or on several machines, as Markdown."""
+    """Return the outputs of ``bench --json``, from one or several machines, as Markdown."""
     lines: list[str] = []
     for content in contents:
         torch = ".".join(str(content["torch"]).split(".")[:2])

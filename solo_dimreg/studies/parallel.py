@@ -1,4 +1,4 @@
-"""Runs that do not need each other, one after the other or side by side."""
+"""Execute independent runs one after the other or in parallel."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ FINISHED = "  finished before: skipped"
 
 
 def default_jobs() -> int:
-    """One run on each core; one after the other where there is a GPU.
+    """Return the number of runs in parallel: one per core, or one if there is a GPU.
 
-    Networks as small as those of ``quick`` gain little from a second thread, and lose much where another
-    program wants the core: threads then wait for each other.
+    Networks as small as those of ``quick`` gain little from a second thread. They lose much if another
+    program uses the core, because threads then wait for each other.
     """
     return 1 if torch.cuda.is_available() else _cores()
 
 
 def _cores() -> int:
-    """Return how many cores this process may use; only Linux tells them from those of the machine."""
+    """Return the number of cores that this process may use.
+
+    Only Linux tells them from the cores of the machine.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -42,7 +45,7 @@ Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
 def one_by_one(
     runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The results in their order; each run prints where we print."""
+    """Yield the results in their order; each run prints to our output."""
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
         say(f"[{number + 1}/{len(runs)}] {label}")
         yield number, run(say)
@@ -51,7 +54,7 @@ def one_by_one(
 def side_by_side(
     runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The results in the order in which they come; what a run prints goes to ``log.txt`` in its folder."""
+    """Yield the results as they finish; each run prints to ``log.txt`` in its folder."""
     threads = max(1, _cores() // jobs)
     say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
@@ -70,26 +73,26 @@ def side_by_side(
                     f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
                 )
                 text = "finished before" if was_done else accuracy
-                # Those that were finished before took no time, and say nothing about the others.
+                # Runs that were finished before took no time, so they do not count for the estimate.
                 left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
                 rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
                 say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
                 yield number, result
         except BrokenProcessPool as error:
             raise DimregError(
-                "A process ended before its run did, killed or out of memory. What is finished is kept: run "
-                f"again, with --jobs {max(1, jobs - 1)} say. The last lines of log.txt in the run's folder "
-                "may say more."
+                "A process ended before its run did: it was killed or ran out of memory. Finished runs are "
+                f"kept; run again, for example with --jobs {max(1, jobs - 1)}. The last lines of log.txt in "
+                "the run's folder may say more."
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(active_children()) - others:
-                child.terminate()  # who interrupts us does not always interrupt them
+                child.terminate()  # an interruption of this process may not reach them
             raise
 
 
 def _start_worker(threads: int) -> None:
-    """Takes its share of the cores, and ends with its parent, however that ends."""
+    """Use this worker's share of the cores, and end with the parent process, however that ends."""
     torch.set_num_threads(threads)
     parent = parent_process()
     assert parent is not None
@@ -104,7 +107,7 @@ def _start_worker(threads: int) -> None:
 def _run_quietly(
     run: Callable[[Callable[[str], None]], dict[str, Any]], folder: Path
 ) -> tuple[dict[str, Any], bool]:
-    """The result, and whether it was there before; what is printed goes to a file beside the run."""
+    """Return a run's result and whether it existed before; print to a file in the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     said: list[str] = []
 
@@ -119,7 +122,7 @@ def _run_quietly(
 
 @contextmanager
 def _printing_to(file: int) -> Iterator[None]:
-    """All output of this process, whoever has opened it when."""
+    """Send all output of this process to a file, no matter who opened the streams."""
     kept = [os.dup(stream) for stream in (1, 2)]
     try:
         for stream in (1, 2):

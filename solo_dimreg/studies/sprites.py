@@ -1,4 +1,4 @@
-"""How the LID of representations compares with the true dimension of the images, on drawn sprites."""
+"""Compare the LID of representations with the true dimension of the images, on drawn sprites."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from solo_dimreg.studies.suites import Row, Suite
 FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000
 METHODS = ("simclr", "ldreg_simclr")
-MAX_SAMPLES = 10_000  # of the LID, which seeks neighbours among all pairs
+MAX_SAMPLES = 10_000  # for the LID, which searches the neighbours among all pairs
 PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training or validation images of sprites: paths, sorted, and the values of the free factors."""
+    """The training or validation images of sprites: sorted paths, and the values of the free factors."""
 
     paths: list[Path]
     factors: dict[str, np.ndarray]
@@ -57,27 +57,27 @@ def run_sprites(
     linear_overrides: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Pretrains on sprites with different numbers of free factors and measures what becomes of them.
+    """Pretrain on sprites with different numbers of free factors, and measure the representations.
 
-    Finished runs are skipped, an interrupted one resumes.
+    Finished runs are skipped, and an interrupted one resumes.
 
     Args:
-        out: Folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
+        out: The folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
         factors: The numbers of free factors.
-        images: Number of images in each data set.
-        seed: Seed of the training.
+        images: The number of images in each data set.
+        seed: The seed of the training.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
-        say: Told of the progress.
+        say: The function that prints the progress.
 
     Returns:
         The content of ``sprites.json``. Each of its ``rows`` is one representation of one data set: the
-        pixels, the features of an untrained backbone and of those that were trained. ``lid`` is that of
-        the training images (geometric mean, moments), ``readout`` how much of each free factor a linear
-        regression reads out, R2 on the validation images; ``linear_acc1`` is the probe's, on the shapes.
+        pixels, the features of an untrained backbone, or those of a trained one. ``lid`` is the LID of the
+        training images (geometric mean, moments). ``readout`` is, for each free factor, the R2 of a linear
+        regression on the validation images. ``linear_acc1`` is the probe's accuracy on the shapes.
 
     Raises:
-        ConfigError: an option is out of range, or a config cannot work.
+        ConfigError: An option is out of range, or a config cannot work.
     """
     content: dict[str, Any] = {
         "solo_learn": register().generation,
@@ -102,7 +102,7 @@ def run_sprites(
 
 
 def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """The rows of one data set."""
+    """Yield the rows of one data set."""
     train, val = (read_split(data, split, free) for split in ("train", "val"))
 
     def row(representation: str, features: Sequence[Tensor], accuracy: float | None = None) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
 
 
 def _sample(features: Tensor) -> Tensor:
-    """A random choice of the rows, which are sorted by shape."""
+    """Return a random choice of the rows, which are sorted by shape."""
     return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]]
 
 
 def read_split(data: Path, split: str, free: int) -> Split:
-    """Reads from ``factors.csv`` which images a split has, in the order of an image folder."""
+    """Return the images of a split from ``factors.csv``, in the order of an image folder."""
     with (data / "factors.csv").open(encoding="utf-8", newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["path"].startswith(f"{split}/")]
     lines.sort(key=lambda line: line["path"])
@@ -143,7 +143,7 @@ def read_split(data: Path, split: str, free: int) -> Split:
 
 
 def read_pixels(paths: Sequence[Path]) -> Tensor:
-    """Images as rows of values from 0 to 1."""
+    """Return images as rows of values from 0 to 1."""
     return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).flatten(1) / 255
 
 
@@ -152,7 +152,7 @@ def _features(run: Run) -> list[Tensor]:
 
 
 def _untrained(run: Run) -> Run:
-    """The same network with the weights that it started from."""
+    """Return the run with the initial weights of its network."""
     host = register()
     host.seed(run.settings.seed)
     method = host.rebuild(json.loads((run.folder / "args.json").read_text()))
@@ -162,13 +162,15 @@ def _untrained(run: Run) -> Run:
 def readout(
     train: Tensor, val: Tensor, train_factors: Mapping[str, np.ndarray], val_factors: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """How much of each factor is linear in a representation: R2 of a ridge regression on new images.
+    """Return for each factor the R2 of a ridge regression from a representation, on new images.
+
+    R2 tells which part of the factor is linear in the representation.
 
     Args:
-        train: representation of the training images, (N, D).
-        val: that of the validation images, (M, D).
-        train_factors: their factors by name, each (N,).
-        val_factors: those of the validation images, each (M,).
+        train: The representation of the training images, (N, D).
+        val: The representation of the validation images, (M, D).
+        train_factors: The factors of the training images by name, each (N,).
+        val_factors: The factors of the validation images by name, each (M,).
     """
     regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
     regression.fit(train.numpy(), np.stack(list(train_factors.values()), axis=1))
@@ -179,7 +181,7 @@ def readout(
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison, as text."""
+    """Return the header and the cells of the comparison, as text."""
 
     def text(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:.{digits}f}"
@@ -201,7 +203,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
 
 @rc_context(STYLE)
 def draw_lids(rows: Sequence[dict[str, Any]]) -> Figure:
-    """The LID of each representation over the number of free factors, beside the truth."""
+    """Return a figure of each representation's LID over the number of free factors, beside the truth."""
     figure = Figure(figsize=(WIDTH, 4.0))
     figure.set_label("LID of sprites over their true dimension")
     axes = figure.add_subplot()

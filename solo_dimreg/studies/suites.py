@@ -1,4 +1,4 @@
-"""The comparisons that ``solo-dimreg benchmark`` knows: rows of configs under the same conditions."""
+"""The comparisons of ``solo-dimreg benchmark``: rows of configs under the same conditions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison: a config and what is changed in it."""
+    """A row of a comparison: a config and its changes."""
 
     name: str
     config: str
@@ -16,7 +16,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Suite:
-    """A comparison: where its configs are, its rows, and the data that the user has to provide."""
+    """A comparison: the folder of its configs, its rows, and the data that the user has to provide."""
 
     folder: str
     rows: tuple[Row, ...]
@@ -34,7 +34,10 @@ QUICK = tuple(
 
 
 def _rows_beside_solo_learn() -> tuple[Row, ...]:
-    """Rows of the data sets for which solo-learn has the baselines: ours, without what makes them ours."""
+    """Return rows for the data sets for which solo-learn has the baselines.
+
+    A baseline is our config without the regularizers.
+    """
 
     def baseline(method: str) -> Row:
         return Row(method, f"ldreg_{method}", (f"method={method}", f"name={method}", "~regularizers"))

@@ -1,6 +1,7 @@
-"""DirectCLR's two toy experiments: why contrastive learning collapses dimensions, in seconds on a CPU.
+"""DirectCLR's two toy experiments on why contrastive learning collapses dimensions, in seconds on a CPU.
 
-Normally distributed points, linear layers, noise as augmentation, InfoNCE and plain SGD [1, sec. 4 and 5].
+They use normally distributed points, linear layers, noise as augmentation, InfoNCE and plain SGD [1, sec. 4
+and 5].
 
 References:
     [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-Supervised Learning, ICLR 2022.
@@ -22,22 +23,22 @@ from solo_dimreg.functional.directclr import inner_product_info_nce_loss
 
 POINTS, WIDTH, BATCH, STEPS = 10_000, 16, 128, 10_000
 TEMPERATURE = 0.1
-WEAK, STRONG = 0.01, 1.5  # noise
+WEAK, STRONG = 0.01, 1.5  # standard deviations of the noise
 NOISY_AXES = 8
 FRESH_POINTS = 1_000
-RECORDS = 100  # during one training, besides the one before it
+RECORDS = 100  # during one training, besides the record before it
 
 Matrix = list[list[float]]
 
 
 @dataclass
 class StrongAugmentation:
-    """What training one layer under noise on half of the input axes did.
+    """The record of training one layer with noise on half of the input axes.
 
     Attributes:
-        noise: standard deviation of the noise.
-        steps: the steps after which the rest was recorded.
-        spectra: singular values of the covariance of the outputs, descending, for each of ``steps``.
+        noise: The standard deviation of the noise.
+        steps: The steps after which the spectra were recorded.
+        spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
     """
 
     noise: float
@@ -46,25 +47,25 @@ class StrongAugmentation:
 
     @property
     def gap(self) -> float:
-        """How far the mean of the lower half of the final log singular values is below that of the upper."""
+        """Return the mean of the upper half of the final log singular values minus that of the lower half."""
         logs = torch.tensor(self.spectra[-1]).log()
         return (logs[: WIDTH // 2].mean() - logs[WIDTH // 2 :].mean()).item()
 
 
 @dataclass
 class ImplicitRegularization:
-    """What training two layers did.
+    """The record of training two layers.
 
     The alignment matrix is ``V2^T U1``: row i, column j is the inner product of the i-th right singular
     vector of the second layer and the j-th left singular vector of the first.
 
     Attributes:
-        steps: the steps after which the rest was recorded.
-        spectra: singular values of the covariance of the outputs, descending, for each of ``steps``.
-        layer1: singular values of the first layer, descending, for each of ``steps``.
-        layer2: singular values of the second layer, descending, for each of ``steps``.
-        alignment_before: the alignment matrix before training.
-        alignment_after: the alignment matrix after training.
+        steps: The steps after which the values were recorded.
+        spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
+        layer1: The singular values of the first layer, descending, for each of ``steps``.
+        layer2: The singular values of the second layer, descending, for each of ``steps``.
+        alignment_before: The alignment matrix before training.
+        alignment_after: The alignment matrix after training.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -76,29 +77,32 @@ class ImplicitRegularization:
 
     @property
     def leading(self) -> int:
-        """How many directions have grown: singular values above a quarter of the largest, in both layers."""
+        """Return the number of directions that have grown.
+
+        Their singular values are above a quarter of the largest, in both layers.
+        """
         layers = (self.layer1[-1], self.layer2[-1])
         return min(sum(value > values[0] / 4 for value in values) for values in layers)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU depend on ``seed`` inside, and are as if nothing had been drawn after it."""
+    """Set the seed of random numbers on the CPU inside, and restore the random state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def noisy_pairs(noise: Tensor) -> Iterator[Tensor]:
-    """Endless batches of two noisy views of the same points, of shape (2, BATCH, WIDTH).
+    """Yield batches of two noisy views of the same points without end, (2, BATCH, WIDTH).
 
     Args:
-        noise: standard deviation of the noise on each axis, shape (WIDTH,).
+        noise: The standard deviation of the noise on each axis, (WIDTH,).
     """
     points = torch.randn(POINTS, WIDTH)
     batches = POINTS // BATCH
     while True:
-        # No point is twice in a batch: it would be its own negative.
+        # A batch has no point twice, because the point would be its own negative.
         order = torch.randperm(POINTS)[: batches * BATCH]
         yield from points[order].view(batches, 1, BATCH, WIDTH) + noise * torch.randn(
             batches, 2, BATCH, WIDTH
@@ -106,7 +110,7 @@ def noisy_pairs(noise: Tensor) -> Iterator[Tensor]:
 
 
 def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -> Iterator[int]:
-    """Trains by plain SGD; yields the step whenever it is time to record, 0 and ``steps`` included."""
+    """Train with plain SGD, and yield each step to record, 0 and ``steps`` included."""
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
     yield 0
     for step, views in enumerate(itertools.islice(noisy_pairs(noise), steps), 1):
@@ -121,19 +125,19 @@ def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -
 
 @torch.no_grad()
 def output_spectrum(network: nn.Module, points: Tensor) -> list[float]:
-    """Singular values of the covariance of the network's outputs, descending."""
+    """Return the singular values of the covariance of the network's outputs, descending."""
     return singular_spectrum(network(points)).tolist()
 
 
 def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> StrongAugmentation:
-    """One linear layer, noise on the last 8 of 16 input axes [1, sec. 4].
+    """Train one linear layer with noise on the last 8 of 16 input axes [1, sec. 4].
 
-    Noise that exceeds the spread of the data on an axis makes the layer shrink what it sees of that axis.
+    If the noise on an axis exceeds the spread of the data, the layer shrinks the data on that axis.
 
     Args:
-        noise: standard deviation of the noise.
-        steps: number of batches to train on, at least 1.
-        seed: seed of all draws.
+        noise: The standard deviation of the noise.
+        steps: The number of batches to train on, at least 1.
+        seed: The seed of all random numbers.
 
     Raises:
         ConfigError: ``steps`` is below 1.
@@ -141,7 +145,7 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
     check_int("steps", steps, minimum=1)
     result = StrongAugmentation(noise)
     with seeded(seed):
-        # A bias, which the released code has, grows along one output axis and empties it of the points.
+        # The released code has a bias, which grows along one output axis and removes the spread along it.
         layer = nn.Linear(WIDTH, WIDTH, bias=False)
         fresh = torch.randn(FRESH_POINTS, WIDTH)
         noise_of_axis = torch.zeros(WIDTH)
@@ -153,14 +157,14 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
 
 
 def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegularization:
-    """Two linear layers without bias, hardly any noise [1, sec. 5].
+    """Train two linear layers without bias, with hardly any noise [1, sec. 5].
 
-    The larger the singular values of a direction in both layers, the faster they grow: small ones stay
-    behind, although nothing in the data asks for it.
+    The larger the singular values of a direction in both layers, the faster they grow. Small ones stay
+    behind, although nothing in the data causes it.
 
     Args:
-        steps: number of batches to train on, at least 1.
-        seed: seed of all draws.
+        steps: The number of batches to train on, at least 1.
+        seed: The seed of all random numbers.
 
     Raises:
         ConfigError: ``steps`` is below 1.
@@ -182,7 +186,7 @@ def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegula
 
 
 def _decaying_layer() -> nn.Linear:
-    """A layer with singular values exp(-0.35 i) between random orthogonal matrices."""
+    """Return a layer with singular values exp(-0.35 i) between random orthogonal matrices."""
     layer = nn.Linear(WIDTH, WIDTH, bias=False)
     left, right = (nn.init.orthogonal_(torch.empty(WIDTH, WIDTH)) for _ in range(2))
     layer.weight.data = left * torch.exp(-0.35 * torch.arange(WIDTH)) @ right
@@ -191,10 +195,10 @@ def _decaying_layer() -> nn.Linear:
 
 @torch.no_grad()
 def alignment_matrix(weight1: Tensor, weight2: Tensor) -> Tensor:
-    """``V2^T U1``, what the second layer takes in against what the first, applied before it, puts out.
+    """Return ``V2^T U1``, the second layer's input directions by the first layer's output directions.
 
-    The layers are ``x -> W x`` with ``W = U S V^T``. The signs of singular vectors, and so of the rows and
-    columns of the result, are arbitrary.
+    The layers are ``x -> W x`` with ``W = U S V^T``. The signs of singular vectors are arbitrary, and so are
+    the signs of the rows and columns of the result.
     """
     left_of_1 = torch.linalg.svd(weight1.double())[0]
     right_of_2_transposed = torch.linalg.svd(weight2.double())[2]
@@ -202,12 +206,13 @@ def alignment_matrix(weight1: Tensor, weight2: Tensor) -> Tensor:
 
 
 def principal_alignment(alignment: Matrix, leading: int) -> Matrix:
-    """The alignment matrix with the principal vectors of both layers' ``leading`` subspaces as their bases.
+    """Return the alignment matrix with the principal vectors of both ``leading`` subspaces as bases.
 
-    Its leading diagonal holds the cosines of the principal angles: all 1 where the second layer takes in
-    exactly the directions that the first puts out most. With the singular vectors themselves the diagonal
-    says little, for the leading singular values end within a factor of about two of each other, and the
-    second layer evens out what differs: the vectors mix, or meet in reversed order.
+    Its leading diagonal holds the cosines of the principal angles. They are all 1 if the second layer's
+    leading input directions are the first layer's leading output directions. With the singular vectors
+    themselves, the diagonal says little: the leading singular values end within a factor of about two of each
+    other, and the second layer evens out their differences. The vectors therefore mix, or meet in reversed
+    order.
     """
     turned = torch.tensor(alignment, dtype=torch.float64)
     left, _, right = torch.linalg.svd(turned[:leading, :leading])
@@ -217,10 +222,10 @@ def principal_alignment(alignment: Matrix, leading: int) -> Matrix:
 
 
 def subspace_cosine(alignment: Matrix, leading: int) -> float:
-    """Cosine of the largest angle between the spans of both layers' ``leading`` singular vectors."""
+    """Return the cosine of the largest angle between both layers' ``leading`` subspaces."""
     return principal_alignment(alignment, leading)[leading - 1][leading - 1]
 
 
 def mean_diagonal(alignment: Matrix, leading: int) -> float:
-    """Mean absolute diagonal of the alignment matrix over the ``leading`` directions."""
+    """Return the mean absolute diagonal of the alignment matrix over the ``leading`` directions."""
     return torch.tensor(alignment).diagonal()[:leading].abs().mean().item()

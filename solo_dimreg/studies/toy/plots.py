@@ -1,4 +1,4 @@
-"""Plots of DirectCLR's toy experiments, as matplotlib figures."""
+"""Plot the results of DirectCLR's toy experiments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPPER, LOWER = COLOURS[0], COLOURS[5]
 
 @rc_context(STYLE)
 def draw_strong(results: Sequence[StrongAugmentation]) -> Figure:
-    """The final spectrum at each noise, and the spectrum over the training at each."""
+    """Return a figure of the final spectrum and the spectrum during training, for each noise."""
     figure = Figure(figsize=(3.6 * (1 + len(results)), 3.4))
     figure.set_label("Spectra of one layer under weak and strong augmentation")
     panels = figure.subplots(1, 1 + len(results), sharey=True)
@@ -44,7 +44,7 @@ def draw_strong(results: Sequence[StrongAugmentation]) -> Figure:
 
 @rc_context(STYLE)
 def draw_implicit(result: ImplicitRegularization) -> Figure:
-    """Singular values of the outputs and of both layers over the training."""
+    """Return a figure of the singular values of the outputs and of both layers during training."""
     figure = Figure(figsize=(10.8, 3.4))
     figure.set_label("Singular values of the outputs and of both layers over the training")
     recorded = {"outputs": result.spectra, "layer 1": result.layer1, "layer 2": result.layer2}
@@ -52,7 +52,7 @@ def draw_implicit(result: ImplicitRegularization) -> Figure:
     for axes, (name, values) in zip(panels, recorded.items(), strict=True):
         _draw_training(axes, result.steps, values, upper=result.leading)
         axes.set_title(name, fontsize=11)
-    # The layers share a scale, which the outputs, whose covariance is of the fourth power, would flatten.
+    # Only the layers share a scale: the outputs' covariance, of the fourth power, would flatten it.
     panels[2].sharey(panels[1])
     panels[0].set_ylabel("ln of singular value")
     handles = _handles(f"the {result.leading} leading ones at the end", "the others")
@@ -62,9 +62,10 @@ def draw_implicit(result: ImplicitRegularization) -> Figure:
 
 @rc_context({**STYLE, "axes.grid": False, "axes.spines.right": True, "axes.spines.top": True})
 def draw_alignment(result: ImplicitRegularization) -> Figure:
-    """The absolute alignment matrix before and after training, the leading directions marked.
+    """Return a figure of the absolute alignment matrix before and after training.
 
-    After training also with their principal vectors as bases, in which it is the identity.
+    The leading directions are marked. A third panel shows the matrix after training with the principal
+    vectors of the leading subspaces as bases, in which it is the identity.
     """
     figure = Figure(figsize=(11.4, 4.1))
     figure.set_label("Alignment of the two layers before and after training")
@@ -84,7 +85,7 @@ def draw_alignment(result: ImplicitRegularization) -> Figure:
 
 
 def _draw_training(axes: Any, steps: Sequence[int], values: Matrix, upper: int) -> None:
-    """A line for each singular value, the ``upper`` largest in one colour and the others in another."""
+    """Draw a line per singular value, the ``upper`` largest in one colour and the others in another."""
     for index, line in enumerate(np.log(values).T):
         axes.plot(steps, line, color=UPPER if index < upper else LOWER, linewidth=1.1)
     axes.set_xlabel("step")

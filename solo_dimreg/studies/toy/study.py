@@ -1,4 +1,4 @@
-"""Runs DirectCLR's two toy experiments, and writes what they show."""
+"""Run DirectCLR's two toy experiments, and write their results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from solo_dimreg.studies.toy.plots import draw_alignment, draw_implicit, draw_st
 
 
 def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Runs both experiments and writes toy.json and the plots.
+    """Run both experiments and write toy.json and the plots.
 
     Args:
-        out: folder to write into.
-        steps: number of batches of each of the three trainings, at least 1.
-        seed: seed of all draws.
-        say: told which training begins.
+        out: The folder to write into.
+        steps: The number of batches of each of the three trainings, at least 1.
+        seed: The seed of all random numbers.
+        say: The function that prints which training begins.
 
     Returns:
         The effects, as in toy.json.
