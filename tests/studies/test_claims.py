@@ -292,10 +292,10 @@ def test_plugins_bring_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind: found)
     assert all_claims()["their-claim"] is theirs
     for broken, message in (
-        (replace(theirs, name="minlid"), "is called 'minlid' by itself"),
-        (replace(theirs, measures=("lidor",)), r"measures that are not known: \['lidor'\]"),
+        (replace(theirs, name="minlid"), "has the name 'minlid' itself"),
+        (replace(theirs, measures=("lidor",)), r"unknown measures: \['lidor'\]"),
         (replace(theirs, numbers=()), "has no numbers"),
-        ("text", "is no Claim but a str"),
+        ("text", "is not a Claim but a str"),
     ):
         wrong = {"their-claim": replace(found["their-claim"], value=broken)}
         monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind, wrong=wrong: wrong)

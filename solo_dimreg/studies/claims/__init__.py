@@ -1,1 +1,1 @@
-"""Claims of the papers, tried: each with a rule that is fixed before anything is run."""
+"""The claims of the papers and their tests, each with a rule that is fixed before anything runs."""

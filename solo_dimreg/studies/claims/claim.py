@@ -1,4 +1,4 @@
-"""What a claim is, and what becomes of it."""
+"""A claim, the rule that decides it, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from solo_dimreg.studies.suites import Row
 Results = Mapping[str, Mapping[str, Any]]
 
 RULE = (
-    "Each number of a claim is taken of every seed; runs of one seed share the order of the data and, where "
+    "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
     "the networks are the same, the initial weights. The claim holds if all of its numbers are above 0: the "
-    "largest of their one-sided p-values (Student's t over the seeds), after Holm's correction over the "
-    f"claims of the same paper, tried or not, is below {LEVEL:g}. It is contradicted if one of them is below "
-    "0 by the same test, corrected for their number too. Otherwise it is not shown."
+    "largest of their one-sided p-values (Student's t over the seeds), after Holm's correction over all "
+    f"claims of the same paper, tested or not, is below {LEVEL:g}. It is contradicted if one of its numbers "
+    "is below 0 by the same test, which is also corrected for their number. Otherwise it is not shown."
 )
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number that the claim says is above 0, of the results of one seed; NaN where it cannot be taken."""
+    """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed."""
 
     says: str
     of: Callable[[Results], float]
@@ -32,12 +32,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A measurement besides trained rows.
+    """A measurement that needs no trained rows.
 
     Attributes:
-        name: That of its results.
-        measure: A function of a module, from the seed to its figures.
-        version: Raised when these figures change, so that older results are measured again.
+        name: The name of its results.
+        measure: A function of a module, from the seed to the measured values.
+        version: A number to raise when the values change, so that older results are measured again.
     """
 
     name: str
@@ -47,19 +47,19 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper, and how it is decided.
+    """A sentence of a paper, and the numbers that decide it.
 
     Attributes:
-        name: For the command line.
-        paper, place: Where it stands.
-        sentence: What it says, in our words.
-        published: The paper's figures.
-        rows: What is trained for it.
-        numbers: What must be above 0; the first is the effect that is shown.
-        unit: Of the effect.
-        experiments: What is measured for it besides.
-        measures: Names in ``solo_dimreg.studies.claims.measures.MEASURES``, taken of its rows.
-        note: How the setting was chosen, where that is not the paper's.
+        name: The name on the command line.
+        paper, place: The source of the sentence.
+        sentence: The sentence in our words.
+        published: The paper's numbers.
+        rows: The rows that are trained for it.
+        numbers: The numbers that must be above 0; the first is the effect that is shown.
+        unit: The unit of the effect.
+        experiments: The experiments that are measured for it.
+        measures: Names in ``solo_dimreg.studies.claims.measures.MEASURES``, measured for its rows.
+        note: How the setting was chosen, if it is not the paper's.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the seeds say of a claim.
+    """The verdict of the seeds on a claim.
 
     Attributes:
         verdict: ``holds``, ``not shown`` or ``contradicted``.
-        p: The p-value for the claim after Holm's correction.
-        estimates: Of each of its numbers.
-        values: Of each of its numbers, seed by seed; where one is not finite, nothing is shown.
+        p: The p-value of the claim after Holm's correction.
+        estimates: The estimate of each of its numbers.
+        values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.
     """
 
     claim: Claim
@@ -94,18 +94,18 @@ class Outcome:
 
     @property
     def weakest(self) -> int:
-        """The index of the number on which the claim stands or falls."""
+        """Return the index of the number that decides the claim."""
         return max(range(len(self.estimates)), key=lambda i: self.estimates[i].p_above)
 
 
 def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[Claim] = ()) -> list[Outcome]:
-    """The outcome of every claim.
+    """Return the outcome of every claim.
 
     Args:
-        claims: Those that were tried.
-        results: Of each seed.
-        known: All that there are, by default those that were tried. Holm's correction is over all of the
-            same paper, so that a verdict does not depend on which were chosen.
+        claims: The claims that were tested.
+        results: The results of each seed.
+        known: All known claims; by default the tested ones. Holm's correction is over all claims of the same
+            paper, so that a verdict does not depend on the choice of claims.
     """
     values = [[tuple(number.of(seed) for seed in results) for number in claim.numbers] for claim in claims]
     estimates = [[estimate(each) for each in numbers] for numbers in values]

@@ -1,4 +1,4 @@
-"""What claims measure besides trained rows: seconds each, once a seed."""
+"""Measure the experiments of claims that need no trained rows; each takes seconds per seed."""
 
 from __future__ import annotations
 
@@ -36,17 +36,23 @@ from solo_dimreg.studies.toy.experiments import (
 
 SPRITES = 3_000
 NEIGHBOURS = 32
-SCALES = (1.0, 1e-4)  # of the features: healthy, and collapsed
-EMPTY = (0.0, 0.5)  # parts of the axes
+SCALES = (1.0, 1e-4)  # lengths of the features: healthy, and collapsed
+EMPTY = (0.0, 0.5)  # the emptied parts of the axes
 
 
 def measure_strong_augmentation(seed: int) -> dict[str, Any]:
-    """DirectCLR's first toy experiment: how far the noisy half of the spectrum falls behind."""
+    """Return the gaps of DirectCLR's first toy experiment, for weak and strong noise.
+
+    A gap tells how far the noisy half of the log spectrum falls behind.
+    """
     return {f"gap_{noise:g}": strong_augmentation(noise, seed=seed).gap for noise in (WEAK, STRONG)}
 
 
 def measure_implicit_regularization(seed: int) -> dict[str, Any]:
-    """DirectCLR's second: how much the middle and the smallest singular value grow, and how layers align."""
+    """Return the growths and alignments of DirectCLR's second toy experiment.
+
+    The growths are those of the middle and the smallest singular value.
+    """
     found = implicit_regularization(seed=seed)
     first, last = (torch.tensor(found.layer1[index]) for index in (0, -1))
     return {
@@ -58,10 +64,10 @@ def measure_implicit_regularization(seed: int) -> dict[str, Any]:
 
 
 def measure_pixels(seed: int) -> dict[str, Any]:
-    """How far dimension figures of the pixels of sprites are from the number of free factors, 1 to 8.
+    """Return how far dimension metrics of sprites' pixels are from the number of free factors, 1 to 8.
 
     Returns:
-        For each figure the ``values``, one a number of factors, and the mean relative ``error``.
+        For each metric the ``values``, one per number of factors, and the mean relative ``error``.
     """
     figures: dict[str, Callable[[Tensor], Tensor]] = {
         "lid": lambda x: geometric_mean_lid(x, k=NEIGHBOURS),
@@ -87,16 +93,19 @@ def measure_pixels(seed: int) -> dict[str, Any]:
 
 
 def measure_step(seed: int) -> dict[str, Any]:
-    """Percent that losses and terms add to a step of a ResNet-18, forward and backward; the seed is idle."""
+    """Return the percent that losses and terms add to a step of a ResNet-18, forward and backward.
+
+    The seed has no effect.
+    """
     return {each.name: 100 * (each.ratio - 1) for each in compare_steps(3)}
 
 
 def measure_collapsing(seed: int) -> dict[str, Any]:
-    """The gradient of SIGReg and VISReg over features that shrink to a point, after VISReg's script.
+    """Return the gradients of SIGReg and VISReg on features that shrink to a point, after VISReg's script.
 
     Returns:
-        Of each loss the mean length of a feature's gradient at the ``SCALES``: 64 features of 512 numbers, in
-        uniform directions, and 64 slices.
+        For each loss, the mean length of a feature's gradient at the ``SCALES``. There are 64 features of 512
+        numbers, in uniform directions, and 64 slices.
     """
     generator = torch.Generator().manual_seed(seed)
     points = F.normalize(torch.randn(64, 512, generator=generator))
@@ -113,7 +122,7 @@ def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def measure_empty_axes(seed: int) -> dict[str, Any]:
-    """Two uniformities of 2,000 Gaussian points of 128 axes, of which a part is 0: ``EMPTY``."""
+    """Return two uniformities of 2,000 Gaussian points with 128 axes, with the parts ``EMPTY`` set to 0."""
     points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
     clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
     return {
@@ -123,10 +132,10 @@ def measure_empty_axes(seed: int) -> dict[str, Any]:
 
 
 def measure_spreading(seed: int) -> dict[str, Any]:
-    """What minimizing uniformity and KoLeo makes of 256 points near a great circle, of 16 axes.
+    """Return the spread of 256 points near a great circle in 16 axes, after minimizing two losses.
 
     Returns:
-        Of each loss, and of the start, the ``effective_rank`` and the ``uniformity`` of the points.
+        For uniformity, KoLeo and the start, the ``effective_rank`` and the ``uniformity`` of the points.
     """
     generator = torch.Generator().manual_seed(seed)
     width = torch.tensor([1.0] * 2 + [0.02] * 14)

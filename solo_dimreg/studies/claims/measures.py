@@ -1,4 +1,4 @@
-"""What claims measure of a trained run besides what every benchmark does."""
+"""Measure values of a trained run that only claims need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
 
 
 def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """LiDAR of the backbone's features: 10 augmented views each of 100 training images.
+    """Return the LiDAR of the backbone's features: 10 augmented views each of 100 training images.
 
     References:
         Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures, ICLR
@@ -42,7 +42,7 @@ def _views(training: Any, index: int) -> Any:
 
 
 def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """Linear accuracy in percent on other images than those of the pretraining, at its resolution."""
+    """Return the linear accuracy in percent on other images, at the resolution of the pretraining."""
     overrides = (*ONE_DEVICE, *linear_overrides, *other_data(data))
     linear = compose("linear", data.name, "linear", overrides)
     fit_to_machine(linear)
@@ -51,7 +51,7 @@ def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> f
     ]
 
 
-#: The key of the result to a function of the run, the folder of the other data and the probe's overrides.
+#: For each key of the result, a function of the run, the folder of other data and the probe's overrides.
 MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
     "lidar": measure_lidar,
     "transfer_acc1": measure_transfer,
@@ -61,6 +61,6 @@ MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
 def measure(
     checkpoint: Path, data: Path, linear_overrides: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
-    """The measures of a finished run."""
+    """Return the named measures of a finished run."""
     run = register().read_run(checkpoint)
     return {name: MEASURES[name](run, data, linear_overrides) for name in names}

@@ -1,4 +1,4 @@
-"""The numbers that claims say are above 0."""
+"""Build the numbers that claims say are above 0."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {
 
 
 def more(figure: str, larger: Row, smaller: Row) -> Number:
-    """That one row has more of a figure than another."""
+    """Return the number that one row's metric exceeds another row's."""
 
     def difference(results: Results) -> float:
         return float(results[larger.name][figure] - results[smaller.name][figure])
@@ -32,25 +32,29 @@ def more(figure: str, larger: Row, smaller: Row) -> Number:
 
 
 def ladder(figure: str, rows: Sequence[Row]) -> tuple[Number, ...]:
-    """That it grows from each row to the next."""
+    """Return the numbers that a metric grows from each row to the next."""
     return tuple(more(figure, larger, smaller) for smaller, larger in pairwise(rows))
 
 
 def equal(figure: str, one: Row, other: Row, margin: float) -> tuple[Number, ...]:
-    """That two rows differ by less than a margin: two one-sided tests (Schuirmann 1987)."""
+    """Return the numbers that two rows differ by less than a margin.
+
+    They are two one-sided tests (Schuirmann 1987).
+    """
 
     def room(sign: int) -> Number:
         def left(results: Results) -> float:
             return margin + sign * float(results[one.name][figure] - results[other.name][figure])
 
         verb = "plus" if sign > 0 else "minus"
-        return Number(f"{margin:g} {verb} the {NAMES[figure]} of {one.name} less that of {other.name}", left)
+        what = f"{NAMES[figure]} of {one.name} and {other.name}"
+        return Number(f"{margin:g} {verb} the difference between the {what}", left)
 
     return room(1), room(-1)
 
 
 def above(figure: str, row: Row, threshold: float) -> Number:
-    """That a row has more of a figure than a number fixed beforehand."""
+    """Return the number that a row's metric exceeds a threshold, which is fixed beforehand."""
     return Number(
         f"{NAMES[figure]} of {row.name} minus {threshold:g}",
         lambda results: float(results[row.name][figure]) - threshold,
@@ -58,7 +62,7 @@ def above(figure: str, row: Row, threshold: float) -> Number:
 
 
 def more_at_the_end(figure: str, larger: Row, smaller: Row) -> Number:
-    """The same as :func:`more` of a monitored figure after the last epoch."""
+    """Return the number that one row's monitored metric exceeds another's after the last epoch."""
 
     def difference(results: Results) -> float:
         return _at(results, larger, figure, 1) - _at(results, smaller, figure, 1)
@@ -67,7 +71,10 @@ def more_at_the_end(figure: str, larger: Row, smaller: Row) -> Number:
 
 
 def rise(row: Row, figure: str, first: float, last: float) -> Number:
-    """That a monitored figure grows between two parts of the training: 0 is its first epoch, 1 its last."""
+    """Return the number that a monitored metric grows between two parts of the training.
+
+    The first epoch is 0 and the last one is 1.
+    """
 
     def difference(results: Results) -> float:
         return _at(results, row, figure, last) - _at(results, row, figure, first)
@@ -76,7 +83,7 @@ def rise(row: Row, figure: str, first: float, last: float) -> Number:
 
 
 def slower(row: Row, figure: str, turn: float) -> Number:
-    """That it grows less an epoch after a part of the training than before it."""
+    """Return the number that a metric grows less per epoch after a part of the training than before it."""
 
     def difference(results: Results) -> float:
         start, middle, end = (_at(results, row, figure, part) for part in (0, turn, 1))
@@ -86,7 +93,8 @@ def slower(row: Row, figure: str, turn: float) -> Number:
             return math.nan
         return (middle - start) / before - (end - middle) / (epochs - before)
 
-    return Number(f"rise of {NAMES[figure]} of {row.name} an epoch before {turn:.0%} minus after", difference)
+    says = f"rise of {NAMES[figure]} of {row.name} per epoch before {turn:.0%} minus after"
+    return Number(says, difference)
 
 
 def _when(part: float) -> str:
@@ -104,13 +112,13 @@ def _at(results: Results, row: Row, figure: str, part: float) -> float:
 
 
 def tau(results: Results, figure: str, rows: Sequence[Row], best: float | None = None) -> float:
-    """Kendall's tau between a figure that needs no labels and the linear accuracy, over rows.
+    """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
 
     Args:
-        results: Of one seed.
-        figure: Its key there; a row that has none, all of its features being on a line, comes last.
-        rows: Those that are ordered.
-        best: The value to which the nearest is best; by default more is better.
+        results: The results of one seed.
+        figure: The key of the metric. A row without the metric, whose features all lie on a line, comes last.
+        rows: The rows to order.
+        best: The best value, nearest to which is better; by default more is better.
     """
 
     def score(value: float | None) -> float:

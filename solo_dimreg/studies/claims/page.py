@@ -1,4 +1,4 @@
-"""The claims on a page: a line each, and below it numbers, pictures and the command that reruns it."""
+"""Write the page of claims: a table, and for each claim its numbers, figures and command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 3  # numbers of a claim that the table shows
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """The cells of the table, as text."""
+    """Return the cells of the table, as text."""
     return [
         [
             outcome.claim.name,
@@ -44,26 +44,26 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """The interval as text."""
+    """Return the interval as text."""
     return f"{estimate.low:+.3g} to {estimate.high:+.3g}"
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many of them hold."""
+    """Return the number of claims with each verdict, as text."""
     counts = [sum(outcome.verdict == verdict for outcome in outcomes) for verdict in BANNERS]
     return ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, BANNERS, strict=True))
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows.
+    """The page of claims.
 
     Attributes:
-        outcomes: What became of the claims.
-        results: Those of each seed, for the pictures.
+        outcomes: The outcomes of the claims.
+        results: The results of each seed, for the figures.
         seeds: The seeds.
-        why: Why this setting.
-        options: Those of the command line that make the same again.
+        why: The reason for this setting.
+        options: The options of the command line that repeat the run.
     """
 
     outcomes: Sequence[Outcome]
@@ -77,32 +77,35 @@ class Page:
         return f". Seeds {self.seeds[0]} to {self.seeds[-1]}, {self.options}: {self.why}."
 
     def markdown(self) -> str:
-        """The table as Markdown, with the picture beside it."""
-        lines = ["# Claims of the papers, tried", "", summary(self.outcomes) + self._where, "", RULE, ""]
+        """Return the table as Markdown, with the figure of all claims."""
+        lines = ["# Claims of the papers, tested", "", summary(self.outcomes) + self._where, "", RULE, ""]
         lines += ["![All claims](claims.png)", "", f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
         lines += [_line(row) for row in rows(self.outcomes)]
         lines += ["", "## What ran", "", *map(_line, (RAN, ["---"] * len(RAN), *self._ran()))]
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
-        """The whole page."""
+        """Return the whole page as HTML."""
         overview = page.figure(
             plots.svg(draw_claims(self.outcomes)),
-            "Of each claim the number on which it stands or falls, in units of its standard error, with its "
-            "95 % interval: right of the line as claimed.",
+            "For each claim, the number that decides it, in units of its standard error, with its 95 % "
+            "interval. Right of the line means: as claimed.",
         )
         return page.page(
-            "Claims of the papers, tried",
+            "Claims of the papers, tested",
             page.paragraph(page.strong(summary(self.outcomes)), self._where),
             page.paragraph(RULE),
-            page.table(HEADER, self._signed(), "Claims and what became of them"),
+            page.table(HEADER, self._signed(), "Claims and their verdicts"),
             page.figures([overview]),
             *map(self._details, self.outcomes),
             page.section("What ran", page.table(RAN, self._ran(), "What ran")),
         )
 
     def _ran(self) -> list[list[str]]:
-        """What the trained rows ran on and with; the experiments, which train nothing, have no checkpoint."""
+        """Return the environment of the trained rows.
+
+        The experiments train nothing and have no checkpoint.
+        """
         return what_ran([run for seed in self.results for run in seed.values() if "checkpoint" in run])
 
     def _signed(self) -> list[list[str]]:
@@ -131,5 +134,5 @@ class Page:
             page.figures(drawn),
             page.table(("", *(number.says for number in claim.numbers)), seeds, f"{claim.name}, by seed"),
             page.paragraph(f"After Holm's correction p = {outcome.p:.3g}. Trained: {trained or 'nothing'}."),
-            page.paragraph("Again: ", command),
+            page.paragraph("Command to repeat it: ", command),
         )

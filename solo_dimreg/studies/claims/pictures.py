@@ -1,4 +1,4 @@
-"""The pictures of claims: all at a glance, and the seeds, curves and spectra of one."""
+"""Draw the figures of claims: all claims at a glance, and the seeds, curves and spectra of one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COLOURS = {"holds": plots.COLOURS[2], "not shown": plots.COLOURS[7], "contradict
 MARKERS = {"holds": "o", "not shown": "s", "contradicted": "X"}
 CURVES = ("effective_rank", "lid", "mutual_information", "adadim_alpha")
 MOST = len(plots.COLOURS)  # rows in one picture
-FAR = 12.0  # standard errors beyond which a claim stands at the edge
+FAR = 12.0  # standard errors beyond which a claim is drawn at the edge
 
 
 @rc_context(plots.STYLE)
 def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
-    """Of each claim the number that decides it, over its standard error, with its interval."""
+    """Return a figure with each claim's deciding number over its standard error, with its interval."""
     figure = Figure(figsize=(plots.WIDTH * 1.3, 1.3 + 0.24 * len(outcomes)))
     figure.set_label("All claims, in units of their standard errors")
     axes = figure.add_subplot()
@@ -30,7 +30,7 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
         weakest = outcome.estimates[outcome.weakest]
         if not math.isfinite(weakest.mean):
             continue
-        # The interval of Student's t is so many standard errors to each side; of equal seeds, none.
+        # Half of the interval in standard errors; 0 if all seeds are equal.
         t = (weakest.high - weakest.low) / 2 / weakest.error if weakest.error else 0.0
         sure = math.copysign(FAR, weakest.mean) if weakest.mean else 0.0
         shown = max(-FAR, min(FAR, weakest.mean / weakest.error if weakest.error else sure))
@@ -55,8 +55,8 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
 
 
 def pictures(outcome: Outcome, results: Sequence[Results]) -> Iterator[tuple[Figure, str]]:
-    """Those of one claim, each with its caption."""
-    yield draw_seeds(outcome), "Dots are seeds, bars the means and their 95 % intervals."
+    """Yield the figures of one claim, each with its caption."""
+    yield draw_seeds(outcome), "Dots are seeds; bars are the means and their 95 % intervals."
     names = [row.name for row in outcome.claim.rows]
     if not 0 < len(names) <= MOST:
         return
@@ -73,7 +73,7 @@ def pictures(outcome: Outcome, results: Sequence[Results]) -> Iterator[tuple[Fig
 
 @rc_context(plots.STYLE)
 def draw_seeds(outcome: Outcome) -> Figure:
-    """The claim's numbers, seed by seed, each over its largest value, so that all fit one axis."""
+    """Return a figure of the claim's numbers, seed by seed, each scaled by its largest value."""
     count = len(outcome.values)
     figure = Figure(figsize=(plots.WIDTH, 1.2 + 0.35 * count))
     figure.set_label(f"{outcome.claim.name}, seed by seed")

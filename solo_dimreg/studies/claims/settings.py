@@ -1,4 +1,4 @@
-"""The data on which claims are tried, and how long is trained there."""
+"""The data on which claims are tested, and the length of the trainings there."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ WRITERS: dict[str, Callable[..., Path]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how the rows are trained.
+    """The data and the training conditions of the rows.
 
     Attributes:
-        folder: Of the configs.
+        folder: The folder of the configs.
         why: What was chosen, and why.
         overrides: Changes to every config of the pretraining.
         of_rows: Changes to some of the rows, by their names.
         writes: The embedded data that is written below ``datasets``.
-        other: The embedded data on which transfer is probed.
-        needs: Data that the user provides: path and what it is.
+        other: The embedded data on which transfer is measured.
+        needs: Data that the user provides: its path and its description.
         shared: The benchmark that trains some of the same runs.
     """
 
@@ -47,14 +47,14 @@ class Setting:
     shared: str = ""
 
     def row(self, row: Row) -> Row:
-        """A row as it is trained here."""
+        """Return a row as it is trained in this setting."""
         return replace(row, overrides=(*row.overrides, *self.of_rows.get(row.name, ())))
 
     def write_data(self, transfer: bool) -> None:
-        """Writes the embedded data that is not there yet.
+        """Write the embedded data that is missing.
 
         Raises:
-            ConfigError: the user's data is missing.
+            ConfigError: The user's data is missing.
         """
         path, what = self.needs
         if path and not Path(path).exists():
@@ -73,18 +73,19 @@ SHORT = (
     "optimizer.lr=1.6e-2",
 )
 WHY_SHORT = (
-    "90 steps of only 64 images at eight times the learning rate of our configs. There BYOL visibly loses "
-    "dimensions and accuracy (means of two to four of the seeds 100 to 103, at 1, 4 and 8 times: effective "
-    "rank 139, 60, 26, linear accuracy 53, 51, 45 %), so that a remedy can matter: chosen for that"
+    "90 steps of only 64 images at eight times the learning rate of our configs. This was chosen because "
+    "BYOL visibly loses dimensions and accuracy there, so that a remedy can matter: at 1, 4 and 8 times the "
+    "learning rate, its effective rank is 139, 60 and 26 and its linear accuracy 53, 51 and 45 % (means of "
+    "two to four of the seeds 100 to 103)"
 )
-# At the whole, Shuffled-DBN failed on seeds 102 and 103: 14 % linear accuracy.
+# At the full learning rate, Shuffled-DBN failed on seeds 102 and 103: 14 % linear accuracy.
 HALF: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("none", "bn", "dbn", "shuffled_dbn"), ("optimizer.lr=8e-3",)
 )
 
 
 def _short(name: str, crop: int) -> Setting:
-    """The setting of the patches with other images."""
+    """Return the setting of the patches with other images."""
     paths = tuple(f"data.{split}_path={DATASETS / name / split}" for split in ("train", "val"))
     overrides = (*SHORT, *paths, f"augmentations.0.crop_size={crop}")
     return Setting("patches", f"as for the patches: {WHY_SHORT}", overrides, HALF, writes=name)
@@ -93,13 +94,16 @@ def _short(name: str, crop: int) -> Setting:
 SETTINGS = {
     "patches": Setting("patches", WHY_SHORT, SHORT, HALF, writes="patches", other="digits"),
     "digits": Setting(
-        "digits", "the configs of quick, with which runs are shared", writes="digits", shared="quick"
+        "digits",
+        "the configs of the quick benchmark, with which runs are shared",
+        writes="digits",
+        shared="quick",
     ),
     "mnist": _short("mnist", 28),
     "sprites": _short("claims-sprites", 32),
     "cifar10": Setting(
         "patches",
-        "a whole ResNet-18 for 100 epochs, for a GPU; nothing was chosen on it",
+        "a full ResNet-18 for 100 epochs, for a GPU; no setting was chosen on it",
         (
             "data.dataset=cifar10",
             "data.train_path=datasets",
@@ -111,7 +115,7 @@ SETTINGS = {
             "augmentations.0.crop_size=32",
             "data.num_workers=8",
         ),
-        {"directclr": ("method_kwargs.dim=90",)},  # the paper's share of 512
+        {"directclr": ("method_kwargs.dim=90",)},  # the paper's share of 512 dimensions
         needs=("datasets/cifar-10-batches-py", "CIFAR10, the folder of that name of its Python version"),
     ),
 }

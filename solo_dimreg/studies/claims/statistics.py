@@ -1,4 +1,4 @@
-"""What a number of seeds says of a claim: paired tests, intervals, and many claims at once."""
+"""Decide from several seeds: paired tests, intervals, and corrections for many claims."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = (1 - CONFIDENCE) / 2  # one-sided
-# Numbers of the seeds that differ by less than this part of the largest are one number, and what is smaller
-# than the other is 0: sums of percentages and ranks are rounded at 1e-13, and float32 at 1e-7 of a number.
+# Numbers of the seeds that differ by less than EQUAL times the largest count as equal, and numbers below ZERO
+# as 0: sums of percentages and ranks are rounded at 1e-13, and float32 at 1e-7 of a number.
 EQUAL = 1e-9
 ZERO = 1e-12
 
@@ -25,7 +25,7 @@ class Estimate:
         low, high: Its 95 % interval, Student's t.
         error: Its standard error.
         p_above: One-sided p-value of "it is not above 0".
-        p_below: That of "it is not below 0".
+        p_below: One-sided p-value of "it is not below 0".
     """
 
     mean: float
@@ -37,15 +37,17 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Student's t over one number a seed, which for two methods is the difference of their runs of that seed.
+    """Return the estimate of Student's t from one number per seed.
+
+    For two methods, the number is the difference of their runs with that seed.
 
     Args:
-        values: At least two numbers. Where all are the same number, up to rounding, Student's t would be
-            certain of it: then the p-value is that of a sign test, and of zeros nothing is shown. Where one
-            is not finite, nothing is known.
+        values: At least two numbers. If all are equal up to rounding, Student's t would be certain; the
+            p-value is then that of a sign test, and zeros show nothing. If one is not finite, nothing is
+            known.
 
     Raises:
-        ValueError: there are fewer than two.
+        ValueError: There are fewer than two numbers.
     """
     if len(values) < 2:
         raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
@@ -65,11 +67,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def holm(p_values: Sequence[float], count: int | None = None) -> list[float]:
-    """Holm's step-down adjustment: the chance of any false positive stays below the level.
+    """Return p-values with Holm's step-down adjustment.
+
+    The chance of any false positive then stays below the level.
 
     Args:
-        p_values: Those that are known.
-        count: How many there are, by default so many; the others count as 1.
+        p_values: The known p-values.
+        count: The number of tests, by default that of the known p-values; unknown ones count as 1.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics
@@ -86,10 +90,10 @@ def holm(p_values: Sequence[float], count: int | None = None) -> list[float]:
 
 
 def all_above(estimates: Sequence[Estimate]) -> float:
-    """The p-value of "not all of them are above 0": an intersection-union test takes the largest."""
+    """Return the p-value of "not all of them are above 0": an intersection-union test takes the largest."""
     return max(each.p_above for each in estimates)
 
 
 def any_below(estimates: Sequence[Estimate]) -> float:
-    """The p-value of "none of them is below 0", corrected for their number."""
+    """Return the p-value of "none of them is below 0", corrected for their number."""
     return min(1.0, len(estimates) * min(each.p_below for each in estimates))

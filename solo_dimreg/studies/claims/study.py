@@ -1,4 +1,4 @@
-"""Runs what the claims need, each row and seed once, and decides them."""
+"""Run the rows and experiments of claims, each with each seed once, and decide the claims."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SEEDS = 8
 
 
 def all_claims() -> dict[str, Claim]:
-    """Ours and those of plugins, by name."""
+    """Return our claims and those of plugins, by name."""
     claims = {claim.name: claim for claim in builtin_claims()}
     for name, registration in registered("claims").items():
         if name in claims:
             raise PluginError(
                 f"{registration.distribution} (plugin {registration.plugin!r}) registers the claim {name!r}, "
-                "a name that we have. Uninstall or mend that package."
+                "a name that we have. Uninstall or fix that package."
             )
         claims[name] = _checked(registration)
     return claims
@@ -44,15 +44,15 @@ def _checked(registration: Registration) -> Claim:
     claim = registration.value
     fault = ""
     if not isinstance(claim, Claim):
-        fault = f"is no Claim but a {type(claim).__name__}"
+        fault = f"is not a Claim but a {type(claim).__name__}"
     elif claim.name != registration.name:
-        fault = f"is called {claim.name!r} by itself"
+        fault = f"has the name {claim.name!r} itself"
     elif not claim.numbers or (missing := set(claim.measures) - set(MEASURES)):
-        fault = f"has measures that are not known: {sorted(missing)}" if claim.numbers else "has no numbers"
+        fault = f"has unknown measures: {sorted(missing)}" if claim.numbers else "has no numbers"
     if fault:
         raise PluginError(
             f"{registration.distribution} (plugin {registration.plugin!r}) registers a claim "
-            f"{registration.name!r} that {fault}. Uninstall or mend that package."
+            f"{registration.name!r} that {fault}. Uninstall or fix that package."
         )
     return claim
 
@@ -68,21 +68,21 @@ def run_claims(
     first_seed: int = FIRST_SEED,
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
-    """Trains what is missing, and decides; finished runs are skipped, interrupted ones resume.
+    """Train what is missing, and decide the claims; finished runs are skipped, interrupted ones resume.
 
     Args:
-        out: Folder of the results: ``claims.json``, ``claims.html``, ``claims.md`` and the runs.
-        names: Names of the claims; all by default.
-        seeds: Number of seeds, at least 2.
+        out: The folder of the results: ``claims.json``, ``claims.html``, ``claims.md`` and the runs.
+        names: The names of the claims; all by default.
+        seeds: The number of seeds, at least 2.
         data: A name in ``SETTINGS``; embedded data is written below ``datasets``.
-        jobs: Number of runs at the same time.
+        jobs: The number of runs at the same time.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
-        first_seed: The seeds are those from here on.
-        say: Told of the progress.
+        first_seed: The first seed.
+        say: The function that prints the progress.
 
     Raises:
-        ConfigError: an unknown claim or data set, data that is not there, or too few seeds.
+        ConfigError: A claim or a data set is unknown, data is missing, or there are too few seeds.
     """
     known = all_claims()
     for name in names:
@@ -119,14 +119,14 @@ def run_claims(
 def _plan(
     claims: Sequence[Claim], seeds: Sequence[int]
 ) -> list[tuple[Row | Experiment, int, tuple[str, ...]]]:
-    """What is run with which seed and measured how, seed by seed, each once."""
+    """Return the rows and experiments with their seeds and measures, seed by seed, each once."""
     needed: dict[str, Row | Experiment] = {}
     measures: dict[str, dict[str, None]] = {}
     for claim in claims:
         wanted: list[Row | Experiment] = [*claim.experiments, *claim.rows]
         for what in wanted:
             if needed.setdefault(what.name, what) != what:
-                raise ConfigError(f"Two claims mean different runs by {what.name!r}; rename one of them.")
+                raise ConfigError(f"Two claims name different runs {what.name!r}; rename one of them.")
             measures.setdefault(what.name, {}).update(dict.fromkeys(claim.measures))
     return [(what, seed, tuple(measures[name])) for seed in seeds for name, what in needed.items()]
 
@@ -140,7 +140,7 @@ def _work(
     data: str,
     overrides: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[Callable[..., dict[str, Any]], Path]:
-    """What is called, and the folder it writes into."""
+    """Return the function to call, and the folder that it writes into."""
     if isinstance(what, Experiment):
         folder = out / "runs" / "experiments" / what.name / f"seed{seed}"
         return partial(run_experiment, what, seed, folder), folder
@@ -155,7 +155,7 @@ def _work(
 def run_experiment(
     experiment: Experiment, seed: int, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The figures of an experiment, measured unless they are there."""
+    """Return the values of an experiment; measure them unless a file has them."""
     file = folder / f"version{experiment.version}.json"
     if file.is_file():
         say(FINISHED)
@@ -176,7 +176,7 @@ def _run_measured(
     measures: Sequence[str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """A row's results with its curves and measures, trained unless it is here or in the other folder."""
+    """Return a row's results with its curves and measures; train it unless one of the folders has it."""
     result = run_row(suite, row, seed, folder, overrides, linear_overrides, say, elsewhere)
     checkpoint = Path(result["checkpoint"])
     file = folder / f"{checkpoint.parent.name}-measures.json"
@@ -189,7 +189,7 @@ def _run_measured(
 
 
 def describe(claim: Claim) -> dict[str, Any]:
-    """A claim with its rule's numbers, before anything is run."""
+    """Return a claim with the numbers of its rule, before anything runs."""
     plain = ("name", "paper", "place", "sentence", "published", "unit", "note")
     return {
         **{key: getattr(claim, key) for key in plain},
@@ -207,14 +207,14 @@ def write_outcomes(
     seeds: Sequence[int],
     options: Sequence[str],
 ) -> None:
-    """Writes ``claims.json``, ``claims.md``, ``claims.png`` and ``claims.html``.
+    """Write ``claims.json``, ``claims.md``, ``claims.png`` and ``claims.html``.
 
     Args:
-        out: Folder to write into.
-        outcomes, results: From :func:`decide` and what it decided on.
-        setting: That of the data.
-        seeds: Those of the results.
-        options: Of the command line, which make the same again.
+        out: The folder to write into.
+        outcomes, results: The outcomes from :func:`decide`, and the results that it decided on.
+        setting: The setting of the data.
+        seeds: The seeds of the results.
+        options: The options of the command line that repeat the run.
     """
     content = {
         "rule": RULE,

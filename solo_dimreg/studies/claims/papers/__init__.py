@@ -1,4 +1,4 @@
-"""The claims of the four papers, of the figures that all lean on, of the newest remedies, and ours."""
+"""The claims of the four papers, of the metrics, of the newest remedies, and of our alarm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from solo_dimreg.studies.claims.papers.figures import figure_claims
 from solo_dimreg.studies.claims.papers.ldreg import ldreg_claims
 from solo_dimreg.studies.claims.papers.newest import newest_claims
 
-#: Those of ``--quick``: two pairs of rows and what needs no training.
+#: The claims of ``--quick``: two pairs of rows, and the claims that need no training.
 QUICK = (
     *("ldreg-lid-byol", "ldreg-accuracy-byol", "ldreg-rank-byol", "decorrelation-none", "decorrelation-bn"),
     *("directclr-augmentation", "directclr-layers", "lid-finds-the-dimension"),
@@ -19,6 +19,6 @@ QUICK = (
 
 
 def builtin_claims() -> list[Claim]:
-    """All of them, by paper; the figures order the rows of the four papers."""
+    """Return all our claims by paper; the claims on metrics use the rows of the four papers."""
     papers = [*ldreg_claims(), *directclr_claims(), *decorrelation_claims(), *adadim_claims()]
     return [*papers, *figure_claims(papers), *newest_claims(), *alarm_claims()]

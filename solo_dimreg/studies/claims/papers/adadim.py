@@ -8,11 +8,11 @@ from solo_dimreg.studies.claims.numbers import more, more_at_the_end, rise, slow
 from solo_dimreg.studies.claims.rows import ADADIM, SIMCLR, VICREG
 
 PAPER = "AdaDim (Kokilepersaud et al., 2025)"
-EARLY = 0.4  # the part of the training until which it is early
+EARLY = 0.4  # the end of the early part of the training
 
 
 def adadim_claims() -> list[Claim]:
-    """All of them."""
+    """Return all claims of AdaDim."""
     return [*_of_the_curves(), *_of_the_weights()]
 
 
@@ -61,7 +61,7 @@ def _of_the_weights() -> list[Claim]:
         Claim(
             f"adadim-{name}", PAPER, "ablations", f"Adaptive alpha is better than {name} alpha.",
             "up to 3 points", (ADADIM, row), (more("linear_acc1", ADADIM, row),), "points",
-            note="Fixed is 0.5." if name == "fixed" else "",
+            note="Fixed alpha is 0.5." if name == "fixed" else "",
         )
         for name, row in schedules.items()
     ]  # fmt: skip
@@ -80,11 +80,11 @@ def _of_the_weights() -> list[Claim]:
                 more_at_the_end("mutual_information", below, none),
                 more_at_the_end("mutual_information", none, above),
             ),
-            "nats", note="Gamma -0.3, 0 and 0.3, chosen on seeds 102 and 103 for being seen.",
+            "nats", note="Gamma is -0.3, 0 and 0.3, chosen on seeds 102 and 103 for a visible effect.",
         ),
         Claim(
             "adadim-gamma-accuracy", PAPER, "ablations", "Regularizing I(R;Z) raises the linear accuracy.",
-            "no figure is known here", (none, above), (more("linear_acc1", above, none),), "points",
-            note="Gamma 0.3 against 0.",
+            "no number is known here", (none, above), (more("linear_acc1", above, none),), "points",
+            note="Gamma is 0.3 against 0.",
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is claimed of the monitor's alarm: curves that were recorded, replayed through it."""
+"""The claims about the monitor's alarm, which replay recorded curves through it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PAPER = "The alarm of solo-dimreg"
 PLACE = "monitor.alarm"
 PUBLISHED = "our own rule; nothing is published"
 METRIC, DRAWDOWN, PATIENCE = (DEFAULTS[key] for key in ("metric", "drawdown", "patience"))
-# Those of which no paper says that they collapse. Left out are the rows that are to collapse (Min LID; none
-# and bn; no projector, a linear one, few entries), dbn, whose groups do, and BYOL and SimSiam by themselves:
-# the setting was chosen because BYOL loses dimensions in it.
+# The rows of which no paper says that they collapse. Left out are the rows that are meant to collapse (Min
+# LID; none and bn; no projector, a linear one, few entries), dbn, whose groups collapse, and plain BYOL and
+# SimSiam: the setting was chosen because BYOL loses dimensions in it.
 HEALTHY = (
     *(rows.SIMCLR, rows.VICREG, rows.MOCO, rows.BARLOW),
     *(*rows.LDREG.values(), rows.LDREG_PAPER, rows.LDREG_L2),
@@ -26,28 +26,28 @@ HEALTHY = (
     *(rows.ADADIM, rows.FIXED, rows.LINEAR, rows.COSINE),
 )
 FIXED_ON = (
-    "Effective rank, patience 3. The drawdown, our default, is halfway between the largest that one of these "
-    "rows held on seeds 100 and 101, 0.75, and the smallest of Min LID and none there, 0.87. With a look an "
-    "epoch, the fourth of six is the first at which it can sound."
+    "The metric is the effective rank, the patience 3. On seeds 100 and 101 the largest drawdown that one of "
+    "these rows held is 0.75, and the smallest of Min LID and none is 0.87; our default is halfway between. "
+    "With one look per epoch, the alarm can trigger at the fourth of six looks at the earliest."
 )
 WHY_NOT_HALF = (
-    "Half a peak is what one would write down first. On seeds 100 and 101 the peak of every row is its first "
+    "Half of the peak is the obvious first choice. On seeds 100 and 101 the peak of every row is its first "
     "look, after 15 steps, and most healthy rows lose more than half of it."
 )
 
 
 def alarm_claims() -> list[Claim]:
-    """All of them."""
-    silent = "It is silent, by the mean over seeds, on all rows that are not to collapse."
+    """Return all claims about the alarm."""
+    silent = "It does not trigger, in the mean over seeds, on any row that is not meant to collapse"
     return [
         _sounds(
             "alarm-minlid",
-            "The alarm sounds when Min LID, at its largest weight, collapses.",
+            "The alarm triggers when Min LID, at its largest weight, collapses.",
             rows.MINLID[-1],
         ),
-        _sounds("alarm-none", "It sounds when feature decorrelation has no standardization.", rows.PLAIN),
-        _silent("alarm-silent", silent, DRAWDOWN, FIXED_ON),
-        _silent("alarm-silent-half", f"{silent[:-1]} also with a drawdown of a half.", 0.5, WHY_NOT_HALF),
+        _sounds("alarm-none", "It triggers when feature decorrelation has no standardization.", rows.PLAIN),
+        _silent("alarm-silent", f"{silent}.", DRAWDOWN, FIXED_ON),
+        _silent("alarm-silent-half", f"{silent}, also with a drawdown of a half.", 0.5, WHY_NOT_HALF),
     ]
 
 
@@ -65,7 +65,7 @@ def _sounds(name: str, sentence: str, row: Row) -> Claim:
         lambda results: _held(_curve(results, row)) - DRAWDOWN,
     )
     left = Number(
-        f"the part of {row.name}'s training that is left when it sounds, 0 if it does not",
+        f"the part of {row.name}'s training that is left when the alarm triggers, 0 if it does not",
         lambda results: _left(_curve(results, row)),
     )
     return Claim(name, PAPER, PLACE, sentence, PUBLISHED, (row,), (held, left), note=FIXED_ON)
@@ -77,20 +77,23 @@ def _curve(results: Results, row: Row) -> list[float]:
 
 
 def sounds_at(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | None:
-    """The look, counted from 0, at which the alarm sounds first; None if it does not."""
+    """Return the look, counted from 0, at which the alarm first triggers; return None if it does not."""
     alarm = Alarm(drawdown, PATIENCE)
     return next((look for look, value in enumerate(curve) if alarm.look(value, look)), None)
 
 
 def _held(curve: Sequence[float]) -> float:
-    """The largest drawdown, in whole percent, with which it would sound; 0 for none, NaN without a curve."""
+    """Return the largest drawdown, in whole percent, with which the alarm would trigger.
+
+    It is 0 if no drawdown triggers it, and NaN without a curve.
+    """
     if not curve:
         return math.nan
     return next((p / 100 for p in range(99, 0, -1) if sounds_at(curve, p / 100) is not None), 0.0)
 
 
 def _largest_held(results: Results) -> float:
-    """That of the healthy row with the most; NaN where one has no curve."""
+    """Return the largest drawdown that any healthy row held; NaN if a row has no curve."""
     return float(np.max([_held(_curve(results, row)) for row in HEALTHY]))
 
 

@@ -7,34 +7,35 @@ from solo_dimreg.studies.claims.claim import Claim, Number
 from solo_dimreg.studies.claims.numbers import above, ladder, more
 from solo_dimreg.studies.claims.rows import BN, DBN, PLAIN, SHUFFLED
 
-HALF = "In the short settings at half the learning rate: at the whole, Shuffled-DBN failed on seeds 102, 103."
+HALF = "The short settings use half the learning rate: with all of it, Shuffled-DBN failed on seeds 102, 103."
 PAPER = "Feature decorrelation (Hua et al., ICCV 2021)"
 
 
 def decorrelation_claims() -> list[Claim]:
-    """All of them."""
+    """Return all claims of feature decorrelation."""
     return [
         Claim(
             "decorrelation-none", PAPER, "section 4",
-            "Without standardization accuracy falls below that of bn.", "complete collapse",
+            "Without standardization, accuracy falls below that of bn.", "complete collapse",
             (PLAIN, BN), (more("linear_acc1", BN, PLAIN),), "points", note=HALF,
         ),
         Claim(
             "decorrelation-collapse", PAPER, "section 4",
-            "Without standardization the embeddings collapse completely, with bn they do not.",
+            "Without standardization, the embeddings collapse completely; with bn, they do not.",
             "complete collapse", (PLAIN, BN),
             (
                 Number(
-                    "1 % minus the embeddings' standard deviation over their length, none",
+                    "1 % minus the embeddings' standard deviation over their length, of none",
                     lambda results: 0.01 - results["none"]["z_spread"],
                 ),
-                Number("that of bn minus 1 %", lambda results: results["bn"]["z_spread"] - 0.01),
+                Number("the same ratio of bn minus 1 %", lambda results: results["bn"]["z_spread"] - 0.01),
             ),
             note=HALF,
         ),
         Claim(
             "decorrelation-bn", PAPER, "section 4",
-            "Batch normalization leaves a dimensional collapse: its axes correlate strongly.", "a figure",
+            "With batch normalization, a dimensional collapse remains: the axes correlate strongly.",
+            "a figure",
             (BN,), (above("z_correlation", BN, 0.5),), note=HALF,
         ),
         Claim(
@@ -56,7 +57,7 @@ def _at_the_end() -> list[Claim]:
         Claim(
             f"decorrelation-end-{base.name}", PAPER, "the first author's code",
             f"Shuffled-DBN at the end of {called}'s projector raises the linear accuracy.",
-            "an ablation; its figures are not known here", (base, rows.SHUFFLED_END[base.name]),
+            "an ablation; its numbers are not known here", (base, rows.SHUFFLED_END[base.name]),
             (more("linear_acc1", rows.SHUFFLED_END[base.name], base),), "points",
         )
         for called, base in bases.items()

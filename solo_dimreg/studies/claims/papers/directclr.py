@@ -11,7 +11,7 @@ PAPER = "DirectCLR (Jing et al., ICLR 2022)"
 
 
 def directclr_claims() -> list[Claim]:
-    """All of them."""
+    """Return all claims of DirectCLR."""
     steps = (rows.NONE, rows.SINGLE, rows.DIRECT, rows.TWO_LAYERS)
     return [
         *_toys(),
@@ -27,15 +27,15 @@ def directclr_claims() -> list[Claim]:
         ),
         Claim(
             "directclr-rank", PAPER, "figure 10",
-            "Without a projector the spectrum falls off, with DirectCLR it does so less.",
+            "Without a projector, the spectrum falls off; with DirectCLR, it falls off less.",
             "a figure", (rows.NONE, rows.DIRECT), (more("effective_rank", rows.DIRECT, rows.NONE),),
         ),
         Claim(
             "directclr-dim", PAPER, "figure",
-            "Accuracy over dim has its best inside the range: at the paper's share, not at few or at all.",
+            "Accuracy over dim is best inside the range: at the paper's share, not at few or at all.",
             "best at 360 of 2048", (rows.FEW, rows.DIRECT, rows.NONE),
             (more("linear_acc1", rows.DIRECT, rows.FEW), more("linear_acc1", rows.DIRECT, rows.NONE)),
-            "points", note="8, the paper's share (45 of 256), and all.",
+            "points", note="The values of dim are 8, the paper's share (45 of 256), and all.",
         ),
     ]  # fmt: skip
 
@@ -44,14 +44,15 @@ def _toys() -> list[Claim]:
     return [
         Claim(
             "directclr-augmentation", PAPER, "section 4",
-            "Strong augmentation of some directions collapses them, weak does not.", "a figure", (),
+            "Strong augmentation of some directions collapses them; weak augmentation does not.",
+            "a figure", (),
             (
                 Number(
                     "gap of the log spectrum at noise 1.5 minus 1",
                     lambda results: results["strong_augmentation"]["gap_1.5"] - 1,
                 ),
                 Number(
-                    "1 minus that at noise 0.01",
+                    "1 minus the same gap at noise 0.01",
                     lambda results: 1 - results["strong_augmentation"]["gap_0.01"],
                 ),
             ),
@@ -59,7 +60,7 @@ def _toys() -> list[Claim]:
         ),
         Claim(
             "directclr-layers", PAPER, "section 5",
-            "In two layers the small singular values stay behind, and the layers align.", "a figure", (),
+            "In two layers, the small singular values stay behind, and the layers align.", "a figure", (),
             (
                 Number(
                     "growth of the first layer's middle singular value minus that of its smallest",
@@ -73,7 +74,7 @@ def _toys() -> list[Claim]:
                 ),
             ),
             experiments=(IMPLICIT_REGULARIZATION,),
-            note="Tried first with the largest for the middle one, which begins at its end: the number "
-            "was below 0 on seeds 5 to 12.",
+            note="A first version used the largest singular value instead of the middle one. It starts at "
+            "its final size, and the number was below 0 on seeds 5 to 12.",
         ),
     ]  # fmt: skip

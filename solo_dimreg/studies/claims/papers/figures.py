@@ -1,4 +1,4 @@
-"""What is claimed of the figures that need no labels."""
+"""The claims about metrics that need no labels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from solo_dimreg.studies.claims.numbers import tau
 from solo_dimreg.studies.claims.papers.ldreg import PAPER as LDREG
 
 TOLERANCE = 0.2  # of the dimension
-STRONG = 0.3  # a tau from which a figure orders anything
+STRONG = 0.3  # the least tau for which a metric counts as ordering networks
 
 
 def figure_claims(claims: Sequence[Claim]) -> list[Claim]:
-    """All of them; the figures order the rows of all the given claims."""
+    """Return all claims about metrics; they use the rows of all the given claims."""
     rows = tuple({row.name: row for claim in claims for row in claim.rows}.values())
 
     def error(name: str) -> Number:
@@ -46,7 +46,7 @@ def figure_claims(claims: Sequence[Claim]) -> list[Claim]:
     return [
         Claim(
             "lid-finds-the-dimension", LDREG, "section 3",
-            "On sprites with 1 to 8 free factors the LID of the pixels finds their number; ranks do not.",
+            "On sprites with 1 to 8 free factors, the LID of the pixels finds their number; ranks do not.",
             "theory", (), (room, error("effective_rank"), error("rankme")), experiments=(PIXELS,),
         ),
         *(

@@ -21,7 +21,7 @@ BASES = {
 
 
 def ldreg_claims() -> list[Claim]:
-    """All of them."""
+    """Return all claims of LDReg."""
     return [*_of_every_method(), *_of_the_term(), _transfer("simclr"), _transfer("byol"), _cost()]
 
 
@@ -53,7 +53,7 @@ def _of_the_term() -> list[Claim]:
     return [
         Claim(
             "ldreg-rank-paper", PAPER, "main results",
-            "LDReg raises the effective rank of SimCLR, at the paper's weight.", "470.2 to 529.6",
+            "LDReg raises the effective rank of SimCLR at the paper's weight.", "470.2 to 529.6",
             (rows.SIMCLR, rows.LDREG_PAPER), (more("effective_rank", rows.LDREG_PAPER, rows.SIMCLR),),
         ),
         Claim(
@@ -64,17 +64,17 @@ def _of_the_term() -> list[Claim]:
         Claim(
             "ldreg-l1-l2", PAPER, "section 5", "The L1 and the L2 form are equally good.",
             "nearly equal", (ours, rows.LDREG_L2), equal("linear_acc1", ours, rows.LDREG_L2, 3.0), "points",
-            note="Equal is less than 3 points apart, by two one-sided tests.",
+            note="Equal means less than 3 points apart, by two one-sided tests.",
         ),
         Claim(
             "minlid", PAPER, "appendix G.2",
-            "Lowering the LID lowers LID, effective rank and accuracy, the more the larger the weight.",
+            "Lowering the LID lowers LID, effective rank and accuracy; a larger weight lowers them more.",
             "at 0, 0.01, 0.1, 1: effective rank 470.2, 150.7, 15.0, 1.0; accuracy 64.3, 64.2, 63.1, 46.4",
             (rows.SIMCLR, *rows.MINLID),
             tuple(n for name in ("effective_rank", "lid", "linear_acc1") for n in ladder(name, downwards)),
         ),
         Claim(
-            "minlid-collapse", PAPER, "appendix G.2", "At the largest weight it collapses completely.",
+            "minlid-collapse", PAPER, "appendix G.2", "At the largest weight, it collapses completely.",
             "complete collapse at 10", (rows.MINLID[-1],),
             (Number("2 minus the effective rank", lambda results: 2 - results[lowest]["effective_rank"]),),
         ),
@@ -88,7 +88,7 @@ def _of_the_term() -> list[Claim]:
                 more("effective_rank", rows.COV_VAR, rows.BYOL),
                 more("lid", LDREG["byol"], rows.COV_VAR),
             ),
-            note="Weight 0.01: of 0.01, 0.1 and 1 the one with the best accuracy on seeds 102 and 103.",
+            note="The weight is 0.01; of 0.01, 0.1 and 1 it has the best accuracy on seeds 102 and 103.",
         ),
     ]  # fmt: skip
 
@@ -98,7 +98,7 @@ def _transfer(name: str) -> Claim:
     return Claim(
         f"ldreg-transfer-{name}", PAPER, "table 2",
         f"LDReg raises the linear accuracy of {called} on other data.",
-        "of SimCLR: CIFAR-100 71.6 to 75.1 after 1000 epochs, 71.2 to 70.6 after 100",
+        "SimCLR: CIFAR-100 71.6 to 75.1 after 1000 epochs, 71.2 to 70.6 after 100",
         (base, LDREG[name]), (more("transfer_acc1", LDREG[name], base),), "points",
         measures=("transfer_acc1",), note=rows.NOTE,
     )  # fmt: skip
@@ -106,8 +106,8 @@ def _transfer(name: str) -> Claim:
 
 def _cost() -> Claim:
     return Claim(
-        "ldreg-cost", PAPER, "appendix", "LDReg costs next to nothing: at most 3 % of a step.",
+        "ldreg-cost", PAPER, "appendix", "LDReg costs hardly anything: at most 3 % of a step.",
         "27.8 h without, 27.1 h with it", (),
         (Number("3 minus the percent that it adds to a step", lambda results: 3 - results["step"]["ldreg"]),),
-        "%", experiments=(STEP,), note="A ResNet-18 on 256 images of 32 x 32, on a CPU.",
+        "%", experiments=(STEP,), note="The step is a ResNet-18's on 256 images of 32 x 32, on a CPU.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The claims of the newest remedies, and of the losses that they grew from."""
+"""The claims of the newest remedies, and of the losses that they are based on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from solo_dimreg.studies.claims.rows import BYOL, LEJEPA, LEJEPA_WITHOUT, T_REGS
 
 T_REGS_PAPER = "T-REGS (Mordacq et al., NeurIPS 2025)"
 WASSERSTEIN_PAPER = "Wasserstein uniformity (Fang et al., ICLR 2024)"
-UNFILLED, UNSEEN = 0.3, 0.02  # parts of a figure's range
-FILLED = 0.9  # of the dimensions
+UNFILLED, UNSEEN = 0.3, 0.02  # parts of a metric's range
+FILLED = 0.9  # part of the dimensions
 
 
 def newest_claims() -> list[Claim]:
-    """All of them."""
+    """Return all claims of the newest remedies."""
     return [_lejepa(), _visreg(), *_t_regs(), *_wasserstein(), *_spreading()]
 
 
@@ -27,7 +27,7 @@ def _lejepa() -> Claim:
         "SIGReg alone keeps the representation from collapsing, with no teacher and no stop-gradient.",
         "a figure", (LEJEPA, LEJEPA_WITHOUT),
         (more("effective_rank", LEJEPA, LEJEPA_WITHOUT), more("linear_acc1", LEJEPA, LEJEPA_WITHOUT)),
-        note="Against lambda 0: the invariance alone.",
+        note="It is compared with lambda 0: the invariance alone.",
     )  # fmt: skip
 
 
@@ -44,9 +44,9 @@ def _visreg() -> Claim:
     )
     return Claim(
         "visreg-gradient", "VISReg (Wu et al., 2026)", "figure 2",
-        "As the features shrink to a point the gradient of SIGReg vanishes, that of VISReg does not.",
+        "As the features shrink to a point, the gradient of SIGReg vanishes; that of VISReg does not.",
         "a figure", (), (stays, vanishes), "decades", experiments=(COLLAPSING,),
-        note="Vanishes: falls to less than a tenth.",
+        note="A gradient vanishes if it falls to less than a tenth.",
     )  # fmt: skip
 
 
@@ -71,23 +71,23 @@ def _wasserstein() -> list[Claim]:
         full, half = results["empty_axes"][name]
         return (half - full) / span
 
-    says = "rises when half of the axes are emptied, as a part of its range"
+    rises = "rise of {} when half of the axes are emptied, as a part of its range"
     return [
         Claim(
             "wasserstein-sensitive", WASSERSTEIN_PAPER, "section 4",
-            "Wasserstein uniformity sees that axes are empty, uniformity does not.",
+            "Wasserstein uniformity shows that axes are empty; uniformity does not.",
             "500 axes: 0.050 to 0.766, and -3.984 to -3.968", (),
             (
                 Number(
-                    f"what Wasserstein uniformity {says}, minus {UNFILLED:g}",
+                    f"{rises.format('Wasserstein uniformity')}, minus {UNFILLED:g}",
                     lambda results: rise(results, "wasserstein", math.sqrt(2)) - UNFILLED,
                 ),
                 Number(
-                    f"{UNSEEN:g} minus what uniformity {says}",
+                    f"{UNSEEN:g} minus the {rises.format('uniformity')}",
                     lambda results: UNSEEN - rise(results, "uniformity", 4.0),
                 ),
             ),
-            experiments=(EMPTY_AXES,), note="Of the 500 axes: the figures in the released code.",
+            experiments=(EMPTY_AXES,), note="The numbers for 500 axes are from the released code.",
         ),
         Claim(
             "wasserstein-accuracy", WASSERSTEIN_PAPER, "table 2",
