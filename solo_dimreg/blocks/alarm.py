@@ -164,7 +164,7 @@ def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str])
 
 def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
     """Return the line of an alarm that is triggered; epochs are counted from 1."""
-    good = f"the last good checkpoint is {alarm.good}" if alarm.good else "no checkpoint is from before"
+    good = f"the last good checkpoint is {alarm.good}" if alarm.good else "there is no checkpoint from before"
     often = f" for {alarm.count} looks in a row" if alarm.count > 1 else ""
     return (
         f"{method} may have collapsed: {metric} is {value:.3g} and was {alarm.peak:.3g}; it has been "

@@ -109,7 +109,7 @@ def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException)
     if refused is None or refused not in kwargs:
         return ""
     return (
-        f"backbone.kwargs.{refused}: {name} does not take it (value {kwargs[refused]!r}); "
+        f"backbone.kwargs.{refused}: {name} does not accept it (value {kwargs[refused]!r}); "
         f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
     )
 
@@ -169,7 +169,7 @@ def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ConfigError(
-                f"backbone.name: {name!r} does not take crops of {size} x {size} ({reason})."
+                f"backbone.name: {name!r} does not accept crops of {size} x {size} ({reason})."
             ) from error
         if not isinstance(features, Tensor) or features.shape != (2, backbone.num_features):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__

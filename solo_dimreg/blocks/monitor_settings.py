@@ -52,7 +52,7 @@ def monitor_settings(block: Mapping[str, Any] | bool | None) -> dict[str, Any] |
         settings["every_n_epochs"] = None
     if settings["every_n_epochs"] is None and settings["every_n_steps"] is None:
         raise ConfigError(
-            "monitor.every_n_epochs: None is allowed beside every_n_steps alone; without it, it must be a "
+            "monitor.every_n_epochs: None is allowed only with every_n_steps; without it, it must be a "
             "whole number >= 1."
         )
     for key, least in (("every_n_epochs", 1), ("every_n_steps", 1), ("max_samples", 3)):
@@ -74,13 +74,13 @@ def monitor_settings(block: Mapping[str, Any] | bool | None) -> dict[str, Any] |
         if metric not in known:
             raise ConfigError(f"monitor.metrics: {unknown('metric', str(metric), known)}")
         if metric in VIEW_METRICS and settings["on"] == "val" and "metrics" in block:
-            raise ConfigError(f"monitor.metrics: {metric!r} needs two views, which on: train has alone.")
+            raise ConfigError(f"monitor.metrics: {metric!r} needs two views, which only on: train has.")
     settings["alarm"] = alarm_settings(settings["alarm"], sorted(known))
     if settings["alarm"] is not None:
         metric = settings["alarm"]["metric"]
         name = metric.removeprefix("z_")
         if name in VIEW_METRICS and settings["on"] == "val":
-            raise ConfigError(f"monitor.alarm.metric: {metric!r} needs two views, which on: train has alone.")
+            raise ConfigError(f"monitor.alarm.metric: {metric!r} needs two views, which only on: train has.")
         if name in PAIR_METRICS and name != metric:
             raise ConfigError(f"monitor.alarm.metric: {metric!r} covers both already; leave out the z_.")
         settings["metrics"] = [*dict.fromkeys([*metrics, name])]

@@ -26,7 +26,7 @@ def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
     if name not in names:
         children = ", ".join(known for known, _ in model.named_children()) or "none"
         raise ConfigError(
-            f"{option}: {name!r} is no module of {type(model).__name__}.{nearest(name, names)} "
+            f"{option}: {name!r} is not a module of {type(model).__name__}.{nearest(name, names)} "
             f"Its modules: {children}; parts of them are named as in 'backbone.layer4'."
         )
     return names[name]
@@ -42,13 +42,13 @@ def rows_of(option: str, output: Any) -> Tensor:
         output = output[0]
     if not isinstance(output, Tensor) or not output.is_floating_point():
         what = str(output.dtype) if isinstance(output, Tensor) else type(output).__name__
-        raise ConfigError(f"{option}: puts out {what}; features are a tensor of floating-point numbers.")
+        raise ConfigError(f"{option}: returns {what}; features must be a tensor of floating-point numbers.")
     # torchvision's networks pool to a single pixel.
     rows = output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
     if rows.dim() != 2 or not rows.shape[1]:
         raise ConfigError(
-            f"{option}: puts out shape {tuple(output.shape)}; features are (samples, dimensions): name a "
-            "module that pools them."
+            f"{option}: returns shape {tuple(output.shape)}; features must be (samples, dimensions): "
+            "name a module that pools them."
         )
     return rows.detach()
 

@@ -95,7 +95,7 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")[:200]
         named = type(error).__name__ + (f": {reason}" if reason else "")
-        raise ConfigError(f"{checkpoint}: is no intact checkpoint ({named}).") from error
+        raise ConfigError(f"{checkpoint}: is not an intact checkpoint ({named}).") from error
 
 
 def check_resumable(checkpoint: Path) -> None:

@@ -207,9 +207,9 @@ class Guard:
             return
         for logger in trainer.loggers:
             logger.finalize("failed")
-        kept = f"the last checkpoint is {self.kept}" if self.kept else "what was written is kept"
+        kept = f"the last checkpoint is {self.kept}" if self.kept else "the files written so far are kept"
         why = f"another of the {world_size()} processes of this training has ended; {kept}."
-        stop(module, TrainingError(f"{name_of(module)} cannot go on: {why}"), exception)
+        stop(module, TrainingError(f"{name_of(module)} cannot continue: {why}"), exception)
 
 
 def make_guard(host: Host, patience: int) -> Any:

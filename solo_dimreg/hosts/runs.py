@@ -54,7 +54,7 @@ def read_run(host: Host, path: Path) -> Run:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{folder / 'args.json'}: is no record of a {name} that this solo-learn "
+            f"{folder / 'args.json'}: is not a record of a {name} that this solo-learn "
             f"({host.generation}) can read; the {made_by} one wrote it "
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
@@ -64,7 +64,7 @@ def read_run(host: Host, path: Path) -> Run:
         lines = str(error).strip().splitlines()
         reason = lines[1].strip() if len(lines) > 1 else _first_line(error)
         raise ConfigError(
-            f"{checkpoint}: is no intact checkpoint of the {name} that args.json beside it describes "
+            f"{checkpoint}: is not an intact checkpoint of the {name} that args.json beside it describes "
             f"({type(error).__name__}: {reason[:200]})."
         ) from error
     return Run(folder, checkpoint, settings, method.eval())

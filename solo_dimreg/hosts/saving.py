@@ -85,7 +85,7 @@ class Saving:
                     raise
                 checkpointer.last_ckpt = self.kept
                 if not isinstance(error, FileNotFoundError):
-                    warn(f"{before}: the checkpoint before cannot be removed ({error}).")
+                    warn(f"{before}: the previous checkpoint cannot be removed ({error}).")
 
         return guarded
 
@@ -174,7 +174,7 @@ class Saving:
         return guarded
 
     def _unwritten(self, path: Path, what: str, error: Exception) -> None:
-        kept = f"{self.kept} is kept" if self.kept else "there is no checkpoint before it"
+        kept = f"{self.kept} is kept" if self.kept else "there is no earlier checkpoint"
         reason = str(error).strip().partition("\n")[0][:200]
         failure = TrainingError(f"{path}: {what} cannot be written ({reason}); {kept}.")
         if self._together_now:

@@ -97,7 +97,7 @@ def check_pretraining(host: Host, settings: DictConfig) -> None:
     check_agreement(host, settings)
     given = settings.get("resume_from_checkpoint")
     if given is not None and not Path(given).is_file():
-        raise ConfigError(f"resume_from_checkpoint: {given!r} is no file; it must be a checkpoint.")
+        raise ConfigError(f"resume_from_checkpoint: {given!r} is not a file; it must be a checkpoint.")
     monitor = monitor_settings(plain(settings.get("monitor")))
     check_data(settings, need_val=monitor is not None and monitor["on"] == "val")
     check_reader(settings)

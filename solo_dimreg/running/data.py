@@ -25,7 +25,7 @@ FOLDER_DATASETS = ("custom", "imagenet", "imagenet100")
 DATASETS = (*DOWNLOADED, *FOLDER_DATASETS)
 H5_DATASETS = ("imagenet", "imagenet100")
 FORMATS = ("image_folder", "h5", "dali")
-DALI = "which DALI, that decodes the images itself, would misread; data.format must be image_folder"
+DALI = "which DALI, with its own decoder, would misread; data.format must be image_folder"
 
 
 def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None:
@@ -108,7 +108,11 @@ def check_all_images(key: str, path: Path) -> None:
     faults = check_images(path).faults
     if faults:
         first, fault = next(iter(faults.items()))
-        more = f" So are {len(faults) - 1} more: 'solo-dimreg data check {path}'." if len(faults) > 1 else ""
+        more = (
+            f" {len(faults) - 1} more have faults: 'solo-dimreg data check {path}'."
+            if len(faults) > 1
+            else ""
+        )
         raise ConfigError(f"{key}: {first} {fault}.{more}")
 
 
@@ -123,7 +127,7 @@ def _check_flat_folder(key: str, path: Path) -> None:
     for each in path.iterdir():
         if each.suffix.lower() not in IMAGE_SUFFIXES or each.is_dir():
             raise ConfigError(
-                f"{key}: {str(each)!r} is no image; with data.no_labels all in the folder must be images."
+                f"{key}: {str(each)!r} is not an image; with data.no_labels, all files must be images."
             )
 
 
@@ -165,7 +169,7 @@ def check_image_folder(key: str, path: Path) -> list[str]:
             kind = "train" if each.name.lower().startswith("train") else "val"
             wanted.setdefault(kind, f"{str(each)!r} as data.{kind}_path")
         raise ConfigError(
-            f"{key}: {str(path)!r} holds the splits {names}, which would be taken for classes; "
+            f"{key}: {str(path)!r} holds the splits {names}, which would be read as classes; "
             f"give {' and '.join(wanted.values())}."
         )
     for folder in classes:

@@ -45,7 +45,7 @@ def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -
         new.kwargs = given
         warn(
             f"backbone.kwargs: left out {', '.join(dropped)}, which {old.name} had and {new.name} does not "
-            "take."
+            "accept."
         )
 
 

@@ -48,7 +48,7 @@ def _fault(text: str) -> str:
         return f"has no value; it must be {key}=VALUE."
     if not equals or not KEY.fullmatch(name):
         return (
-            f"{name!r} is no key; an override must be KEY=VALUE without spaces around '=', "
+            f"{name!r} is not a key; an override must be KEY=VALUE without spaces around '=', "
             "its KEY names with dots between them, such as optimizer.lr=0.1."
         )
     if bracket := _unbalanced(value):

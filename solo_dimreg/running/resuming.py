@@ -68,7 +68,7 @@ def check_given(checkpoint: Path) -> None:
         epoch = checkpoint_epoch(checkpoint)
         others = [path for path in checkpoint.parent.glob("*.ckpt") if checkpoint_epoch(path) < epoch]
         before = max(others, key=checkpoint_epoch, default=None)
-        hint = f" Before it there is {before}." if before else ""
+        hint = f" The previous checkpoint is {before}." if before else ""
         raise ConfigError(f"resume_from_checkpoint: {error}{hint}") from error
 
 
@@ -90,11 +90,11 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
     if "optimizer.name" in found:
         old, new = found["optimizer.name"]
         raise ConfigError(
-            f"optimizer.name: {new!r} cannot go on with the state of the checkpoint's optimizer; to resume "
-            f"{checkpoint} it must be {old!r}."
+            f"optimizer.name: {new!r} cannot continue with the state of the checkpoint's optimizer; to "
+            f"resume {checkpoint} it must be {old!r}."
         )
     seed = found.pop("seed", None)
-    parts = [f"{_shown(found)} hold from here on"] if found else []
+    parts = [f"{_shown(found)} apply from here on"] if found else []
     if seed:
         parts.append(f"seed ({seed[0]}, now {seed[1]}) has no effect, the random state is the checkpoint's")
     if parts:
@@ -106,7 +106,7 @@ def _check_length(checkpoint: Path, epochs: int) -> None:
     if done > epochs:
         raise ConfigError(
             f"max_epochs: {epochs} is fewer than the {done} epochs that {checkpoint} has been trained; it "
-            f"must be at least {done}, or the checkpoint an earlier one."
+            f"must be at least {done}, or resume an earlier checkpoint."
         )
 
 

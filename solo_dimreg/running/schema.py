@@ -47,7 +47,7 @@ class RandomResizedCrop(Block):
     @model_validator(mode="after")
     def _ordered(self) -> RandomResizedCrop:
         if self.crop_min_scale > self.crop_max_scale:
-            raise ValueError("so that crop_min_scale <= crop_max_scale")
+            raise ValueError("such that crop_min_scale <= crop_max_scale")
         return self
 
 
@@ -149,7 +149,7 @@ class Momentum(Block):
     @model_validator(mode="after")
     def _ordered(self) -> Momentum:
         if self.base_tau > self.final_tau:
-            raise ValueError("so that base_tau <= final_tau")
+            raise ValueError("such that base_tau <= final_tau")
         return self
 
 

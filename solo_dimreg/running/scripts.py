@@ -135,7 +135,7 @@ def _check_devices(settings: DictConfig) -> None:
     devices = plain(settings.devices)
     if not isinstance(devices, Sequence):
         raise ConfigError(
-            f"devices: {devices!r} is not allowed in main_pretrain.py, which takes its length; it must be a "
+            f"devices: {devices!r} is not allowed in main_pretrain.py, which uses its length; it must be a "
             'list, such as [0], or on a CPU the string "1".'
         )
 

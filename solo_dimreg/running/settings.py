@@ -46,7 +46,7 @@ def find_config_folder(stage: str, config_path: str) -> Path:
         return (with_configs or folders)[0].resolve()
     shipped = shipped_folders(stage)
     raise ConfigError(
-        f"--config-path: {config_path!r} is no folder.{nearest(config_path, shipped)} "
+        f"--config-path: {config_path!r} is not a folder.{nearest(config_path, shipped)} "
         f"Give the folder of your configs, or one that we ship: {', '.join(shipped)}."
     )
 

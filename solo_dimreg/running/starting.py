@@ -151,7 +151,7 @@ defaults:
   - override hydra/hydra_logging: disabled
   - override hydra/job_logging: disabled
 
-# no output folder of Hydra's
+# Hydra writes no output folder
 hydra:
   output_subdir: null
   run:
@@ -160,10 +160,10 @@ hydra:
 ENDING = """auto_resume:
   enabled: False
 wandb:
-  enabled: False # True logs to Weights & Biases; otherwise metrics.csv lies beside the checkpoint
+  enabled: False # True logs to Weights & Biases; otherwise metrics.csv is written beside the checkpoint
 """
 TRAINER = """seed: 5
-devices: "1" # a string serves solo-learn and Lightning on a CPU too; on several GPUs a list, such as [0, 1]
+devices: "1" # a string works with both commands, also on a CPU; on several GPUs a list, such as [0, 1]
 accelerator: "auto"
 strategy: "auto" # ddp on several GPUs
 precision: 32 # 16-mixed is faster on a GPU

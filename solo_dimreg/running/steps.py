@@ -72,12 +72,12 @@ def check_steps(settings: DictConfig, images: int, what: str = "training") -> St
     if not steps.per_epoch:
         limit, batches = settings.get("limit_train_batches"), share // size
         raise ConfigError(
-            f"limit_train_batches: {limit!r} of {batches} batches is none; it must be at least "
+            f"limit_train_batches: {limit!r} of {batches} batches is no batch; it must be at least "
             f"{1 / batches:.3g}, or a whole number of batches."
         )
     if steps.total < FEW or (steps.per_epoch < FEW_IN_EPOCH and steps.total < ENOUGH):
         warn(
-            f"The {what} has only {steps.total} steps, {steps.per_epoch} an epoch ({images} images, "
+            f"The {what} has only {steps.total} steps, {steps.per_epoch} per epoch ({images} images, "
             f"optimizer.batch_size={size}, max_epochs={settings.max_epochs}), too few to learn much; "
             "make optimizer.batch_size smaller or max_epochs larger."
         )

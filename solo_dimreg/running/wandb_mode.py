@@ -80,7 +80,7 @@ def go_offline(settings: DictConfig, reason: str) -> None:
     """Set the run offline, and say in one line that nothing is lost."""
     OmegaConf.update(settings, "wandb.offline", True, force_add=True)
     os.environ["WANDB_MODE"] = "offline"  # before wandb reads it
-    warn(f"wandb: {reason}; the run is logged offline below wandb/, `wandb sync` sends it later.")
+    warn(f"wandb: {reason}; the run is logged offline below wandb/; `wandb sync` uploads it later.")
 
 
 def _unusable() -> str:
@@ -92,7 +92,7 @@ def _unusable() -> str:
     key = os.environ.get("WANDB_API_KEY")
     if key is not None and len(key) < KEY_LENGTH:
         del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
-        return f"WANDB_API_KEY is no key, which has at least {KEY_LENGTH} characters"
+        return f"WANDB_API_KEY is not a key: a key has at least {KEY_LENGTH} characters"
     if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key") or _remembered(server)):
         return "there is no API key (`wandb login`, or WANDB_API_KEY)"
     try:

@@ -199,7 +199,7 @@ def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
     command = [sys.executable, "-m", "solo_dimreg", "pretrain", "-cp", str(folder), "-cn", "config"]
     if subprocess.run(command).returncode:
-        raise ConfigError(f"The pretraining of {settings.name} failed; what it printed above says why.")
+        raise ConfigError(f"The pretraining of {settings.name} failed; its output above says why.")
 
 
 def _evaluate(

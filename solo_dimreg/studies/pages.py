@@ -43,7 +43,7 @@ def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[li
         made = table(contents)
     except (KeyError, TypeError, AttributeError) as error:
         listed = ", ".join(map(str, files))
-        raise ConfigError(f"--from: {listed} is no result of {name} ({error!r} is missing).") from error
+        raise ConfigError(f"--from: {listed} is not a result of {name} ({error!r} is missing).") from error
     write_text(page, f"{before}{opened}\n{made}\n{closed}{after}")
 
 

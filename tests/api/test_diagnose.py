@@ -227,10 +227,14 @@ class Maps(Encoder):
         ((Encoder(), [(torch.arange(4), normal(4, 48))]), {}, r"loader: yields a tensor of shape \(4,\)"),
         ((Encoder(), loader()), {"labels": torch.arange(150)}, "labels: not used with a loader"),
         ((Encoder(), loader()), {"embeddings": normal(150, 4)}, "embeddings: with a model, give the name"),
-        ((Encoder(), loader()), {"features": "bakbone"}, "'bakbone' is no module.*Did you mean 'backbone'"),
+        (
+            (Encoder(), loader()),
+            {"features": "bakbone"},
+            "'bakbone' is not a module.*Did you mean 'backbone'",
+        ),
         ((Maps(), loader()), {}, "model: returns maps, and no features.*features='backbone'"),
         ((Maps(), loader()), {"features": "projector"}, "features: 'projector' is not called by Maps"),
-        ((nn.Identity(), loader()), {}, r"model \(features\): puts out shape \(40, 3, 4, 4\).*pools them"),
+        ((nn.Identity(), loader()), {}, r"model \(features\): returns shape \(40, 3, 4, 4\).*pools them"),
         ((lambda x: x, loader()), {"features": "backbone"}, "name modules, which only a torch.nn.Module"),
     ],
 )

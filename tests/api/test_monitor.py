@@ -197,9 +197,18 @@ def test_a_logger_without_a_folder(pl: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"features": "bakbone"}, r"features: 'bakbone' is no module of Contrast. Did you mean 'backbone'\?"),
-        ({"embeddings": "projector.1"}, "embeddings: 'projector.1' is no module of Contrast. Did you mean"),
-        ({"features": "backbone.0"}, r"features \(backbone.0\): puts out shape \(32, 12, 6, 6\).*pools them"),
+        (
+            {"features": "bakbone"},
+            r"features: 'bakbone' is not a module of Contrast. Did you mean 'backbone'\?",
+        ),
+        (
+            {"embeddings": "projector.1"},
+            "embeddings: 'projector.1' is not a module of Contrast. Did you mean",
+        ),
+        (
+            {"features": "backbone.0"},
+            r"features \(backbone.0\): returns shape \(32, 12, 6, 6\).*pools them",
+        ),
         ({"on": "val"}, "on: 'val' needs a validation loader"),
     ],
 )

@@ -277,7 +277,7 @@ def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pyte
         ),
         ({"every_n_epochs": 0}, r"monitor.every_n_epochs: 0 is not allowed; .*whole number >= 1"),
         ({"every_n_epochs": True}, r"monitor.every_n_epochs: True is not allowed"),
-        ({"every_n_epochs": None}, r"monitor.every_n_epochs: None is allowed beside every_n_steps alone"),
+        ({"every_n_epochs": None}, r"monitor.every_n_epochs: None is allowed only with every_n_steps"),
         ({"every_n_steps": 0}, r"monitor.every_n_steps: 0 is not allowed; .*whole number >= 1"),
         ({"every_n_steps": 2.5}, r"monitor.every_n_steps: 2.5 is not allowed"),
         ({"enabled": "no"}, r"monitor.enabled: 'no' is not allowed; it must be true or false"),
@@ -287,7 +287,10 @@ def test_wandb_gets_the_spectrum(host: Host, few_digits: Path, monkeypatch: pyte
         ({"metrics": ["lidd"]}, r"monitor.metrics: Unknown metric 'lidd'. Did you mean 'lid'"),
         ({"metrics": "lid"}, r"monitor.metrics: 'lid' is not allowed; it must be a list"),
         ({"metrics": []}, r"monitor.metrics: \[\] is not allowed"),
-        ({"metrics": ["lidar"], "on": "val"}, r"monitor.metrics: 'lidar' needs two views, which on: train"),
+        (
+            {"metrics": ["lidar"], "on": "val"},
+            r"monitor.metrics: 'lidar' needs two views, which only on: train",
+        ),
         ([1], r"monitor: \[1\] is not a mapping"),
     ],
 )

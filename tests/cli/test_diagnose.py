@@ -389,10 +389,10 @@ def test_a_checkpoint_of_another_architecture(here: Any, folder: Path, few_digit
     arguments = checkpoint.with_name("args.json")
     arguments.write_text(arguments.read_text().replace("timm/test_resnet", "timm/resnet10t"))
     run = here("diagnose", "out", "--out", "found")
-    assert run.returncode == 2 and "is no intact checkpoint of the simclr" in run.stderr
+    assert run.returncode == 2 and "is not an intact checkpoint of the simclr" in run.stderr
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     run = here("diagnose", "out", "--out", "found")
-    assert run.returncode == 2 and "is no intact checkpoint" in run.stderr
+    assert run.returncode == 2 and "is not an intact checkpoint" in run.stderr
     assert not (folder / "found").exists()
 
 

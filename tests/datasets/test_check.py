@@ -112,7 +112,7 @@ def test_hidden_folders_of_images_are_no_classes(images: Path, place: str, here:
 
 
 def test_a_root_of_splits_is_no_folder_of_classes(images: Path, tmp_path: Path, here: Any) -> None:
-    words = rf"'{images}' holds the splits 'train' and 'val', which would be taken for classes; "
+    words = rf"'{images}' holds the splits 'train' and 'val', which would be read as classes; "
     words += rf"give '{images}/train' as data\.train_path and '{images}/val' as data\.val_path\."
     for key in ("train_path", "val_path"):
         changes = {"train_path": str(images / "train"), key: str(images)}
@@ -295,7 +295,7 @@ def test_images_without_labels_train_or_are_named(
 def test_without_labels_all_must_be_images(unlabelled: Path, odd: str) -> None:
     path = unlabelled / odd
     path.mkdir() if "folder" in odd else path.touch()
-    with pytest.raises(ConfigError, match=rf"data\.train_path: '{path}' is no image"):
+    with pytest.raises(ConfigError, match=rf"data\.train_path: '{path}' is not an image"):
         pretrain(without_labels(unlabelled))
     with pytest.raises(ConfigError, match="is a file; it must be a folder of images"):
         pretrain(without_labels(unlabelled / "0-0000.png"))

@@ -86,8 +86,8 @@ def test_a_dotted_name_leads_nowhere(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "cut.ckpt")
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ConfigError, match=r"cut\.ckpt: is no intact checkpoint"):
+    with pytest.raises(ConfigError, match=r"cut\.ckpt: is not an intact checkpoint"):
         read_weights(path)
     path.write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"cut\.ckpt: is no intact checkpoint \(\w+\)"):
+    with pytest.raises(ConfigError, match=r"cut\.ckpt: is not an intact checkpoint \(\w+\)"):
         read_weights(path)

@@ -205,7 +205,7 @@ def test_a_full_file_system_loses_nothing(few_digits: Path, tmp_path: Path) -> N
     assert found == [[], ["ep=0.ckpt"], ["ep=0.ckpt", "ep=1.ckpt"]]
     errors = re.findall("error: .*", done.stderr)  # one may stand behind what is left of a progress bar
     assert len(errors) == 2 and all("the checkpoint cannot be written" in line for line in errors)
-    assert "there is no checkpoint before it" in errors[0] and "ep=0.ckpt is kept" in errors[1]
+    assert "there is no earlier checkpoint" in errors[0] and "ep=0.ckpt is kept" in errors[1]
     assert "Traceback" not in done.stderr
 
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_that_cannot_be_removed_ends_no_training(
     pretrain(settings_of(few_digits, tmp_path, max_epochs=4))
     assert [path.name[-9:] for path in checkpoints(tmp_path)] == ["ep=0.ckpt", "ep=1.ckpt", "ep=3.ckpt"]
     (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: "))
-    assert "ep=1.ckpt: the checkpoint before cannot be removed" in line and "not allowed" in line
+    assert "ep=1.ckpt: the previous checkpoint cannot be removed" in line and "not allowed" in line
 
 
 def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_path: Path) -> None:

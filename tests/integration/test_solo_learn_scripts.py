@@ -119,10 +119,12 @@ def test_a_damaged_checkpoint_is_not_resumed(
     (damaged,) = (tmp_path / "trained_models").rglob("*.ckpt")
     damaged.write_bytes(damaged.read_bytes()[:5000])
     printed = script(*run, "auto_resume.enabled=True")
-    assert re.search(r"Not resuming from .*\.ckpt: is no intact checkpoint", printed)
+    assert re.search(r"Not resuming from .*\.ckpt: is not an intact checkpoint", printed)
     assert len(list((tmp_path / "trained_models").rglob("*.ckpt"))) == 2  # it has begun anew
     given = str(damaged).replace("=", r"\=")
-    with pytest.raises(AssertionError, match=r"error: resume_from_checkpoint: .* is no intact checkpoint"):
+    with pytest.raises(
+        AssertionError, match=r"error: resume_from_checkpoint: .* is not an intact checkpoint"
+    ):
         script(*run, f"++resume_from_checkpoint={given}")
 
 

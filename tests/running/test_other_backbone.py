@@ -33,7 +33,7 @@ def test_another_backbone_is_not_given_what_it_does_not_take(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == bool(out)
     if out:
-        assert f"left out {', '.join(out)}, which timm/resnet18 had and {name} does not take" in said[0]
+        assert f"left out {', '.join(out)}, which timm/resnet18 had and {name} does not accept" in said[0]
 
 
 def test_what_is_given_for_the_new_backbone_stays(capsys: pytest.CaptureFixture) -> None:

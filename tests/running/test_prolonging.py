@@ -124,7 +124,7 @@ def test_what_cannot_go_on_is_named(train: Trainings, capsys: pytest.CaptureFixt
     short = {"limit_train_batches": 1}
     _, folder = train("byol", 2, **short)
     optimizer = {"name": "adam", "batch_size": 16, "lr": 0.1, "classifier_lr": 0.1, "weight_decay": 0.0}
-    with pytest.raises(ConfigError, match=r"optimizer.name: 'adam' cannot go on .* it must be 'sgd'\."):
+    with pytest.raises(ConfigError, match=r"optimizer.name: 'adam' cannot continue .* it must be 'sgd'\."):
         train("byol", 3, resume=epoch(folder, 1), optimizer=optimizer, **short)
     with pytest.raises(ConfigError, match=r"max_epochs: 1 is fewer than the 2 epochs that .*ep=1\.ckpt"):
         train("byol", 1, resume=epoch(folder, 1), **short)

@@ -48,7 +48,7 @@ def run(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
 def test_a_truncated_checkpoint_is_refused_with_the_one_before(few_digits: Path, run: list[Path]) -> None:
     settings = settings_of(few_digits, 4, resume_from_checkpoint=str(run[1]))
     with pytest.raises(
-        ConfigError, match=r"resume_from_checkpoint: .*ep=1\.ckpt: is no intact .*ep=0\.ckpt\.$"
+        ConfigError, match=r"resume_from_checkpoint: .*ep=1\.ckpt: is not an intact .*ep=0\.ckpt\.$"
     ):
         pretrain(settings)
     settings.resume_from_checkpoint = str(run[0])
@@ -59,7 +59,7 @@ def test_auto_resume_passes_over_it(few_digits: Path, run: list[Path], capfd: py
     settings = settings_of(few_digits, 2, auto_resume={"enabled": True, "max_hours": 1})
     pretrain(settings)
     said = capfd.readouterr().out
-    assert f"Not resuming from {run[1]}: is no intact" in said and f"Resuming from {run[0]}" in said
+    assert f"Not resuming from {run[1]}: is not an intact" in said and f"Resuming from {run[0]}" in said
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -63,7 +63,7 @@ def test_too_few_steps_are_named(
     check_steps(settings_of(batch_size, max_epochs), 228, "linear probe")
     said = capsys.readouterr().err
     assert said == (
-        "warning: The linear probe has only 3 steps, 1 an epoch (228 images, optimizer.batch_size=128, "
+        "warning: The linear probe has only 3 steps, 1 per epoch (228 images, optimizer.batch_size=128, "
         "max_epochs=3), too few to learn much; make optimizer.batch_size smaller or max_epochs "
         "larger.\n"
         if few

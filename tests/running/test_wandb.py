@@ -142,7 +142,7 @@ def test_a_later_run_of_the_process_looks_anew(
 
     assert "there is no API key" in said()
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert "is no key" in said() and "is no key" in said()
+    assert "is not a key" in said() and "is not a key" in said()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert "cannot be reached" in said()
