@@ -139,7 +139,8 @@ def test_a_collapse_stops_the_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = (
-        r"MinLIDSimCLR may have collapsed: effective_rank is .* since epoch (\d+); the last good .*\.good\."
+        r"MinLIDSimCLR may have collapsed: effective_rank is .* "
+        r"since epoch (\d+) \(step \d+\); the last good .*\.good\."
     )
     with pytest.raises(CollapseError, match=message) as error:
         pretrain(collapsing(few_digits, "trained", "stop"))
