@@ -130,6 +130,6 @@ def _try_optimizer(optimizer: Mapping[str, Any]) -> None:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigError(
-            f"optimizer.kwargs: {optimizer.get('kwargs')!r} is not allowed; it must hold options that "
+            f"optimizer.kwargs: {optimizer.get('kwargs')!r} is not allowed; it must be options that "
             f"{name} accepts together ({reason})."
         ) from error
