@@ -108,6 +108,10 @@ PUBLISHED = (
     Use("solo.methods.base", "BaseMethod.add_model_specific_args", "parent_parser"),
     Use("solo.methods.base", "BaseMomentumMethod.add_model_specific_args", "parent_parser"),
     Use("solo.utils.momentum", "initialize_momentum_params", "online_net momentum_net"),
+    *(Use("solo.utils.backbones", name, "", "patch_size img_size")
+      for name in ("vit_tiny", "vit_small", "vit_base", "vit_large")),
+    *(Use("solo.utils.backbones", name, "", "window_size img_size")
+      for name in ("swin_tiny", "swin_small", "swin_base", "swin_large")),
     Use("solo.utils.pretrain_dataloader", "prepare_transform", "dataset"),
     Use("solo.utils.pretrain_dataloader", "prepare_n_crop_transform", "transforms num_crops_per_aug"),
     Use("solo.utils.pretrain_dataloader", "prepare_datasets", "dataset transform",
