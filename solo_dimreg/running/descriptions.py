@@ -23,8 +23,10 @@ def description(value: Any) -> str:
     """
     given = ""
     while hasattr(value, "func"):  # a functools.partial
-        given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"
-        value = value.func
+        if value.keywords:
+            given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"
+        # What a partial hands a function to is described by that function.
+        value = next((each for each in value.args if callable(each)), value.func)
     text = next((inspect.cleandoc(each) for each in _documented(value) if each), "")
     sentence = re.sub(r"\s*\[\d[^\]]*\]", "", " ".join(text.partition("\n\n")[0].split()))  # no references
     return sentence.partition(". ")[0].rstrip(".") + given
