@@ -48,10 +48,11 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
-    """Print a table for each kind."""
+    """Print a table for each kind that there is; backbones are from plugins alone."""
     from solo_dimreg.cli.output import print_table
 
-    for number, kind in enumerate(KINDS):
+    present = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
+    for number, kind in enumerate(present):
         own = [row for row in rows if row["kind"] == kind]
         weighted = any(row["weight"] != "-" for row in own)
         header = [kind, *(["weight"] if weighted else []), "from", "description"]

@@ -202,9 +202,10 @@ def test_methods_lists_where_each_comes_from(here, host) -> None:
     # From the docstrings: of the class, of solo-learn's constructor, of what a partial calls.
     assert rows["lejepa"]["description"].startswith("Implements LeJEPA (Balestriero & LeCun")
     assert rows["simclr"]["description"].startswith("Implements SimCLR")
-    assert rows["lid_mle"]["description"].endswith("(estimator = mle)")
+    assert rows["lid_mle"]["description"].endswith("(k = 32, estimator = mle)")
+    assert rows["two_nn"]["description"].startswith("Estimate the intrinsic dimension")
     tables = [table.splitlines() for table in here("methods").stdout.split("\n\n")]
-    assert [table[0].split()[0] for table in tables] == ["method", "regularizer", "backbone", "metric"]
+    assert [table[0].split()[0] for table in tables] == ["method", "regularizer", "metric"]
     for header, *lines in tables:
         starts = [match.start() for match in re.finditer(r"\S+", header)]
         assert all(not line[start - 1 : start].strip() for line in lines for start in starts[1:])
