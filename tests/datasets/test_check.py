@@ -33,8 +33,8 @@ def truncated(path: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated.png": (truncated, "truncated"),
-    "empty.png": (lambda path: path.touch(), "is no image"),
-    "text.png": (lambda path: path.write_text("no image"), "is no image"),
+    "empty.png": (lambda path: path.touch(), "is empty or damaged"),
+    "text.png": (lambda path: path.write_text("no image"), "does not know its format"),
     "gone.png": (lambda path: path.symlink_to("nowhere.png"), "link to a file that does not exist"),
     "circle.png": (lambda path: path.symlink_to(path.name), "cannot be read"),
     "bomb.png": (lambda path: Image.new("1", (12_000, 12_000)).save(path), "decompression bomb"),
