@@ -7,6 +7,8 @@ ignore their alpha channel:
 - A *deep* image (16-bit or 32-bit integers, floating-point numbers) is scaled to 8 bits by its own range:
   its smallest value becomes 0 and its largest 255. A constant one becomes black.
 - An image with *alpha* is composed onto a white background.
+
+A deep image whose values Pillow cannot return in full (such as CMYK of 16 bits) is refused.
 """
 
 from __future__ import annotations
@@ -28,21 +30,27 @@ LISTS = "'solo-dimreg data check' lists all such files."
 BACKGROUND = (255, 255, 255)
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Pillow decodes only the high byte of 16-bit colours. The second name makes it decode the low byte, or all
-# four bytes of grey with alpha.
+# four bytes of grey with alpha. Pillow cuts all other layouts of colours of more than 8 bits to 8 bits.
 LOW_BYTES = {
     **{"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"},
     **{"RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B", "RGBA;16N": "RGBA;16B"},
+    **{"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B", "RGBX;16N": "RGBX;16B"},
     "LA;16B": "RGBA",
 }
+# libtiff returns the values of a compressed file in the byte order of the machine, but Pillow expects the
+# byte order of the file for these.
+NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 UNSIGNED = ("I;32N", "I;32B")  # TIFF's unsigned integers, which Pillow reads as signed
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value, which Pillow heeds only for 8 bits
+BITS = 258  # the tag of TIFF with the bits of each channel
+PLANES, SEPARATE = 284, 2  # a tag of TIFF and its value for a file with one channel after the other
 
 
 def load_image(path: str | Path) -> Image.Image:
     """Return the image of a file in mode RGB, 8 bits a channel.
 
     Raises:
-        ConfigError: the image cannot be decoded, or has values that are not finite; names the file.
+        ConfigError: the image cannot be decoded in full, or has values that are not finite; names the file.
     """
     with _naming(path):
         return read_image(path)
@@ -61,14 +69,21 @@ def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
 
     Raises:
         Exception: the error of Pillow for a file that it cannot decode.
+        ValueError: Pillow would cut the values of the image to 8 bits, or they are not finite.
     """
 
     def opened() -> Image.Image:
-        return Image.open(path if content is None else BytesIO(content))
+        return _in_full(Image.open(path if content is None else BytesIO(content)))
 
     with opened() as image:
-        if _raw_mode(image) not in LOW_BYTES:
+        if image.mode[0] in "IF" or not is_deep(image):
             return to_rgb(image)
+        separate = getattr(image, "tag_v2", {}).get(PLANES) == SEPARATE
+        if separate or _raw_mode(image) not in LOW_BYTES:
+            raise ValueError(
+                f"Pillow would cut its {_bits(image)} bits a channel to 8; save it with 8 bits a channel, or "
+                "as a 16-bit PNG in grey or RGB"
+            )
         with opened() as again:
             return _of_values(*_colours(image, again))
 
@@ -97,7 +112,7 @@ def load_plainly(path: str | Path) -> Image.Image:
 
 def is_deep(image: Image.Image) -> bool:
     """Return whether an opened image that is not yet loaded has more than 8 bits a channel."""
-    return image.mode[0] in "IF" or _raw_mode(image) in LOW_BYTES
+    return image.mode[0] in "IF" or _bits(image) > 8
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -136,6 +151,44 @@ def _raw_mode(image: Image.Image) -> str:
     return str(arguments if isinstance(arguments, str) else (arguments or ("",))[0])
 
 
+def _bits(image: Image.Image) -> int:
+    """Return the bits a channel that an opened file of colours states."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        return max(tags.get(BITS) or (1,))
+    if image.format == "PPM" and (largest := _largest(image)):
+        return largest.bit_length()
+    return 16 if _raw_mode(image) in LOW_BYTES else 8
+
+
+def _largest(image: Any) -> int:
+    """Return the largest value that the header of a PPM file states, or 0 if Pillow does not scale by it."""
+    codec, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, "")
+    return int(arguments[1]) if codec.startswith("ppm") else 0
+
+
+def _in_full(image: Any) -> Image.Image:
+    """Return an opened image, and make Pillow decode its values in full where it otherwise would not."""
+    raw = _raw_mode(image)
+    if image.tile and image.tile[0][0] == "libtiff" and raw in NATIVE:
+        _decode_as(image, NATIVE[raw])
+    elif image.tile and image.tile[0][0] == "ppm" and image.mode == "RGB" and _largest(image) > 255:
+        image.tile = [_made(tile, "raw", "RGB;16B") for tile in image.tile]
+    return image
+
+
+def _decode_as(image: Any, raw: str) -> None:
+    """Make Pillow decode an opened image as if its pixels had another layout."""
+    image.tile = [
+        _made(tile, tile[0], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in image.tile
+    ]
+
+
+def _made(tile: Any, codec: str, arguments: Any) -> Any:
+    """Return a changed tile of Pillow, which is a named tuple from Pillow 11 on."""
+    return getattr(tile, "_make", tuple)((codec, *tile[1:3], arguments))
+
+
 def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values of a deep image (H, W), and where it is opaque, or None if everywhere."""
     unsigned = _raw_mode(image) in UNSIGNED
@@ -150,10 +203,7 @@ def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values of 16-bit colours (H, W, 3), and their opacity (H, W), from 0 to 1, or None for 1."""
     raw = _raw_mode(high)
-    low.tile = [
-        (*tile[:3], LOW_BYTES[raw] if isinstance(tile[3], str) else (LOW_BYTES[raw], *tile[3][1:]))
-        for tile in low.tile
-    ]
+    _decode_as(low, LOW_BYTES[raw])
     lows = np.asarray(low).astype(np.float64)
     if raw == "LA;16B":
         values = lows[..., 0::2] * 256 + lows[..., 1::2]
@@ -161,6 +211,7 @@ def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None
     values = np.asarray(high) * 256.0 + lows
     if high.mode == "RGBA":
         return values[..., :3], values[..., 3] / 65535
+    values = values[..., :3]  # Pillow before version 11 keeps the fourth channel of RGBX
     transparent = high.info.get("transparency")
     return values, None if transparent is None else (values != transparent).any(-1).astype(np.float64)
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from solo_dimreg.datasets.images import load_image, read_with_us
+from solo_dimreg.datasets.check import check_images, check_plain
+from solo_dimreg.datasets.images import is_deep, load_image, read_with_us
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hosts import Host
 
@@ -34,6 +35,44 @@ def write_png16(path: Path, values: np.ndarray, transparent: tuple[int, ...] = (
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + keyed + body)
+
+
+def write_tiff(
+    path: Path,
+    values: np.ndarray,
+    order: str = "<",
+    *,
+    compressed: bool = False,
+    separate: bool = False,
+    colours: int = 2,
+    extra: tuple[int, ...] = (),
+) -> None:
+    """A TIFF of any layout (H, W, C), byte by byte: Pillow writes no colours of 16 bits."""
+    height, width, channels = values.shape
+    planes = np.moveaxis(values, -1, 0) if separate else values[None]
+    strips = [np.ascontiguousarray(each, values.dtype.newbyteorder(order)).tobytes() for each in planes]
+    strips = [zlib.compress(each) for each in strips] if compressed else strips
+    fields = {
+        256: [width],
+        257: [height],
+        258: [8 * values.itemsize] * channels,
+        259: [8 if compressed else 1],
+    }
+    fields |= {262: [1 if channels == 1 else colours], 273: [0] * len(strips), 277: [channels], 278: [height]}
+    fields |= {279: [len(each) for each in strips], 284: [1 + separate]}
+    fields |= {338: list(extra)} if extra else {}
+    fields |= {339: [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels}
+    start = 8 + 2 + 12 * len(fields) + 4
+    end = start + sum(4 * len(each) for each in fields.values() if len(each) > 1)
+    fields[273] = [end + sum(map(len, strips[:number])) for number in range(len(strips))]
+    entries = longer = b""
+    for tag, numbers in fields.items():
+        data = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            data, longer = struct.pack(f"{order}I", start + len(longer)), longer + data
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + data
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, len(fields))
+    path.write_bytes(head + entries + bytes(4) + longer + b"".join(strips))
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -93,6 +132,52 @@ def test_colours_of_16_bits_are_scaled_by_their_own_range(tmp_path: Path, channe
     write_png16(tmp_path / "image.png", values)
     read = pixels(tmp_path / "image.png")[..., : colours.shape[-1]]
     assert (read.ravel() == scaled(colours)).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiffs_are_read_in_full_whatever_their_byte_order_and_compression(
+    tmp_path: Path, order: str, compressed: bool
+) -> None:
+    path = tmp_path / "image.tif"
+    for kind in ("u2", "i2", "i4", "f4"):
+        values = RANDOM.integers(-200 if kind != "u2" else 1000, 1200, (6, 5, 1)).astype(kind)
+        write_tiff(path, values, order, compressed=compressed)
+        assert (pixels(path)[..., 0].ravel() == scaled(values)).all(), kind
+    for channels, extra in ((3, ()), (4, (2,)), (4, (0,))):  # RGB, with alpha, with a channel without meaning
+        values = RANDOM.integers(1000, 1200, (6, 5, channels)).astype(np.uint16)
+        values[..., 3:] = 65535
+        write_tiff(path, values, order, compressed=compressed, extra=extra)
+        assert is_deep(Image.open(path))
+        assert (pixels(path).ravel() == scaled(values[..., :3])).all(), (channels, extra)
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_ppms_of_16_bits_are_read_in_full(tmp_path: Path, largest: int) -> None:
+    values = RANDOM.integers(1000, 1200, (6, 5, 3))
+    path = tmp_path / "image.ppm"
+    path.write_bytes(b"P6 5 6 %d\n" % largest + values.astype(">u2").tobytes())
+    assert is_deep(Image.open(path)) and (pixels(path).ravel() == scaled(values)).all()
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "premultiplied", "separate", "separate, compressed", "plain PPM"])
+def test_deep_images_that_pillow_cuts_to_8_bits_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("image.ppm" if "PPM" in kind else "image.tif")
+    values = RANDOM.integers(1000, 1200, (6, 5, 3 if kind.startswith("separate") else 4)).astype(np.uint16)
+    if kind == "plain PPM":
+        path.write_text(f"P3 5 6 65535 {' '.join(map(str, values[..., :3].flat))}")
+    elif kind == "CMYK":
+        write_tiff(path, values, colours=5)
+    else:
+        extra = (1,) if kind == "premultiplied" else ()
+        write_tiff(path, values, compressed="compressed" in kind, separate="separate" in kind, extra=extra)
+    words = r"Pillow would cut its 16 bits a channel to 8; save it with 8 bits a channel, or as a 16-bit PNG"
+    assert is_deep(Image.open(path))
+    with pytest.raises(ConfigError, match=rf"{path}: .*{words}"):
+        load_image(path)
+    with pytest.raises(ConfigError, match=rf"{path}: .*{words}"):
+        check_plain("data.train_path", tmp_path, "which DALI misreads")
+    assert words in check_images(tmp_path).faults[path]
 
 
 def test_transparent_values_of_deep_images_are_white(tmp_path: Path) -> None:
