@@ -27,7 +27,9 @@ from solo_dimreg.errors import ConfigError
 
 CIRCLE = "is a link that leads back to a folder above it, so its images would be read many times"
 HIDDEN = "is a hidden folder, which a training would take for a class or for a part of one"
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+TRAINING = ("train", "training")
+HELD_BACK = ("val", "valid", "validation", "test", "testing")
+SPLITS = (*TRAINING, *HELD_BACK)
 # The number of images that are decoded before a training, evenly spread over all of them.
 SAMPLE = 64
 
@@ -72,7 +74,7 @@ def check_images(folder: Path) -> Found:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder.")
     paths = sorted(image_paths(folder))
-    found = look_at(paths, progress=True)
+    found = decode(paths, progress=True)
     found.faults |= dict(misplaced(folder))
     for classes in split_folders(folder) or [folder]:
         found.faults |= dict.fromkeys(hidden_folders(classes), HIDDEN)
@@ -81,7 +83,7 @@ def check_images(folder: Path) -> Found:
     return found
 
 
-def look_at(paths: Sequence[Path], progress: bool = False) -> Found:
+def decode(paths: Sequence[Path], progress: bool = False) -> Found:
     """Decode images, and return what was found."""
     found = Found()
     for path in tqdm(paths, desc="images", unit="image", disable=None if progress else True):
@@ -104,7 +106,7 @@ def readings_of(dataset: Any) -> str:
     Args:
         dataset: A data set of images on disk, of torchvision or solo-learn.
     """
-    found = look_at(spread(image_files(dataset)))
+    found = decode(spread(image_files(dataset)))
     clauses = found.readings()
     return f"of {found.images} images looked at, {'; '.join(clauses)}." if clauses else ""
 

@@ -8,15 +8,11 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from PIL import Image
 
-from solo_dimreg.datasets.check import IMAGE_SUFFIXES, image_paths
+from solo_dimreg.datasets.check import HELD_BACK, TRAINING, image_paths, spread
+from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image
 from solo_dimreg.errors import ConfigError
 
-# The usual names of the folder of images that are held back.
-VALIDATION = ("val", "valid", "validation", "test")
-# The number of images that are decoded for their size and colour.
-SAMPLE = 64
 # The channels of a grey JPEG that was saved in colour may differ by this much, from rounding.
 GREY = 8
 
@@ -46,17 +42,17 @@ def look_at(folder: Path) -> Layout:
     """Return the layout of a folder of images.
 
     The folder holds ``train/`` and ``val/`` with a folder per class, or a folder per class, or only images.
+    The first two may have other usual names, such as ``training/`` and ``test/``.
 
     Raises:
-        ConfigError: there is no such folder, or it has another layout.
+        ConfigError: there is no such folder, it has another layout, or an image cannot be read.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder; it must be a folder of images.")
     folder = folder.resolve()
-    train, val = folder, None
-    if (folder / "train").is_dir():
-        train = folder / "train"
-        val = next((folder / name for name in VALIDATION if (folder / name).is_dir()), None)
+    train, val = _named(folder, TRAINING), _named(folder, HELD_BACK)
+    if train is None or (val is None and train.name.lower() != "train"):  # a class may be named "training"
+        train, val = folder, None
     folders = [each for each in sorted(train.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     classes = [each for each in folders if next(image_paths(each), None)]
     if len(classes) == 1 and val is None:  # one label for all images tells nothing
@@ -70,6 +66,12 @@ def look_at(folder: Path) -> Layout:
     return Layout(train, val, tuple(each.name for each in classes), len(paths), side, grey)
 
 
+def _named(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder in a folder with the first of the names that is there, in any case."""
+    found = {each.name.lower(): each for each in sorted(folder.iterdir()) if each.is_dir()}
+    return next((found[name] for name in names if name in found), None)
+
+
 def _check_flat(folder: Path) -> None:
     for each in sorted(folder.iterdir()):
         if each.is_dir() or each.suffix.lower() not in IMAGE_SUFFIXES:
@@ -80,16 +82,10 @@ def _check_flat(folder: Path) -> None:
 
 
 def _seen(paths: Sequence[Path]) -> tuple[int, bool]:
-    """Return the median of the shorter sides, and whether no image of an even sample has colour."""
+    """Return the median of the shorter sides, and whether no image of a sample has colour."""
     sides, grey = [], True
-    for path in paths[:: -(-len(paths) // SAMPLE)]:
-        try:
-            with Image.open(path) as image:
-                sides.append(min(image.size))
-                if grey and image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;"):
-                    grey = int(np.ptp(np.asarray(image.convert("RGB"), dtype=int), axis=2).max()) <= GREY
-        except OSError as error:
-            raise ConfigError(
-                f"{path}: cannot be read as an image; 'solo-dimreg data check' lists all such files."
-            ) from error
+    for path in spread(paths):
+        image = load_image(path)
+        sides.append(min(image.size))
+        grey = grey and int(np.ptp(np.asarray(image, dtype=int), axis=2).max()) <= GREY
     return int(median(sides)), grey

@@ -86,6 +86,24 @@ def test_layouts_are_told_apart(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no images"):
         look_at(tmp_path / "empty")
+    for name in ("Training", "testing"):
+        draw(tmp_path / "other" / name / "cat", 4)
+    other = look_at(tmp_path / "other")
+    assert (other.train.name, other.val and other.val.name, other.images) == ("Training", "testing", 4)
+    shutil.rmtree(tmp_path / "other" / "testing")
+    draw(tmp_path / "other" / "resting", 4)
+    assert look_at(tmp_path / "other").classes == ("Training", "resting")
+
+
+def test_init_looks_at_images_as_a_training_reads_them(tmp_path: Path) -> None:
+    """An image of 16 bits in dark colours, which is black when it is cut to 8 bits, and one of NaN."""
+    colours = np.random.default_rng(0).integers(0, 200, (6, 5, 3)).astype(">u2")
+    (tmp_path / "deep.ppm").write_bytes(b"P6 5 6 65535\n" + colours.tobytes())
+    layout = look_at(tmp_path)
+    assert not layout.grey and layout.side == 5
+    Image.fromarray(np.full((6, 5), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(ConfigError, match=r"nan\.tif: .*not finite"):
+        look_at(tmp_path)
 
 
 def test_init_writes_a_config_that_every_check_passes(here, host: Host, photos: Path, tmp_path: Path) -> None:
