@@ -82,6 +82,10 @@ def test_npz_of_one_array_or_of_named_ones(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", x)
     np.savez_compressed(tmp_path / "all.npz", features=x, embeddings=z, labels=y)
     one, everything = diagnose(tmp_path / "one.npz"), diagnose(tmp_path / "all.npz")
+    # Arrays that no metric needs are not read, and other files may hold the same names.
+    np.savez(tmp_path / "more.npz", features=x, labels=y, files=np.array([Path("a.png")], dtype=object))
+    assert diagnose(tmp_path / "more.npz").classes == everything.classes
+    assert diagnose(x, labels=tmp_path / "more.npz").classes == everything.classes
     expected = diagnose(x, embeddings=z, labels=y)
     assert one.lid == everything.lid == expected.lid and everything.embeddings is not None
     assert everything.classes == expected.classes
@@ -95,7 +99,14 @@ def test_npz_of_one_array_or_of_named_ones(tmp_path: Path) -> None:
         ("a.npz", "no archive", "cannot be read as .npz"),
         ("a.pt", [torch.ones(3), torch.ones(3)], r"holds a list of 2 tensors; .*torch.cat\(parts\)"),
         ("b.pt", "a string", r"holds a str; it must be one tensor"),
-        ("c.npz", {"a": np.ones(3), "b": np.ones(3)}, r"no tensor named features \(found a, b\)"),
+        ("c.pt", b"nonsense", r"c.pt: is not a file that torch.save wrote"),
+        ("d.pth", b"hello", r"d.pth: is not a file that torch.save wrote"),
+        ("a.npy", "nonsense", r"cannot be read as .npy: it is not a file that numpy.save wrote"),
+        (
+            "c.npz",
+            {"a": np.ones(3), "b": np.ones(3)},
+            r"no array named features \(found a, b\); save the .*numpy.savez\('c.npz', features=...\)\.$",
+        ),
     ],
 )
 def test_other_files_are_refused_by_what_they_are(
@@ -104,6 +115,10 @@ def test_other_files_are_refused_by_what_they_are(
     path = tmp_path / name
     if isinstance(content, dict):
         np.savez(path, **content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=f"^--weights: .*{words}"):
+            load_weights(nn.Linear(2, 2), "x", path)
     elif path.suffix == ".pt":
         torch.save(content, path)
     else:

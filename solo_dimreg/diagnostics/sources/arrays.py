@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.diagnostics.sources.names import check_feature_file
+from solo_dimreg.diagnostics.sources.torch_files import load_torch
 from solo_dimreg.errors import ConfigError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -25,6 +24,8 @@ NAMES = {
     "embeddings": ("embeddings", "z", "projections"),
     "labels": ("labels", "targets", "target", "y"),
 }
+# The first bytes of a file that numpy.save wrote.
+NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def open_arrays(
         ConfigError: a file is missing, damaged or would run code, or the shapes do not fit.
     """
     files = {"features": path, "embeddings": embeddings, "labels": labels}
-    arrays = _open(path)
+    arrays = _open(path, "features")
     for name in ("embeddings", "labels"):
         other = files[name]
         if other is not None:
-            arrays[name] = _open(other)["features"]
+            arrays[name] = _open(other, name)[name]
     for name, array in arrays.items():
         _check(f"{files[name] or path}: {name}", name, array)
         if len(array) != len(arrays["features"]):
@@ -97,19 +98,16 @@ def in_memory(values: Any) -> Array:
         raise ConfigError(f"{type(values).__name__}: is not an array of numbers ({error}).") from error
 
 
-def _open(path: Path | Array) -> dict[str, Array]:
+def _open(path: Path | Array, name: str) -> dict[str, Array]:
+    """Return the arrays of a file under our names for them; the array of the given name is there."""
     if isinstance(path, Array):
-        return {"features": path}
+        return {name: path}
     check_feature_file(path)
     try:
         if path.suffix == ".npy":
-            return {"features": _numpy(path)}
+            return {name: _numpy(path)}
         read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _torch)
-        arrays = read(path)
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"{path}: holds more than tensors and is not loaded, since it could run code; save tensors only."
-        ) from error
+        return read(path, name)
     except ConfigError:
         raise
     except Exception as error:
@@ -117,10 +115,14 @@ def _open(path: Path | Array) -> dict[str, Array]:
         raise ConfigError(
             f"{path}: cannot be read as {path.suffix} ({type(error).__name__}: {reason})."
         ) from error
-    return _named(path, arrays)
 
 
 def _numpy(path: Path) -> Array:
+    # NumPy takes any other file for a pickle, and its message is about pickles.
+    with path.open("rb") as file:
+        if file.read(len(NPY)) != NPY:
+            raise ConfigError(f"{path}: cannot be read as .npy: it is not a file that numpy.save wrote.")
+
     # Opened again each time: the pages of an open mapping count as memory of the process.
     def whole() -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -137,25 +139,26 @@ def _numpy_rows(whole: Callable[[], np.ndarray]) -> Callable[[int, int], Tensor]
     return read
 
 
-def _npz(path: Path) -> dict[str, Array]:
+def _npz(path: Path, name: str) -> dict[str, Array]:
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(f"{path}: cannot be read as .npz: it is not a file that numpy.savez wrote.")
     with np.load(path, allow_pickle=False) as file:  # taking an array reads all of it
-        return {name: in_memory(file[name]) for name in file.files}
+        return {ours: in_memory(file[theirs]) for ours, theirs in _named(path, name, file.files).items()}
 
 
-def _torch(path: Path) -> dict[str, Array]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings of another protocol, in files that are refused anyway
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    tensors = content if isinstance(content, Mapping) else {"features": content}
+def _torch(path: Path, name: str) -> dict[str, Array]:
+    content = load_torch(path, mmap=True)
     if not isinstance(content, Tensor | Mapping):
         raise ConfigError(
             f"{path}: holds {_described(content)}; it must be one tensor (samples, dimensions), or a "
             "dictionary of tensors named features, embeddings and labels: torch.save(torch.cat(parts), path)."
         )
+    found = content if isinstance(content, Mapping) else {name: content}
+    tensors = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    chosen = {ours: tensors[theirs] for ours, theirs in _named(path, name, tensors).items()}
     return {
-        str(name): Array(tuple(tensor.shape), tensor[:0] if tensor.dim() else tensor, _rows_of(tensor))
-        for name, tensor in tensors.items()
-        if isinstance(tensor, Tensor)
+        ours: Array(tuple(tensor.shape), tensor[:0] if tensor.dim() else tensor, _rows_of(tensor))
+        for ours, tensor in chosen.items()
     }
 
 
@@ -170,36 +173,49 @@ def _rows_of(tensor: Tensor) -> Callable[[int, int], Tensor]:
     return lambda start, stop: tensor[start:stop].clone()
 
 
-def _safetensors(path: Path) -> dict[str, Array]:
+def _safetensors(path: Path, name: str) -> dict[str, Array]:
     from safetensors import safe_open
 
-    def reader(name: str) -> Callable[[int, int], Tensor]:
+    def reader(key: str) -> Callable[[int, int], Tensor]:
         def read(start: int, stop: int) -> Tensor:
             with safe_open(path, "pt") as file:
-                return file.get_slice(name)[start:stop]
+                return file.get_slice(key)[start:stop]
 
         return read
 
     with safe_open(path, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return {name: Array(shape, reader(name)(0, 0), reader(name)) for name, shape in shapes.items() if shape}
-
-
-def _named(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays under our names for them."""
-    found = {
-        ours: next(arrays[name] for name in theirs if name in arrays)
-        for ours, theirs in NAMES.items()
-        if any(name in arrays for name in theirs)
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    chosen = _named(path, name, [key for key, shape in shapes.items() if shape])
+    return {
+        ours: Array(shapes[theirs], reader(theirs)(0, 0), reader(theirs)) for ours, theirs in chosen.items()
     }
-    if "features" in found:
+
+
+def _named(path: Path, name: str, present: Iterable[str]) -> dict[str, str]:
+    """Return for each of our names the name of the array in the file; no other array need be read."""
+    names = list(present)
+    found = {
+        ours: next(each for each in theirs if each in names)
+        for ours, theirs in NAMES.items()
+        if any(each in names for each in theirs)
+    }
+    if name in found:
         return found
-    if len(arrays) == 1:
-        return {"features": next(iter(arrays.values()))}
-    names = ", ".join(list(arrays)[:5]) or "no tensor"
+    if len(names) == 1:
+        return {name: names[0]}
+    listed = ", ".join(names[:5]) or "nothing"
+    save = {
+        ".npz": f"numpy.savez({path.name!r}, {name}=...)",
+        ".safetensors": f"save_file({{{name!r}: ...}}, {path.name!r})",
+    }.get(path.suffix, f"torch.save({{{name!r}: ...}}, {path.name!r})")
+    weights = ""
+    if name == "features" and path.suffix != ".npz":
+        weights = (
+            f" If the file holds the weights of a model, use diagnose timm/<name> --weights {path.name}."
+        )
     raise ConfigError(
-        f"{path}: has no tensor named features (found {names}); if it holds the weights of a model, use "
-        f"diagnose timm/<name> --weights {path.name}."
+        f"{path}: has no {'array' if path.suffix == '.npz' else 'tensor'} named {name} (found {listed}); "
+        f"save the {name} under that name: {save}.{weights}"
     )
 
 

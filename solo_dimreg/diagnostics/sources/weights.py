@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from solo_dimreg.diagnostics.sources.torch_files import load_torch
 from solo_dimreg.errors import ConfigError
 
 # Parts of keys that name the second of two equal networks, which is not taken: DINO's teacher and MoCo's
@@ -38,6 +36,8 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
         raise ConfigError(f"--weights: {path}: no such file.")
     try:
         content = _read(path)
+    except ConfigError as error:
+        raise ConfigError(f"--weights: {error}") from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
         raise ConfigError(f"--weights: {path}: cannot be read ({type(error).__name__}: {reason}).") from error
@@ -75,9 +75,7 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-        warnings.simplefilter("ignore")  # warnings of another pickle protocol, in files that are refused
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return load_torch(path)
 
 
 def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
