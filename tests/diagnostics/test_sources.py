@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from solo_dimreg import diagnose
+from solo_dimreg.diagnostics.sources.names import check_given
 from solo_dimreg.diagnostics.sources.weights import load_weights
 from solo_dimreg.errors import ConfigError
 
@@ -128,6 +129,14 @@ def test_other_files_are_refused_by_what_they_are(
     if path.suffix == ".csv":
         with pytest.raises(ConfigError, match=r"suffix .csv are not read"):
             diagnose(normal(9, 3), labels=path)
+
+
+def test_a_path_that_is_not_there_is_refused_before_the_imports() -> None:
+    for given in ("nosuch.ckpt", "trained_models/byol", "./nosuch", "nosuch.pth.tar"):
+        with pytest.raises(ConfigError, match=f"^{given}: no such file or folder"):
+            check_given(given, None, None, None)
+    for name in ("resnet18", "timm/resnet18", "timm/resnet18.a1_in1k", "pixels"):
+        check_given(name, None, None, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -9,6 +9,10 @@ from solo_dimreg.errors import ConfigError
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 CHECKPOINT = ".ckpt"
 PIXELS = "pixels"
+# The start of the name of a timm model, which is no path.
+TIMM = "timm/"
+# The endings of files, which no timm model's name has; a downloaded checkpoint may be a .pth.tar.
+ENDINGS = (CHECKPOINT, ".tar")
 
 
 def check_feature_file(path: Path) -> None:
@@ -58,5 +62,7 @@ def check_given(given: str, weights: Path | None, embeddings: Path | None, label
             check_feature_file(file)
     if features:
         check_feature_file(path)
+    elif not path.exists() and (path.suffix in ENDINGS or "/" in given.removeprefix(TIMM)):
+        raise ConfigError(f"{given}: no such file or folder (working directory {Path.cwd()}).")
     elif path.is_file() and path.suffix != CHECKPOINT:
         check_suffix(path)
