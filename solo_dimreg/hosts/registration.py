@@ -98,6 +98,8 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
     """Return the method with the regularizer ``ldreg``, whose settings ``defaults`` a config can override."""
 
     class WithLDReg(method):  # type: ignore[misc, valid-type]
+        adds = TERMS[f"{prefix.lower()}_"]
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             block = self.with_term(host.read_block(args, kwargs, "regularizers") or {})
             super().__init__(*args, **host.write_block(args, kwargs, "regularizers", block))
@@ -109,7 +111,7 @@ def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any
                 return block  # its reader refuses it
             return {**block, "ldreg": {**defaults, **(own or {})}}
 
-    WithLDReg.__doc__ = f"{method.__name__} with {TERMS[f'{prefix.lower()}_']}."
+    WithLDReg.__doc__ = f"{method.__name__} with {WithLDReg.adds}."
     WithLDReg.__name__ = WithLDReg.__qualname__ = f"{prefix}{method.__name__}"
     return WithLDReg
 

@@ -19,9 +19,10 @@ def description(value: Any) -> str:
     """Return the first sentence of the docstring of a class or a function; return "" without one.
 
     solo-learn documents the constructors of its methods. A regularizer of ours that only adds defaults is
-    described by the class that computes it.
+    described by the class that computes it. A variant of a method is described as the method with what the
+    variant adds.
     """
-    given = ""
+    given = f", with {value.adds}" if hasattr(value, "adds") else ""
     while hasattr(value, "func"):  # a functools.partial
         if value.keywords:
             given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"

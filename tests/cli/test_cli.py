@@ -202,6 +202,10 @@ def test_methods_lists_where_each_comes_from(here, host) -> None:
     # From the docstrings: of the class, of solo-learn's constructor, of what a partial calls.
     assert rows["lejepa"]["description"].startswith("Implements LeJEPA (Balestriero & LeCun")
     assert rows["simclr"]["description"].startswith("Implements SimCLR")
+    assert rows["simclr"]["description"].endswith(")") and rows["ldreg_simclr"]["description"] == (
+        rows["simclr"]["description"] + ", with LDReg, which raises the local intrinsic dimensionality"
+    )
+    assert "which lowers the local intrinsic dim" in here("methods", "minlid_byol").stdout
     assert rows["lid_mle"]["description"].endswith("(k = 32, estimator = mle)")
     assert rows["two_nn"]["description"].startswith("Estimate the intrinsic dimension")
     tables = [table.splitlines() for table in here("methods").stdout.split("\n\n")]
