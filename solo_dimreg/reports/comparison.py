@@ -33,6 +33,8 @@ MAIN_CURVES = (
     ),
     "val_acc1",
 )
+# The words before the epoch of a value that is not of the last epoch.
+EARLIER = "after epoch"
 # Columns that are counts, and no metrics.
 NOT_FIGURES = ("samples", "dimensions", "z_samples", "z_dimensions")
 LEGEND = (
@@ -143,11 +145,16 @@ def _curves(records: Sequence[RunRecord]) -> list[Section]:
     text = "Thin lines are single seeds, and thick lines are their mean. " if seeds > 1 else ""
     if found <= set(LOGGED.values()):
         text = missing + text
+    text += "The table has the values of the last epoch, and the plots have all epochs."
+    header, rows = _last_values(grouped, main)
+    if any(EARLIER in cell for row in rows for cell in row[1:]):
+        text += " Where a run has no value of its last epoch, the table has its newest one and says so."
     sections = [
         Section(
             heading,
-            f"{text}The table has the values of the last epoch, and the plots have all epochs.",
-            *_last_values(grouped, main),
+            text,
+            header,
+            rows,
             [_curve_card(name, grouped) for name in main],
         )
     ]
@@ -161,12 +168,25 @@ def _last_values(
     grouped: Mapping[str, Sequence[RunRecord]], names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     def cell(runs: Sequence[RunRecord], name: str) -> str:
-        curves = [run.curves[name] for run in runs if name in run.curves]
-        mean, std = mean_and_deviation([curve[max(curve)] for curve in curves])
-        return ABSENT if mean is None else f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")
+        having = [run for run in runs if name in run.curves]
+        mean, std = mean_and_deviation([run.curves[name][max(run.curves[name])] for run in having])
+        if mean is None:
+            return ABSENT
+        ends = dict.fromkeys(end for run in having if (end := _earlier(run, name)))
+        earlier = f" ({EARLIER} {', '.join(ends)})" if ends else ""
+        return f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "") + earlier
 
     rows = [[method, *(cell(runs, name) for name in names)] for method, runs in grouped.items()]
     return ["method", *(explain(name).label for name in names)], rows
+
+
+def _earlier(run: RunRecord, name: str) -> str:
+    """Return "2 of 3" if the run's last value of a metric is from the second of three epochs, else ""."""
+    recorded = run.result.get("epochs")
+    epochs = max(max(curve) for curve in run.curves.values()) + 1
+    epochs = max(epochs, recorded) if isinstance(recorded, int) else epochs
+    last = max(run.curves[name]) + 1
+    return f"{last} of {epochs}" if last < epochs else ""
 
 
 def _curve_card(name: str, grouped: Mapping[str, Sequence[RunRecord]]) -> Card:

@@ -334,6 +334,24 @@ def test_a_resumed_run_is_one_row(tmp_path: Path) -> None:
     assert other.settings["optimizer.lr"] == "1" and other.curves["lid"] == {0: 3.5, 1: 7.0}
 
 
+def test_a_value_of_an_earlier_epoch_says_so(tmp_path: Path) -> None:
+    """A run that was resumed without the monitor has the dimensionality of its first part alone."""
+    first = write_run(tmp_path / "offline-1", config("simclr", 1))
+    second = write_run(tmp_path / "offline-2", config("simclr", 1, max_epochs=3))
+    (second / "dimensionality.csv").unlink()
+    write_csv(second / "metrics.csv", [{"epoch": 2, "step": 21, "val_acc1": 80.0}])
+    record(first)
+    for epochs in (3, 4):  # with a fourth epoch that nothing measured
+        record(second, resumed_from="offline-1/simclr-ep=1.ckpt", epochs=epochs)
+        html = Tables(write_report(tmp_path, tmp_path / "out").read_text()).tables
+        header, row = html["Over the epochs"]
+        last = dict(zip(header, row, strict=True))
+        assert last["effective rank of features"] == f"21.00 (after epoch 2 of {epochs})"
+        assert last["online accuracy (%)"] == ("80.00" if epochs == 3 else "80.00 (after epoch 3 of 4)")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "the table has its newest one and says so" in text
+
+
 def test_runs_that_continue_each_other_in_a_circle_are_read(tmp_path: Path) -> None:
     for name, other in (("offline-1", "offline-2"), ("offline-2", "offline-1")):
         run = write_run(tmp_path / name, config("simclr", 1))
