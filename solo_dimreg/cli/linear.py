@@ -44,16 +44,22 @@ def command(
     result is printed, and kept beside the checkpoint as linear-*.json, where 'solo-dimreg report' finds it. A
     probe with other settings has a file of its own. The probe itself is not saved.
 
+    If no batch of the config would be full, and OVERRIDES give no batch size, the batch size of the
+    pretraining is used, or the number of images if that is smaller.
+
     With --data the probe shows how well the representation transfers to images that it was not pretrained
     on. They are resized to the resolution of the pretraining. `classifier.normalization=bn
     classifier.init_std=0.01` is the classifier of LDReg's protocol, and the default on ImageNet.
     """
+    from omegaconf import OmegaConf
+
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
     from solo_dimreg.hosts import LINEAR_CONFIGS, register
     from solo_dimreg.running.checks import check_linear
     from solo_dimreg.running.evaluation import DEVICE, linear_accuracy
+    from solo_dimreg.running.overrides import read_overrides
     from solo_dimreg.running.results import probe_settings, save_evaluation
     from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
 
@@ -66,7 +72,11 @@ def command(
     linear = evaluation_settings(linear, run, overrides)
     check_linear(host, linear)
     fit_to_machine(linear)
-    result = linear_accuracy(host, run, linear, other_data=data is not None)
+    smaller = None
+    if not {each.key_or_group for each in read_overrides(overrides)} & {"optimizer", "optimizer.batch_size"}:
+        # A run of solo-learn's published scripts has recorded no batch size.
+        smaller = OmegaConf.select(run.settings, "optimizer.batch_size", default=linear.optimizer.batch_size)
+    result = linear_accuracy(host, run, linear, other_data=data is not None, smaller_batch=smaller)
     if rank() != 0:
         return
     if data is not None:

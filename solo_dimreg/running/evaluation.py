@@ -23,7 +23,7 @@ from solo_dimreg.hosts import CLASSES, NATIVE_SIZES, Host, Run, plain
 from solo_dimreg.hosts.next_steps import ONE_FOLDER
 from solo_dimreg.running.checks import check_linear
 from solo_dimreg.running.data import check_data
-from solo_dimreg.running.steps import check_steps
+from solo_dimreg.running.steps import check_steps, lower_batch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -236,6 +236,7 @@ def linear_accuracy(
     settings: DictConfig,
     other_data: bool = False,
     extracted: tuple[Features, Features] | None = None,
+    smaller_batch: int | None = None,
 ) -> dict[str, float]:
     """Train solo-learn's linear probe on the run's frozen backbone and return its accuracy.
 
@@ -247,6 +248,7 @@ def linear_accuracy(
         other_data: Whether the images are others than those of the pretraining, of any size and kind.
         extracted: The result of :func:`extract_splits` on the same images. It is used if the probe sees them
             without random crops.
+        smaller_batch: The batch size to lower the config's to if no batch would be full, or None to refuse.
 
     Returns:
         ``acc1``, with more than five classes ``acc5`` (in percent), and the ``loss``, on the validation
@@ -270,7 +272,9 @@ def linear_accuracy(
     classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
     counts = {"train_images": len(datasets[0]), "val_images": len(datasets[1])}  # type: ignore[arg-type]
     backbone = host.backbone(run.method)
-    check_steps(settings, len(datasets[0]), "linear probe")  # type: ignore[arg-type]
+    if smaller_batch:
+        lower_batch(settings, counts["train_images"], smaller_batch)
+    check_steps(settings, counts["train_images"], "linear probe")
     if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
         extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
         datasets, backbone = _in_place_of(extracted)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from solo_dimreg.errors import ConfigError, warn
+from solo_dimreg.errors import ConfigError, first_process, warn, write_line
 from solo_dimreg.hosts import device_count
 
 # Fewer steps in total are always reported; fewer steps per epoch only without many epochs.
@@ -47,6 +47,30 @@ def count_steps(settings: DictConfig, images: int) -> Steps:
     return Steps(per_epoch, min(total, most) if most > 0 else total)
 
 
+def images_of_process(settings: DictConfig, images: int) -> int:
+    """Return the number of images that every process of a training has at least."""
+    return images // (device_count(settings.devices) * (settings.get("num_nodes") or 1))
+
+
+def lower_batch(settings: DictConfig, images: int, size: int) -> None:
+    """Lower ``optimizer.batch_size``, in place, if no batch would be full, and say so in one line.
+
+    Args:
+        settings: As for :func:`count_steps`.
+        images: The number of training images.
+        size: The batch size to lower it to; with fewer images in a process, their number is used.
+    """
+    share, default = images_of_process(settings, images), settings.optimizer.batch_size
+    lowered = min(share, size)
+    if default <= share or lowered < 2:  # a batch of one image is refused elsewhere
+        return
+    settings.optimizer.batch_size = lowered
+    if first_process():
+        write_line(
+            f"optimizer.batch_size {default} becomes {lowered}: a process has only {share} training images."
+        )
+
+
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
     """Refuse a training without a step, and warn in one line of a training with too few.
 
@@ -61,7 +85,7 @@ def check_steps(settings: DictConfig, images: int, what: str = "training") -> St
     Raises:
         ConfigError: No batch would be full; the message names the batch size and the number of images.
     """
-    share = images // (device_count(settings.devices) * (settings.get("num_nodes") or 1))
+    share = images_of_process(settings, images)
     size = settings.optimizer.batch_size
     if share < size:
         raise ConfigError(

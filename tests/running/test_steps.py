@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
 from solo_dimreg.hosts import Host
-from solo_dimreg.running.steps import Steps, check_steps, count_steps
+from solo_dimreg.running.steps import Steps, check_steps, count_steps, lower_batch
 
 
 def settings_of(batch_size: int, max_epochs: int, **changes: Any) -> Any:
@@ -54,6 +54,28 @@ def test_steps_are_those_of_lightning(host: Host, images: int, settings: Any, st
 
 def test_several_processes_share_the_images() -> None:
     assert count_steps(settings_of(128, 2, devices=[0, 1], num_nodes=2), 12800) == Steps(25, 50)
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "size", "lowered"),
+    [
+        (128, 1, 16, 128),  # a batch is full
+        (127, 1, 16, 16),
+        (48, 1, 64, 48),
+        (200, 2, 128, 100),
+        (1, 1, 16, 128),  # check_steps refuses it
+    ],
+)
+def test_a_batch_larger_than_the_images_is_lowered(
+    images: int, devices: int, size: int, lowered: int, capsys: pytest.CaptureFixture
+) -> None:
+    settings = settings_of(128, 3, devices=devices)
+    lower_batch(settings, images, size)
+    assert settings.optimizer.batch_size == lowered
+    said = (
+        f"optimizer.batch_size 128 becomes {lowered}: a process has only {images // devices} training images."
+    )
+    assert capsys.readouterr().err == (f"{said}\n" if lowered < 128 else "")
 
 
 @pytest.mark.parametrize(("batch_size", "max_epochs", "few"), [(128, 3, True), (16, 100, False)])
