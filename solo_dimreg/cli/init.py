@@ -64,12 +64,16 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
     derived = base_config(host, method, layout.images)[0]
     click.echo(f"Config: {out}, for {layout.images} training images ({labels}), derived from {derived}.")
-    click.echo("Train with one of:")
     config = (shlex.quote(str(out.parent)), shlex.quote(out.stem))
-    click.echo(f"  solo-dimreg pretrain --config-path {config[0]} --config-name {config[1]}")
+    commands = [f"solo-dimreg pretrain --config-path {config[0]} --config-name {config[1]}"]
     if host.generation == "current":
         script = (shlex.quote(str(out.parent.resolve())), config[1])
-        click.echo(f"  python main_pretrain.py --config-path {script[0]} --config-name {script[1]}")
-    click.echo("and then:")
+        commands.append(f"python main_pretrain.py --config-path {script[0]} --config-name {script[1]}")
+    click.echo("Train with one of:" if len(commands) > 1 else "Train with:")
+    for each in commands:
+        click.echo(f"  {each}")
+    click.echo(
+        "At its end, the training prints the commands that evaluate it. RUN is the name of its folder:"
+    )
     for each in ("linear", "knn", "diagnose") if layout.classes and layout.val else ("diagnose",):
-        click.echo(f"  solo-dimreg {each} trained_models/{method}")
+        click.echo(f"  solo-dimreg {each} trained_models/{method}/RUN")

@@ -111,9 +111,11 @@ def test_init_writes_a_config_that_every_check_passes(here, host: Host, photos: 
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert "  solo-dimreg pretrain --config-path . --config-name my" in lines
-    assert "  solo-dimreg linear trained_models/byol" in lines
+    # A folder of the method holds one run or several, so the command names the run.
+    assert "  solo-dimreg linear trained_models/byol/RUN" in lines
     script = f"  python main_pretrain.py --config-path {tmp_path} --config-name my"
     assert (script in lines) == (host.generation == "current")
+    assert ("Train with:" in lines) == (host.generation == "published")
     settings = compose("pretrain", str(tmp_path), "my", [])
     fit_to_machine(settings)
     check_pretraining(host, settings)
@@ -135,7 +137,7 @@ def test_images_without_labels_get_no_split_and_no_probe(here, host: Host, tmp_p
     draw(tmp_path / "flat", 70, (28, 28), colour=False)
     run = here("init", "flat", "--method", "ldreg_simclr")
     assert run.returncode == 0, run.stderr
-    assert "linear" not in run.stdout and "solo-dimreg diagnose trained_models/ldreg_simclr" in run.stdout
+    assert "linear" not in run.stdout and "solo-dimreg diagnose trained_models/ldreg_simclr/RUN" in run.stdout
     settings = compose("pretrain", str(tmp_path), "ldreg_simclr-flat", [])
     fit_to_machine(settings)
     check_pretraining(host, settings)
