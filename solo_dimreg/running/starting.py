@@ -93,7 +93,8 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     del settings["defaults"], settings["hydra"]
     check_settings(host, settings)
     check_agreement(host, settings)
-    check_data(settings, need_val=False)
+    if layout.val or not layout.classes:  # otherwise init trains on a split, without the hidden folders
+        check_data(settings, need_val=False)
     check_steps(settings, layout.images)
     return text
 
