@@ -51,10 +51,19 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for folder in (*ours, *host.config_folders()):
         found = {**_configs_in(folder), **found}
-    for name in (method, base_name("ldreg_simclr" if method == "ldreg" else method)):
+    for name in _bases(method):
         if name in found:
             return found[name]
-    raise ConfigError(f"--method: there is no config to derive it from. {unknown('method', method, found)}")
+    startable = [each for each in host.trainable if any(name in found for name in _bases(each))]
+    raise ConfigError(
+        f"--method: {method!r} can be trained, but no config of it is here to start from; init can start "
+        f"from: {', '.join(startable)}."
+    )
+
+
+def _bases(method: str) -> tuple[str, str]:
+    """Return the methods from whose configs one for a method can be derived, the nearest first."""
+    return method, base_name("ldreg_simclr" if method == "ldreg" else method)
 
 
 @functools.cache
