@@ -21,7 +21,7 @@ from solo_dimreg import functional
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import MissingPackageError
 from solo_dimreg.functional._checks import check_bool, check_features, check_int
-from solo_dimreg.functional._rows import of_few
+from solo_dimreg.functional._rows import of_few, of_few_distinct
 from solo_dimreg.functional.information import check_order
 from solo_dimreg.functional.lid import check_lid_options
 
@@ -246,13 +246,13 @@ class SelfClustering(_OfFeatures):
 class TwoNN(_OfFeatures):
     """TwoNN, see :func:`solo_dimreg.functional.two_nn`."""
 
-    figure = staticmethod(partial(of_few, functional.two_nn))
+    figure = staticmethod(partial(of_few_distinct, functional.two_nn))
 
 
 class MSTDimension(_OfFeatures):
     """The dimension by spanning trees, see :func:`solo_dimreg.functional.mst_dimension`."""
 
-    figure = staticmethod(partial(of_few, functional.mst_dimension))
+    figure = staticmethod(partial(of_few_distinct, functional.mst_dimension))
 
 
 class MatrixMutualInformation(_OfRows):

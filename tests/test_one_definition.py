@@ -68,9 +68,15 @@ def test_every_name_of_features(rows: torch.Tensor) -> None:
     assert monitored["lid"] == pytest.approx(functional.geometric_mean_lid(rows, k=32).item(), rel=1e-6)
 
 
-def test_every_name_of_more_rows_than_are_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["distinct", "repeated"])
+def test_every_name_of_more_rows_than_are_compared_in_pairs(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("solo_dimreg.functional._rows.PAIRWISE_ROWS", 90)
-    test_every_name_of_features(X)
+    test_every_name_of_features(ROWS[kind])
+    for name in ("two_nn", "mst_dimension"):
+        known = registered("metrics")[name].value
+        torch.testing.assert_close(known(ROWS[kind]), known(X))
 
 
 def test_every_name_of_two_inputs() -> None:

@@ -178,7 +178,7 @@ def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, 
         search = _search(source, first, statistics)
         for features, embeddings, _ in _batches(source):
             search.update(features, embeddings)
-    return search.found(kept)
+    return search.found()
 
 
 def _search(source: Source, first: dict[str, Tensor], statistics: FeatureStatistics) -> SearchAmongAll:

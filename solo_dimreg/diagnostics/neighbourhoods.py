@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.diagnostics.streaming import NeighbourSearch
-from solo_dimreg.functional._rows import distinct_rows
+from solo_dimreg.functional._rows import distinct_rows, few_indices
 from solo_dimreg.functional.lid import neighbour_distances
 
 # LDReg tracks the LID with 32 and with 512 neighbours; 512 are used only if they are a small part of all.
@@ -32,7 +32,7 @@ class Neighbourhoods:
         distances: ascending, (Q, k).
         duplicates: Number of rows that equal an earlier one, and are no neighbours.
         labels: The labels of the Q rows, or None.
-        rows: Distinct rows, or some of them, for other metrics of neighbours, (n, D).
+        rows: The distinct rows, or at least those that metrics of pairs look at, (n, D).
     """
 
     distances: Tensor
@@ -109,15 +109,17 @@ class SearchAmongAll:
         self._counted: dict[str, Tensor] = {}
         self._searches: dict[str, NeighbourSearch] = {}
         self._labels: dict[str, Tensor | None] = {}
-        self._rows: dict[str, Tensor] = {}
+        self._few: dict[str, Tensor] = {}  # whether other metrics of neighbours look at a row
+        self._rows: dict[str, list[Tensor]] = {kind: [] for kind in first}
         for kind, indices in first.items():
             places = torch.arange(len(indices)) if len(indices) <= most else random_indices(len(indices))
             parts = list(zip(*batches(indices[places].tolist()), strict=True))
             place = 0 if kind == "features" else 1
-            self._rows[kind] = torch.cat(parts[place])
             self._labels[kind] = None if parts[2][0] is None else torch.cat(parts[2])
-            self._searches[kind] = NeighbourSearch(self._rows[kind], places, neighbours(len(indices)))
-            self._counted[kind] = torch.zeros(count, dtype=torch.bool).index_fill_(0, indices, True)
+            self._searches[kind] = NeighbourSearch(torch.cat(parts[place]), places, neighbours(len(indices)))
+            none = torch.zeros(count, dtype=torch.bool)
+            self._counted[kind] = none.index_fill(0, indices, True)
+            self._few[kind] = none.index_fill(0, indices[few_indices(len(indices))], True)
 
     def update(self, features: Tensor, embeddings: Tensor | None) -> None:
         """Search the next batch for neighbours."""
@@ -125,17 +127,15 @@ class SearchAmongAll:
         for kind, rows in (("features", features), ("embeddings", embeddings)):
             if rows is not None and len(new := rows[self._counted[kind][part]]):
                 self._searches[kind].update(new)
+                self._rows[kind].append(rows[self._few[kind][part]])
         self._seen = part.stop
 
-    def found(self, samples: Mapping[str, Tensor | None]) -> dict[str, Neighbourhoods]:
-        """Return the neighbourhoods by kind; ``samples`` are the rows for other metrics of neighbours."""
+    def found(self) -> dict[str, Neighbourhoods]:
+        """Return the neighbourhoods by kind."""
         found = {}
         for kind, search in self._searches.items():
-            sample, rows = samples[kind], self._rows[kind]
-            if sample is None or len(rows) == len(self._first[kind]):
-                sample = rows  # all distinct rows
-            duplicates = self._count - len(self._first[kind])
-            found[kind] = Neighbourhoods(search.distances, duplicates, self._labels[kind], unit_scale(sample))
+            duplicates, rows = self._count - len(self._first[kind]), torch.cat(self._rows[kind])
+            found[kind] = Neighbourhoods(search.distances, duplicates, self._labels[kind], unit_scale(rows))
         return found
 
 

@@ -48,3 +48,14 @@ def of_few(metric: Callable[..., Tensor], *features: Tensor) -> Tensor:
         few = few_indices(len(features[0]))
         features = tuple(each[few.to(each.device)] for each in features)
     return metric(*features)
+
+
+def of_few_distinct(metric: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Compute a metric of neighbours from at most ``PAIRWISE_ROWS`` distinct rows of features (N, D).
+
+    The equal rows are left out before the choice. After it, fewer rows would remain, and most of them would
+    be rows that are repeated often.
+    """
+    if len(features) > PAIRWISE_ROWS:
+        features = features[distinct_rows(features)[0]]
+    return of_few(metric, features)

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from solo_dimreg import functional
-from solo_dimreg.functional._rows import of_few
+from solo_dimreg.functional._rows import of_few, of_few_distinct
 from solo_dimreg.nn import EffectiveRank
 from solo_dimreg.plugins.hookspecs import hookimpl
 
@@ -33,8 +33,8 @@ def register_metrics() -> dict[str, Callable[[Tensor], Tensor]]:
         "rankme_share": functional.rankme_share,
         "mean_share": functional.mean_share,
         "self_clustering": partial(of_few, functional.self_clustering),
-        "two_nn": partial(of_few, functional.two_nn),
-        "mst_dimension": partial(of_few, functional.mst_dimension),
+        "two_nn": partial(of_few_distinct, functional.two_nn),
+        "mst_dimension": partial(of_few_distinct, functional.mst_dimension),
     }
 
 

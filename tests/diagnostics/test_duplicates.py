@@ -141,6 +141,8 @@ def test_more_distinct_rows_than_are_kept() -> None:
     assert found.duplicates == 300
     assert found.lid == pytest.approx(expected.item(), rel=1e-4)
     assert representation_figures(rows)["lid"] == pytest.approx(expected.item(), rel=1e-4)
+    assert found.two_nn == pytest.approx(two_nn(x).item(), rel=1e-4)
+    assert found.mst_dimension == pytest.approx(mst_dimension(x).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
