@@ -12,7 +12,7 @@ from scipy import stats
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
-from solo_dimreg.studies.claims.numbers import equal, rise, slower, tau
+from solo_dimreg.studies.claims.numbers import equal, more, rise, slower, tau
 from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
 from solo_dimreg.studies.claims.papers.alarm import DRAWDOWN, HEALTHY, alarm_claims
 from solo_dimreg.studies.claims.settings import SETTINGS
@@ -53,6 +53,27 @@ def test_rounding_does_not_decide_how_much_equal_seeds_show(value: float, roundi
     assert rounded.mean == pytest.approx(value, abs=1e-9) and rounded.error == 0
     # All of one sign, which for noise about 0 would be a certainty of the other kind.
     assert estimate(list(np.abs(noise) + value)).p_above == exact.p_above
+
+
+def test_accuracies_are_rounded_to_float32() -> None:
+    one, other = Row("a", ""), Row("b", "")
+    counts = [500 + 7 * seed for seed in range(8)]
+    for images, expected in ((10, 0.5**8), (0, 1)):
+        results = [
+            {
+                "a": {"linear_acc1": float(np.float32(100 * (count + images) / 900))},
+                "b": {
+                    "linear_acc1": float(np.nextafter(np.float32(100 * count / 900), np.float32(count % 2)))
+                },
+            }
+            for count in counts
+        ]
+        found = more("linear_acc1", one, other).estimate(results)
+        assert (found.p_above, found.error) == (expected, 0)
+        margin = [number.estimate(results).p_above for number in equal("linear_acc1", one, other, 3.0)]
+        assert margin == [0.5**8] * 2
+    claim = Claim("x", "P", "", "", "", (one, other), (more("linear_acc1", one, other),))
+    assert decide([claim], results)[0].p == 1
 
 
 def test_differences_above_rounding_are_students() -> None:

@@ -24,10 +24,22 @@ RULE = (
 
 @dataclass(frozen=True)
 class Number:
-    """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed."""
+    """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed.
+
+    Attributes:
+        says: The number in words.
+        of: The function of the results that computes it.
+        parts: The results that are subtracted in it. They say how much of the number is rounding.
+    """
 
     says: str
     of: Callable[[Results], float]
+    parts: tuple[Callable[[Results], float], ...] = ()
+
+    def estimate(self, results: Sequence[Results]) -> Estimate:
+        """Return the estimate of the number over the seeds."""
+        size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
+        return estimate([self.of(seed) for seed in results], size)
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[
             paper, so that a verdict does not depend on the choice of claims.
     """
     values = [[tuple(number.of(seed) for seed in results) for number in claim.numbers] for claim in claims]
-    estimates = [[estimate(each) for each in numbers] for numbers in values]
+    estimates = [[number.estimate(results) for number in claim.numbers] for claim in claims]
     outcomes: dict[int, Outcome] = {}
     for paper in dict.fromkeys(claim.paper for claim in claims):
         own = [i for i, claim in enumerate(claims) if claim.paper == paper]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from scipy import stats
@@ -25,10 +26,8 @@ NAMES = {
 def more(figure: str, larger: Row, smaller: Row) -> Number:
     """Return the number that one row's metric exceeds another row's."""
 
-    def difference(results: Results) -> float:
-        return float(results[larger.name][figure] - results[smaller.name][figure])
-
-    return Number(f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}", difference)
+    says = f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}"
+    return _difference(says, partial(_result, larger, figure), partial(_result, smaller, figure))
 
 
 def ladder(figure: str, rows: Sequence[Row]) -> tuple[Number, ...]:
@@ -42,32 +41,30 @@ def equal(figure: str, one: Row, other: Row, margin: float) -> tuple[Number, ...
     They are two one-sided tests (Schuirmann 1987).
     """
 
+    parts = partial(_result, one, figure), partial(_result, other, figure)
+
     def room(sign: int) -> Number:
         def left(results: Results) -> float:
-            return margin + sign * float(results[one.name][figure] - results[other.name][figure])
+            return margin + sign * (parts[0](results) - parts[1](results))
 
         verb = "plus" if sign > 0 else "minus"
         what = f"{NAMES[figure]} of {one.name} and {other.name}"
-        return Number(f"{margin:g} {verb} the difference between the {what}", left)
+        return Number(f"{margin:g} {verb} the difference between the {what}", left, parts)
 
     return room(1), room(-1)
 
 
 def above(figure: str, row: Row, threshold: float) -> Number:
     """Return the number that a row's metric exceeds a threshold, which is fixed beforehand."""
-    return Number(
-        f"{NAMES[figure]} of {row.name} minus {threshold:g}",
-        lambda results: float(results[row.name][figure]) - threshold,
-    )
+    says = f"{NAMES[figure]} of {row.name} minus {threshold:g}"
+    return _difference(says, partial(_result, row, figure), lambda _: threshold)
 
 
 def more_at_the_end(figure: str, larger: Row, smaller: Row) -> Number:
     """Return the number that one row's monitored metric exceeds another's after the last epoch."""
 
-    def difference(results: Results) -> float:
-        return _at(results, larger, figure, 1) - _at(results, smaller, figure, 1)
-
-    return Number(f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}, at the end", difference)
+    says = f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}, at the end"
+    return _difference(says, partial(_at, larger, figure, 1), partial(_at, smaller, figure, 1))
 
 
 def rise(row: Row, figure: str, first: float, last: float) -> Number:
@@ -76,18 +73,16 @@ def rise(row: Row, figure: str, first: float, last: float) -> Number:
     The first epoch is 0 and the last one is 1.
     """
 
-    def difference(results: Results) -> float:
-        return _at(results, row, figure, last) - _at(results, row, figure, first)
-
-    return Number(f"{NAMES[figure]} of {row.name} {_when(last)} minus {_when(first)}", difference)
+    says = f"{NAMES[figure]} of {row.name} {_when(last)} minus {_when(first)}"
+    return _difference(says, partial(_at, row, figure, last), partial(_at, row, figure, first))
 
 
 def slower(row: Row, figure: str, turn: float) -> Number:
     """Return the number that a metric grows less per epoch after a part of the training than before it."""
 
     def difference(results: Results) -> float:
-        start, middle, end = (_at(results, row, figure, part) for part in (0, turn, 1))
-        epochs = len(_curve(results, row, figure)) - 1
+        start, middle, end = (_at(row, figure, part, results) for part in (0, turn, 1))
+        epochs = len(_curve(row, figure, results)) - 1
         before = round(turn * epochs)
         if not 0 < before < epochs:
             return math.nan
@@ -97,17 +92,25 @@ def slower(row: Row, figure: str, turn: float) -> Number:
     return Number(says, difference)
 
 
+def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
+    return Number(says, lambda results: larger(results) - smaller(results), (larger, smaller))
+
+
+def _result(row: Row, figure: str, results: Results) -> float:
+    return float(results[row.name][figure])
+
+
 def _when(part: float) -> str:
     return "after the first epoch" if part == 0 else "at the end" if part == 1 else f"after {part:.0%}"
 
 
-def _curve(results: Results, row: Row, figure: str) -> list[float]:
+def _curve(row: Row, figure: str, results: Results) -> list[float]:
     curve = results[row.name]["curves"].get(figure, {})
     return [float(curve[epoch]) for epoch in sorted(curve)]
 
 
-def _at(results: Results, row: Row, figure: str, part: float) -> float:
-    curve = _curve(results, row, figure)
+def _at(row: Row, figure: str, part: float, results: Results) -> float:
+    curve = _curve(row, figure, results)
     return curve[round(part * (len(curve) - 1))] if curve else math.nan
 
 

@@ -11,9 +11,11 @@ from scipy import stats
 CONFIDENCE = 0.95
 LEVEL = (1 - CONFIDENCE) / 2  # one-sided
 # Numbers of the seeds that differ by less than EQUAL times the largest count as equal, and numbers below ZERO
-# as 0: sums of percentages and ranks are rounded at 1e-13, and float32 at 1e-7 of a number.
+# as 0: sums of percentages and ranks are rounded at 1e-13. Both are ROUNDED times the results that were
+# subtracted, if that is more: an accuracy is a float32, and a mean of batches.
 EQUAL = 1e-9
 ZERO = 1e-12
+ROUNDED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Estimate:
     p_below: float
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
     """Return the estimate of Student's t from one number per seed.
 
     For two methods, the number is the difference of their runs with that seed.
@@ -45,6 +47,7 @@ def estimate(values: Sequence[float]) -> Estimate:
         values: At least two numbers. If all are equal up to rounding, Student's t would be certain; the
             p-value is then that of a sign test, and zeros show nothing. If one is not finite, nothing is
             known.
+        size: If the numbers are differences: the largest result that was subtracted or subtracted from.
 
     Raises:
         ValueError: There are fewer than two numbers.
@@ -53,9 +56,10 @@ def estimate(values: Sequence[float]) -> Estimate:
         raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
     if not all(map(math.isfinite, values)):
         return Estimate(math.nan, math.nan, math.nan, math.nan, 1.0, 1.0)
-    values = [0.0 if abs(value) <= ZERO else value for value in values]
+    rounding = ROUNDED * size
+    values = [0.0 if abs(value) <= max(ZERO, rounding) else value for value in values]
     mean = math.fsum(values) / len(values)
-    if max(values) - min(values) <= EQUAL * max(map(abs, values)):
+    if max(values) - min(values) <= max(EQUAL * max(map(abs, values)), rounding):
         chance = 0.5 ** len(values)
         above, below = (chance if mean > 0 else 1.0), (chance if mean < 0 else 1.0)
         return Estimate(mean, mean, mean, 0.0, above, below)
