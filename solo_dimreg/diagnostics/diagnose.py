@@ -76,29 +76,12 @@ class Diagnosis:
     @property
     def caution(self) -> str:
         """Return why the metrics may mislead; empty if nothing speaks against them."""
-        n, d = self.features.samples - self.features.duplicates, self.features.dimensions
-        distinct, equal = "", ""
-        if self.features.duplicates:
-            distinct = "distinct "
-            equal = (
-                f"{self.features.duplicates} of {self.features.samples} samples equal an earlier one "
-                "exactly; LID, TwoNN and the spanning tree count equal samples once. "
-            )
-        return (equal + self._main_caution(n, d, distinct)).rstrip()
-
-    def _main_caution(self, n: int, d: int, distinct: str) -> str:
-        if n <= 2 * LID_NEIGHBOURS:
-            return f"Only {n} {distinct}samples: these are too few to measure a local dimension."
-        if n <= d:
-            return (
-                f"Fewer {distinct}samples ({n}) than dimensions ({d}): the ranks are bounded by the samples."
-            )
-        if self.features.mean_share > SHARED:
-            return (
-                f"The mean of all features holds {self.features.mean_share:.1%} of their squared length: "
-                "they share one vector, which centred metrics, such as the effective rank, cannot see."
-            )
-        return ""
+        said: dict[str, None] = {}  # what holds for both spaces is said once
+        for name, space in self.spaces.items():
+            # Images that are there more than once are so in both spaces.
+            noun = "samples" if space.duplicates == self.features.duplicates else name
+            said |= dict.fromkeys(_cautions(space, name, noun))
+        return " ".join(said)
 
     @property
     def spaces(self) -> dict[str, Space]:
@@ -248,6 +231,29 @@ def _umap(plot: Callable[[Path], None]) -> bytes:
             warnings.warn(f"UMAP is left out ({type(error).__name__}: {error}).", stacklevel=2)
             return b""
         return path.read_bytes()
+
+
+def _cautions(space: Space, name: str, noun: str) -> Iterator[str]:
+    """Yield what to beware of in one space; ``noun`` is what its rows are called."""
+    n, d = space.samples - space.duplicates, space.dimensions
+    distinct = "distinct " if space.duplicates else ""
+    if space.duplicates:
+        yield (
+            f"{space.duplicates} of {space.samples} {noun} equal an earlier one exactly; LID, TwoNN and the "
+            f"spanning tree count equal {noun} once."
+        )
+    if n <= 2 * LID_NEIGHBOURS:
+        yield f"Only {n} {distinct}{noun}: these are too few to measure a local dimension."
+    elif n <= d:
+        yield (
+            f"Fewer {distinct}{noun} ({n}) than dimensions ({d}) of the {name}: the ranks are bounded by the "
+            f"{noun}."
+        )
+    elif space.mean_share > SHARED:
+        yield (
+            f"The mean of all {name} holds {space.mean_share:.1%} of their squared length: they share one "
+            "vector, which centred metrics, such as the effective rank, cannot see."
+        )
 
 
 def _space_dict(space: Space) -> dict[str, Any]:

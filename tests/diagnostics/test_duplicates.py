@@ -94,8 +94,19 @@ def test_few_distinct_rows_are_few() -> None:
     found = diagnose(X[:32].repeat(10, 1))
     assert "Only 32 distinct samples" in found.caution
     wide = diagnose(normal(70, 100).repeat(2, 1))
-    assert "Fewer distinct samples (70) than dimensions (100)" in wide.caution
+    assert "Fewer distinct samples (70) than dimensions (100) of the features" in wide.caution
     assert diagnose(X).caution == "" and diagnose(X).duplicates == 0
+
+
+def test_each_space_has_its_cautions() -> None:
+    few = normal(100, 4).repeat(3, 1)
+    equal = "200 of 300 embeddings equal an earlier one exactly; LID, TwoNN and the spanning tree count equal"
+    assert diagnose(X, embeddings=few).caution == f"{equal} embeddings once."
+    assert "The mean of all embeddings holds 99" in diagnose(X, embeddings=X + 40).caution
+    # What holds for both is said once.
+    both = diagnose(X[:40].repeat(2, 1), embeddings=X[:40].repeat(2, 1)).caution
+    assert both.startswith("40 of 80 samples equal an earlier one") and both.count("Only 40 distinct") == 1
+    assert both.count("exactly") == 1 and "embeddings" not in both
 
 
 def source(rows: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | None = None) -> Source:
