@@ -21,7 +21,7 @@ from solo_dimreg import functional
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import MissingPackageError
 from solo_dimreg.functional._checks import check_bool, check_features, check_int
-from solo_dimreg.functional._rows import of_few, of_few_distinct
+from solo_dimreg.functional._rows import KEPT_ROWS, of_few, of_few_distinct
 from solo_dimreg.functional.information import check_order
 from solo_dimreg.functional.lid import check_lid_options
 
@@ -75,7 +75,7 @@ class _OfRows(Metric):
     figure: Callable[..., Tensor]
     draws: list[Tensor]
 
-    def __init__(self, max_samples: int = 10_000, **kwargs: Any) -> None:
+    def __init__(self, max_samples: int = KEPT_ROWS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_int("max_samples", max_samples, minimum=3)
         self.max_samples = max_samples

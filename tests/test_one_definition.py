@@ -11,6 +11,7 @@ import torch
 from solo_dimreg import DimensionalityTracker, diagnose, functional
 from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS, measure
 from solo_dimreg.diagnostics.figures import Space
+from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.plugins import registered
 
 
@@ -53,7 +54,7 @@ def test_every_name_of_features(rows: torch.Tensor) -> None:
     names = sorted(set(registered("metrics")) - {"lid_mle_512"})
     assert set(names) == set(torchmetrics)  # a new metric is to be compared here, too
     assert set(names) <= {field.name for field in fields(Space)}
-    tracker = DimensionalityTracker(max_samples=10_000)
+    tracker = DimensionalityTracker()
     for batch in rows.split(64):
         tracker.update(batch)
         for metric in torchmetrics.values():
@@ -77,6 +78,12 @@ def test_every_name_of_more_rows_than_are_compared_in_pairs(
     for name in ("two_nn", "mst_dimension"):
         known = registered("metrics")[name].value
         torch.testing.assert_close(known(ROWS[kind]), known(X))
+
+
+def test_all_front_ends_keep_as_many_rows_unless_told() -> None:
+    metrics = pytest.importorskip("solo_dimreg.metrics")
+    diagnosed = FeatureStatistics().sample_size
+    assert DimensionalityTracker().max_samples == metrics.EffectiveRank().max_samples == diagnosed == 10_000
 
 
 def test_every_name_of_two_inputs() -> None:

@@ -12,6 +12,7 @@ from solo_dimreg.diagnostics.figures import Space, describe_space, mutual_inform
 from solo_dimreg.diagnostics.moments import Moments
 from solo_dimreg.diagnostics.streaming import FeatureStatistics
 from solo_dimreg.functional._checks import check_int
+from solo_dimreg.functional._rows import KEPT_ROWS
 
 SCALARS = [field.name for field in fields(Space) if field.type != "Tensor"]
 
@@ -21,7 +22,7 @@ class DimensionalityTracker:
 
     It needs no Lightning. Spectra and correlations, and with them the effective rank, RankMe and alpha-ReQ,
     cover all samples. Metrics that compare pairs (LID, uniformity, entropies) use a uniform random choice of
-    at most ``max_samples`` samples. Memory does not grow with the samples.
+    at most ``max_samples`` (10,000) samples. Memory does not grow with more samples than that.
 
     Over several processes, :meth:`compute` is a collective call and gives each process the metrics of all
     samples. The processes may have different numbers of samples.
@@ -40,7 +41,7 @@ class DimensionalityTracker:
         (400.0, 16)
     """
 
-    def __init__(self, max_samples: int = 2_048, seed: int | None = None) -> None:
+    def __init__(self, max_samples: int = KEPT_ROWS, seed: int | None = None) -> None:
         check_int("max_samples", max_samples, minimum=3)
         self.max_samples, self.seed = max_samples, seed
         self.reset()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.diagnostics.streaming import NeighbourSearch
-from solo_dimreg.functional._rows import distinct_rows, few_indices
+from solo_dimreg.functional._rows import KEPT_ROWS, distinct_rows, few_indices
 from solo_dimreg.functional.lid import neighbour_distances
 
 # LDReg tracks the LID with 32 and with 512 neighbours; 512 are used only if they are a small part of all.
@@ -51,7 +51,7 @@ def neighbours(count: int) -> int:
     return MANY_NEIGHBOURS if count >= SMALL_PART * MANY_NEIGHBOURS else LID_NEIGHBOURS
 
 
-def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = 10_000) -> Neighbourhoods:
+def neighbours_within(rows: Tensor, labels: Tensor | None = None, most: int = KEPT_ROWS) -> Neighbourhoods:
     """Find the neighbours of all distinct rows (N, D) in memory, or of 1,000 if there are over ``most``."""
     first = distinct_rows(rows)[0]
     points = unit_scale(rows[first])

@@ -13,6 +13,7 @@ from solo_dimreg.diagnostics.moments import Moments
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import with_float64
+from solo_dimreg.functional._rows import KEPT_ROWS
 from solo_dimreg.functional.neighbours import nearest
 
 
@@ -52,7 +53,7 @@ class FeatureStatistics:
         400
     """
 
-    def __init__(self, sample_size: int = 10_000, seed: int | None = None) -> None:
+    def __init__(self, sample_size: int = KEPT_ROWS, seed: int | None = None) -> None:
         self.sample_size = sample_size
         self.count = 0
         self._width: int | None = None

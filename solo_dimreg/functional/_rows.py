@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Metrics that compare all pairs at once look at up to this many rows.
 PAIRWISE_ROWS = 2_048
+# Where rows arrive batch by batch, this many are kept for metrics that need the rows themselves.
+KEPT_ROWS = 10_000
 
 
 def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
