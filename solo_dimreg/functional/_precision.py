@@ -116,8 +116,11 @@ def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     """Return ``value`` with its tensors changed, also those inside lists and tuples."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [_each(change, item) for item in value]
+    if isinstance(value, tuple):
+        changed = [_each(change, item) for item in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)  # NamedTuple
     return value
 
 

@@ -26,8 +26,8 @@ def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         The indices of the U distinct rows, ascending, shape (U,); and the place of each row among them, shape
         (N,).
     """
-    _, groups = torch.unique(x.detach(), dim=0, return_inverse=True)
-    first = groups.new_full((int(groups.max()) + 1,), len(x))
+    distinct, groups = torch.unique(x.detach(), dim=0, return_inverse=True)
+    first = groups.new_full((len(distinct),), len(x))
     first.scatter_reduce_(0, groups, torch.arange(len(x), device=x.device), "amin")
     order = first.argsort()
     return first[order], order.argsort()[groups]

@@ -1,6 +1,7 @@
 """Full precision, whatever the user allows elsewhere: of matrix products, and on devices without float64."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -202,6 +203,19 @@ def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monke
     torch.testing.assert_close(found, expected, equal_nan=True)
     line = "warning: meta has no float64: solo-dimreg moves its tensors to the CPU and computes there.\n"
     assert capsys.readouterr().err == line
+
+
+class Pair(NamedTuple):
+    values: torch.Tensor
+    size: torch.Size
+
+
+def test_lists_and_tuples_keep_their_types():
+    x = torch.ones(2, 3, dtype=torch.bfloat16)
+    given = ((x, 1), [x], Pair(x, x.shape), torch.max(x, dim=1))
+    found = _precision.full_precision(lambda *each: each)(*given)
+    assert [type(each) for each in found] == [type(each) for each in given]
+    assert type(found[2].size) is torch.Size and found[2].values.dtype == torch.float32
 
 
 TRAINED = {
