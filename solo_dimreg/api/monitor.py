@@ -82,6 +82,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         super().__init__(chosen, nn.Identity(), None)
         self.names = {"features": features, "embeddings": embeddings}
         self.alone = True  # in its trainer
+        self.accepted = False  # by a trainer, beside its other monitors
 
     def __reduce__(self) -> Any:
         """Pickle by the public class: spawned processes cannot import the joined class by a name."""
@@ -94,8 +95,13 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     @property
     def state_key(self) -> str:
-        """Return the name of the monitor's state in a checkpoint."""
-        return f"{type(self).__qualname__}{self.identity!r}"
+        """Return the name of the monitor's state in a checkpoint.
+
+        Lightning refuses equal names as soon as the trainer is made, and does not say what to change. Until
+        :meth:`setup` has compared the monitors, which does say it, each one has a name of its own.
+        """
+        name = f"{type(self).__qualname__}{self.identity!r}"
+        return name if self.accepted else f"{name} at {id(self):#x}"
 
     @property
     def _legacy_state_key(self) -> Any:
@@ -116,6 +122,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
                 f"features: two monitors look at {self.names['features']!r} on {self.settings['on']!r}; "
                 "keep one of them, with the metrics of both."
             )
+        self.accepted = True
         differs = [key for key in self.identity if any(each[key] != self.identity[key] for each in others)]
         added = [str(self.identity[key]) for key in differs if self.identity[key] is not None]
         self.name = "-".join([monitor.NAME, *added])
