@@ -155,6 +155,7 @@ def check(folder: Path) -> None:
     for reading in found.readings():
         click.echo(f"Of these {reading}.")
     if found.faults:
-        raise ConfigError(
-            f"{folder}: {len(found.faults)} of its images are not usable; they are named above."
-        )
+        folders = sum(path.is_dir() for path in found.faults)
+        counts = ((len(found.faults) - folders, "image"), (folders, "folder"))
+        bad = " and ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
+        raise ConfigError(f"{folder}: {bad} cannot be used, as named above.")

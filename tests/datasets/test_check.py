@@ -62,7 +62,11 @@ def test_every_bad_image_is_found(images: Path, name: str, here: Any) -> None:
     found = check_images(images)
     assert list(found.faults) == [path] and words in found.faults[path] and found.images == 160
     done = here("data", "check", str(images))
-    assert done.returncode == 2 and f"{path} " in done.stdout and "1 of its images" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"{path} " in done.stdout
+        and ": 1 image cannot be used, as named above" in done.stderr
+    )
 
 
 def test_odd_images_are_fine(images: Path, here: Any) -> None:
@@ -101,6 +105,7 @@ def test_hidden_folders_of_images_are_no_classes(images: Path, place: str, here:
     shutil.copytree(images / "train" / "3", hidden)
     done = here("data", "check", str(images))
     assert done.returncode == 2 and f"{hidden} is a hidden folder" in done.stdout
+    assert ": 1 folder cannot be used" in done.stderr
     settings = settings_of(images, val_path=str(images / "val"))
     key = "val_path" if place == "val" else "train_path"
     with pytest.raises(ConfigError, match=rf"data\.{key}: {hidden} is a hidden folder.*must be removed"):
