@@ -63,6 +63,7 @@ class Announcer:
         saved = self.folder and (self.folder / "args.json").is_file() and any(self.folder.glob("*.ckpt"))
         if self.folder and saved and not raises:
             say(f"Checkpoint: {self.folder}")
+            say("Evaluate it with:")
             for line in next_steps(self.host, self.folder):
                 tqdm.write(f"  {line}", file=sys.stderr)
 
@@ -117,7 +118,9 @@ def describe_end(record: Mapping[str, Any]) -> str:
     if record["resumed_from"]:
         parts[0] += f", resumed from {Path(record['resumed_from']).name}"
     if ranks := record["effective_rank"]:
-        parts.append(f"effective rank of the features {ranks[0]:.1f} at first, {ranks[1]:.1f} at last")
+        first, *later = ranks
+        change = f" at first, {later[-1]:.1f} at last" if later else ", measured once"
+        parts.append(f"effective rank of the features {first:.1f}{change}")
     if accuracy := record["online_accuracy"]:
         parts.append(f"online accuracy {accuracy['percent']:.1f} % on the {accuracy['images']} images")
     return "; ".join(parts) + "."

@@ -77,6 +77,8 @@ def _data_of(config: DictConfig | None) -> dict[str, Any]:
 def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any]:
     """Return the results of a training: epochs, steps, first and last effective rank, online accuracy.
 
+    The list of effective ranks has one number after a single look of the monitor, and is None without any.
+
     Args:
         trainer: Lightning's trainer.
         config: The config of the run, or None if it is not known.
@@ -87,7 +89,7 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
         "finished": now(),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "effective_rank": [ranks[0], ranks[-1]] if ranks else None,
+        "effective_rank": [*ranks[:1], *ranks[1:][-1:]] or None,
         "online_accuracy": online_accuracy(trainer, config, raises),
     }
 

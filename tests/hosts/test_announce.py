@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from support import build_small, small, train_steps
 
 from solo_dimreg.hosts import Host
-from solo_dimreg.hosts.announce import describe_end, describe_terms
-from solo_dimreg.hosts.record import evaluated_as_trained, label_of, read_record
+from solo_dimreg.hosts.announce import Announcer, describe_end, describe_terms
+from solo_dimreg.hosts.record import end_record, evaluated_as_trained, label_of, read_record
 from solo_dimreg.running.pretraining import pretrain
 
 
@@ -106,6 +108,40 @@ def test_without_a_checkpoint_no_command_is_printed(
 def test_the_last_line_leaves_out_what_was_not_measured() -> None:
     nothing = {"resumed_from": None, "effective_rank": None, "online_accuracy": None}
     assert describe_end({"epochs": 1, "steps": 1, **nothing}) == "trained 1 epoch, 1 step."
+
+
+def test_the_commands_of_a_checkpoint_are_introduced(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """In solo-learn's scripts, the module does not raise as in our own command."""
+    (tmp_path / "args.json").touch()
+    (tmp_path / "x-ep=1.ckpt").touch()
+    monkeypatch.setattr("solo_dimreg.hosts.announce.next_steps", lambda *_: ["solo-dimreg knn x"])
+    announcer = Announcer(host)
+    announcer.folder, announcer.record = tmp_path, {"resumed_from": None}
+    trainer = SimpleNamespace(callbacks=[], current_epoch=1, global_step=2, callback_metrics={})
+    announcer.on_fit_end(trainer, SimpleNamespace())
+    assert capfd.readouterr().err.splitlines()[1:] == [
+        f"solo-dimreg: Checkpoint: {tmp_path}",
+        "solo-dimreg: Evaluate it with:",
+        "  solo-dimreg knn x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("looks", "kept", "says"),
+    [
+        ([29.4], [29.4], "29.4, measured once."),
+        ([29.4, 8.0, 29.4], [29.4, 29.4], "29.4 at first, 29.4 at last."),
+        ([], None, "2 steps."),
+    ],
+)
+def test_a_single_look_is_no_comparison(looks: list[float], kept: list[float] | None, says: str) -> None:
+    monitor = SimpleNamespace(history=[{"effective_rank": rank} for rank in looks])
+    trainer: Any = SimpleNamespace(callbacks=[monitor], current_epoch=1, global_step=2, callback_metrics={})
+    record = end_record(trainer, None, False)
+    assert record["effective_rank"] == kept
+    assert describe_end({**record, "resumed_from": None}).endswith(says)
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,11 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     assert record["environment"]["solo-learn"] == "current"
     rank = watched(run)["effective_rank"]
     assert 1 < rank < 96
-    assert f"trained 1 epoch, 3 steps; effective rank of the features {rank:.1f} at first" in printed
+    assert f"trained 1 epoch, 3 steps; effective rank of the features {rank:.1f}, measured once" in printed
     (metrics,) = (tmp_path / "lightning_logs").rglob("metrics.csv")
     assert "train_ldreg_epoch" in metrics.read_text().splitlines()[0]
 
+    assert "solo-dimreg: Evaluate it with:\n  solo-dimreg linear " in printed
     said = next(line for line in printed.splitlines() if "main_linear.py" in line)
     command = shlex.split(said, comments=True)
     assert command[:2] == ["python", "main_linear.py"]
