@@ -106,6 +106,9 @@ def test_without_labels(host: Host, here: Callable, without_labels: Path, few_di
     # 120 images are fewer than a batch of the linear config, which the commands do not change.
     assert not any("batch_size" in line for line in lines)
     assert works(here, lines, few_digits) == ["linear", "knn"]
+    # A batch size that the command line gives is not lowered.
+    chosen = here(*shlex.split(lines[1].replace(LABELLED, str(few_digits)))[1:], "optimizer.batch_size=128")
+    assert chosen.returncode == 2 and "optimizer.batch_size: 128 is more than the 120" in chosen.stderr
 
 
 def write_cifar10(root: Path) -> None:
