@@ -50,9 +50,12 @@ class HostError(DimregError):
 
 
 def _open_bars() -> list[Any]:
-    """Return the progress bars, Lightning's included, whose line has not ended, from the lowest upwards."""
+    """Return the progress bars, Lightning's included, whose line has not ended, from the lowest upwards.
+
+    A bar that nobody has closed can outlive the stream that it writes to.
+    """
     bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    open_ = [bar for bar in list(bars._instances) if not bar.disable] if bars else []
+    open_ = [bar for bar in list(bars._instances) if not bar.disable and not bar.fp.closed] if bars else []
     return sorted(open_, key=lambda bar: abs(bar.pos), reverse=True)
 
 

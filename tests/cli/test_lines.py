@@ -39,3 +39,13 @@ def test_a_warning_begins_on_its_own_line_and_the_bar_goes_on(
     bar.update(4)
     assert "4/9" in shown.getvalue()
     bar.close()
+
+
+def test_a_bar_whose_stream_is_closed_is_left_alone(capsys: pytest.CaptureFixture) -> None:
+    shown = io.StringIO()
+    bar = tqdm(total=9, file=shown)
+    shown.close()
+    warn("x")
+    write_last_line("error: y")
+    assert capsys.readouterr().err == "warning: x\nerror: y\n"
+    bar.disable = True  # it could not be drawn any more
