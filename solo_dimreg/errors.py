@@ -54,8 +54,9 @@ def _open_bars() -> list[Any]:
 
     A bar that nobody has closed can outlive the stream that it writes to.
     """
-    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    open_ = [bar for bar in list(bars._instances) if not bar.disable and not bar.fp.closed] if bars else []
+    kind = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    bars = [bar for bar in list(kind._instances) if not bar.disable] if kind else []
+    open_ = [bar for bar in bars if not getattr(bar.fp, "closed", False)]
     return sorted(open_, key=lambda bar: abs(bar.pos), reverse=True)
 
 
