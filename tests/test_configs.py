@@ -185,7 +185,7 @@ def tiny(path: Path, few_digits: Path):
 
 
 def with_a_tiny_backbone(config):
-    """What of a config is tied to its backbone and resolution goes with them."""
+    """The settings that belong to a backbone and a resolution go with them."""
     config.backbone = {"name": "timm/test_resnet"}
     for view in config.augmentations:
         view.crop_size = min(view.crop_size, 32)

@@ -155,7 +155,7 @@ def averaged_rank():
 
 
 def gathered_statistics():
-    """Of unequal parts, with embeddings and labels."""
+    """Merge unequal parts, with embeddings and labels."""
     x, y = views_of(torch.float64)
     part = slice(0, 5) if rank() == 0 and world_size() > 1 else slice(5 * (world_size() > 1), None)
     if rank() > 1:
@@ -195,7 +195,7 @@ def gather_integers():
 
 
 def warned():
-    """What a process prints that was spawned, without a launcher's environment."""
+    """Return what a spawned process prints, without a launcher's environment."""
     with redirect_stderr(StringIO()) as printed:
         warn("once")
     return printed.getvalue()
@@ -227,7 +227,7 @@ import pytest  # noqa: E402
 
 @pytest.fixture(scope="module")
 def all_results(tmp_path_factory):
-    """What each process found, by size of the group; every group computes all cases once."""
+    """Return what each process found, by size of the group; every group computes all cases once."""
     folder = tmp_path_factory.mktemp("gloo")
     root = Path(solo_dimreg.__file__).parent.parent
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}

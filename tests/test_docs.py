@@ -114,7 +114,7 @@ def test_numbers_of_a_claim_are_its_own(page: Path) -> None:
 
 
 def _same(shown: list[str], numbers: list[float]) -> bool:
-    """Whether the numbers in a text are these, at as many decimals as it shows."""
+    """Return whether the numbers in a text are these, at as many decimals as it shows."""
     return all(
         abs(float(text) - number) <= 0.5 * 10 ** -len(text.partition(".")[2]) + 1e-9
         for text, number in zip(shown, numbers, strict=False)

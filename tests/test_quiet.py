@@ -1,4 +1,4 @@
-"""What is silenced is what is listed; whatever else is said is still said."""
+"""Only the listed messages are silenced."""
 
 from __future__ import annotations
 

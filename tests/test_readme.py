@@ -109,7 +109,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def refusal(words: list[str]) -> str | None:
-    """What is wrong with a command, or None."""
+    """Return what is wrong with a command, or None."""
     program, *arguments = words
     if program == "srun":
         return refusal(arguments[next(i for i, word in enumerate(arguments) if not word.startswith("-")) :])
@@ -165,7 +165,7 @@ def refusal_of_script(script: str, *arguments: str) -> str | None:
 
 
 def refusal_of_config(stage: str, folder: str, name: str, overrides: Sequence[str]) -> str | None:
-    """What Hydra or the schema says of our config in a folder of that name."""
+    """Return what Hydra or the schema says of our config in a folder of that name."""
     schema = {"pretrain": Pretraining, "linear": Linear}[stage]
     try:
         settings = compose(stage, str(config_root() / stage / Path(folder).name), name, overrides)

@@ -49,7 +49,7 @@ def wheel(tmp_path_factory):
 
 
 def probe(target: Path) -> dict:
-    """What a Python finds with this folder among its packages, and without this working tree."""
+    """Return what a Python finds with this folder among its packages, and without this working tree."""
     code = run(sys.executable, "-I", "-c", PROBE, target, ROOT, cwd=target)
     return json.loads(code.splitlines()[-1])
 

@@ -21,7 +21,7 @@ ROWS = 300
 
 
 def found():
-    """What a process finds of its part; the tracker twice, first after 50 rows."""
+    """Return what a process finds of its part; the tracker twice, first after 50 rows."""
     x = torch.randn(ROWS, 10, generator=torch.Generator().manual_seed(0))
     z = x[:, :4] + torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(1))
     if world_size() > 1:

@@ -229,7 +229,7 @@ def test_a_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
 
 
 def test_solo_learns_data_sets_read_by_our_loader(host: Host, tmp_path: Path) -> None:
-    """Those of the training, with labels and without, which add the index to an item, and without it."""
+    """Compare data sets with and without labels, and with and without the index in an item."""
     folder = tmp_path / "images" / "0"
     folder.mkdir(parents=True)
     Image.fromarray(DEEP["u16.png"]).save(folder / "deep.png")

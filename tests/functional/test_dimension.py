@@ -105,7 +105,7 @@ def test_of_features_that_are_not_finite_nothing_is_said(bad: float) -> None:
 
 
 def test_scikit_dimension_is_misled_by_them():
-    """What the test above guards against: between duplicates is a distance of nothing but rounding."""
+    """Show what the test above guards against: duplicates are as far apart as rounding puts them."""
     x = sphere(2, 400)
     repeated = torch.cat([x, x[:100]]).numpy()
     with warnings.catch_warnings():
@@ -151,7 +151,7 @@ def test_no_random_number_is_drawn(estimate):
 
 
 def test_the_tree_joins_points_that_are_nearly_equal() -> None:
-    """Of a dense matrix, SciPy drops what is below 1e-8, and joins such points by a longer way."""
+    """SciPy drops the entries of a dense matrix below 1e-8, and joins such points by a longer way."""
     points = torch.tensor([[0.0], [1e-9], [1.0]], dtype=torch.float64)
     length = _tree_length(torch.cdist(points, points), 3, torch.Generator().manual_seed(0))
     assert length == pytest.approx(1, abs=1e-7)

@@ -52,7 +52,7 @@ PRECISIONS = {
 
 
 def precisions():
-    """What both interfaces say, and whether the entries still follow the general one."""
+    """Return what both interfaces say, and whether the entries still follow the general one."""
     try:
         overall = torch.get_float32_matmul_precision()
     except RuntimeError:

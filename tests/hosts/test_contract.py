@@ -1,4 +1,4 @@
-"""What we rely on in solo-learn is there, as it was; and what it does, where no other test shows that.
+"""The names of solo-learn that we rely on exist, and behave as we need where no other test shows that.
 
 Shown elsewhere, with real methods: ``out["loss"]`` joins the loss of every method, each of which calls
 ``super().training_step`` (tests/hosts/test_every_method.py); the constructors take blocks that they do not

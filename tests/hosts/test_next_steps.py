@@ -100,7 +100,7 @@ def test_without_validation_images(
 
 
 def test_without_labels(host: Host, here: Callable, without_labels: Path, few_digits: Path) -> None:
-    """Whether ``diagnose`` works there is tested beside it."""
+    """Another test shows that ``diagnose`` works there."""
     first, *lines = next_steps(host, without_labels)
     assert first == f"solo-dimreg diagnose {without_labels}" and "data.no_labels" in lines[0]
     # 120 images are fewer than a batch of the linear config, which the commands do not change.

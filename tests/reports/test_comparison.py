@@ -71,7 +71,7 @@ def write_run(folder: Path, settings: dict[str, Any], scale: float = 1.0) -> Pat
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """What the benchmark leaves of two methods with three seeds, in a folder that was moved since."""
+    """Return what the benchmark leaves of two methods with three seeds, in a folder that was moved since."""
     runs = []
     for method, accuracies in ACCURACIES.items():
         for i, accuracy in enumerate(accuracies):

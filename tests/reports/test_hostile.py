@@ -18,7 +18,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page."""
+    """Read a page as a browser would."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

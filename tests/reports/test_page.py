@@ -10,7 +10,7 @@ HOSTILE = "<script>alert('x')</script>\"&\u2028</table>"
 
 
 class Read(HTMLParser):
-    """What a browser makes of a page: its tags, which have to be closed in order, attributes and texts."""
+    """Read a page as a browser does: its tags, which have to be closed in order, attributes and texts."""
 
     VOID = ("meta", "wbr", "br")
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Step(NamedTuple):
-    """What one step is done with; of every group of the optimizer."""
+    """Return the options of every group of the optimizer in one step."""
 
     epoch: int
     rates: list[float]

@@ -1,4 +1,4 @@
-"""What an evaluation found is kept beside the checkpoint."""
+"""The results of an evaluation are kept beside the checkpoint."""
 
 from __future__ import annotations
 

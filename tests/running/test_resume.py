@@ -87,7 +87,7 @@ def test_auto_resume_takes_the_latest_of_those_that_are_kept(
 def test_auto_resume_looks_into_every_folder(
     few_digits: Path, run: list[Path], capfd: pytest.CaptureFixture
 ) -> None:
-    """Of those written since, one is of another seed, one holds nothing whole, and one is cut off itself."""
+    """One later checkpoint has another seed, one folder holds nothing whole, one file is cut off."""
     folder = run[0].parent
     for number, name in enumerate(("seed", "parts", "arguments")):
         other = folder.with_name(name)

@@ -176,7 +176,7 @@ def refusal(host: Host, settings: DictConfig) -> str:
 
 
 def names_fault(message: str, key: str, value: Any) -> bool:
-    """Whether a message names the whole key, the value, and what would be right."""
+    """Return whether a message names the whole key, the value, and what would be right."""
     key = PAIRS.get((key, value) if isinstance(value, int | float) else ("", 0), key)
     starts = (f"{key}: ", f"{key}.0: ") if isinstance(value, list) else f"{key}: "  # of a list, or its item
     shown = value[0] if value and isinstance(value, list) and repr(value) not in message else value

@@ -27,7 +27,7 @@ KILLS = 5
 
 
 def overrides(images: Path) -> tuple[list[str], list[str]]:
-    """Of the pretraining and of the linear probe."""
+    """Return the overrides of the pretraining and of the linear probe."""
     paths = [f"data.{split}_path={images / split}" for split in ("train", "val")]
     small = ["optimizer.batch_size=32", "data.num_workers=0", "backbone.name=timm/test_resnet"]
     return ["max_epochs=3", "scheduler.warmup_epochs=1", *small, *paths], [
@@ -98,7 +98,7 @@ TIMES = ("pretrain_seconds", "pretrain_seconds_std", "finished", "checkpoint")
 
 
 def without_times(value):
-    """What is the same in another run: a checkpoint lies in a folder with a random name."""
+    """Return what is the same in another run: a checkpoint lies in a folder with a random name."""
     if isinstance(value, dict):
         return {key: without_times(each) for key, each in value.items() if key not in TIMES}
     return [without_times(each) for each in value] if isinstance(value, list) else value
