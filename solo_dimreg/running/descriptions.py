@@ -12,6 +12,11 @@ from solo_dimreg.hosts import Host, base_name
 from solo_dimreg.running.validation import options_of_method
 
 REQUIRED = "required"
+# Base classes from here, and our hooks around a method of solo-learn, describe nothing of a class.
+GENERAL = (
+    *("builtins", "torch.", "lightning", "pytorch_lightning"),
+    *("solo.methods.base", "solo_dimreg.hosts."),
+)
 COMMON: dict[str, Any] = {"weight": REQUIRED, "warmup_epochs": 0, "where": "features"}
 
 
@@ -37,10 +42,7 @@ def _documented(value: Any) -> Iterator[str | None]:
     if not inspect.isclass(value):
         yield value.__doc__
         return
-    # Our hooks around a method of solo-learn do not describe the method.
-    kinds = [
-        kind for kind in value.__mro__ if not kind.__module__.startswith(("builtins", "solo_dimreg.hosts."))
-    ]
+    kinds = [kind for kind in value.__mro__ if not kind.__module__.startswith(GENERAL)]
     if "defaults" in vars(value):
         kinds = [kind for kind in kinds if "forward" in vars(kind)] or kinds
     for kind in kinds:
