@@ -8,6 +8,12 @@ from tqdm import tqdm
 from solo_dimreg.errors import warn, write_last_line
 
 
+@pytest.fixture(autouse=True)
+def no_other_bars() -> None:
+    """Forget bars that tests before have left open: a new one would stand below them."""
+    tqdm._instances.clear()
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
