@@ -8,13 +8,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import is_zipfile
 
 import torch
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch
+
+T = TypeVar("T")
 
 # The functions that rebuild tensors. All other objects, except dictionaries, become inert on loading.
 REBUILT = {
@@ -77,6 +79,19 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is damaged, or holds objects that solo-learn does not write.
     """
+    return _read(checkpoint, lambda content: dict(content["state_dict"]))
+
+
+def read_steps(checkpoint: Path) -> int:
+    """Return how many optimizer steps the training had made when it wrote a checkpoint.
+
+    Raises:
+        ConfigError: As :func:`read_weights`.
+    """
+    return _read(checkpoint, lambda content: int(content["global_step"]))
+
+
+def _read(checkpoint: Path, part: Callable[[Any], T]) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about another pickle protocol, in files that are refused anyway
@@ -87,7 +102,7 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
                     raise
                 reader = SimpleNamespace(Unpickler=_Unpickler, __name__="solo_dimreg")
                 content = torch.load(checkpoint, map_location="cpu", weights_only=False, pickle_module=reader)
-            return dict(content["state_dict"])
+            return part(content)
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{checkpoint}: holds more than weights and settings, which could run code and is not loaded."

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.hosts import Run, device_count, plain, register
+from solo_dimreg.hosts.checkpoints import read_steps
 from solo_dimreg.hosts.record import read_record
 from solo_dimreg.reports.summary import summarize
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
@@ -161,9 +162,15 @@ def run_row(
 
 
 def _recorded(run: Run) -> dict[str, Any]:
-    """Return the record that the training has kept; a run of an older version has none."""
+    """Return the run's steps, data and environment; a run of an older version has no record of the latter.
+
+    The steps are the checkpoint's: a training that is killed after its last checkpoint records no steps.
+    """
     record = read_record(run.folder)
-    return {"steps": record.get("steps"), **{key: record.get(key, {}) for key in ("data", "environment")}}
+    return {
+        "steps": read_steps(run.checkpoint),
+        **{key: record.get(key, {}) for key in ("data", "environment")},
+    }
 
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:

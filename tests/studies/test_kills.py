@@ -1,4 +1,4 @@
-"""A benchmark and a claim, killed at five random moments each, end with what an undisturbed run finds.
+"""A benchmark and a claim, killed five times each, end with what an undisturbed run finds.
 
 Run as a script, this file is the process whose children are killed; it then imports no pytest.
 """
@@ -23,7 +23,9 @@ from solo_dimreg.hosts import register
 from solo_dimreg.studies.benchmark import run_suite
 from solo_dimreg.studies.claims.study import run_claims
 
-KILLS = 5
+# Each kill waits for the checkpoint of an epoch, and from then on for a random part of so many seconds. The
+# first kill leaves a training to resume, the third a training that has ended without its record and results.
+KILLS = ((0, 0.0), (1, 0.3), (2, 0.0), (2, 1.0), (2, 2.0))
 
 
 def overrides(images: Path) -> tuple[list[str], list[str]]:
@@ -45,11 +47,11 @@ def claims(images: Path) -> None:
 
 
 def start(work, folder: Path, images: Path) -> int:
-    """Begins or goes on with it in a process of its own session; forked, so that torch is imported once."""
+    """Begins or goes on with it in a process group of its own; forked, so that torch is imported once."""
     child = os.fork()
+    os.setpgid(child, child)  # by both, whichever comes first
     if child:
         return child
-    os.setsid()
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     try:
@@ -60,12 +62,18 @@ def start(work, folder: Path, images: Path) -> int:
     os._exit(0)
 
 
-def finish(work, folder: Path, images: Path) -> float:
-    """Runs what is left of it; returns the seconds that it took."""
-    begun = time.monotonic()
+def finish(work, folder: Path, images: Path) -> None:
+    """Runs what is left of it."""
     _, status = os.waitpid(start(work, folder, images), 0)
     assert status == 0, status
-    return time.monotonic() - begun
+
+
+def has_ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def has_written(folder: Path, epoch: int) -> bool:
+    return any(name.endswith(f"ep={epoch}.ckpt") for *_, names in os.walk(folder) for name in names)
 
 
 # Imported when they are needed; here once, before the processes are forked.
@@ -78,16 +86,16 @@ if __name__ == "__main__":
         importlib.import_module(name)
     chance, images = random.Random(8), Path(sys.argv[1])
     for each in (benchmark, claims):
-        seconds = finish(each, Path("whole"), images)
-        folder, kills = 0, 0
-        while kills < KILLS:
+        finish(each, Path("whole"), images)
+        folder = 0
+        for epoch, seconds in KILLS:
             process = start(each, Path(f"parts{folder}"), images)
-            time.sleep(chance.uniform(0.1, 0.35) * seconds)  # a random moment of its work; nothing is timed
+            while not has_ended(process) and not has_written(Path(f"parts{folder}"), epoch):
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, seconds))
             os.killpg(process, signal.SIGKILL)
             status = os.waitpid(process, 0)[1]
-            if os.WIFSIGNALED(status):
-                kills += 1
-            else:  # it had ended, and another one is begun
+            if not os.WIFSIGNALED(status):  # it had ended, and another one is begun
                 assert status == 0, status
                 folder += 1
         finish(each, Path(f"parts{folder}"), images)
