@@ -25,9 +25,9 @@ from solo_dimreg.nn import (
 )
 
 if TYPE_CHECKING:
-    from solo_dimreg.api.diagnosing import diagnose
-    from solo_dimreg.api.monitor import DimensionalityMonitor
-    from solo_dimreg.api.tracker import DimensionalityTracker
+    from solo_dimreg.diagnosis.python import diagnose
+    from solo_dimreg.monitor.callback import DimensionalityMonitor
+    from solo_dimreg.monitor.tracker import DimensionalityTracker
 
 __version__ = "0.2.0"
 
@@ -54,9 +54,9 @@ __all__ = [
 
 # Imported when they are first asked for: they bring timm, plots or Lightning with them.
 _LATER = {
-    "DimensionalityMonitor": "solo_dimreg.api.monitor",
-    "DimensionalityTracker": "solo_dimreg.api.tracker",
-    "diagnose": "solo_dimreg.api.diagnosing",
+    "DimensionalityMonitor": "solo_dimreg.monitor.callback",
+    "DimensionalityTracker": "solo_dimreg.monitor.tracker",
+    "diagnose": "solo_dimreg.diagnosis.python",
 }
 
 

@@ -38,7 +38,7 @@ def extend(search_path: ConfigSearchPath) -> None:
 
     A config folder that does not exist is replaced by our folder of that name.
     """
-    from solo_dimreg.hosts import register
+    from solo_dimreg.solo_learn import register
 
     register()
     for entry in list(search_path.get_path()):

@@ -12,7 +12,7 @@ import torch
 
 from solo_dimreg.cli import main
 from solo_dimreg.datasets.digits import write_digits
-from solo_dimreg.hosts import Host, register
+from solo_dimreg.solo_learn import Host, register
 
 # Workers of pytest-xdist, one on each core, would wait for each other's threads.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

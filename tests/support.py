@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.hosts import Host, base_name, generation, register
+from solo_dimreg.solo_learn import Host, base_name, generation, register
 
 BATCH = 16
 AUGMENTATION = {

@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import build, small
 
-from solo_dimreg.hosts import Run, plain
-from solo_dimreg.running.evaluation import linear_accuracy
-from solo_dimreg.running.pretraining import pretrain
-from solo_dimreg.running.settings import evaluation_settings, fit_to_machine
+from solo_dimreg.config.composing import evaluation_settings, fit_to_machine
+from solo_dimreg.solo_learn import Run, plain
+from solo_dimreg.training.evaluation import linear_accuracy
+from solo_dimreg.training.pretraining import pretrain
 
 ROOT = Path(__file__).parents[1] / "configs"
 PRETRAIN = sorted(ROOT.glob("pretrain/*/*.yaml"))
@@ -144,8 +144,8 @@ def test_adadim_has_the_settings_of_its_parents_on_the_digits():
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=label)
 def test_the_options_are_those_of_the_method(path):
-    from solo_dimreg.blocks.regularizers import build_terms, parameter_names
-    from solo_dimreg.hosts import register
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.solo_learn.regularizers import build_terms, parameter_names
 
     config, host = load(path), register()
     if config.method not in host.methods:

@@ -31,7 +31,7 @@ from solo_dimreg import (
     VISReg,
     WassersteinUniformity,
 )
-from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.diagnosis.streaming import FeatureStatistics
 from solo_dimreg.distributed import all_gather, all_mean, rank, shared_gathers, world_size
 from solo_dimreg.errors import warn
 from solo_dimreg.functional import matrix_entropy, uniformity

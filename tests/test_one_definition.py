@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from solo_dimreg import DimensionalityTracker, diagnose, functional
-from solo_dimreg.blocks.monitor_window import PAIR_METRICS, VIEW_METRICS, measure
-from solo_dimreg.diagnostics.figures import Space
-from solo_dimreg.diagnostics.streaming import FeatureStatistics
+from solo_dimreg.diagnosis.figures import Space
+from solo_dimreg.diagnosis.streaming import FeatureStatistics
+from solo_dimreg.monitor.buffer import PAIR_METRICS, VIEW_METRICS, measure
 from solo_dimreg.plugins import registered
 
 

@@ -27,13 +27,13 @@ from omegaconf import OmegaConf
 from support import build, needs_model_checkpoint, small, train_steps
 
 from solo_dimreg.cli import cli
+from solo_dimreg.config.checks import check_pretraining
+from solo_dimreg.config.composing import compose
+from solo_dimreg.config.schema import Linear, Pretraining
+from solo_dimreg.config.validation import check_schema, keys_of_host
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import OWN_BLOCKS, Host, base_name, plain, register
 from solo_dimreg.hydra_plugin import config_root
-from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.schema import Linear, Pretraining
-from solo_dimreg.running.settings import compose
-from solo_dimreg.running.validation import check_schema, keys_of_host
+from solo_dimreg.solo_learn import OWN_BLOCKS, Host, base_name, plain, register
 
 ROOT = Path(__file__).parents[1]
 # solo-learn's own scripts that use Hydra.
@@ -294,7 +294,7 @@ def test_the_first_diagnosis_says_what_the_readme_says(
 
 
 def test_a_training_ends_as_the_readme_says() -> None:
-    from solo_dimreg.hosts.announce import describe_end
+    from solo_dimreg.solo_learn.run_summary import describe_end
 
     texts = [block.text for block in blocks(ROOT / "README.md") if block.language == "text"]
     numbers = [float(number) for number in re.findall(r"\d+(?:\.\d)?", texts[1])]

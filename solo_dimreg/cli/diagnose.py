@@ -93,7 +93,7 @@ def command(
     its own images unless --images names others. Several inputs are shown side by side.
     """
     # Wrong input is refused before timm, torchvision and solo-learn are imported.
-    from solo_dimreg.diagnostics.sources.names import SUFFIXES, check_given
+    from solo_dimreg.diagnosis.sources.names import SUFFIXES, check_given
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
 
@@ -109,12 +109,12 @@ def command(
     check_writable("--out", out)
 
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.diagnostics.diagnose import diagnose
-    from solo_dimreg.diagnostics.sources.images import Images
-    from solo_dimreg.diagnostics.sources.opening import distinct_names, open_source
-    from solo_dimreg.diagnostics.table import summary_table
-    from solo_dimreg.hosts.registration import generation
+    from solo_dimreg.diagnosis.diagnose import diagnose
+    from solo_dimreg.diagnosis.sources.images import Images
+    from solo_dimreg.diagnosis.sources.opening import distinct_names, open_source
+    from solo_dimreg.diagnosis.table import summary_table
     from solo_dimreg.reports.diagnosis import write_diagnosis
+    from solo_dimreg.solo_learn.registration import generation
 
     where = Images(images, dataset, split, size, batch_size, num_workers)
     sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]

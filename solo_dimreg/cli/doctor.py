@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from solo_dimreg.hosts.environment import version_of
+from solo_dimreg.solo_learn.environment import version_of
 
 # Packages whose name differs from the name of their module.
 PACKAGE_OF = {
@@ -32,9 +32,9 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "lightning", 
 # The parts that work without a solo-learn, and the module that each needs.
 LIBRARY = {
     "the library": "solo_dimreg.functional",
-    "diagnose": "solo_dimreg.api.diagnosing",
+    "diagnose": "solo_dimreg.diagnosis.python",
     "report": "solo_dimreg.reports.runs",
-    "the tracker": "solo_dimreg.api.tracker",
+    "the tracker": "solo_dimreg.monitor.tracker",
 }
 LIGHTNINGS = ("lightning", "pytorch_lightning")
 FIX_CONTRACT = "install the versions of our requirements/, or a newer solo-dimreg"
@@ -135,10 +135,10 @@ def _importable(name: str) -> bool:
 
 def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     from solo_dimreg.errors import DimregError
-    from solo_dimreg.hosts import register
-    from solo_dimreg.hosts.contract import broken
-    from solo_dimreg.hosts.imports import missing_modules
-    from solo_dimreg.hosts.registration import MISSING, generation
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.solo_learn.contract import broken
+    from solo_dimreg.solo_learn.imports import missing_modules
+    from solo_dimreg.solo_learn.registration import MISSING, generation
 
     kind: str | None = None
     try:

@@ -43,8 +43,8 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     from solo_dimreg.datasets.split import split_folder
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import write_text
-    from solo_dimreg.hosts import register
-    from solo_dimreg.running.starting import base_config, starting_config
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.training.starting import base_config, starting_config
 
     host = register()
     layout = look_at(folder)

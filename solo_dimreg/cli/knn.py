@@ -66,9 +66,9 @@ def command(
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import write_json
-    from solo_dimreg.hosts import register
-    from solo_dimreg.running.evaluation import DEVICE, extract_splits, knn_accuracy
-    from solo_dimreg.running.results import save_evaluation
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.training.evaluation import DEVICE, extract_splits, knn_accuracy
+    from solo_dimreg.training.results import save_evaluation
 
     host = register()
     run = host.read_run(checkpoint.expanduser())

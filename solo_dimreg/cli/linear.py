@@ -54,14 +54,14 @@ def command(
     from omegaconf import OmegaConf
 
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.config.checks import check_linear
+    from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
+    from solo_dimreg.config.overrides import read_overrides
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
-    from solo_dimreg.hosts import LINEAR_CONFIGS, register
-    from solo_dimreg.running.checks import check_linear
-    from solo_dimreg.running.evaluation import DEVICE, linear_accuracy
-    from solo_dimreg.running.overrides import read_overrides
-    from solo_dimreg.running.results import probe_settings, save_evaluation
-    from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
+    from solo_dimreg.solo_learn import LINEAR_CONFIGS, register
+    from solo_dimreg.training.evaluation import DEVICE, linear_accuracy
+    from solo_dimreg.training.results import probe_settings, save_evaluation
 
     host = register()
     run = host.read_run(checkpoint.expanduser())

@@ -25,7 +25,7 @@ def command(name: str | None, as_json: bool) -> None:
     comes from, and its plugin.
     """
     from solo_dimreg.errors import ConfigError, HostError, unknown
-    from solo_dimreg.hosts import register
+    from solo_dimreg.solo_learn import register
 
     host = None
     try:
@@ -91,8 +91,8 @@ def _keys(block: str, options: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
+    from solo_dimreg.config.descriptions import options_of, options_of_regularizer
     from solo_dimreg.plugins import registered
-    from solo_dimreg.running.descriptions import options_of, options_of_regularizer
 
     if row["kind"] == "regularizer":
         return options_of_regularizer(registered("regularizers")[row["name"]].value)
@@ -100,8 +100,8 @@ def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _methods(host: Any) -> list[dict[str, Any]]:
-    from solo_dimreg.hosts.registration import NOT_METHODS
     from solo_dimreg.plugins import registered
+    from solo_dimreg.solo_learn.registration import NOT_METHODS
 
     ours = registered("methods", host=host)
     rows = []
@@ -123,8 +123,8 @@ def _own_methods() -> list[dict[str, Any]]:
     """Return the rows of our own methods, whose names need no solo-learn."""
     from torch import nn
 
-    from solo_dimreg.hosts.registration import TERMS
     from solo_dimreg.plugins import registered
+    from solo_dimreg.solo_learn.registration import TERMS
 
     ours = registered("methods", host=SimpleNamespace(Method=nn.Module))
     rows = [
@@ -137,8 +137,8 @@ def _own_methods() -> list[dict[str, Any]]:
 
 
 def _plugin_rows() -> list[dict[str, Any]]:
+    from solo_dimreg.config.descriptions import options_of_regularizer
     from solo_dimreg.plugins import registered
-    from solo_dimreg.running.descriptions import options_of_regularizer
 
     rows = []
     for kind in ("regularizers", "backbones", "metrics"):
@@ -150,7 +150,7 @@ def _plugin_rows() -> list[dict[str, Any]]:
 
 
 def _row(name: str, kind: str, weight: Any, plugin: str, distribution: str, value: Any) -> dict[str, Any]:
-    from solo_dimreg.running.descriptions import description
+    from solo_dimreg.config.descriptions import description
 
     return {
         "name": name,

@@ -36,18 +36,18 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     key=value changes a setting, and +key=value adds one. Without a GPU the CPU is used.
     """
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.config.checks import check_settings
+    from solo_dimreg.config.composing import compose, fit_to_machine
     from solo_dimreg.distributed import rank
     from solo_dimreg.errors import first_process
-    from solo_dimreg.hosts import register
-    from solo_dimreg.hosts.next_steps import next_steps
-    from solo_dimreg.running.checks import check_settings
-    from solo_dimreg.running.settings import compose, fit_to_machine
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.solo_learn.next_steps import next_steps
 
     host = register()
     settings = compose("pretrain", config_path, config_name, overrides)
     check_settings(host, settings)  # before fit_to_machine, which changes much of it on a CPU
     fit_to_machine(settings)
-    from solo_dimreg.running.pretraining import pretrain
+    from solo_dimreg.training.pretraining import pretrain
 
     def show_settings() -> None:
         if first_process():
@@ -87,7 +87,7 @@ def describe_settings(settings: DictConfig) -> list[list[object]]:
 
 def describe_result(folder: Path) -> list[list[object]]:
     """Return where a training left its files, and when it ran, as rows of a table."""
-    from solo_dimreg.hosts.record import read_record
+    from solo_dimreg.solo_learn.record import read_record
 
     record = read_record(folder)
     rows: list[list[object]] = [["checkpoint", folder]]

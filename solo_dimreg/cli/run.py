@@ -33,7 +33,7 @@ def command(script: Path, arguments: tuple[str, ...]) -> None:
     import torch
 
     from solo_dimreg.errors import ConfigError
-    from solo_dimreg.hosts import register
+    from solo_dimreg.solo_learn import register
 
     if script.name == "main_knn.py" and not torch.cuda.is_available():
         raise ConfigError(

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
-from solo_dimreg.diagnostics.diagnose import Diagnosis, results
-from solo_dimreg.diagnostics.figures import THRESHOLDS, judge
-from solo_dimreg.diagnostics.table import summary_table
+from solo_dimreg.diagnosis.diagnose import Diagnosis, results
+from solo_dimreg.diagnosis.figures import THRESHOLDS, judge
+from solo_dimreg.diagnosis.table import summary_table
 from solo_dimreg.errors import warn
 from solo_dimreg.files import aside, write_bytes, write_json, write_text
 from solo_dimreg.reports import page

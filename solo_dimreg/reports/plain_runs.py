@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts.record import label_of, read_record
 from solo_dimreg.reports.run_files import (
     ABSENT,
     RunRecord,
@@ -19,7 +18,8 @@ from solo_dimreg.reports.run_files import (
     read_curves,
     seed_of,
 )
-from solo_dimreg.running.results import read_evaluations
+from solo_dimreg.solo_learn.record import label_of, read_record
+from solo_dimreg.training.results import read_evaluations
 
 # A resumed run may become longer, and is still the same run.
 MAY_CHANGE = ("max_epochs",)

@@ -17,7 +17,7 @@ from solo_dimreg.reports.run_files import (
     read_object,
     seed_of,
 )
-from solo_dimreg.running.results import read_evaluations
+from solo_dimreg.training.results import read_evaluations
 
 # The metrics of a run's result.json, and their labels in tables.
 FIGURES = {

@@ -210,8 +210,8 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
 
 
 def _monitor() -> Callable[[], object]:
-    from solo_dimreg.blocks.monitor_settings import DEFAULTS
-    from solo_dimreg.blocks.monitor_window import measure
+    from solo_dimreg.monitor.buffer import measure
+    from solo_dimreg.monitor.settings import DEFAULTS
 
     # Two views of features and embeddings.
     r = [features((DEFAULTS["max_samples"], 512), seed) for seed in (0, 1)]

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
-from solo_dimreg.hosts import Run, device_count, plain, register
-from solo_dimreg.hosts.checkpoints import read_steps
-from solo_dimreg.hosts.record import read_record
 from solo_dimreg.reports.summary import summarize
+from solo_dimreg.solo_learn import Run, device_count, plain, register
+from solo_dimreg.solo_learn.checkpoints import read_steps
+from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
 from solo_dimreg.studies.suites import SUITES, Row, Suite
 
@@ -119,9 +119,9 @@ def run_row(
     Returns:
         The metrics of the run, and its ``checkpoint``.
     """
+    from solo_dimreg.config.checks import check_common
+    from solo_dimreg.config.composing import compose, fit_to_machine
     from solo_dimreg.hydra_plugin import config_root
-    from solo_dimreg.running.checks import check_common
-    from solo_dimreg.running.settings import compose, fit_to_machine
 
     configs = config_root()
     fixed = ("checkpoint.enabled=True", f"++seed={seed}")
@@ -175,8 +175,8 @@ def _recorded(run: Run) -> dict[str, Any]:
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
     """Return the pretrained run and its seconds; None if a part of it was done before."""
-    from solo_dimreg.hosts.runs import checkpoint_epoch
-    from solo_dimreg.running.pretraining import pretrain
+    from solo_dimreg.solo_learn.runs import checkpoint_epoch
+    from solo_dimreg.training.pretraining import pretrain
 
     # An interruption can damage the checkpoint that is being written; the previous one still exists then.
     before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
@@ -212,9 +212,9 @@ def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
 def _evaluate(
     run: Run, linear: DictConfig, linear_overrides: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    from solo_dimreg.diagnostics.figures import representation_figures
-    from solo_dimreg.running.evaluation import extract_splits, knn_accuracy, linear_accuracy
-    from solo_dimreg.running.settings import evaluation_settings
+    from solo_dimreg.config.composing import evaluation_settings
+    from solo_dimreg.diagnosis.figures import representation_figures
+    from solo_dimreg.training.evaluation import extract_splits, knn_accuracy, linear_accuracy
 
     say("  evaluating")
     host = register()

@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from solo_dimreg.blocks.alarm import Alarm
 from solo_dimreg.files import locked, write_json
+from solo_dimreg.monitor.alarm import Alarm
 from solo_dimreg.plots import COLOURS, STYLE, save_png
 from solo_dimreg.reports.run_files import parts_of
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row

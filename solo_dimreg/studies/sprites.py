@@ -22,16 +22,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from solo_dimreg.config.overrides import quoted_override
 from solo_dimreg.datasets.sprites import FACTORS, write_sprites
-from solo_dimreg.diagnostics.figures import LID_NEIGHBOURS
+from solo_dimreg.diagnosis.figures import LID_NEIGHBOURS
 from solo_dimreg.files import write_json
 from solo_dimreg.functional import geometric_mean_lid
-from solo_dimreg.hosts import Run, register
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
-from solo_dimreg.running.evaluation import extract_splits
-from solo_dimreg.running.overrides import quoted_override
+from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.suites import Row, Suite
+from solo_dimreg.training.evaluation import extract_splits
 
 FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg.cli import COMMANDS
-from solo_dimreg.hosts.imports import missing_modules
+from solo_dimreg.solo_learn.imports import missing_modules
 
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.diagnostics.neighbourhoods import random_indices
+from solo_dimreg.diagnosis.neighbourhoods import random_indices
 from solo_dimreg.functional import (
     effective_rank,
     geometric_mean_lid,

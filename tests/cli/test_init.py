@@ -9,14 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from solo_dimreg.config.checks import check_pretraining
+from solo_dimreg.config.composing import compose, fit_to_machine
 from solo_dimreg.datasets.layout import look_at
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host
 from solo_dimreg.hydra_plugin import config_root
-from solo_dimreg.running.checks import check_pretraining
-from solo_dimreg.running.settings import compose, fit_to_machine
-from solo_dimreg.running.starting import starting_config
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.training.starting import starting_config
 
 
 def draw(folder: Path, count: int, size: tuple[int, int] = (48, 40), colour: bool = True) -> None:

@@ -17,7 +17,7 @@ from test_readme import CHEAP, commands, refusal
 
 from solo_dimreg.cli import cli
 from solo_dimreg.cli.output import column_widths, in_encoding, print_table, show_similar_characters
-from solo_dimreg.hosts.record import RECORD
+from solo_dimreg.solo_learn.record import RECORD
 
 HEADER = ["name", "value", "description"]
 NAME, ADDRESS = "a_name_of_thirty_letters_or_so", "https://example.org/an/address"
@@ -109,8 +109,8 @@ def test_pretrain_begins_and_ends_with_a_table(
             (folder / RECORD).write_text(json.dumps(record))
         return folder if saved else None
 
-    monkeypatch.setattr("solo_dimreg.running.pretraining.pretrain", pretend)
-    monkeypatch.setattr("solo_dimreg.hosts.next_steps.next_steps", lambda *_: ["solo-dimreg knn x"])
+    monkeypatch.setattr("solo_dimreg.training.pretraining.pretrain", pretend)
+    monkeypatch.setattr("solo_dimreg.solo_learn.next_steps.next_steps", lambda *_: ["solo-dimreg knn x"])
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
     settings = ["optimizer.batch_size=16", "max_epochs=3", *paths]
     done = here("pretrain", "-cp", "digits", "-cn", "simclr", *settings)

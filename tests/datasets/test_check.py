@@ -15,14 +15,14 @@ from PIL import Image
 from support import BATCH, config
 from torchvision.transforms.functional import to_tensor
 
+from solo_dimreg.config.data import check_data, check_image_folder, check_reader
 from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images, spread
-from solo_dimreg.diagnostics.sources.images import Images
-from solo_dimreg.diagnostics.sources.opening import open_source
+from solo_dimreg.diagnosis.sources.images import Images
+from solo_dimreg.diagnosis.sources.opening import open_source
 from solo_dimreg.errors import ConfigError, one_line
-from solo_dimreg.hosts import Host
-from solo_dimreg.running.data import check_data, check_image_folder, check_reader
-from solo_dimreg.running.evaluation import labelled_images
-from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.training.evaluation import labelled_images
+from solo_dimreg.training.pretraining import pretrain
 
 
 def truncated(path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from support import config
 
+from solo_dimreg.config.data import check_data
 from solo_dimreg.datasets.downloads import DOWNLOADED, explained_download
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host
-from solo_dimreg.running.data import check_data
-from solo_dimreg.running.evaluation import labelled_images
-from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.training.evaluation import labelled_images
+from solo_dimreg.training.pretraining import pretrain
 
 FILES = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "stl10": "stl10_binary"}
 CUSTOM = "data.dataset must be 'custom', which reads a folder"

@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 from solo_dimreg.datasets.check import check_images, check_plain
 from solo_dimreg.datasets.images import is_deep, load_image, read_with_us
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host
+from solo_dimreg.solo_learn import Host
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (6, 5, 3), dtype=np.uint8)

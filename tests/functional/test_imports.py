@@ -47,7 +47,7 @@ import solo_dimreg
 
 for name in solo_dimreg.__all__:
     getattr(solo_dimreg, name)
-library = ("api", "blocks", "datasets", "diagnostics", "functional", "nn", "plugins", "reports", "studies")
+library = ("datasets", "diagnosis", "functional", "monitor", "nn", "plugins", "reports", "studies")
 for part in library:
     for each in pkgutil.walk_packages([f"{solo_dimreg.__path__[0]}/{part}"], f"solo_dimreg.{part}."):
         importlib.import_module(each.name)

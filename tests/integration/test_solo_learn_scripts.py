@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from support import config
 
-from solo_dimreg.hosts.scripts import _Script
+from solo_dimreg.solo_learn.scripts import _Script
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("SOLO_LEARN"), reason="needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>"

@@ -15,8 +15,8 @@ from torch import Tensor
 from solo_dimreg import AdaDim, LeJEPA
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
-from solo_dimreg.hosts import Host
-from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = [

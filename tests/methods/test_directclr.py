@@ -8,7 +8,7 @@ import torch
 from support import build, config, train_steps
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host
+from solo_dimreg.solo_learn import Host
 
 
 def info_nce(z1: np.ndarray, z2: np.ndarray, temperature: float) -> float:

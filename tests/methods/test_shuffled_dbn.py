@@ -13,8 +13,8 @@ from support import BATCH, build, config, train_steps
 from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hosts import Host
-from solo_dimreg.running.pretraining import pretrain
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NORMALIZATIONS = ["none", "bn", "dbn", "shuffled_dbn"]

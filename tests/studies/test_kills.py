@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import solo_dimreg
-from solo_dimreg.hosts import register
+from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.benchmark import run_suite
 from solo_dimreg.studies.claims.study import run_claims
 
@@ -77,7 +77,7 @@ def has_written(folder: Path, epoch: int) -> bool:
 
 
 # Imported when they are needed; here once, before the processes are forked.
-LAZY = ("solo_dimreg.reports.comparison", "solo_dimreg.running.pretraining", "torch._dynamo")
+LAZY = ("solo_dimreg.reports.comparison", "solo_dimreg.training.pretraining", "torch._dynamo")
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -22,10 +22,10 @@ class SoloDimregSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Check the command line, append our configs and register our methods; Hydra calls this once."""
         if "solo.methods" in sys.modules:
-            from solo_dimreg.hosts.scripts import check_command_line, watch_script
+            from solo_dimreg.config.overrides import read_overrides
             from solo_dimreg.hydra_plugin import extend
-            from solo_dimreg.running.overrides import read_overrides
-            from solo_dimreg.running.scripts import ScriptChecks
+            from solo_dimreg.solo_learn.scripts import check_command_line, watch_script
+            from solo_dimreg.training.scripts import ScriptChecks
 
             check_command_line(lambda overrides, sweep: read_overrides(overrides, sweep=sweep))
             extend(search_path)
@@ -37,7 +37,7 @@ class SoloDimregSearchPath(SearchPathPlugin):
 
 if os.environ.get(REGISTERED):  # a worker of --multirun gets its task from a launcher, and composes nothing
     try:
-        from solo_dimreg.hosts import register
+        from solo_dimreg.solo_learn import register
 
         register()
     except Exception as error:  # another Hydra program, which the sweep has started

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
 from solo_dimreg.functional import lidar
-from solo_dimreg.hosts import Run, register
-from solo_dimreg.running.evaluation import DEVICE, linear_accuracy
-from solo_dimreg.running.settings import compose, evaluation_settings, fit_to_machine, other_data
+from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.studies.benchmark import ONE_DEVICE
+from solo_dimreg.training.evaluation import DEVICE, linear_accuracy
 
 LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solo_dimreg.blocks.alarm import DEFAULTS, Alarm
+from solo_dimreg.monitor.alarm import DEFAULTS, Alarm
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number, Results
 from solo_dimreg.studies.suites import Row

@@ -1,1 +1,0 @@
-"""The blocks of a config in use, one module per block."""

@@ -1,0 +1,146 @@
+"""Compose a config and fit it to the machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from solo_dimreg.config.other_backbone import drop_kwargs_of_other
+from solo_dimreg.config.overrides import quoted_override, read_overrides, without_plus
+from solo_dimreg.errors import ConfigError, nearest, unknown
+from solo_dimreg.hydra_plugin import config_root, counterpart, shipped_folders
+from solo_dimreg.solo_learn import Run, device_count, plain, register
+
+
+def find_config_folder(stage: str, config_path: str) -> Path:
+    """Return the folder that ``--config-path`` means: the user's, or one of ours such as ``digits``.
+
+    Args:
+        stage: ``"pretrain"`` or ``"linear"``, the folder of our configs.
+        config_path: A folder, absolute or relative to the working directory or to our configs.
+
+    Raises:
+        ConfigError: There is no such folder; the message names those that we ship.
+    """
+    root = config_root()
+    candidates = (
+        Path(config_path),
+        root / stage / config_path,
+        root / config_path,
+        root.parent / config_path,
+    )
+    folders = [folder for folder in candidates if folder.is_dir()]
+    # A data folder may have the same name as one of our config folders.
+    with_configs = [folder for folder in folders if any(folder.glob("*.yaml"))]
+    if folders:
+        return (with_configs or folders)[0].resolve()
+    shipped = shipped_folders(stage)
+    raise ConfigError(
+        f"--config-path: {config_path!r} is not a folder.{nearest(config_path, shipped)} "
+        f"Give the folder of your configs, or one that we ship: {', '.join(shipped)}."
+    )
+
+
+def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose a config as solo-learn's scripts do, with our configs beside the user's.
+
+    An override may set a key that the config lacks, with or without ``+``; the checks of the config know all
+    keys. If an override names another backbone, the kwargs that only the old one accepts are dropped.
+
+    Raises:
+        ConfigError: There is no such folder or config, or Hydra refuses an override.
+    """
+    folder = find_config_folder(stage, config_path)
+    folders = [folder, *([ours] if (ours := counterpart(folder)) else [])]
+    names = {file.stem for each in folders for file in each.glob("*.yaml")}
+    name = config_name.removesuffix(".yaml")
+    if name not in names:
+        raise ConfigError(f"--config-name: {unknown('config', config_name, names)} Looked in {folder}.")
+    others = [
+        text
+        for text, read in zip(overrides, read_overrides(overrides), strict=True)
+        if read.key_or_group.partition(".")[0] != "backbone"
+    ]
+    settings = _composed(folder, name, overrides)
+    if len(others) < len(overrides):
+        drop_kwargs_of_other(register(), settings, _composed(folder, name, others))
+    return settings
+
+
+def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.2"):
+            loader = GlobalHydra.instance().config_loader()
+            changed = without_plus(overrides, lambda key: bool(loader.get_group_options(key, None)))
+            settings = hydra_compose(name, overrides=changed)
+    except MissingConfigException as error:
+        wanted = str(error.missing_cfg_file)
+        group = wanted.rpartition("/")[0]
+        raise ConfigError(f"{group or name}: {unknown('config', wanted, error.options or ())}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
+    OmegaConf.set_struct(settings, False)
+    return settings
+
+
+def fit_to_machine(settings: DictConfig) -> None:
+    """Turn a config written for GPUs into one for this machine's CPU, in place, if there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    wanted, devices = str(settings.get("accelerator", "auto")), device_count(settings.get("devices", 1))
+    if wanted != "cpu" and (wanted != "auto" or devices > 1):
+        print(f"No GPU here: accelerator {wanted} becomes cpu, on one device, in 32 bits.", file=sys.stderr)
+        devices = 1
+    elif (precision := settings.get("precision", 32)) not in (32, "32", "32-true"):
+        print(f"No GPU here: precision {precision} becomes 32.", file=sys.stderr)
+    settings.accelerator = "cpu"
+    settings.devices = str(devices)
+    settings.strategy = "ddp" if settings.devices != "1" else "auto"
+    settings.precision = 32
+    settings.sync_batchnorm = bool(settings.devices != "1" and settings.get("sync_batchnorm", False))
+
+
+def other_data(folder: Path) -> tuple[str, ...]:
+    """Return overrides that make a config read an image folder with train/ and val/.
+
+    Raises:
+        ConfigError: One of the two folders is missing.
+    """
+    for split in ("train", "val"):
+        if not (folder / split).is_dir():
+            raise ConfigError(f"--data: {str(folder)!r} has no folder {split!r}; it must have train and val.")
+    paths = [quoted_override(f"data.{split}_path", folder / split) for split in ("train", "val")]
+    return ("data.dataset=custom", "++data.format=image_folder", *paths)
+
+
+def evaluation_settings(settings: DictConfig, run: Run, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return a linear config with the data and the backbone of the pretraining run.
+
+    Args:
+        settings: A config in the format of solo-learn's ``main_linear.py``.
+        run: The pretrained run.
+        overrides: ``key=value`` of the command line; a key of ``data`` that they set is left as it is.
+    """
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    merged = OmegaConf.create(plain(settings))
+    for key in ("dataset", "train_path", "val_path", "format", "num_workers"):
+        if f"data.{key}" not in given:
+            OmegaConf.update(merged, f"data.{key}", run.settings.data.get(key), force_add=True)
+    if merged.data.format in (None, "dali"):
+        merged.data.format = "image_folder"  # the evaluation of a DALI run reads this format too
+    backbone = run.settings.backbone
+    merged.backbone = {"name": backbone.name, "kwargs": plain(backbone.get("kwargs", {}))}
+    merged.pretrain_method = run.settings.method
+    merged.pretrained_feature_extractor = str(run.checkpoint)
+    return merged

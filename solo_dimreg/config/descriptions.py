@@ -1,0 +1,100 @@
+"""Describe methods, regularizers, backbones and metrics from their own code."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from solo_dimreg.config.validation import options_of_method
+from solo_dimreg.solo_learn import Host, base_name
+
+REQUIRED = "required"
+# Base classes from here, and our hooks around a method of solo-learn, describe nothing of a class.
+GENERAL = (
+    *("builtins", "torch.", "lightning", "pytorch_lightning"),
+    *("solo.methods.base", "solo_dimreg.solo_learn."),
+)
+COMMON: dict[str, Any] = {"weight": REQUIRED, "warmup_epochs": 0, "where": "features"}
+
+
+def description(value: Any) -> str:
+    """Return the first sentence of the docstring of a class or a function; return "" without one.
+
+    solo-learn documents the constructors of its methods. A regularizer of ours that only adds defaults is
+    described by the class that computes it. A variant of a method is described as the method with what the
+    variant adds.
+    """
+    given = f", with {value.adds}" if hasattr(value, "adds") else ""
+    while hasattr(value, "func"):  # a functools.partial
+        if value.keywords:
+            given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"
+        # What a partial hands a function to is described by that function.
+        value = next((each for each in value.args if callable(each)), value.func)
+    text = next((inspect.cleandoc(each) for each in _documented(value) if each), "")
+    sentence = re.sub(r"\s*\[\d[^\]]*\]", "", " ".join(text.partition("\n\n")[0].split()))  # no references
+    return sentence.partition(". ")[0].rstrip(".") + given
+
+
+def _documented(value: Any) -> Iterator[str | None]:
+    if not inspect.isclass(value):
+        yield value.__doc__
+        return
+    kinds = [kind for kind in value.__mro__ if not kind.__module__.startswith(GENERAL)]
+    if "defaults" in vars(value):
+        kinds = [kind for kind in kinds if "forward" in vars(kind)] or kinds
+    for kind in kinds:
+        yield kind.__doc__
+        yield getattr(vars(kind).get("__init__"), "__doc__", None)
+
+
+def options_of_regularizer(kind: Any) -> dict[str, Any]:
+    """Return the settings of a regularizer in a ``regularizers:`` block, with their defaults."""
+    return {**COMMON, **_parameters(kind), **getattr(kind, "defaults", {})}
+
+
+def options_of(host: Host, name: str) -> dict[str, Any]:
+    """Return the settings of a method of either solo-learn or of a plugin, with their defaults.
+
+    A key of ``method_kwargs`` has its name; a setting of the method's own term has its full key.
+    """
+    kind: Any = host.methods[name]
+    options: dict[str, Any] = {}
+    if issubclass(kind, host.Method):
+        options = _parameters(kind.build)
+        if "options" in inspect.signature(kind.build).parameters and kind.criterion:
+            options |= _parameters(kind.criterion)
+    else:
+        defaults = _defaults_in_source(kind) if host.generation == "current" else _defaults_of_parser(kind)
+        options = {each: defaults.get(each, REQUIRED) for each in sorted(options_of_method(host, name))}
+    if base_name(name) != name or hasattr(kind, "with_term"):
+        for term, settings in host.terms(name, {}).items():
+            options |= {f"regularizers.{term}.{key}": value for key, value in settings.items()}
+    return options
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        each.name: REQUIRED if each.default is inspect.Parameter.empty else each.default
+        for each in inspect.signature(function).parameters.values()
+        if each.kind in kinds and each.name != "self"
+    }
+
+
+def _defaults_in_source(kind: type) -> Mapping[str, str]:
+    """Return the defaults that the current solo-learn fills into a config, as text from its code."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if each.__module__.startswith("solo."):
+            pattern = r'omegaconf_select\(\s*cfg,\s*"method_kwargs\.(\w+)",\s*([^()]+?),?\s*\)'
+            found |= dict(re.findall(pattern, inspect.getsource(each)))
+    return found
+
+
+def _defaults_of_parser(kind: Any) -> Mapping[str, Any]:
+    parser = argparse.ArgumentParser()
+    kind.add_model_specific_args(parser)
+    return {action.dest: action.default for action in parser._actions if action.default is not None}

@@ -1,0 +1,253 @@
+"""The types, ranges and names of all settings in a config, ours and solo-learn's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from solo_dimreg.config.schema_trainer import (
+    BelowOne,
+    Block,
+    Count,
+    Finite,
+    NotNegative,
+    Options,
+    Part,
+    Positive,
+    Share,
+    TrainerSettings,
+    Whole,
+)
+
+
+class Chance(Block):
+    """An augmentation with a probability; solo-learn's configs may have an ``enabled`` without effect."""
+
+    enabled: bool = True
+    prob: Share = 0.0
+
+
+class ColorJitter(Chance):
+    """The settings of torchvision's ``ColorJitter``."""
+
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class RandomResizedCrop(Block):
+    """The settings of torchvision's ``RandomResizedCrop``."""
+
+    enabled: bool = True
+    crop_min_scale: Part = 0.08
+    crop_max_scale: Part = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RandomResizedCrop:
+        if self.crop_min_scale > self.crop_max_scale:
+            raise ValueError("such that crop_min_scale <= crop_max_scale")
+        return self
+
+
+class View(Block):
+    """A kind of crop."""
+
+    crop_size: Annotated[int, Field(ge=1, le=4096)]
+    num_crops: Count
+    rrc: RandomResizedCrop
+    color_jitter: ColorJitter
+    grayscale: Chance
+    gaussian_blur: Chance
+    solarization: Chance
+    equalization: Chance | None = None
+    horizontal_flip: Chance
+    mean: Annotated[list[Finite], Field(min_length=3, max_length=3, default_factory=list)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3, default_factory=list)]
+
+
+class Backbone(Block):
+    """The ``backbone:`` block."""
+
+    name: str
+    kwargs: Options = None
+
+
+class Data(Block):
+    """The ``data:`` block."""
+
+    dataset: str
+    train_path: str
+    val_path: str | None = None
+    format: str | None = None
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 4
+    no_labels: bool = False
+    fraction: float = -1
+    augmentations: Options = None
+    check: bool = False
+
+    @field_validator("fraction")
+    @classmethod
+    def _share(cls, value: float) -> float:
+        if value != -1 and not 0 < value < 1:
+            raise ValueError("above 0 and below 1, or -1 for all images")
+        return value
+
+
+class Optimizer(Block):
+    """The ``optimizer:`` block of the pretraining and of the probe."""
+
+    name: str
+    batch_size: Count
+    lr: NotNegative
+    classifier_lr: NotNegative = 0.0
+    weight_decay: NotNegative
+    exclude_bias_n_norm_wd: bool = False
+    kwargs: Options = None
+    layer_decay: NotNegative = 0.0
+
+
+class OptimizerOptions(Block):
+    """The further options of the optimizers, with the ranges in which they are defined."""
+
+    momentum: BelowOne = 0.0
+    dampening: Share = 0.0
+    nesterov: bool = False
+    eta: Positive = 1e-3
+    clip_lr: bool = False
+    exclude_bias_n_norm: bool = False
+    eps: NotNegative = 1e-8
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2, default_factory=list)]
+    amsgrad: bool = False
+    decoupled_weight_decay: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+    capturable: bool = False
+    differentiable: bool = False
+
+
+class Scheduler(Block):
+    """The ``scheduler:`` block: the schedule of the learning rate."""
+
+    name: str
+    warmup_epochs: NotNegative = 10
+    warmup_start_lr: NotNegative = 3e-5
+    min_lr: NotNegative = 0.0
+    lr_decay_steps: list[Whole] | None = None
+    interval: Literal["step", "epoch"] = "step"
+
+
+class Momentum(Block):
+    """The ``momentum:`` block: the momentum encoder."""
+
+    base_tau: Share = 0.99
+    final_tau: Share = 1.0
+    classifier: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Momentum:
+        if self.base_tau > self.final_tau:
+            raise ValueError("such that base_tau <= final_tau")
+        return self
+
+
+class Checkpoint(Block):
+    """The ``checkpoint:`` block: whether, where and when checkpoints are saved."""
+
+    enabled: bool = False
+    dir: str = "trained_models"
+    frequency: Count = 1
+    keep_prev: bool = False
+
+
+class AutoResume(Block):
+    """The ``auto_resume:`` block: whether an interrupted run is resumed."""
+
+    enabled: bool = False
+    max_hours: Positive = 36
+
+
+class Wandb(Block):
+    """The ``wandb:`` block: logging to Weights & Biases."""
+
+    enabled: bool = False
+    entity: str | None = None
+    project: str | None = None
+    offline: bool = False
+
+
+class KnnEval(Block):
+    """The ``knn_eval:`` block: solo-learn's online k-NN."""
+
+    enabled: bool = False
+    k: Count = 20
+    distance_func: Literal["euclidean", "cosine"] = "euclidean"
+
+
+class AutoUmap(Block):
+    """The ``auto_umap:`` block: solo-learn's plot of the features."""
+
+    enabled: bool = False
+    dir: str | None = None
+    frequency: Count = 1
+
+
+class Performance(Block):
+    """The ``performance:`` block of the current solo-learn."""
+
+    disable_channel_last: bool = False
+
+
+class Dali(Block):
+    """The ``dali:`` block: the GPU pipeline."""
+
+    device: Literal["cpu", "gpu"] = "gpu"
+    encode_indexes_into_labels: bool = False
+
+
+class Common(TrainerSettings):
+    """The settings that a pretraining and a linear config share, with the trainer's own settings."""
+
+    name: str = ""
+    method: str = ""
+    backbone: Backbone
+    data: Data
+    optimizer: Optimizer
+    scheduler: Scheduler
+    checkpoint: Checkpoint | None = None
+    auto_resume: AutoResume | None = None
+    wandb: Wandb | None = None
+    performance: Performance | None = None
+    dali: Dali | None = None
+    auto_umap: AutoUmap | None = None
+    resume_from_checkpoint: str | None = None
+    debug_augmentations: bool = False
+    extra_keys: Annotated[list[str], Field(default_factory=list)]
+
+
+class Pretraining(Common):
+    """A pretraining config; the readers of our own blocks check those."""
+
+    augmentations: list[View]
+    method_kwargs: Options = None
+    momentum: Momentum | None = None
+    knn_eval: KnnEval | None = None
+    regularizers: Any = None
+    monitor: Any = None
+    projector: Any = None
+    divergence: Any = None
+
+
+class Linear(Common):
+    """A config of the linear evaluation."""
+
+    pretrained_feature_extractor: str | None = None
+    pretrain_method: str | None = None
+    finetune: bool = False
+    auto_augment: bool = False
+    label_smoothing: Share = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    classifier: Any = None

@@ -1,0 +1,277 @@
+"""Diagnose features: find out whether they have collapsed globally, locally or completely."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from solo_dimreg.diagnosis.figures import (
+    THRESHOLDS,
+    Space,
+    Verdict,
+    describe_space,
+    judge,
+    mutual_information,
+)
+from solo_dimreg.diagnosis.neighbourhoods import (
+    LID_NEIGHBOURS,
+    Batch,
+    Neighbourhoods,
+    RowDigests,
+    SearchAmongAll,
+    neighbours_within,
+)
+from solo_dimreg.diagnosis.sources.opening import Source
+from solo_dimreg.diagnosis.streaming import FeatureStatistics
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional import effective_rank
+
+MIN_SAMPLES = 3
+# The covariance matrix of this many dimensions takes 2 GiB in float64, and its decomposition several times
+# that.
+MAX_DIMENSIONS = 16_384
+# Wider features are held in memory themselves; their copy in float64 takes at most 2 GiB.
+MAX_NUMBERS = 2**28
+MAX_VALUE = 1e100  # the largest value whose square does not overflow
+# The caution names a mean with more of the squared length than this. ReLU features of a healthy network have
+# less.
+SHARED = 0.95
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The diagnosis of one input.
+
+    Attributes:
+        source: The input.
+        features, embeddings: The metrics of each; the embeddings may be None.
+        information: I(R;Z), empty without embeddings.
+        classes: For each class of the sample: name, number of points, LID, effective rank, and the part of
+            the variance that is within the class.
+        umap: solo-learn's UMAP plot, a PNG; empty if there is none.
+    """
+
+    source: Source
+    features: Space
+    embeddings: Space | None
+    information: dict[str, float]
+    classes: list[dict[str, Any]]
+    umap: bytes = b""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the verdict on the features."""
+        return judge(self.features)
+
+    @property
+    def caution(self) -> str:
+        """Return why the metrics may mislead; empty if nothing speaks against them."""
+        said: dict[str, None] = {}  # what holds for both spaces is said once
+        for name, space in self.spaces.items():
+            # Images that are there more than once are so in both spaces.
+            noun = "samples" if space.duplicates == self.features.duplicates else name
+            said |= dict.fromkeys(_cautions(space, name, noun))
+        return " ".join(said)
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """Return the metrics of the features and, if any, of the embeddings, by name."""
+        both = {"features": self.features, "embeddings": self.embeddings}
+        return {name: space for name, space in both.items() if space is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all metrics, the spectra, and the quantiles of the LID, for JSON."""
+        return {
+            "name": self.source.name,
+            "description": self.source.description,
+            "verdict": self.verdict.as_dict(),
+            "caution": self.caution,
+            **{name: _space_dict(space) for name, space in self.spaces.items()},
+            **self.information,
+            "classes": self.classes,
+        }
+
+
+def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
+    """Read the features of a source batch by batch, and return their diagnosis.
+
+    With more than 10,000 samples, the neighbours of 1,000 samples are sought among all of them. If some
+    samples are equal, the source is read a second time, and the neighbours are sought among the distinct
+    ones.
+
+    Args:
+        source: The input, from :func:`solo_dimreg.diagnosis.sources.opening.open_source`.
+        with_umap: Also let solo-learn draw its UMAP plot, if the source has a model and images.
+
+    Raises:
+        ConfigError: some features are not finite, or there are too few samples.
+    """
+    if source.count < MIN_SAMPLES:
+        raise ConfigError(f"{source.name}: {source.count} samples are too few; give at least {MIN_SAMPLES}.")
+    statistics = FeatureStatistics()
+    # The bar appears if the diagnosis takes more than two seconds.
+    with tqdm(total=source.count, desc=source.name, unit="sample", unit_scale=True, delay=2) as bar:
+        near = _read(source, statistics, bar)
+        bar.set_description(f"{source.name}: metrics", refresh=False)
+        sample, moments = statistics.sample, statistics.embeddings
+        space = describe_space(statistics.features, sample.features, near["features"])
+        embedded, information = None, {}
+        if moments is not None and sample.embeddings is not None:
+            embedded = describe_space(moments, sample.embeddings, near["embeddings"])
+            information = mutual_information(sample.features, sample.embeddings)
+    points = near["features"].labels
+    classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
+    umap = _umap(source.umap) if with_umap and source.umap else b""
+    return Diagnosis(source, space, embedded, information, classes, umap)
+
+
+def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
+    """Read all samples into the statistics; return the neighbours of the features and the embeddings."""
+    search: SearchAmongAll | None = None
+    digests = {"features": RowDigests(), "embeddings": RowDigests()}
+    for features, embeddings, labels in _batches(source):
+        kinds = {"features": features, "embeddings": embeddings}
+        found = {name: rows for name, rows in kinds.items() if rows is not None}
+        for name, rows in found.items():
+            _check_rows(source, name, rows, statistics.count)
+        if statistics.count == 0 and source.count > statistics.sample_size:
+            search = _search(source, dict.fromkeys(found, torch.arange(source.count)), statistics)
+        statistics.update(features, embeddings, labels)
+        if search is not None:
+            search.update(features, embeddings)
+            for name, rows in found.items():
+                digests[name].update(rows)
+        bar.update(len(features))
+    sample = {"features": statistics.sample.features, "embeddings": statistics.sample.embeddings}
+    kept = {name: rows for name, rows in sample.items() if rows is not None}
+    if search is None:
+        return {name: neighbours_within(rows, statistics.sample.labels) for name, rows in kept.items()}
+    first = {name: digests[name].first() for name in kept}
+    if any(len(indices) < source.count for indices in first.values()):
+        search = _search(source, first, statistics)
+        for features, embeddings, _ in _batches(source):
+            search.update(features, embeddings)
+    return search.found()
+
+
+def _search(source: Source, first: dict[str, Tensor], statistics: FeatureStatistics) -> SearchAmongAll:
+    return SearchAmongAll(partial(_batches, source), first, source.count, statistics.sample_size)
+
+
+def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[Batch]:
+    """Yield the batches; turn an error, for example of an image that cannot be decoded, into one line."""
+    try:
+        yield from source.batches(indices)
+    except Exception as error:
+        # If a worker of the loader failed, the last line is the error itself.
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        if isinstance(error, ConfigError) or "ConfigError: " in reason:
+            raise ConfigError(reason.rpartition("ConfigError: ")[2]) from error
+        raise ConfigError(f"{source.name}: {type(error).__name__}: {reason[:200].rstrip('.')}.") from error
+
+
+def _check_rows(source: Source, name: str, rows: Tensor, before: int) -> None:
+    width = rows.shape[1]
+    # With fewer samples than dimensions, the smaller Gram matrix is used.
+    least = min(FeatureStatistics().sample_size, MAX_NUMBERS // width)
+    if width > MAX_DIMENSIONS and source.count > least:
+        raise ConfigError(
+            f"{source.name}: {name} of {width} dimensions are too wide for a covariance matrix of "
+            f"{source.count} samples; give at most {MAX_DIMENSIONS} dimensions (for pixels, a smaller "
+            f"--size), or {least} samples."
+        )
+    wrong = ~(rows.isfinite() & (rows.abs() <= MAX_VALUE)).all(dim=1)
+    if wrong.any():
+        raise ConfigError(
+            f"{source.name}: {name} are not finite (NaN, infinite or above {MAX_VALUE:g}), first in row "
+            f"{before + int(wrong.nonzero()[0])}; fix or remove such rows."
+        )
+
+
+def _classes(
+    features: Tensor, labels: Tensor | None, lids: Tensor, points: Tensor | None, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return a row for each class, none without several labels; ``points`` are the labels of the LIDs."""
+    if labels is None or points is None or len(values := labels.unique()) < 2:
+        return []
+    total = float(features.double().var(dim=0).sum()) or 1.0
+    lines = []
+    for value in values.tolist():
+        members = labels == value
+        own, own_lids = features[members].double(), lids[points == value]
+        lines.append(
+            {
+                "class": str(names[value]) if 0 <= value < len(names) else str(value),
+                "samples": int(members.sum()),
+                "lid": float(own_lids.double().log().mean().exp()) if len(own_lids) else None,
+                "effective_rank": float(effective_rank(own, center=True)),
+                "within_variance": float(own.var(dim=0, correction=0).sum()) / total,
+            }
+        )
+    return lines
+
+
+def _umap(plot: Callable[[Path], None]) -> bytes:
+    """Return the plot as a PNG; if it fails, warn and return nothing, as no metric depends on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "umap.png")
+        try:
+            plot(path)
+        except Exception as error:
+            warnings.warn(f"UMAP is left out ({type(error).__name__}: {error}).", stacklevel=2)
+            return b""
+        return path.read_bytes()
+
+
+def _cautions(space: Space, name: str, noun: str) -> Iterator[str]:
+    """Yield what to beware of in one space; ``noun`` is what its rows are called."""
+    n, d = space.samples - space.duplicates, space.dimensions
+    distinct = "distinct " if space.duplicates else ""
+    if space.duplicates:
+        yield (
+            f"{space.duplicates} of {space.samples} {noun} equal an earlier one exactly; LID, TwoNN and the "
+            f"spanning tree count equal {noun} once."
+        )
+    if n <= 2 * LID_NEIGHBOURS:
+        yield f"Only {n} {distinct}{noun}: these are too few to measure a local dimension."
+    elif n <= d:
+        yield (
+            f"Fewer {distinct}{noun} ({n}) than dimensions ({d}) of the {name}: the ranks are bounded by the "
+            f"{noun}."
+        )
+    elif space.mean_share > SHARED:
+        yield (
+            f"The mean of all {name} holds {space.mean_share:.1%} of their squared length: they share one "
+            "vector, which centred metrics, such as the effective rank, cannot see."
+        )
+
+
+def _space_dict(space: Space) -> dict[str, Any]:
+    levels = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+    quantiles = torch.quantile(space.lids.double(), torch.tensor(levels, dtype=torch.float64))
+    figures = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in space.scalars().items()
+    }
+    return {
+        **figures,
+        "attainable_rank": space.attainable,
+        "verdict": judge(space).kind,
+        "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),
+        "spectrum": space.spectrum.tolist(),
+    }
+
+
+def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
+    """Return the content of ``diagnosis.json``."""
+    return {"thresholds": THRESHOLDS, "inputs": [each.as_dict() for each in diagnoses]}

@@ -1,0 +1,187 @@
+"""An alarm that triggers when a monitored metric falls from its own peak: ``alarm:`` in a ``monitor:`` block.
+
+    monitor:
+      alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop
+
+An absolute threshold would have to be chosen anew for each data set and network. The peak often belongs to a
+network that has hardly begun to learn, and healthy trainings lose more than half of it. A drawdown of 0.5 is
+therefore too small: the claims ``alarm-silent`` and ``alarm-silent-half`` test both values.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solo_dimreg.distributed import rank
+from solo_dimreg.errors import ConfigError, unknown, write_line
+from solo_dimreg.files import checkpoint_place
+from solo_dimreg.solo_learn.regularizers import check_keys
+
+ACTIONS = ("warn", "stop")
+GOOD = ".good"
+DEFAULTS: dict[str, Any] = {
+    **{"enabled": True, "metric": "effective_rank"},
+    **{"drawdown": 0.8, "patience": 3, "action": "warn"},
+}
+# For these metrics, a fall is no collapse, or the values are not above 0.
+NOT_FALLING = frozenset(
+    ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
+)
+
+
+class Alarm:
+    """An alarm that triggers when a metric stays at most ``(1 - drawdown)`` of its running peak.
+
+    Args:
+        drawdown: The lost part of the peak, above 0 and below 1.
+        patience: The number of looks in a row after which the alarm triggers.
+
+    Attributes:
+        peak: The largest value so far; 0 before any value above 0.
+        count: The number of looks in a row, until now, at which the metric had fallen so far.
+        since, since_step: The epoch, counted from 0, and the number of steps at the first of these looks.
+        good: The checkpoint from before the fall; empty without one.
+        named: The checkpoint of an alarm that has triggered; it is never removed.
+        label: A suffix that tells apart the kept checkpoints of several alarms in one training.
+    """
+
+    def __init__(self, drawdown: float = DEFAULTS["drawdown"], patience: int = DEFAULTS["patience"]) -> None:
+        self.drawdown, self.patience = drawdown, patience
+        self.peak, self.count, self.since, self.since_step = 0.0, 0, 0, 0
+        self.good = self.named = self.label = ""
+
+    def look(self, value: float, epoch: int, step: int = 0) -> bool:
+        """Take the next value; return True if it completes the patience. NaN does not count as a look."""
+        if not math.isfinite(value):
+            return False
+        self.peak = max(self.peak, value)
+        fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
+        self.count = self.count + 1 if fallen else 0
+        if self.count == 1:
+            self.since, self.since_step = epoch, step
+        return self.count == self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a resumed run needs."""
+        names = ("peak", "count", "since", "since_step", "good", "named")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
+        self.good, self.named = state["good"], state["named"]
+        self.since_step = state.get("since_step", 0)  # older checkpoints have none
+
+    def keep_good(self, checkpoints: Sequence[Path]) -> None:
+        """Keep the checkpoint from before a fall until the fall has ended.
+
+        solo-learn keeps only the last checkpoint. The second name hides the kept one from searches for
+        checkpoints.
+        """
+        if self.count > 1:
+            return
+        self.forget()
+        before = [path for path in checkpoints if self.count and self._is_before(path)]
+        if before:
+            last = max(before, key=checkpoint_place)
+            kept = last.with_name(f"{last.name}{self.label}{GOOD}")
+            if not kept.exists():  # it may exist since before an interruption
+                _link(last, kept)
+            self.good = str(kept)
+
+    def _is_before(self, checkpoint: Path) -> bool:
+        """Return whether a checkpoint is from before the fall.
+
+        Its step decides if its name has one; otherwise its epoch does.
+        """
+        epoch, step = checkpoint_place(checkpoint)
+        return step < self.since_step if step >= 0 and self.since_step else epoch < self.since
+
+    def forget(self) -> None:
+        """Remove the kept checkpoint, because the metric has risen again or the training has ended."""
+        if self.good and self.good != self.named:
+            Path(self.good).unlink(missing_ok=True)
+        self.good = ""
+
+
+def _link(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without links
+        shutil.copy2(path, other)
+
+
+def check_enabled(block: str, value: Any) -> None:
+    """Refuse a value of a block's switch that is neither true nor false.
+
+    Raises:
+        ConfigError: The message names the key and the value.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{block}.enabled: {value!r} is not allowed; it must be true or false.")
+
+
+def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str]) -> dict[str, Any] | None:
+    """Return an ``alarm:`` block with the defaults filled in; return None if the alarm is off.
+
+    It is off without a block, with ``null`` or ``false`` in its place, and with ``enabled: false`` in it.
+
+    Args:
+        block: The settings.
+        known: The metrics that can be monitored.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not allowed.
+    """
+    if block is None or block is False:
+        return None
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"monitor.alarm: {block!r} is not a mapping of settings, {{drawdown: 0.8}}.")
+    check_keys("monitor.alarm", block, set(DEFAULTS))
+    settings = {**DEFAULTS, **block}
+    check_enabled("monitor.alarm", settings["enabled"])
+    metric, drawdown, patience = settings["metric"], settings["drawdown"], settings["patience"]
+    falling = sorted(set(known) - NOT_FALLING)
+    if str(metric).removeprefix("z_") not in falling:
+        raise ConfigError(f"monitor.alarm.metric: {unknown('falling metric', str(metric), falling)}")
+    if isinstance(drawdown, bool) or not isinstance(drawdown, int | float) or not 0 < drawdown < 1:
+        raise ConfigError(
+            f"monitor.alarm.drawdown: {drawdown!r} is not allowed; it must be a number above 0 and below 1."
+        )
+    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+        raise ConfigError(
+            f"monitor.alarm.patience: {patience!r} is not allowed; it must be a whole number >= 1."
+        )
+    if settings["action"] not in ACTIONS:
+        raise ConfigError(f"monitor.alarm.action: {unknown('action', str(settings['action']), ACTIONS)}")
+    return settings if settings["enabled"] else None
+
+
+def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
+    """Return the line of an alarm that is triggered; epochs are counted from 1."""
+    good = f"the last good checkpoint is {alarm.good}" if alarm.good else "there is no checkpoint from before"
+    often = f" for {alarm.count} looks in a row" if alarm.count > 1 else ""
+    return (
+        f"{method} may have collapsed: {metric} is {value:.3g} and was {alarm.peak:.3g}; it has been "
+        f"{alarm.drawdown:.0%} or more below its peak{often}, since epoch {alarm.since + 1} (step "
+        f"{alarm.since_step}); {good}."
+    )
+
+
+def warn(message: str, logger: Any) -> None:
+    """Print the alarm in one line, and send an alert if the run is logged to wandb.
+
+    Args:
+        message: From :func:`describe`.
+        logger: Lightning's ``WandbLogger``, or None.
+    """
+    if rank() != 0:
+        return
+    write_line(f"warning: {message}")
+    if logger is not None:
+        logger.experiment.alert(title="Dimensional collapse", text=message, level="WARN")

@@ -1,1 +1,0 @@
-"""Pretraining and evaluation: settings, checks and the functions that run them."""

@@ -1,0 +1,239 @@
+"""The interface that the command line uses, the same for both solo-learns.
+
+Settings are always a config in the format of the current solo-learn (an OmegaConf ``DictConfig``). Each host
+turns them into its own *arguments*.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.solo_learn.method import make_method_base
+from solo_dimreg.solo_learn.runs import Run, read_run
+
+# The number of classes of the data sets that solo-learn knows by name.
+CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
+# The resolution of solo-learn's own evaluation transforms; "custom" always evaluates at 224.
+NATIVE_SIZES = {
+    "cifar10": 32,
+    "cifar100": 32,
+    "stl10": 96,
+    "imagenet": 224,
+    "imagenet100": 224,
+    "custom": 224,
+}
+# Our linear configs for the data sets that solo-learn knows by name; other images use the digits' config.
+LINEAR_CONFIGS = {
+    **{"cifar10": "cifar", "cifar100": "cifar"},
+    **{"imagenet": "imagenet", "imagenet100": "imagenet100"},
+}
+# The blocks that we add to solo-learn's config.
+OWN_BLOCKS = ("regularizers", "monitor", "projector", "divergence")
+# Our variants of every method of solo-learn: LDReg, and the same with the opposite sign.
+VARIANTS = ("ldreg_", "minlid_")
+
+
+def base_name(method: str) -> str:
+    """Return the solo-learn method behind the variant ``method``; return any other name unchanged."""
+    for prefix in VARIANTS:
+        method = method.removeprefix(prefix)
+    return method
+
+
+def plain(block: Any) -> Any:
+    """Return an OmegaConf node as plain containers; return anything else unchanged."""
+    return OmegaConf.to_container(block, resolve=True) if OmegaConf.is_config(block) else block
+
+
+def device_count(devices: Any) -> int:
+    """Return the number of devices that ``devices:`` asks for: a list, a number, or either as a string."""
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if isinstance(devices, str | int):
+        count = -1 if devices == "auto" else int(devices)
+        return max(1, torch.cuda.device_count()) if count == -1 else count
+    return len(devices)
+
+
+class Host(ABC):
+    """The interface to one solo-learn: its classes, and how to build methods, data, trainers and probes.
+
+    Attributes:
+        generation: ``"current"`` or ``"published"``.
+        methods: solo-learn's own table ``METHODS``, changed in place by the registration.
+        own_methods: The names that the table had before the registration.
+        pl: The Lightning that this solo-learn uses.
+        base_method, momentum_method: solo-learn's base classes.
+        Method: The base class for methods that are written once for both solo-learns.
+    """
+
+    generation: str
+
+    def __init__(self, methods: dict[str, type], base_method: type, momentum_method: type, pl: Any) -> None:
+        self.methods = methods
+        self.own_methods = frozenset(methods) - {"base", "linear"}
+        self.base_method = base_method
+        self.momentum_method = momentum_method
+        self.pl = pl
+        self.Method = make_method_base(base_method, self.read_block)
+
+    @staticmethod
+    @abstractmethod
+    def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
+        """Return a block of settings from the arguments of a method's constructor, as plain containers."""
+
+    @staticmethod
+    @abstractmethod
+    def write_block(
+        args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the keyword arguments of a method's constructor with a block of settings put in."""
+
+    def without_labels(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether the arguments of a method's constructor ask for images without labels."""
+        data = self.read_block(args, kwargs, "data") or kwargs  # in 1.0.2 each setting is an argument itself
+        return bool(data.get("no_labels", False))
+
+    @abstractmethod
+    def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run ``init``, the constructor of solo-learn's base class, with any of our backbones."""
+
+    @abstractmethod
+    def add_backbones(self) -> None:
+        """Add timm's and the plugins' backbones to solo-learn's table, where it has one."""
+
+    @abstractmethod
+    def pretraining_arguments(self, settings: DictConfig) -> Any:
+        """Return a config with solo-learn's own defaults, checks and scaling applied."""
+
+    @abstractmethod
+    def build_method(self, arguments: Any) -> Any:
+        """Return the method, ready to train."""
+
+    @abstractmethod
+    def training_data(self, arguments: Any) -> dict[str, Any]:
+        """Return the training data as keyword arguments of ``Trainer.fit``."""
+
+    @abstractmethod
+    def evaluation_datasets(
+        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
+    ) -> tuple[Dataset, Dataset]:
+        """Return labelled training and validation sets, made by solo-learn's ``prepare_datasets``."""
+
+    @abstractmethod
+    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
+        """Return solo-learn's own transforms for the linear evaluation of a data set."""
+
+    @abstractmethod
+    def evaluation_loaders(
+        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
+    ) -> tuple[DataLoader, DataLoader]:
+        """Return solo-learn's loaders for the two sets."""
+
+    @abstractmethod
+    def checkpointer(self, arguments: Any, folder: Path) -> Any:
+        """Return solo-learn's callback that writes the checkpoints and ``args.json``."""
+
+    @abstractmethod
+    def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
+        """Return the config's trainer settings in the spelling of this Lightning."""
+
+    @staticmethod
+    @abstractmethod
+    def momentum_steps(trainer: Any) -> tuple[int, int]:
+        """Return the finished and the total number of steps from which this solo-learn computes tau."""
+
+    @abstractmethod
+    def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
+        """Return solo-learn's linear evaluation on a frozen backbone."""
+
+    @abstractmethod
+    def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
+        """Return the backbone that its constructor builds from a name and ``backbone.kwargs``."""
+
+    @abstractmethod
+    def backbone(self, method: Any) -> nn.Module:
+        """Return the encoder inside a method."""
+
+    @abstractmethod
+    def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
+        """Save solo-learn's UMAP plot of the features of labelled images as a PNG file.
+
+        This needs the extra umap.
+        """
+
+    @abstractmethod
+    def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
+        """Return the config of a run from its ``args.json``."""
+
+    @abstractmethod
+    def rebuild(self, arguments: dict[str, Any]) -> Any:
+        """Return the method of a run from its ``args.json``, with fresh weights."""
+
+    @property
+    def trainable(self) -> list[str]:
+        """Return the names of the methods that can be pretrained, without solo-learn's base and probe."""
+        return sorted(set(self.methods) - {"base", "linear"})
+
+    def config_folders(self) -> list[Path]:
+        """Return solo-learn's own folders of pretraining configs, which lie beside the package in a clone."""
+        package = Path(inspect.getfile(self.base_method)).parents[1]
+        return sorted(each for each in package.parent.glob("scripts/pretrain/*") if each.is_dir())
+
+    def terms(self, method: str, block: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the regularizers of a ``regularizers:`` block together with the method's own."""
+        complete = getattr(self.methods[method], "with_term", dict)
+        return complete(block)
+
+    def config_of(self, method: Any) -> DictConfig | None:
+        """Return the config from which a method was built; return None if it was built without one."""
+        return getattr(method, "cfg" if self.generation == "current" else "settings", None)
+
+    def seed(self, seed: int) -> None:
+        """Seed every generator as solo-learn's scripts do, without Lightning's log line."""
+        previous = logging.root.manager.disable
+        logging.disable(logging.INFO)
+        try:
+            self.pl.seed_everything(seed)
+        finally:
+            logging.disable(previous)
+
+    def build_without_data(self, settings: DictConfig, classes: int) -> Any:
+        """Return the method of a config whose images may be elsewhere.
+
+        solo-learn counts the folders of the classes, so empty folders stand in for them.
+        """
+        settings = OmegaConf.create(plain(settings))
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(classes):
+                Path(folder, str(number)).mkdir()
+            settings.data.train_path = folder
+            return self.build_method(self.pretraining_arguments(settings))
+
+    def knn(self, k: int, temperature: float, distance: str) -> Any:
+        """Return solo-learn's weighted k-NN classifier."""
+        from solo.utils.knn import WeightedKNNClassifier
+
+        return WeightedKNNClassifier(k=k, T=temperature, distance_fx=distance)
+
+    def read_run(self, path: Path) -> Run:
+        """Return the pretraining run in a folder, also one of the other solo-learn.
+
+        Args:
+            path: A checkpoint folder of solo-learn's, or a ``.ckpt`` file in it.
+
+        Raises:
+            ConfigError: There is no such run, or its weights do not fit its ``args.json``.
+        """
+        return read_run(self, path)

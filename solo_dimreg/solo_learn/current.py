@@ -1,0 +1,246 @@
+"""The host of the current solo-learn, as cloned from GitHub: Hydra configs, ``METHODS[name](cfg)``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import channels_last, nn
+from torch.utils.data import DataLoader, Dataset
+
+from solo_dimreg.errors import ConfigError, PluginError
+from solo_dimreg.plugins import registered
+from solo_dimreg.solo_learn.backbone import (
+    PREFIX,
+    build_backbone,
+    check_backbone_name,
+    input_size_kwargs,
+    naming_refused_kwargs,
+    timm_names,
+)
+from solo_dimreg.solo_learn.base import Host, base_name, device_count, plain
+
+
+def _build_own(build: Callable, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+    return build(base_name(method) if method else method, *args, **kwargs)
+
+
+def _build_other(name: str, method: str | None, **kwargs: Any) -> nn.Module:
+    if method and base_name(method) == "mae":
+        raise ConfigError(f"backbone.name: {name!r} is not allowed for MAE, which needs solo-learn's ViT.")
+    return build_backbone(name, {key: plain(value) for key, value in kwargs.items()})
+
+
+def _config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DictConfig:
+    return kwargs["cfg"] if "cfg" in kwargs else args[0]
+
+
+def _parse(parse_cfg: Callable[[DictConfig], DictConfig], settings: DictConfig) -> DictConfig:
+    """Return the settings after solo-learn's parser, with learning rates scaled by the number of devices.
+
+    The parser scales by ``len(cfg.devices)``, so it is given a list.
+    """
+    cfg = OmegaConf.create(plain(settings))
+    cfg.devices = list(range(device_count(settings.devices)))
+    cfg = parse_cfg(cfg)
+    cfg.devices = plain(settings.devices)
+    return cfg
+
+
+class CurrentHost(Host):
+    """The host for the ``main`` branch of solo-learn on GitHub."""
+
+    generation = "current"
+
+    def __init__(self) -> None:
+        from solo.methods import METHODS
+        from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
+
+        super().__init__(METHODS, BaseMethod, BaseMomentumMethod, pl)
+
+    @staticmethod
+    def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
+        return plain(_config(args, kwargs).get(name))
+
+    @staticmethod
+    def write_block(
+        args: tuple[Any, ...], kwargs: dict[str, Any], name: str, block: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        cfg = _config(args, kwargs)
+        with open_dict(cfg):
+            cfg[name] = block
+        return kwargs
+
+    def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cfg = _config(args, kwargs)
+        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        check_backbone_name(cfg.backbone.name, [name for name in backbones if not name.startswith(PREFIX)])
+        if "augmentations" in cfg and cfg.backbone.get("kwargs", {}).get("img_size") is None:
+            fixed = input_size_kwargs(cfg.backbone.name, cfg.augmentations[0].crop_size)
+            if fixed:
+                with open_dict(cfg):
+                    cfg.backbone.kwargs = {**(plain(cfg.backbone.get("kwargs")) or {}), **fixed}
+        with naming_refused_kwargs(cfg.backbone.name, plain(cfg.backbone.get("kwargs")) or {}):
+            init(*args, **kwargs)
+
+    def add_backbones(self) -> None:
+        # solo-learn's ViTs choose their variant by the method's name, so they must see ldreg_mae as mae.
+        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        for name, build in list(backbones.items()):
+            backbones[name] = functools.partial(_build_own, build)
+        for name in (*timm_names(), *registered("backbones")):
+            if name in backbones or name.startswith("resnet"):
+                package = registered("backbones")[name].distribution
+                raise PluginError(
+                    f"{package} registers the backbone {name!r}, a name that solo-learn takes for its own. "
+                    "Uninstall or fix that package."
+                )
+            backbones[name] = functools.partial(_build_other, name)
+
+    def pretraining_arguments(self, settings: DictConfig) -> DictConfig:
+        from solo.args.pretrain import parse_cfg
+
+        return _parse(parse_cfg, settings)
+
+    def build_method(self, arguments: DictConfig) -> Any:
+        from solo.utils.misc import make_contiguous
+
+        method = self.methods[arguments.method](arguments)
+        make_contiguous(method)
+        if not arguments.performance.disable_channel_last:
+            method = method.to(memory_format=channels_last)
+        return method
+
+    def training_data(self, arguments: DictConfig) -> dict[str, Any]:
+        from solo.data import pretrain_dataloader as data
+
+        dali = arguments.data.format == "dali"
+        if dali:
+            from solo.data.dali_dataloader import build_transform_pipeline_dali
+
+            def build(dataset: str, augmentation: DictConfig) -> Callable:
+                return build_transform_pipeline_dali(dataset, augmentation, dali_device=arguments.dali.device)
+        else:
+            build = data.build_transform_pipeline
+        transform = data.FullTransformPipeline(
+            [
+                data.NCropAugmentation(build(arguments.data.dataset, augmentation), augmentation.num_crops)
+                for augmentation in arguments.augmentations
+            ]
+        )
+        if dali:
+            return {"datamodule": self._dali_module(arguments, transform)}
+        dataset = data.prepare_datasets(
+            arguments.data.dataset,
+            transform,
+            train_data_path=arguments.data.train_path,
+            data_format=arguments.data.format,
+            no_labels=arguments.data.no_labels,
+            data_fraction=arguments.data.fraction,
+        )
+        loader = data.prepare_dataloader(
+            dataset, batch_size=arguments.optimizer.batch_size, num_workers=arguments.data.num_workers
+        )
+        return {"train_dataloaders": loader}
+
+    def _dali_module(self, arguments: DictConfig, transform: Callable) -> Any:
+        from solo.data.dali_dataloader import PretrainDALIDataModule
+
+        return PretrainDALIDataModule(
+            dataset=arguments.data.dataset,
+            train_data_path=arguments.data.train_path,
+            transforms=transform,
+            num_large_crops=arguments.data.num_large_crops,
+            num_small_crops=arguments.data.num_small_crops,
+            num_workers=arguments.data.num_workers,
+            batch_size=arguments.optimizer.batch_size,
+            no_labels=arguments.data.no_labels,
+            data_fraction=arguments.data.fraction,
+            dali_device=arguments.dali.device,
+            encode_indexes_into_labels=arguments.dali.encode_indexes_into_labels,
+        )
+
+    def evaluation_datasets(
+        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
+    ) -> tuple[Dataset, Dataset]:
+        from solo.data.classification_dataloader import prepare_datasets
+
+        data_format = settings.data.get("format", "image_folder")
+        return prepare_datasets(
+            settings.data.dataset,
+            train_transform,
+            val_transform,
+            train_data_path=settings.data.train_path,
+            val_data_path=settings.data.val_path,
+            data_format="image_folder" if data_format == "dali" else data_format,
+        )
+
+    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
+        from solo.data.classification_dataloader import prepare_transforms
+
+        return prepare_transforms(dataset)
+
+    def evaluation_loaders(
+        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
+    ) -> tuple[DataLoader, DataLoader]:
+        from solo.data.classification_dataloader import prepare_dataloaders
+
+        return prepare_dataloaders(train, val, batch_size=batch_size, num_workers=num_workers)
+
+    def checkpointer(self, arguments: DictConfig, folder: Path) -> Any:
+        from solo.utils.checkpointer import Checkpointer
+
+        settings = arguments.checkpoint
+        return Checkpointer(
+            arguments, logdir=folder, frequency=settings.frequency, keep_prev=settings.keep_prev
+        )
+
+    def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
+        valid = inspect.signature(self.pl.Trainer.__init__).parameters
+        chosen = {name: value for name, value in plain(settings).items() if name in valid}
+        if chosen.get("strategy") == "ddp":
+            from solo.methods.base import pl
+
+            chosen["strategy"] = pl.strategies.DDPStrategy(find_unused_parameters=False)
+        return chosen
+
+    @staticmethod
+    def momentum_steps(trainer: Any) -> tuple[int, int]:
+        return trainer.global_step, trainer.estimated_stepping_batches
+
+    def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
+        from solo.args.linear import parse_cfg
+        from solo.methods.linear import LinearModel
+        from solo.utils.misc import make_contiguous
+
+        cfg = _parse(parse_cfg, settings)
+        cfg.data.num_classes = num_classes
+        probe = LinearModel(
+            backbone, cfg=cfg, loss_func=nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
+        )
+        make_contiguous(probe)
+        if not cfg.performance.disable_channel_last:
+            probe = probe.to(memory_format=channels_last)
+        return probe
+
+    def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
+        return self.base_method._BACKBONES[name](method, **kwargs)  # type: ignore[attr-defined]
+
+    def backbone(self, method: Any) -> nn.Module:
+        return method.backbone
+
+    def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
+        from solo.utils.auto_umap import OfflineUMAP
+
+        OfflineUMAP().plot(device, backbone, loader, str(path))
+
+    def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
+        return OmegaConf.create(arguments.get("config", arguments))
+
+    def rebuild(self, arguments: dict[str, Any]) -> Any:
+        # Keep the memory layout of the training: another layout rounds differently.
+        return self.build_method(OmegaConf.create(arguments))

@@ -1,0 +1,210 @@
+"""Hooks that add terms to the loss of a solo-learn method without copying its code.
+
+Every solo-learn method calls ``super().training_step(...)``, takes ``out["loss"]`` as the loss of the online
+classifier, and returns its own loss plus that. A class between the method and its base that adds a term to
+``out["loss"]`` therefore adds it to the total: ``type("SimCLR", (SimCLR, Tap), {})`` has the method
+resolution order SimCLR, Tap, BaseMethod.
+
+The embeddings are not available there, because in solo-learn 1.0.2 each method computes its own from the
+features. A class above the method collects them from the projector and adds terms to the returned loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_dimreg.distributed import shared_gathers
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.monitor.block import make_monitor
+from solo_dimreg.monitor.settings import monitor_settings
+from solo_dimreg.nn import DecorrelatedBatchNorm
+from solo_dimreg.solo_learn.divergence import divergence_settings, make_guard
+from solo_dimreg.solo_learn.late_buffers import LateBuffers
+from solo_dimreg.solo_learn.projector import append_normalization, projector_settings
+from solo_dimreg.solo_learn.regularizers import build_terms
+from solo_dimreg.solo_learn.run_summary import make_announcer
+from solo_dimreg.solo_learn.scripts import one_line_in_scripts
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn.base import Host
+
+# The module that makes the embeddings; in DINO's head, the part before the prototypes.
+PROJECTORS = ("projector", "head.mlp")
+
+
+def tapped(host: Host, method: type) -> type:
+    """Return a subclass of a solo-learn method that accepts our blocks of a config and every backbone."""
+    base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
+    parents = (EmbeddingTap, LateBuffers, method, make_tap(base, host))
+    return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
+
+
+def make_tap(base: type, host: Host) -> type:
+    """Return a subclass of solo-learn's ``base`` that adds regularizers of the features to the loss.
+
+    Args:
+        base: ``BaseMethod`` or ``BaseMomentumMethod``. With the latter, the regularizers also see the
+            features of the momentum encoder.
+        host: The solo-learn that ``base`` is from.
+    """
+
+    class Tap(base):  # type: ignore[misc, valid-type]
+        # The schedule's lead over the trainer's steps, after a resumption with another epoch length.
+        steps_ahead = 0
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            terms = build_terms(host.read_block(args, kwargs, "regularizers"))
+            self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
+            self.projector_settings = projector_settings(host.read_block(args, kwargs, "projector"))
+            self.patience = divergence_settings(host.read_block(args, kwargs, "divergence"))
+            self.last_terms: dict[str, Tensor] = {}
+            self.without_labels = host.without_labels(args, kwargs)
+            host.initialize(self, super().__init__, args, kwargs)
+            self.regularizers: Any = nn.ModuleDict(terms)
+
+        @property
+        def learnable_params(self) -> list[dict[str, Any]]:
+            params = list(self.regularizers.parameters())
+            own = [{"name": "regularizers", "params": params}] if params else []
+            return super().learnable_params + own
+
+        def configure_callbacks(self) -> list[Any]:
+            own = make_guard(host, self.patience), make_announcer(host)
+            callbacks = [*super().configure_callbacks(), *own]
+            if self.monitor_settings is None:
+                return callbacks
+            modules = host.backbone(self), find_projector(self)
+            return [*callbacks, make_monitor(host.pl.Callback, self.monitor_settings, *modules)]
+
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            self.last_terms.clear()
+            out = super().training_step(batch, batch_idx)
+            if self.without_labels:  # the online classifier's loss, a mean over no images, is NaN
+                out["loss"] = sum(0.0 * logits.sum() for logits in out["logits"])
+            views = out["feats"][: self.num_large_crops]
+            momentum_views = out.get("momentum_feats", ())
+            for term in regularize(self, "features", views, momentum_views):
+                out["loss"] = out["loss"] + term
+            return out
+
+    return Tap
+
+
+def regularize(
+    module: Any, where: str, views: Sequence[Tensor], momentum_views: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """Yield the weighted terms of this epoch that look at ``where``, and log each under its own name."""
+    # Half precision is promoted once, so that all terms gather the same tensors.
+    views, momentum_views = (
+        [v.to(torch.promote_types(v.dtype, torch.float32)) for v in group]
+        for group in (views, momentum_views)
+    )
+    for name, term in module.regularizers.items():
+        if term.where != where:
+            continue
+        if not term.active(module.current_epoch):
+            # DistributedDataParallel wants a gradient for every parameter, at all times.
+            yield from (0 * parameter.sum() for parameter in term.parameters())
+            continue
+        value = term(views, momentum_views)
+        module.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
+        module.last_terms[name] = value.detach()
+        yield term.weight * value
+
+
+class EmbeddingTap:
+    """A hook that adds regularizers of the embeddings to the loss and a normalization to the projector."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with one_line_in_scripts("build"):
+            super().__init__(*args, **kwargs)
+            self._fit_in()
+
+    def _fit_in(self) -> None:
+        module: Any = self
+        wanted = [name for name, term in module.regularizers.items() if term.where == "embeddings"]
+        if wanted and find_projector(module) is None:
+            raise ConfigError(
+                f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
+                "which has no projector; use features."
+            )
+        if module.projector_settings is not None:
+            self._normalize_projectors(module)
+
+    def _normalize_projectors(self, module: Any) -> None:
+        names = [name for prefix in ("", "momentum_") if (name := projector_name(module, prefix))]
+        if not names:
+            raise ConfigError(f"projector: {type(self).__name__} has no projector; leave the block out.")
+        for name in names:
+            append_normalization(module, name, module.features_dim, module.projector_settings)
+
+    def on_fit_start(self) -> None:
+        """Refuse groups that the batch cannot whiten."""
+        super().on_fit_start()  # type: ignore[misc]
+        with one_line_in_scripts("train"):
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        module: Any = self
+        batch = module.batch_size * module.trainer.world_size
+        for layer in module.modules():
+            if not isinstance(layer, DecorrelatedBatchNorm):
+                continue
+            size = layer.num_features // layer.num_groups
+            if size >= batch:
+                block = "projector" if module.projector_settings else "method_kwargs"
+                raise ConfigError(
+                    f"{block}.num_groups: gives groups of {size} axes, which a batch of {batch} cannot "
+                    "whiten; raise num_groups or optimizer.batch_size."
+                )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the method's loss plus the terms on its embeddings."""
+        module: Any = self
+        with shared_gathers():
+            return self._training_step(module, batch, batch_idx)
+
+    def _training_step(self, module: Any, batch: Any, batch_idx: int) -> Tensor:
+        if all(term.where != "embeddings" for term in module.regularizers.values()):
+            return super().training_step(batch, batch_idx)  # type: ignore[misc]
+        with (
+            outputs_of(find_projector(module)) as embeddings,
+            outputs_of(find_projector(module, "momentum_")) as momentum,
+        ):
+            loss = super().training_step(batch, batch_idx)  # type: ignore[misc]
+        large = module.num_large_crops
+        return loss + sum(regularize(module, "embeddings", embeddings[:large], momentum[:large]))
+
+
+def find_projector(module: nn.Module, prefix: str = "") -> nn.Module | None:
+    """Return the module that makes the embeddings, or its momentum copy; return None without one."""
+    name = projector_name(module, prefix)
+    return module.get_submodule(name) if name else None
+
+
+def projector_name(module: nn.Module, prefix: str = "") -> str | None:
+    """Return the name of the module that makes the embeddings, or of its momentum copy."""
+    modules = dict(module.named_modules())
+    return next((prefix + name for name in PROJECTORS if prefix + name in modules), None)
+
+
+@contextmanager
+def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collect the outputs of a module in the order of its calls; large crops come first.
+
+    The outputs are copies, through which gradients pass. Later operations may change the originals in place.
+    """
+    collected: list[Tensor] = []
+    if module is None:
+        yield collected
+        return
+    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone()))
+    try:
+        yield collected
+    finally:
+        handle.remove()

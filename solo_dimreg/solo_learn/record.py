@@ -1,0 +1,150 @@
+"""Write the record of a training, ``run.json``, beside its checkpoints: data, environment and results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.monitor.writers import folder_of
+from solo_dimreg.solo_learn.base import NATIVE_SIZES, plain
+from solo_dimreg.solo_learn.environment import describe_environment
+
+RECORD = "run.json"
+
+
+def label_of(configuration: Mapping[str, Any]) -> str:
+    """Return the label of a run: its method, and the name of its config if that differs.
+
+    ``method=ldreg_byol`` on the config ``byol-digits`` gives ``ldreg_byol (byol-digits)``.
+
+    Args:
+        configuration: The settings of the run.
+    """
+    method, name = (str(configuration.get(key) or "") for key in ("method", "name"))
+    if not method or re.match(rf"{re.escape(method)}(?![A-Za-z0-9])", name):
+        return name
+    return f"{method} ({name})" if name else method
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun: ``1 epoch``, ``2 epochs``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def now() -> str:
+    """Return the current time in the format of the records."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
+def record_folder(trainer: Any) -> Path | None:
+    """Return the folder of a run's record, that of its checkpoints or CSV log; None without both."""
+    own = any(type(each).__name__ == "Checkpointer" for each in trainer.callbacks) or trainer.loggers
+    return folder_of(trainer) if own else None
+
+
+def begin_record(generation: str, trainer: Any, config: DictConfig | None) -> dict[str, Any]:
+    """Return the record of a training that starts: environment, data and the checkpoint it continues.
+
+    Args:
+        generation: The generation of the solo-learn that trains.
+        trainer: Lightning's trainer.
+        config: The config of the run, or None if it is not known.
+    """
+    data = _data_of(config)
+    return {
+        "started": now(),
+        "resumed_from": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+        "data": {
+            **{key: data.get(key) for key in ("dataset", "train_path", "val_path")},
+            "train_images": count_images(trainer.train_dataloader),
+            "val_images": count_images(trainer.val_dataloaders),
+        },
+        "environment": describe_environment(generation, trainer.strategy.root_device, trainer.world_size),
+    }
+
+
+def _data_of(config: DictConfig | None) -> dict[str, Any]:
+    return {} if config is None else plain(config.get("data")) or {}
+
+
+def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any]:
+    """Return the results of a training: epochs, steps, first and last effective rank, online accuracy.
+
+    The list of effective ranks has one number after a single look of the monitor, and is None without any.
+
+    Args:
+        trainer: Lightning's trainer.
+        config: The config of the run, or None if it is not known.
+        raises: Whether our own command trains, which validates at the resolution of the training.
+    """
+    ranks = effective_ranks(trainer)
+    return {
+        "finished": now(),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "effective_rank": [*ranks[:1], *ranks[1:][-1:]] or None,
+        "online_accuracy": online_accuracy(trainer, config, raises),
+    }
+
+
+def count_images(loaders: Any) -> int | None:
+    """Return the number of images in a loader or several; None if they do not tell, as DALI's."""
+    loaders = getattr(loaders, "loaders", loaders)  # Lightning 1.6 wraps the training loaders
+    each = loaders if isinstance(loaders, list | tuple) else [loaders]
+    counts = [len(loader.dataset) for loader in each if hasattr(loader, "dataset")]
+    return sum(counts) if counts else None
+
+
+def effective_ranks(trainer: Any) -> list[float]:
+    """Return the effective ranks of the features that the monitor has measured, in order."""
+    histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
+    rows = next((history for history in histories if isinstance(history, list) and history), [])
+    return [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
+
+
+def online_accuracy(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any] | None:
+    """Return the online classifier's last top-1 accuracy in percent and its images; None without labels.
+
+    The validation's accuracy is used, unless the validation has another resolution than the training.
+    """
+    if _data_of(config).get("no_labels"):
+        return None
+    metrics, images = trainer.callback_metrics, {"train_acc1": "training"}
+    if raises or config is None or evaluated_as_trained(config):
+        images = {"val_acc1": "validation", **images}
+    name = next((name for name in images if name in metrics), None)
+    return {"percent": float(metrics[name]), "images": images[name]} if name else None
+
+
+def evaluated_as_trained(settings: Any) -> bool:
+    """Return whether solo-learn's own evaluation has the training's image size and normalization."""
+    view = settings["augmentations"][0]
+    native = NATIVE_SIZES.get(settings["data"]["dataset"])
+    return native == view.get("crop_size") and view.get("mean") is None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of the run in a folder; return an empty one if there is none.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key, {}), dict) for key in ("data", "environment")
+    ):
+        raise ConfigError(f"{path}: must hold the record of a run, a JSON object.")
+    return content

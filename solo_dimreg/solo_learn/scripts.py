@@ -1,0 +1,216 @@
+"""Watch solo-learn's own scripts, unmodified: replace some of their functions, and end faults with one line.
+
+The script has imported its functions before Hydra imports us. Therefore the names in the running script are
+replaced. Any other program, our own commands included, does not have these names and is left alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args
+from omegaconf import DictConfig
+
+from solo_dimreg.datasets.downloads import explained_download
+from solo_dimreg.datasets.images import read_with_us
+from solo_dimreg.errors import DimregError, one_line, unforeseen, write_last_line
+from solo_dimreg.solo_learn.run_summary import say
+from solo_dimreg.solo_learn.stopping import wants_exceptions
+
+# Functions that main_pretrain.py and main_linear.py call, by their names there, and their modules.
+PARSER = ("parse_cfg", "solo.args.pretrain")
+TRANSFORMS = ("build_transform_pipeline", "solo.data.pretrain_dataloader")
+IMAGES = ("prepare_datasets", "solo.data.pretrain_dataloader")
+RESUMER = ("AutoResumer", "solo.utils.auto_resumer")
+# The model of main_linear.py.
+PROBE = ("LinearModel", "solo.methods.linear")
+LABELLED = ("prepare_data_classification", "solo.data.classification_dataloader")
+LINEAR_PARSER = ("parse_cfg", "solo.args.linear")
+LINEAR_LABELLED = ("prepare_data", "solo.data.classification_dataloader")
+
+
+class _Script:
+    """The state of a running script: whether it is watched, and whether its config uses the add-on."""
+
+    watched = asks = False
+
+
+def watch_script(
+    check: Callable[[DictConfig], bool],
+    look: Callable[[Any], Any],
+    resume: Callable[[DictConfig, Path], Path | None],
+    check_linear: Callable[[DictConfig], None],
+) -> None:
+    """Let ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
+
+    At that moment, solo-learn has not yet seeded, added its defaults, built the method or read a file.
+    Afterwards, its data sets read their files with our loader, and so do those of ``main_linear.py``.
+
+    Args:
+        check: Called with the composed config; a ``DimregError`` ends the script. Returns whether the config
+            uses the add-on. Only then is any other fault before the first step shown in one line.
+        look: Called with the data set of the training.
+        resume: Called with the config that solo-learn has completed, and with the folder of the runs, if the
+            config uses the add-on. Returns the checkpoint from which auto-resume continues.
+        check_linear: Called with the config of a running ``main_linear.py``.
+    """
+    _watch_linear(check_linear)
+    _tell_accuracy()
+    parse = _of_script(*PARSER)
+    if parse is None:
+        return
+    _Script.watched = True
+
+    @wraps(parse)
+    def checked(cfg: DictConfig) -> DictConfig:
+        with one_line_in_scripts("read"):
+            _Script.asks = check(cfg)
+            return parse(cfg)
+
+    _replace(PARSER, checked)
+    _check_resumed(resume)
+    _change_result(TRANSFORMS, lambda transforms: transforms)
+    _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
+    _change_result(LABELLED, _loaders_with_us)
+
+
+def _watch_linear(check: Callable[[DictConfig], None]) -> None:
+    """Let ``check`` see the config of a running ``main_linear.py``, and read its images with our loader."""
+    parse = _of_script(*LINEAR_PARSER)
+    if parse is None:
+        return
+    _Script.watched = True
+
+    @wraps(parse)
+    def checked(cfg: DictConfig) -> DictConfig:
+        with one_line_in_scripts("read"):
+            check(cfg)
+        return parse(cfg)
+
+    _replace(LINEAR_PARSER, checked)
+    _change_result(LINEAR_LABELLED, _loaders_with_us)
+
+
+def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
+    for loader in loaders:
+        read_with_us(loader.dataset)
+    return loaders
+
+
+def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
+    """Let ``check`` see the overrides of a running script of solo-learn's before Hydra parses them.
+
+    Args:
+        check: Called with the overrides and whether they are a sweep; a ``DimregError`` ends the script.
+    """
+    parse = getattr(sys.modules["__main__"], PARSER[0], None)
+    if not str(getattr(parse, "__module__", "")).startswith("solo.args."):
+        return
+    given = get_args()
+    try:
+        check(given.overrides, given.multirun)
+    except DimregError as error:
+        end(error)
+
+
+@contextmanager
+def one_line_in_scripts(what: str) -> Iterator[None]:
+    """End solo-learn's scripts with one line and a status, where Hydra would show a traceback.
+
+    Elsewhere, errors are raised for our caller.
+
+    Args:
+        what: The verb for an unexpected error: what was being done with the config.
+    """
+    try:
+        yield
+    except Exception as error:
+        end_script(error, what)
+        raise
+
+
+def end_script(error: BaseException, what: str) -> None:
+    """End a script of solo-learn's on an error of ours, or on any error if its config uses the add-on."""
+    if _Script.watched and isinstance(error, DimregError):
+        end(error)
+    if _Script.asks and isinstance(error, Exception):
+        end(unforeseen(what, error))
+
+
+def end(error: DimregError) -> NoReturn:
+    """End the process with one line and the error's status."""
+    if wants_exceptions():
+        raise error
+    write_last_line(f"error: {one_line(error)}")
+    raise SystemExit(error.status) from error
+
+
+def _tell_accuracy() -> None:
+    """Let ``main_linear.py`` print its accuracy at the end, which solo-learn gives only to the logger."""
+    model: Any = _of_script(*PROBE)
+    if model is None:
+        return
+
+    def on_fit_end(self: Any) -> None:
+        model.on_fit_end(self)
+        metrics = self.trainer.callback_metrics
+        if "val_acc1" in metrics and self.trainer.is_global_zero:
+            say(f"linear probe: top-1 {float(metrics['val_acc1']):.2f} % on the validation images.")
+
+    _replace(PROBE, type(model.__name__, (model,), {"on_fit_end": on_fit_end, "__module__": __name__}))
+
+
+def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
+    """Make auto-resume choose the checkpoint as our own command does."""
+    resumer: Any = _of_script(*RESUMER)
+    if resumer is None:
+        return
+
+    class Checked(resumer):
+        def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
+            if not _Script.asks:
+                return super().find_checkpoint(cfg)
+            found = resume(cfg, Path(self.checkpoint_dir))
+            if found is None:
+                return None, None
+            return found, json.loads((found.parent / "args.json").read_text()).get("wandb_run_id")
+
+    _replace(RESUMER, Checked)
+
+
+def _of_script(name: str, module: str) -> Callable[..., Any] | None:
+    """Return the running script's function of this name, if it is solo-learn's and not yet replaced."""
+    found = getattr(sys.modules["__main__"], name, None)
+    if getattr(found, "__module__", None) != module or hasattr(found, "__wrapped__"):
+        return None
+    return found
+
+
+def _replace(what: tuple[str, str], function: Any) -> None:
+    setattr(sys.modules["__main__"], what[0], function)
+
+
+def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:
+    function = _of_script(*what)
+    if function is None:
+        return
+
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        with (
+            one_line_in_scripts("load the images of"),
+            explained_download(given["dataset"], given.get("train_data_path")),
+        ):
+            return change(function(*args, **kwargs))
+
+    _replace(what, changed)

@@ -1,0 +1,1 @@
+"""Pretrain, resume and evaluate."""

@@ -1,0 +1,293 @@
+"""Evaluate a pretrained run with solo-learn's linear probe and k-NN, at the resolution of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from torchvision import transforms
+from tqdm import tqdm
+
+from solo_dimreg.config.checks import check_linear
+from solo_dimreg.config.data import check_data
+from solo_dimreg.config.steps import check_steps, lower_batch
+from solo_dimreg.datasets.downloads import explained_download
+from solo_dimreg.datasets.images import read_with_us
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.functional._checks import check_positive
+from solo_dimreg.solo_learn import CLASSES, NATIVE_SIZES, Host, Run, plain
+from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
+from solo_dimreg.solo_learn.regularizers import check_keys
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# solo-learn always computes top-5 accuracy; with at most five classes it is 100 %.
+TOP = 5
+
+
+def evaluation_transforms(
+    host: Host, settings: DictConfig, other_data: bool = False
+) -> tuple[Callable, Callable]:
+    """Return the transforms to train and to test a probe with, at the resolution of the pretraining crops.
+
+    solo-learn's own transforms are used if they have that resolution. Otherwise both are the whole image,
+    resized: for a custom data set it is unknown which crops and flips keep the class (a flipped 2 is no 2).
+
+    Args:
+        host: The solo-learn in use.
+        settings: The config of the pretraining.
+        other_data: Whether the images are others than those of the pretraining, of any size and kind.
+    """
+    view = settings.augmentations[0]
+    size, dataset = view.crop_size, settings.data.dataset
+    native = host.evaluation_transforms(dataset)
+    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None and not other_data:
+        return native
+    if dataset == "custom":
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
+        normalize = transforms.Normalize(plain(mean), plain(std))
+    else:
+        normalize = native[1].transforms[-1]  # type: ignore[attr-defined]
+    whole = transforms.Compose(
+        [
+            transforms.Resize(size),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            normalize,
+        ]
+    )
+    return whole, whole
+
+
+def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
+    """Return solo-learn's labelled data sets, which read their files with our loader."""
+    with explained_download(settings.data.dataset, settings.data.train_path):
+        first, second = host.evaluation_datasets(settings, train, val)
+    return read_with_us(first), read_with_us(second)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The outputs of a method on a data set: features (N, D), embeddings (N, d) or None, labels (N,)."""
+
+    features: Tensor
+    embeddings: Tensor | None
+    labels: Tensor
+
+
+@torch.no_grad()
+def extract(method: Any, loader: Any, description: str) -> Features:
+    """Return a method's outputs in evaluation mode for a loader of (images, labels), on a GPU if possible."""
+    method = method.to(DEVICE).eval()
+    features, embeddings, labels = [], [], []
+    for images, targets in tqdm(loader, desc=description, leave=False):
+        out = method(images.to(DEVICE))
+        features.append(out["feats"].cpu())
+        if "z" in out:
+            embeddings.append(out["z"].cpu())
+        labels.append(targets)
+    return Features(torch.cat(features), torch.cat(embeddings) if embeddings else None, torch.cat(labels))
+
+
+def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> tuple[Features, Features]:
+    """Return the features of the training and of the validation images, without augmentation.
+
+    Args:
+        host: The solo-learn in use.
+        run: The pretrained run.
+        settings: A config with the ``data`` to use; the run's own by default.
+    """
+    settings = run.settings if settings is None else settings
+    if settings.data.get("format") == "dali":
+        settings.data.format = "image_folder"
+    settings.data.no_labels = False  # the pretraining may leave labels out, but the evaluation needs them
+    _check_labelled(settings)
+    _, transform = evaluation_transforms(host, run.settings)
+    datasets = labelled_images(host, settings, transform, transform)
+    return _extract(host, run, datasets, settings.data.num_workers)
+
+
+def _check_labelled(settings: DictConfig) -> None:
+    """Refuse data that cannot be used for an evaluation.
+
+    torchvision's data sets have their test images in the same folder.
+    """
+    data = settings.data
+    if data.get("val_path") is None and data.dataset in ONE_FOLDER:
+        data.val_path = data.train_path
+    check_data(settings, need_val=True)
+
+
+def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
+    train, val = datasets
+    _, val_loader = host.evaluation_loaders(train, val, batch_size=256, num_workers=num_workers)
+    # The training loader of solo-learn shuffles and drops the last batch; the other one does neither.
+    _, train_loader = host.evaluation_loaders(val, train, batch_size=256, num_workers=num_workers)
+    return extract(run.method, train_loader, "train features"), extract(
+        run.method, val_loader, "val features"
+    )
+
+
+class _Extracted(nn.Module):
+    """A stand-in for a frozen backbone, for features that it has already computed, (B, D, 1, 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inplanes = self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features, (B, D)."""
+        return features.flatten(1)
+
+
+def _in_place_of(splits: Sequence[Features]) -> tuple[Any, nn.Module]:
+    images = [TensorDataset(split.features[:, :, None, None], split.labels) for split in splits]
+    return images, _Extracted(splits[0].features.shape[1])
+
+
+def knn_accuracy(
+    host: Host, train: Features, val: Features, feature: str, k: int, temperature: float, distance: str
+) -> dict[str, float]:
+    """Return ``acc1`` in percent, solo-learn's weighted k-NN on one kind of feature, and the ``classes``.
+
+    With more than five classes, ``acc5`` is returned too.
+
+    Raises:
+        ConfigError: The method has no such features, or k exceeds the number of training images.
+    """
+    banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
+    memory, queries = banks
+    if memory is None or queries is None:
+        raise ConfigError("--feature: this method has no projector; use backbone.")
+    if not 1 <= k <= len(train.labels):
+        raise ConfigError(
+            f"--k: {k} is not allowed; it must be from 1 to {len(train.labels)}, the training images."
+        )
+    if distance == "cosine":
+        # solo-learn 1.0.2 does not normalize the features, and the exponential of their product overflows.
+        memory, queries = functional.normalize(memory, dim=1), functional.normalize(queries, dim=1)
+    if temperature <= 0:
+        raise ConfigError(f"--temperature: {temperature} is not allowed; it must be > 0.")
+    classifier = host.knn(k, temperature, distance)
+    banks_on_device = [bank.to(DEVICE) for bank in (memory, train.labels, queries, val.labels)]
+    classifier(
+        **dict(
+            zip(
+                ("train_features", "train_targets", "test_features", "test_targets"),
+                banks_on_device,
+                strict=True,
+            )
+        )
+    )
+    classifier._to_sync = False  # every process has all the features: after a gather, each would count twice
+    top1, top5 = classifier.compute()
+    classes = len(torch.cat([train.labels, val.labels]).unique())
+    accuracies = {"acc1": round(float(top1), 3), "acc5": round(float(top5), 3), "classes": classes}
+    return _without_idle_top5(accuracies, classes)
+
+
+def _without_idle_top5(accuracies: dict[str, float], classes: int) -> dict[str, float]:
+    return {name: value for name, value in accuracies.items() if name != "acc5" or classes > TOP}
+
+
+def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Module:
+    """Return the classifier of a probe that the ``classifier:`` block of a linear config asks for.
+
+    LDReg's protocol [1, released ``models/resnet.py``] is ``{normalization: bn, init_std: 0.01}``.
+
+    References:
+        [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
+
+    Args:
+        linear: solo-learn's classifier.
+        block: ``normalization`` is ``none`` or ``bn``, a batch norm without scale and shift before the linear
+            layer. ``init_std`` is the standard deviation of the initial weights; the bias is then 0. None
+            leaves solo-learn's classifier as it is.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not allowed.
+    """
+    if not block:
+        return linear
+    check_keys("classifier", block, {"normalization", "init_std"})
+    normalization, std = block.get("normalization", "none"), block.get("init_std")
+    if normalization not in ("none", "bn"):
+        raise ConfigError(f"classifier.normalization: {unknown('name', str(normalization), ('none', 'bn'))}")
+    if std is not None:
+        check_positive("classifier.init_std", std)
+        nn.init.normal_(linear.weight, std=std)
+        nn.init.zeros_(linear.bias)
+    if normalization == "none":
+        return linear
+    return nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)
+
+
+def linear_accuracy(
+    host: Host,
+    run: Run,
+    settings: DictConfig,
+    other_data: bool = False,
+    extracted: tuple[Features, Features] | None = None,
+    smaller_batch: int | None = None,
+) -> dict[str, float]:
+    """Train solo-learn's linear probe on the run's frozen backbone and return its accuracy.
+
+    Args:
+        host: The solo-learn in use.
+        run: The pretrained run.
+        settings: A config from :func:`solo_dimreg.config.composing.evaluation_settings`, fitted to the
+            machine.
+        other_data: Whether the images are others than those of the pretraining, of any size and kind.
+        extracted: The result of :func:`extract_splits` on the same images. It is used if the probe sees them
+            without random crops.
+        smaller_batch: The batch size to lower the config's to if no batch would be full, or None to refuse.
+
+    Returns:
+        ``acc1``, with more than five classes ``acc5`` (in percent), and the ``loss``, on the validation
+        images after the last epoch. ``classes``, ``epochs``, ``steps``, ``train_images`` and ``val_images``
+        say what they are based on.
+
+    Raises:
+        ConfigError: The config cannot work, or asks for something that only ``main_linear.py`` does.
+        KeyboardInterrupt: The user stopped the training.
+    """
+    check_linear(host, settings)
+    for key in ("mixup", "cutmix", "auto_augment", "finetune"):
+        if settings.get(key):
+            raise ConfigError(
+                f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
+            )
+    _check_labelled(settings)
+    classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # checked before the computation
+    train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
+    datasets = labelled_images(host, settings, train_transform, val_transform)
+    classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
+    counts = {"train_images": len(datasets[0]), "val_images": len(datasets[1])}  # type: ignore[arg-type]
+    backbone = host.backbone(run.method)
+    if smaller_batch:
+        lower_batch(settings, counts["train_images"], smaller_batch)
+    check_steps(settings, counts["train_images"], "linear probe")
+    if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
+        extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
+        datasets, backbone = _in_place_of(extracted)
+    loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
+    host.seed(settings.get("seed", 5))
+    probe = host.build_probe(backbone, settings, max(TOP, classes))
+    probe.classifier = classifier_head(probe.classifier, settings.get("classifier"))
+    chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
+    chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
+    trainer = host.pl.Trainer(**chosen)
+    trainer.fit(probe, *loaders)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    measured = {name: float(trainer.callback_metrics[f"val_{name}"]) for name in ("acc1", "acc5", "loss")}
+    trained = {"classes": classes, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    return _without_idle_top5({**measured, **trained, **counts}, classes)

@@ -1,0 +1,110 @@
+"""Save the result of an evaluation as a JSON file beside the run's checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from solo_dimreg.errors import ConfigError, warn
+from solo_dimreg.files import checkpoint_epoch, write_json
+from solo_dimreg.solo_learn import Host, Run, device_count, plain
+from solo_dimreg.solo_learn.environment import describe_environment
+from solo_dimreg.solo_learn.record import now
+
+KINDS = ("linear", "knn")
+# The settings of a linear config that tell two probes of the same run apart.
+OF_PROBE = (
+    *("max_epochs", "optimizer", "scheduler", "classifier", "label_smoothing", "precision"),
+    *("limit_train_batches", "limit_val_batches", "accumulate_grad_batches"),
+)
+
+
+def probe_settings(settings: DictConfig) -> dict[str, Any]:
+    """Return the settings of a linear config that affect its result."""
+    return {key: plain(settings[key]) for key in OF_PROBE if settings.get(key) is not None}
+
+
+def save_evaluation(
+    host: Host,
+    run: Run,
+    kind: str,
+    settings: Mapping[str, Any],
+    config: DictConfig,
+    result: Mapping[str, Any],
+    device: str,
+) -> Path | None:
+    """Write the result of an evaluation beside the checkpoint.
+
+    The result of the same evaluation is replaced. An evaluation with other settings, images, seed or
+    checkpoint has its own file.
+
+    Args:
+        host: The solo-learn in use.
+        run: The run that was evaluated.
+        kind: ``"linear"`` or ``"knn"``.
+        settings: The settings that affect the result.
+        config: Its ``data``, ``devices`` and, for the probe, ``seed``.
+        result: The accuracies, and what they are based on.
+        device: The device of the evaluation.
+
+    Returns:
+        The path of the file; None, after a warning, if the folder is not writable.
+    """
+    data = {key: config.data.get(key) for key in ("dataset", "train_path", "val_path")}
+    asked = {
+        "kind": kind,
+        "checkpoint": run.checkpoint.name,
+        "resolution": run.settings.augmentations[0].crop_size,
+        "settings": dict(settings),
+        "data": data,
+        "seed": config.get("seed", 5) if kind == "linear" else None,
+    }
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    path = run.folder / f"{kind}-{name}.json"
+    devices = device_count(config.get("devices", 1)) if kind == "linear" else 1
+    content = {
+        **asked,
+        "pretrained_epochs": checkpoint_epoch(run.checkpoint) + 1,
+        **result,
+        "environment": describe_environment(host.generation, device, devices),
+        "finished": now(),
+    }
+    try:
+        write_json(path, content)
+    except OSError as error:
+        warn(f"{path}: the result cannot be kept beside the checkpoint ({error}); --out writes it elsewhere.")
+        return None
+    return path
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Return the results from :func:`save_evaluation` in the folder of a run: linear first, then oldest.
+
+    Raises:
+        ConfigError: A file is damaged.
+    """
+    found = []
+    for path in sorted(path for kind in KINDS for path in folder.glob(f"{kind}-*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not _is_evaluation(content):
+                raise ValueError("no result of an evaluation")
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+        found.append(content)
+    return sorted(found, key=lambda each: (KINDS.index(each["kind"]), str(each.get("finished"))))
+
+
+def _is_evaluation(content: Any) -> bool:
+    if not isinstance(content, dict) or content.get("kind") not in KINDS:
+        return False
+    numbers = [content.get("acc1"), *([content["acc5"]] if "acc5" in content else [])]
+    blocks = [content.get(key, {}) for key in ("settings", "data", "environment")]
+    return all(isinstance(number, int | float) for number in numbers) and all(
+        isinstance(block, dict) for block in blocks
+    )

@@ -1,0 +1,164 @@
+"""Check the config of solo-learn's own ``main_pretrain.py`` as our commands check theirs."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.config.agreement import idle_settings
+from solo_dimreg.config.checks import check_pretraining
+from solo_dimreg.config.composing import fit_to_machine
+from solo_dimreg.config.data import check_reader
+from solo_dimreg.config.steps import check_steps
+from solo_dimreg.datasets.check import readings_of
+from solo_dimreg.errors import ConfigError, unforeseen, warn
+from solo_dimreg.quiet import silence
+from solo_dimreg.solo_learn import OWN_BLOCKS, Host, device_count, plain, register
+from solo_dimreg.solo_learn.backbone import find_backbone
+from solo_dimreg.training.resuming import check_given, compare_given, find_latest
+from solo_dimreg.training.wandb_mode import settle_wandb
+
+MACHINE = ("accelerator", "devices", "strategy", "precision", "sync_batchnorm")
+ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
+
+
+class ScriptChecks:
+    """The checks of one run of ``main_pretrain.py``.
+
+    A config without any block, method or backbone of ours is not refused, whatever is in it. A key that
+    solo-learn ignored, or a value that it accepted before the add-on was installed, must not end a run. Such
+    a config can only cause warnings: for a block whose name resembles one of ours, and for images that are
+    not read as they are.
+    """
+
+    def __init__(self) -> None:
+        self.settings: DictConfig | None = None
+        self.arguments: DictConfig | None = None  # the script's own, which solo-learn completes
+
+    def config(self, settings: DictConfig) -> bool:
+        """Refuse a config that uses the add-on and cannot work; return whether it uses the add-on.
+
+        Raises:
+            ConfigError: The message names the key, the value and what would be right.
+        """
+        host = register()
+        if not asks_for_us(host, settings):
+            for key in map(str, settings):
+                if meant := difflib.get_close_matches(key, OWN_BLOCKS, n=1, cutoff=0.8):
+                    warn(f"{key}: unknown block, which nothing reads. Did you mean {meant[0]!r}?")
+            try:
+                check_reader(settings)
+            except ConfigError as error:
+                warn(str(error))
+            return False
+        silence()
+        self.settings = copy.deepcopy(settings)  # the checks change only the copy
+        check_pretraining(host, self.settings)
+        _check_devices(settings)
+        _fit_to_machine(settings)
+        self.settings.update({key: settings[key] for key in MACHINE if key in settings})
+        _check_machine(host, self.settings)
+        if (given := settings.get("resume_from_checkpoint")) is not None:
+            check_given(Path(given))
+        for line in idle_settings(host, self.settings):
+            warn(line)
+        settle_wandb(settings)
+        self.arguments = settings
+        return True
+
+    def linear(self, settings: DictConfig) -> None:
+        """Refuse training images of ``main_linear.py`` that DALI would read unlike the validation images.
+
+        Raises:
+            ConfigError: The message names the first such image in a sample.
+        """
+        check_reader(settings)
+
+    def images(self, dataset: Any) -> Any:
+        """Return the data set, after refusing a batch larger than it and warning of misread images.
+
+        The method is built by now. A checkpoint that the config names is therefore compared with the method's
+        config.
+
+        Raises:
+            ConfigError: solo-learn would train on nothing and end normally, or cannot continue from the
+                checkpoint.
+        """
+        if self.settings is not None:
+            check_steps(self.settings, len(dataset))
+            if (given := self.settings.get("resume_from_checkpoint")) is not None:
+                compare_given(register(), Path(given), self.arguments)
+        if line := readings_of(dataset):
+            warn(f"data.train_path: {line}")
+        return dataset
+
+    def resume(self, arguments: DictConfig, folder: Path) -> Path | None:
+        """Return the checkpoint below a folder from which auto-resume continues."""
+        return find_latest(register(), arguments, folder)
+
+
+def asks_for_us(host: Host, settings: DictConfig) -> bool:
+    """Return whether a config uses the add-on.
+
+    It does with a method, a block or a backbone of ours, and also with a method that nobody has.
+    """
+    return (
+        any(key in settings for key in (*OWN_BLOCKS, "extra_keys"))
+        or "check" in (settings.get("data") or {})
+        or settings.get("method") not in host.own_methods
+        or find_backbone(str(OmegaConf.select(settings, "backbone.name", default=""))) is not None
+    )
+
+
+def _fit_to_machine(settings: DictConfig) -> None:
+    """Turn a config written for GPUs into one for the CPU if there is no GPU, as our own commands do.
+
+    ``accelerator=cpu`` alone would end in a TypeError, because solo-learn's parser needs a list of devices
+    and a CPU has none. A config with several processes on a CPU is left as it is.
+    """
+    accelerator = settings.get("accelerator", "auto")
+    several = accelerator == "cpu" and device_count(settings.devices) > 1
+    if accelerator in ("auto", "cpu", "gpu", "cuda") and not several:
+        fit_to_machine(settings)
+
+
+def _check_devices(settings: DictConfig) -> None:
+    """Refuse a number of devices on any machine: a config with it would work on a CPU only."""
+    devices = plain(settings.devices)
+    if not isinstance(devices, Sequence):
+        raise ConfigError(
+            f"devices: {devices!r} is not allowed in main_pretrain.py, which uses its length; it must be a "
+            'list, such as [0], or on a CPU the string "1".'
+        )
+
+
+def _check_machine(host: Host, settings: DictConfig) -> None:
+    """Refuse settings that our own commands fit to the machine, and the script does not."""
+    devices = plain(settings.devices)
+    if OmegaConf.select(settings, "auto_umap.enabled") and importlib.util.find_spec("umap") is None:
+        raise ConfigError(
+            "auto_umap.enabled: True needs the package umap-learn, which is not here; it must be False."
+        )
+    accelerator = settings.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") and device_count(devices) > torch.cuda.device_count():
+        raise ConfigError(
+            f"accelerator: {accelerator!r} with devices={devices!r} is more than the "
+            f"{torch.cuda.device_count()} GPUs here; on a CPU it must be {ON_CPU}."
+        )
+    settings.strategy = settings.get("strategy")  # as the script does, which passes None if it is missing
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Lightning would print its greeting twice
+    try:
+        host.pl.Trainer(**{**host.trainer_settings(settings), "logger": False, "callbacks": []})
+    except Exception as error:
+        raise unforeseen("make the trainer of", error) from error
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,233 @@
+"""The figures from streamed moments against the functions of the whole matrix, and the verdicts."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from solo_dimreg import functional
+from solo_dimreg.diagnosis.diagnose import diagnose
+from solo_dimreg.diagnosis.figures import (
+    describe_space,
+    judge,
+    mutual_information,
+    representation_figures,
+)
+from solo_dimreg.diagnosis.neighbourhoods import random_indices
+from solo_dimreg.diagnosis.sources.opening import Source
+from solo_dimreg.diagnosis.streaming import FeatureStatistics
+from solo_dimreg.reports.explanations import explain
+
+
+def describe(features, batch=97):
+    statistics = FeatureStatistics()
+    for rows in features.split(batch):
+        statistics.update(rows)
+    return describe_space(statistics.features, statistics.sample.features)
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+CASES = {
+    "full": normal(400, 24) * torch.linspace(0.1, 2, 24) + 3,
+    "fewer samples than dimensions": normal(40, 64, seed=1) + 1,
+    "low rank": normal(300, 4, seed=2) @ normal(4, 30, seed=3),
+    "float64": normal(200, 10, seed=4, dtype=torch.float64),
+    "a constant axis": torch.cat([normal(100, 5, seed=5), torch.full((100, 1), 7.0)], dim=1),
+    "constant": torch.full((50, 8), 1.7),
+    "zeros": torch.zeros(50, 8),
+    "two samples": normal(2, 5),
+    "one dimension": normal(60, 1),
+}
+
+
+@pytest.mark.parametrize("features", CASES.values(), ids=CASES)
+def test_streamed_figures_are_those_of_the_functions(features):
+    space = describe(features)
+    expected = {
+        "effective_rank": functional.effective_rank(features, center=True),
+        "rankme": functional.rankme(features),
+        "alpha_req": functional.alpha_req(features),
+        "off_diagonal_correlation": functional.off_diagonal_correlation(features),
+        "lid": functional.geometric_mean_lid(features, k=32),
+        "lid_mle": functional.geometric_mean_lid(features, k=32, estimator="mle"),
+        "nesum": functional.nesum(features),
+        "rankme_share": functional.rankme_share(features),
+        "mean_share": functional.mean_share(features),
+        "self_clustering": functional.self_clustering(features),
+        "two_nn": functional.two_nn(features),
+        "mst_dimension": functional.mst_dimension(features),
+        "uniformity": functional.uniformity(features),
+        "matrix_entropy": functional.matrix_entropy(features),
+        "matrix_entropy_1": functional.matrix_entropy(features, order=1),
+    }
+    found = space.scalars()
+    for name, value in expected.items():
+        known = None if math.isnan(value) else pytest.approx(value.item(), rel=2e-4, abs=2e-5)
+        assert found[name] == known, name
+    spectrum = functional.singular_spectrum(features).double()
+    torch.testing.assert_close(space.spectrum, spectrum, rtol=1e-3, atol=2e-6 * float(spectrum[0]))
+    assert (space.samples, space.dimensions) == features.shape
+    assert space.lid_512 is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("spectrum", [torch.ones(256), torch.arange(1.0, 257) ** -1])
+def test_half_precision_does_not_look_like_a_collapse(dtype, spectrum):
+    features = normal(1000, 256) * spectrum
+    exact, rounded = describe(features), describe(features.to(dtype))
+    assert judge(rounded).kind == judge(exact).kind == "healthy"
+    assert rounded.effective_rank == pytest.approx(exact.effective_rank, rel=0.15)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_figures_do_not_depend_on_the_scale(scale):
+    features = normal(300, 10) + 1
+    expected = describe(features).scalars()
+    for name, value in describe(features * scale).scalars().items():
+        assert value == (expected[name] and pytest.approx(expected[name], rel=1e-3)), name
+
+
+def test_figures_do_not_depend_on_the_order():
+    """As those of all pairs, which are taken of 2,048 samples, would on data sorted by class."""
+    features = torch.cat([normal(500, 8, seed=i) + 6 * normal(1, 8, seed=100 + i) for i in range(8)])
+    mixed = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(1))]
+    one, other = describe(features), describe(mixed)
+    for name in ("uniformity", "matrix_entropy", "matrix_entropy_1", "lid", "effective_rank"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=0.05), name
+
+
+def test_many_samples_are_compared_with_all_of_them():
+    """Clusters of 40 points: of 10,000 of them, or in a batch, 32 neighbours would be elsewhere."""
+    features = sheets(2, clusters=300, points=40, width=24)
+    indices = random_indices(len(features))
+    expected = functional.geometric_mean_lid(features[indices], features, k=32, self_indices=indices)
+    assert len(indices) == 1000
+    assert representation_figures(features)["lid"] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_lid_with_many_neighbours_needs_many_samples():
+    features = normal(2048, 3)
+    found = describe(features)
+    assert found.lid_512 == pytest.approx(functional.geometric_mean_lid(features, k=512).item(), rel=1e-5)
+    assert describe(features[:-1]).lid_512 is None
+
+
+def test_directions_and_spread_have_closed_forms():
+    # Axes of variance 1, 1e-4 and 1e-8 around a mean of length 2: two count as filled.
+    signs = torch.tensor(
+        [[a, b, c] for a in (-1.0, 1) for b in (-1.0, 1) for c in (-1.0, 1)], dtype=torch.float64
+    )
+    space = describe(signs * torch.tensor([1, 1e-2, 1e-4]) + torch.tensor([0, 0, 2.0]))
+    assert space.filled == 2
+    assert space.spread == pytest.approx(1.00010001 / 5.00010001, rel=1e-9)
+    assert space.attainable == 3
+
+
+def sheets(dimension, clusters=40, points=80, width=64):
+    """Clusters far apart that fill ``width`` dimensions, each a sheet of ``dimension`` dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(clusters, 1, width, generator=generator)
+    frames = torch.randn(clusters, dimension, width, generator=generator)
+    within = torch.rand(clusters, points, dimension, generator=generator) @ frames
+    return (centres + 0.5 * within).flatten(0, 1)
+
+
+COLLAPSES = {
+    "complete collapse": [
+        torch.full((500, 64), 0.3),
+        torch.zeros(500, 64),
+        5 + 1e-3 * normal(500, 64),
+    ],
+    "global collapse": [
+        normal(500, 5) @ normal(5, 512, seed=1),
+        normal(500, 12) @ normal(12, 64, seed=1),  # over 5 % of the dimensions, but most of them are empty
+        normal(500, 64) * torch.logspace(0, -15, 64),
+    ],
+    "local collapse": [sheets(1), sheets(2)],
+    "healthy": [
+        normal(500, 64),
+        normal(300, 512),
+        sheets(8),
+        normal(500, 2),  # two dimensions of two
+        normal(500, 64) * torch.logspace(0, -1.5, 64) + 1,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "features"), [(kind, each) for kind, examples in COLLAPSES.items() for each in examples]
+)
+def test_verdicts(kind, features):
+    space = describe(features)
+    verdict = judge(space)
+    assert verdict.kind == kind, verdict.reason
+    shown = f"{space.spread:.1e}" if kind == "complete collapse" else f"LID {space.lid:.2f}"
+    assert shown in verdict.reason and "threshold" in verdict.reason
+
+
+def test_a_higher_dimension_is_no_better_verdict():
+    """From the least that is healthy up, more dimensions change neither the verdict nor what it praises."""
+    found = [judge(describe(normal(400, width))) for width in (8, 64)]
+    found += [judge(describe(sheets(dimension, clusters=20))) for dimension in (8, 24)]
+    assert {verdict.kind for verdict in found} == {"healthy"}
+    without_numbers = {re.sub(r"[\d.%]+", "#", verdict.reason) for verdict in found}
+    assert len(without_numbers) == 1 and "More than that is not better by itself" in found[0].reason
+
+
+def test_a_low_dimension_is_not_bad_by_itself():
+    """Two of two are healthy; where few are a local collapse, the sentence names the other cause."""
+    assert judge(describe(normal(500, 2))).kind == "healthy"
+    local = judge(describe(sheets(2)))
+    assert "Images with few dimensions of their own cause this without a collapse" in local.reason
+    for name in ("lid", "two_nn", "mst_dimension", "effective_rank", "nesum"):
+        text = explain(name).text
+        assert re.search("by itself|prefers|no better than", text), name
+        assert not re.search("(higher|lower|more|less) is better", text.replace("more is not better", "")), (
+            name
+        )
+    assert "IdEst" in explain("lid").text and "LDReg raises" in explain("mst_dimension").text
+
+
+def test_a_shared_vector_is_told_of():
+    x = normal(500, 16)
+    shared = x + 40 * torch.eye(16)[0]
+    plain, moved = describe(x), describe(shared)
+    assert moved.effective_rank == pytest.approx(plain.effective_rank, rel=1e-4)
+    assert moved.mean_share == pytest.approx(1 - moved.spread, rel=1e-6)
+    assert moved.mean_share > 0.98 > 0.1 > plain.mean_share
+    source = Source("x", "", 500, lambda indices: iter([(shared, None, None)]))
+    assert "they share one vector" in diagnose(source).caution
+
+
+def test_two_dimensional_sheets_are_seen_as_such():
+    space = describe(sheets(2))
+    assert 1.6 < space.lid < 2.4
+    assert space.effective_rank > 0.5 * 64
+
+
+def test_mutual_information_of_both_orders():
+    r, z = normal(50, 6), normal(50, 3, seed=1)
+    found = mutual_information(r, z)
+    assert found["mutual_information"] == pytest.approx(
+        functional.matrix_mutual_information(r, z).item(), rel=1e-4
+    )
+    expected = functional.matrix_mutual_information(r, z, order=1).item()
+    assert found["mutual_information_1"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_figures_of_the_benchmark():
+    features, embeddings = normal(300, 16), normal(300, 4, seed=1) @ normal(4, 8, seed=2)
+    found = representation_figures(features, embeddings)
+    assert found["z_correlation"] == pytest.approx(
+        functional.off_diagonal_correlation(embeddings).item(), rel=1e-4
+    )
+    assert found["effective_rank"] == pytest.approx(
+        functional.effective_rank(features, center=True).item(), rel=1e-4
+    )
+    assert found["lid"] == pytest.approx(functional.geometric_mean_lid(features, k=32).item(), rel=1e-4)
+    assert len(found["spectrum"]) == 16
+    assert representation_figures(features)["z_correlation"] is None

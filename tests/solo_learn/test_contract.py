@@ -1,0 +1,175 @@
+"""The names of solo-learn that we rely on exist, and behave as we need where no other test shows that.
+
+Shown elsewhere, with real methods: ``out["loss"]`` joins the loss of every method, each of which calls
+``super().training_step`` (test_every_method.py); the constructors take blocks that they do not know
+(test_registration.py); ``save_checkpoint`` of a trainer and ``save`` of a checkpointer may be replaced on the
+object (test_divergence.py); auto-resume finds what the checkpointer wrote (tests/training/test_resume.py).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import BATCH, build, small, train_steps
+from torch.utils.data import TensorDataset
+
+import solo_dimreg
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.solo_learn.contract import CONTRACT, EXTRAS, broken
+from solo_dimreg.solo_learn.runs import checkpoint_epoch
+
+PACKAGE = Path(solo_dimreg.__file__).parent
+
+
+def test_the_solo_learn_that_is_here_keeps_it(host: Host) -> None:
+    assert broken(host.generation, extras=True) == []
+
+
+def test_it_lists_every_name_that_the_package_imports() -> None:
+    listed = {f"{u.module}.{u.name}" for k in CONTRACT for u in (*CONTRACT[k], *EXTRAS[k])}
+    prefixes = {name[:end] for name in listed for end, letter in enumerate(name) if letter == "."} | listed
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "solo":
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert len(imported) > 20 and imported <= prefixes
+
+
+def test_a_name_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch, here: Any) -> None:
+    monkeypatch.delattr("solo.utils.knn.WeightedKNNClassifier")
+    faults = broken(host.generation)
+    assert faults == [
+        "solo.utils.knn has no WeightedKNNClassifier",
+        "solo.utils.knn has no WeightedKNNClassifier.update",
+        "solo.utils.knn has no WeightedKNNClassifier.compute",
+    ]
+    done = here("doctor")
+    assert done.returncode == 1 and all(f"{fault}. To fix it: " in done.stdout for fault in faults)
+
+
+def test_a_module_that_is_gone_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "solo.utils.knn", None)
+    assert set(broken(host.generation)) == {
+        "solo.utils.knn does not import (import of solo.utils.knn halted; None in sys.modules)"
+    }
+
+
+def test_a_module_that_misses_something_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str, *rest: Any) -> Any:
+        if name == "solo.utils.knn":
+            raise ImportError("cannot import name 'x' from 'solo.utils.misc'")
+        return load(name, *rest)
+
+    load = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", without)
+    assert set(broken(host.generation)) == {
+        "solo.utils.knn does not import (cannot import name 'x' from 'solo.utils.misc')"
+    }
+
+
+def test_what_is_no_function_any_more_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solo.utils.knn.WeightedKNNClassifier.update", property(lambda self: None))
+    assert "solo.utils.knn.WeightedKNNClassifier.update is not a function" in broken(host.generation)
+
+
+def test_a_missing_extra_is_no_fault(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("umap", "nvidia", "solo.utils.auto_umap", "solo.methods.dali", "solo.data.dali_dataloader"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("umap", "nvidia"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert broken(host.generation, extras=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "words"),
+    [
+        ("__init__", lambda self, settings, logdir, frequency: None, "takes (settings) where it took ("),
+        ("save", lambda self, trainer, folder: None, "missing a required argument: 'folder'"),
+        ("save", lambda self: None, "takes (self) where it took (self, trainer)"),
+    ],
+)
+def test_a_changed_signature_is_noticed(
+    host: Host, monkeypatch: pytest.MonkeyPatch, name: str, changed: Any, words: str
+) -> None:
+    monkeypatch.setattr(f"solo.utils.checkpointer.Checkpointer.{name}", changed)
+    (fault,) = broken(host.generation)
+    assert fault.startswith("solo.utils.checkpointer.Checkpointer") and words in fault
+
+
+def test_a_renamed_keyword_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "data" if host.generation == "current" else "utils"
+    name = f"solo.{module}.classification_dataloader.prepare_dataloaders"
+    monkeypatch.setattr(name, lambda train_dataset, val_dataset, batch_size, workers: None)
+    (fault,) = broken(host.generation)
+    assert fault.startswith(f"{name} cannot be called as before") and "workers" in fault
+
+
+def test_the_methods_are_one_table(host: Host) -> None:
+    assert importlib.import_module("solo.methods").METHODS is host.methods
+    assert {"simclr", "byol", "base", "linear"} <= set(host.methods)
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol"])
+def test_what_the_base_class_returns_and_a_method_has(
+    host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The tap reads it: features of each view, and the classifier's loss, once a step."""
+    momentum = name == "byol"
+    base = host.momentum_method if momentum else host.base_method
+    original, seen = base.training_step, []
+
+    def watched(self: Any, batch: Any, batch_idx: int) -> Any:
+        seen.append(original(self, batch, batch_idx))
+        return seen[-1]
+
+    monkeypatch.setattr(base, "training_step", watched)
+    model = build(small(few_digits, name), host)
+    assert (model.batch_size, model.num_large_crops) == (BATCH, 2)
+    train_steps(host, model, steps=2)
+    assert len(seen) == 2
+    for out in seen:
+        assert out["loss"].ndim == 0 and out["loss"].requires_grad
+        assert [view.shape for view in out["feats"]] == [(BATCH, model.features_dim)] * 2
+        if momentum:
+            assert not any(view.requires_grad for view in out["momentum_feats"])
+    learned = {id(parameter) for group in model.learnable_params for parameter in group["params"]}
+    for module in (host.backbone(model), model.classifier, model.projector):
+        assert {id(parameter) for parameter in module.parameters()} <= learned
+    assert hasattr(model, "momentum_updater") is momentum
+    if momentum:
+        assert 0.9 < model.momentum_updater.cur_tau <= 1 and model.last_step == 2
+
+
+def test_the_checkpointer_writes_weights_and_arguments(host: Host, few_digits: Path, tmp_path: Path) -> None:
+    settings = small(few_digits, checkpoint={"enabled": True, "dir": str(tmp_path), "frequency": 1})
+    arguments = host.pretraining_arguments(settings)
+    method, saver = host.build_method(arguments), host.checkpointer(arguments, tmp_path / "simclr")
+    trainer = host.pl.Trainer(
+        max_epochs=2, accelerator="cpu", devices=1, callbacks=[saver], enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, logger=False, limit_train_batches=1,
+    )  # fmt: skip
+    trainer.fit(method, **host.training_data(arguments))
+    folder = Path(saver.path)
+    assert (folder.parent, saver.frequency) == (tmp_path / "simclr", 1)
+    (checkpoint,) = folder.glob("*.ckpt")  # the one before is removed
+    assert checkpoint_epoch(checkpoint) == 1
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert torch.equal(state["classifier.weight"], method.classifier.weight)
+    assert json.loads((folder / "args.json").read_text())["method"] == "simclr"
+
+
+def test_the_loaders_of_the_evaluation(host: Host) -> None:
+    """Features are extracted with the second, which neither shuffles nor drops; the first does both."""
+    images = TensorDataset(torch.arange(65.0), torch.arange(65))
+    train, val = host.evaluation_loaders(images, images, batch_size=2, num_workers=0)
+    drawn, read = (torch.cat([x for x, _ in loader]) for loader in (train, val))
+    assert torch.equal(read, torch.arange(65.0))
+    assert len(drawn) == 64 and not torch.equal(drawn, read[:64])
