@@ -109,6 +109,12 @@ def one_line(error: DimregError) -> str:
     return text.splitlines()[-1].partition(": ")[2]
 
 
+def brief(error: Exception) -> str:
+    """Return the type of an error of another package and the first line of its message, up to 300 signs."""
+    line = str(error).strip().partition("\n")[0][:300].rstrip(".")
+    return f"{type(error).__name__}: {line}"
+
+
 def unforeseen(what: str, error: Exception) -> ConfigError:
     """Return the error for a config that passed our checks, and with which solo-learn fails before a step.
 
@@ -116,10 +122,8 @@ def unforeseen(what: str, error: Exception) -> ConfigError:
         what: What solo-learn should do with the config: "build", "train".
         error: The error that solo-learn raised.
     """
-    reason = str(error).strip().partition("\n")[0]
     return ConfigError(
-        f"solo-learn cannot {what} this config ({type(error).__name__}: {reason}). "
-        "HYDRA_FULL_ERROR=1 shows where."
+        f"solo-learn cannot {what} this config ({brief(error)}). HYDRA_FULL_ERROR=1 shows where."
     )
 
 

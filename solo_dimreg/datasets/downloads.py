@@ -9,7 +9,7 @@ from pathlib import Path
 
 from solo_dimreg.datasets.check import split_folders
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, brief
 
 #: name in a config -> torchvision's class
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
@@ -26,11 +26,14 @@ def check_download_folder(dataset: str, key: str, path: Path) -> None:
     Raises:
         ConfigError: the folder or its class folders hold images, and not the files of the data set.
     """
-    if not path.is_dir() or _has_files(dataset, path):
+    from torchvision import datasets
+
+    own = getattr(datasets, DOWNLOADED[dataset])
+    if not path.is_dir() or any((path / name).exists() for name in (own.base_folder, own.filename)):
         return
-    entries = sorted(path.iterdir())
-    folders = [path, *(entry for entry in entries if entry.is_dir())]
-    if split_folders(path) or any(_holds_images(folder) for folder in folders):
+    folders = [path, *(each for each in path.iterdir() if each.is_dir())]
+    files = (each for folder in folders for each in folder.iterdir())
+    if split_folders(path) or any(each.suffix.lower() in IMAGE_SUFFIXES for each in files):
         raise ConfigError(
             f"data.dataset: is {dataset!r}, whose own files solo-learn reads or downloads, but {key} "
             f"({str(path)!r}) is a folder of images; data.dataset must be 'custom', which reads a folder."
@@ -49,21 +52,8 @@ def explained_download(dataset: str, path: str | Path | None) -> Iterator[None]:
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if dataset not in DOWNLOADED:
             raise
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigError(
             f"data.dataset: {dataset!r} is not below data.train_path ({str(path)!r}) and data.val_path, and "
-            f"cannot be downloaded ({type(error).__name__}: {reason}); put its files there. For a folder of "
-            "your own images, data.dataset must be 'custom', which reads a folder."
+            f"cannot be downloaded ({brief(error)}); put its files there. For a folder of your own images, "
+            "data.dataset must be 'custom', which reads a folder."
         ) from error
-
-
-def _has_files(dataset: str, path: Path) -> bool:
-    """Return whether a folder holds the files of a torchvision data set, or its archive."""
-    from torchvision import datasets
-
-    kind = getattr(datasets, DOWNLOADED[dataset])
-    return any((path / name).exists() for name in (kind.base_folder, kind.filename))
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(each.suffix.lower() in IMAGE_SUFFIXES for each in folder.iterdir())

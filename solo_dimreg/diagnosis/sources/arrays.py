@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.diagnosis.sources.names import check_feature_file
-from solo_dimreg.diagnosis.sources.torch_files import load_torch
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, brief
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -24,8 +26,10 @@ NAMES = {
     "embeddings": ("embeddings", "z", "projections"),
     "labels": ("labels", "targets", "target", "y"),
 }
-# The first bytes of a file that numpy.save wrote.
+# The first bytes of a file that numpy.save wrote, and of one that torch.save wrote: a ZIP file, or before
+# version 1.6 a pickle.
 NPY = b"\x93NUMPY"
+TORCH = (b"PK", b"\x80")
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,12 @@ class Array:
     """An array on disk or in memory.
 
     Attributes:
-        shape: The shape.
-        example: An empty slice, which has the dtype.
-        read: A function that copies the rows from a start to a stop into a tensor.
+        shape, dtype: The shape, and the dtype of the tensors that are read.
+        read: A function that copies the rows from a start to a stop into a tensor on the CPU.
     """
 
     shape: tuple[int, ...]
-    example: Tensor
+    dtype: torch.dtype
     read: Callable[[int, int], Tensor]
 
     def __len__(self) -> int:
@@ -86,16 +89,23 @@ def in_memory(values: Any) -> Array:
     Raises:
         ConfigError: the values are not numbers.
     """
-    if isinstance(values, Tensor):
-        values = values.detach()
-        example = values[:0] if values.dim() else values
-        return Array(tuple(values.shape), example, lambda start, stop: values[start:stop].cpu().clone())
     try:
-        array = np.asarray(values)
-        read = _numpy_rows(lambda: array)
-        return Array(array.shape, read(0, 0) if array.ndim else torch.from_numpy(array[None]), read)
+        found = values.detach() if isinstance(values, Tensor) else np.asarray(values)
+        return _array(lambda: found)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{type(values).__name__}: is not an array of numbers ({error}).") from error
+
+
+def _array(whole: Callable[[], np.ndarray | Tensor]) -> Array:
+    """Return an `Array` of a NumPy array or a tensor, which ``whole`` opens anew for each reading."""
+
+    def copied(rows: np.ndarray | Tensor) -> Tensor:
+        if isinstance(rows, Tensor):
+            return rows.to("cpu", copy=True)
+        return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
+
+    dtype = copied(whole()[None][:0]).dtype  # with an axis more, since a single number has none
+    return Array(tuple(whole().shape), dtype, lambda start, stop: copied(whole()[start:stop]))
 
 
 def _open(path: Path | Array, name: str) -> dict[str, Array]:
@@ -111,10 +121,7 @@ def _open(path: Path | Array, name: str) -> dict[str, Array]:
     except ConfigError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160].rstrip(".")
-        raise ConfigError(
-            f"{path}: cannot be read as {path.suffix} ({type(error).__name__}: {reason})."
-        ) from error
+        raise ConfigError(f"{path}: cannot be read as {path.suffix} ({brief(error)}).") from error
 
 
 def _numpy(path: Path) -> Array:
@@ -122,21 +129,8 @@ def _numpy(path: Path) -> Array:
     with path.open("rb") as file:
         if file.read(len(NPY)) != NPY:
             raise ConfigError(f"{path}: cannot be read as .npy: it is not a file that numpy.save wrote.")
-
     # Opened again each time: the pages of an open mapping count as memory of the process.
-    def whole() -> np.ndarray:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-
-    read = _numpy_rows(whole)
-    return Array(whole().shape, read(0, 0), read)
-
-
-def _numpy_rows(whole: Callable[[], np.ndarray]) -> Callable[[int, int], Tensor]:
-    def read(start: int, stop: int) -> Tensor:
-        rows = whole()[start:stop]
-        return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
-
-    return read
+    return _array(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _npz(path: Path, name: str) -> dict[str, Array]:
@@ -149,78 +143,82 @@ def _npz(path: Path, name: str) -> dict[str, Array]:
 def _torch(path: Path, name: str) -> dict[str, Array]:
     content = load_torch(path, mmap=True)
     if not isinstance(content, Tensor | Mapping):
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, list | tuple) and content and all(isinstance(x, Tensor) for x in content):
+            kind = f"{kind} of {len(content)} tensors"
         raise ConfigError(
-            f"{path}: holds {_described(content)}; it must be one tensor (samples, dimensions), or a "
-            "dictionary of tensors named features, embeddings and labels: torch.save(torch.cat(parts), path)."
+            f"{path}: holds {kind}; it must be one tensor (samples, dimensions), or a dictionary of tensors "
+            "named features, embeddings and labels: torch.save(torch.cat(parts), path)."
         )
     found = content if isinstance(content, Mapping) else {name: content}
     tensors = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
-    chosen = {ours: tensors[theirs] for ours, theirs in _named(path, name, tensors).items()}
-    return {
-        ours: Array(tuple(tensor.shape), tensor[:0] if tensor.dim() else tensor, _rows_of(tensor))
-        for ours, tensor in chosen.items()
-    }
-
-
-def _described(content: Any) -> str:
-    kind = f"a {type(content).__name__}"
-    if isinstance(content, list | tuple) and content and all(isinstance(each, Tensor) for each in content):
-        return f"{kind} of {len(content)} tensors"
-    return kind
-
-
-def _rows_of(tensor: Tensor) -> Callable[[int, int], Tensor]:
-    return lambda start, stop: tensor[start:stop].clone()
+    return {ours: in_memory(tensors[theirs]) for ours, theirs in _named(path, name, tensors).items()}
 
 
 def _safetensors(path: Path, name: str) -> dict[str, Array]:
     from safetensors import safe_open
 
-    def reader(key: str) -> Callable[[int, int], Tensor]:
+    def array(key: str) -> Array:
         def read(start: int, stop: int) -> Tensor:
             with safe_open(path, "pt") as file:
                 return file.get_slice(key)[start:stop]
 
-        return read
+        return Array(shapes[key], read(0, 0).dtype, read)
 
     with safe_open(path, "pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    chosen = _named(path, name, [key for key, shape in shapes.items() if shape])
-    return {
-        ours: Array(shapes[theirs], reader(theirs)(0, 0), reader(theirs)) for ours, theirs in chosen.items()
-    }
+    names = _named(path, name, [key for key, shape in shapes.items() if shape])
+    return {ours: array(theirs) for ours, theirs in names.items()}
 
 
 def _named(path: Path, name: str, present: Iterable[str]) -> dict[str, str]:
     """Return for each of our names the name of the array in the file; no other array need be read."""
     names = list(present)
-    found = {
-        ours: next(each for each in theirs if each in names)
-        for ours, theirs in NAMES.items()
-        if any(each in names for each in theirs)
-    }
+    matches = {ours: [each for each in theirs if each in names] for ours, theirs in NAMES.items()}
+    found = {ours: each[0] for ours, each in matches.items() if each}
     if name in found:
         return found
     if len(names) == 1:
         return {name: names[0]}
-    listed = ", ".join(names[:5]) or "nothing"
-    save = {
-        ".npz": f"numpy.savez({path.name!r}, {name}=...)",
-        ".safetensors": f"save_file({{{name!r}: ...}}, {path.name!r})",
-    }.get(path.suffix, f"torch.save({{{name!r}: ...}}, {path.name!r})")
-    weights = ""
-    if name == "features" and path.suffix != ".npz":
-        weights = (
-            f" If the file holds the weights of a model, use diagnose timm/<name> --weights {path.name}."
-        )
+    kind, save = "tensor", f"torch.save({{{name!r}: ...}}, {path.name!r})"
+    if path.suffix == ".npz":
+        kind, save = "array", f"numpy.savez({path.name!r}, {name}=...)"
+    elif path.suffix == ".safetensors":
+        save = f"save_file({{{name!r}: ...}}, {path.name!r})"
+    weights = f" If the file holds the weights of a model, use diagnose timm/<name> --weights {path.name}."
     raise ConfigError(
-        f"{path}: has no {'array' if path.suffix == '.npz' else 'tensor'} named {name} (found {listed}); "
-        f"save the {name} under that name: {save}.{weights}"
+        f"{path}: has no {kind} named {name} (found {', '.join(names[:5]) or 'nothing'}); save the {name} "
+        f"under that name: {save}.{weights if name == 'features' and kind == 'tensor' else ''}"
     )
 
 
+def load_torch(path: Path, mmap: bool = False) -> Any:
+    """Return the tensors, and the containers around them, of a file that ``torch.save`` wrote.
+
+    Args:
+        path: The file, which is never run as code.
+        mmap: Leave the tensors on disk until they are read, where the format of the file allows that.
+
+    Raises:
+        ConfigError: the file is of another program, or holds more than tensors.
+    """
+    # torch takes any other file for a pickle, and its messages are about pickles.
+    with path.open("rb") as file:
+        if not file.read(2).startswith(TORCH):
+            raise ConfigError(f"{path}: is not a file that torch.save wrote.")
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        warnings.simplefilter("ignore")  # warnings of another pickle protocol, in files that are refused
+        try:
+            return torch.load(path, "cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+        except UnpicklingError as error:
+            raise ConfigError(
+                f"{path}: holds more than tensors and is not loaded, since it could run code; save tensors "
+                "only."
+            ) from error
+
+
 def _check(where: str, name: str, array: Array) -> None:
-    dtype = array.example.dtype
+    dtype = array.dtype
     if name == "labels":
         if dtype not in INTEGERS or len(array.shape) != 1:
             raise ConfigError(

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
 from solo_dimreg.config.data import check_image_folder
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image, to_rgb
-from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.errors import ConfigError, brief, unknown
 
 
 @dataclass(frozen=True)
@@ -59,25 +58,19 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
     if splits and images.split not in splits:
         raise ConfigError(f"--split: {str(root)!r} has no folder {images.split!r}, only {splits[0]!r}.")
     root = root / images.split if splits else root
-    files = [entry for entry in root.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
-    if files and not any(entry.is_dir() for entry in root.iterdir()):
-        return _FlatFolder(files, transform)
+    entries = list(root.iterdir())
+    flat = any(each.suffix.lower() in IMAGE_SUFFIXES for each in entries)
+    if flat and not any(each.is_dir() for each in entries):
+        return _FlatFolder(str(root), transform, loader=load_image)
     check_image_folder("--images", root)
     return torchvision.datasets.ImageFolder(str(root), transform, loader=load_image)
 
 
-class _FlatFolder(Dataset):
+class _FlatFolder(torchvision.datasets.ImageFolder):
     """A data set of the images in one folder, without classes."""
 
-    def __init__(self, files: list[Path], transform: Callable) -> None:
-        self.files = sorted(files)
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(load_image(str(self.files[index]))), 0
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        return [], {"": 0}
 
 
 def _torchvision_dataset(name: str, root: Path, split: str, transform: Callable) -> Dataset:
@@ -95,13 +88,10 @@ def _torchvision_dataset(name: str, root: Path, split: str, transform: Callable)
         choices = [{"train": split == "train"}]
     elif "split" in parameters:
         choices = [{"split": each} for each in (("train",) if split == "train" else ("val", "test", "valid"))]
-    reason: Exception | None = None
+    reasons = []
     for choice in choices:
         try:
             return build(str(root), transform=Compose([to_rgb, transform]), **choice)
         except Exception as error:
-            reason = reason or error
-    text = (
-        str(reason).partition("\n")[0].rstrip(".").removesuffix(" You can use download=True to download it")
-    )
-    raise ConfigError(f"--dataset: {name} is not intact in {str(root)!r} ({type(reason).__name__}: {text}).")
+            reasons.append(brief(error).removesuffix(" You can use download=True to download it"))
+    raise ConfigError(f"--dataset: {name} is not intact in {str(root)!r} ({reasons[0]}).")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from solo_dimreg.diagnosis.sources.arrays import INTEGERS, NAMES
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, brief
 from solo_dimreg.monitor.named_modules import Tap, find_module, rows_of
 
 
@@ -74,10 +74,9 @@ def taking(what: str, images: Tensor) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
         raise ConfigError(
             f"{what} does not take images of shape {tuple(images.shape)}, {images.dtype}: (batch, channels, "
-            f"height, width) must fit the model ({type(error).__name__}: {reason})."
+            f"height, width) must fit the model ({brief(error)})."
         ) from error
 
 
@@ -103,16 +102,15 @@ def _forward(
     model: Any, features: str | None, embeddings: str | None
 ) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
     """Yield a function that returns the features and embeddings of images."""
-    names = {
-        kind: name for kind, name in (("features", features), ("embeddings", embeddings)) if name is not None
-    }
+    given = {"features": features, "embeddings": embeddings}
+    names = {kind: name for kind, name in given.items() if name is not None}
     if names and not isinstance(model, nn.Module):
         raise ConfigError("features, embeddings: name modules, which only a torch.nn.Module has.")
-    modules = {kind: find_module(kind, model, name) for kind, name in names.items()}
     seen: dict[str, Tensor] = {}
+    modules = {kind: find_module(kind, model, name) for kind, name in names.items()}
     taps = [
-        Tap(f"{kind} ({names[kind]})", module, partial(_keep_first, seen, kind))
-        for kind, module in modules.items()
+        Tap(f"{kind} ({name})", modules[kind], partial(_keep_first, seen, kind))
+        for kind, name in names.items()
     ]
     run = model if names else _before_the_head(model)
 
@@ -148,10 +146,8 @@ def _parts(output: Any) -> dict[str, Tensor]:
     """Return the features and embeddings in the output of a model."""
     kinds = ("features", "embeddings")
     if isinstance(output, Mapping):
-        found = {
-            kind: next((output[name] for name in NAMES[kind] if output.get(name) is not None), None)
-            for kind in kinds
-        }
+        values = {kind: [output.get(name) for name in NAMES[kind]] for kind in kinds}
+        found = {kind: next((each for each in values[kind] if each is not None), None) for kind in kinds}
         if found["features"] is None:
             raise ConfigError(
                 f"model: returns {', '.join(map(str, output)) or 'nothing'}, and no features; name the "
@@ -167,11 +163,8 @@ def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Return the images of a batch, and their labels if there are any."""
     images, *rest = batch if isinstance(batch, tuple | list) and batch else (batch,)
     if not isinstance(images, Tensor) or images.dim() < 2:
-        what = (
-            f"a tensor of shape {tuple(images.shape)}"
-            if isinstance(images, Tensor)
-            else type(images).__name__
-        )
+        is_tensor = isinstance(images, Tensor)
+        what = f"a tensor of shape {tuple(images.shape)}" if is_tensor else type(images).__name__
         raise ConfigError(
             f"loader: yields {what}, not images or (images, labels, ...); convert the batches with a "
             "generator: ((batch['image'], batch['label']) for batch in loader)."

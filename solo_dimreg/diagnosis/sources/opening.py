@@ -72,7 +72,7 @@ def open_source(
     check_given(given, weights, embeddings, labels)
     path = Path(given).expanduser()
     if path.suffix in SUFFIXES:
-        return _feature_file(path, embeddings, labels)
+        return array_source(path.name, open_arrays(path, embeddings, labels), f" of {path.name}")
     if path.exists():
         return _checkpoint(path, images)
     if given == PIXELS:
@@ -88,10 +88,6 @@ def distinct_names(sources: Sequence[Source], given: Sequence[str]) -> list[Sour
         f"{name} ({number})" if typed.count(name) > 1 else name for number, name in enumerate(typed, 1)
     ]
     return [replace(source, name=name) for source, name in zip(sources, numbered, strict=True)]
-
-
-def _feature_file(path: Path, embeddings: Path | None, labels: Path | None) -> Source:
-    return array_source(path.name, open_arrays(path, embeddings, labels), f" of {path.name}")
 
 
 def array_source(
@@ -111,15 +107,16 @@ def array_source(
         blocks = ((start, min(start + ROWS, count)) for start in range(0, count, ROWS))
         for start, stop in blocks if indices is None else ((index, index + 1) for index in indices):
             rows = {name: array.read(start, stop) for name, array in arrays.items()}
-            floating = [_floating(rows.get(name)) for name in ("features", "embeddings")]
-            yield floating[0], floating[1], rows["labels"].long() if "labels" in rows else None
+            for name in rows.keys() - {"labels"}:
+                rows[name] = rows[name] if rows[name].is_floating_point() else rows[name].float()
+            yield (
+                rows["features"],
+                rows.get("embeddings"),
+                rows["labels"].long() if "labels" in rows else None,
+            )
 
     shape = " x ".join(map(str, arrays["features"].shape))
     return Source(name, f"{shape} features{origin}", count, batches, classes)
-
-
-def _floating(rows: Any) -> Any:
-    return rows if rows is None or rows.is_floating_point() else rows.float()
 
 
 def _checkpoint(path: Path, images: Images) -> Source:
@@ -209,17 +206,13 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
     with torch.no_grad(), taking(f"--size: timm's {name}", example := torch.zeros(1, 3, size, size)):
         backbone(example)
     backbone = backbone.to(DEVICE)
+
+    def forward(batch: Tensor) -> tuple[Tensor, None]:
+        return backbone(batch.to(DEVICE)), None
+
     described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
     full_name = f"{name} ({weights.name if weights else 'untrained'})"
-    return _of_images(
-        full_name,
-        described,
-        dataset,
-        images,
-        lambda batch: (backbone(batch.to(DEVICE)), None),
-        backbone,
-        DEVICE,
-    )
+    return _of_images(full_name, described, dataset, images, forward, backbone, DEVICE)
 
 
 def _pixels(images: Images) -> Source:
@@ -229,14 +222,15 @@ def _pixels(images: Images) -> Source:
     transform = transforms.Compose(
         [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
     )
-    dataset = image_dataset(images, transform)
+    described = f"raw pixels, {size} x {size}: the dimensions of the images themselves"
+    flatten = nn.Flatten()
     return _of_images(
         PIXELS,
-        f"raw pixels, {size} x {size}: the dimensions of the images themselves",
-        dataset,
+        described,
+        image_dataset(images, transform),
         images,
-        lambda batch: (batch.flatten(1), None),
-        nn.Flatten(),
+        lambda x: (flatten(x), None),
+        flatten,
         "cpu",
     )
 
@@ -266,11 +260,5 @@ def _of_images(
         few = DataLoader(some, images.batch_size, num_workers=images.num_workers)
         register().draw_umap(backbone, few, device, path)
 
-    return Source(
-        name,
-        f"{description}, {len(dataset)} images",
-        len(dataset),
-        batches,
-        getattr(dataset, "classes", ()),
-        umap,
-    )
+    described = f"{description}, {len(dataset)} images"
+    return Source(name, described, len(dataset), batches, getattr(dataset, "classes", ()), umap)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from solo_dimreg.diagnosis.sources.torch_files import load_torch
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.diagnosis.sources.arrays import load_torch
+from solo_dimreg.errors import ConfigError, brief
 
 # Parts of keys that name the second of two equal networks, which is not taken: DINO's teacher and MoCo's
 # query encoder are taken instead.
@@ -32,15 +33,12 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
     Raises:
         ConfigError: the file cannot be read, or does not hold all weights of this model.
     """
-    if not path.is_file():
-        raise ConfigError(f"--weights: {path}: no such file.")
     try:
-        content = _read(path)
+        content = load_file(path) if path.suffix == ".safetensors" else load_torch(path)
     except ConfigError as error:
         raise ConfigError(f"--weights: {error}") from error
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(".")
-        raise ConfigError(f"--weights: {path}: cannot be read ({type(error).__name__}: {reason}).") from error
+        raise ConfigError(f"--weights: {path}: cannot be read ({brief(error)}).") from error
     wanted = {key: value.shape for key, value in model.state_dict().items()}
     needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
     tensors = dict(_tensors(content))
@@ -68,14 +66,6 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
                 f"{where}: {prefix}{key} has shape {tuple(state[key].shape)}, not {tuple(wanted[key])}."
             )
     model.load_state_dict(state, strict=False)  # older files lack num_batches_tracked
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return load_torch(path)
 
 
 def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
