@@ -16,9 +16,7 @@ Example:
 
 @click.command("init", epilog=EXAMPLE)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--method", default="byol", show_default=True, help="Name of a method, from solo-dimreg methods."
-)
+@click.option("--method", default="byol", help="Name of a method, from solo-dimreg methods.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -29,7 +27,7 @@ Example:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write train/ and val/ into where FOLDER has none.  [default: datasets/FOLDER-split]",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the split.")
+@click.option("--seed", default=0, help="Seed of the split.")
 @click.option("--force", is_flag=True, help="Overwrite the config, and move an older split aside.")
 def command(folder: Path, method: str, out: Path | None, split: Path | None, seed: int, force: bool) -> None:
     """Write a first config for the images in FOLDER, with comments.
@@ -39,7 +37,7 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     alone are trained on without labels. The config fits the size, colour and number of the images. Both
     solo-dimreg pretrain and solo-learn's main_pretrain.py read it.
     """
-    from solo_dimreg.datasets.layout import look_at
+    from solo_dimreg.datasets.layout import find_layout
     from solo_dimreg.datasets.split import split_folder
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import write_text
@@ -47,7 +45,7 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     from solo_dimreg.training.starting import base_config, starting_config
 
     host = register()
-    layout = look_at(folder)
+    layout = find_layout(folder)
     name = folder.resolve().name
     out = out or Path(f"{method}-{name}.yaml")
     if out.suffix != ".yaml":
@@ -58,7 +56,7 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     if layout.classes and layout.val is None:
         split = split_folder(layout.train, split or Path("datasets", f"{name}-split"), seed=seed, force=force)
         click.echo(f"Split: {split}, links to a fifth of every class in val/ and to the rest in train/.")
-        layout = look_at(split)
+        layout = find_layout(split)
         text = starting_config(host, method, layout, name)
     write_text(out, text)
     labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"

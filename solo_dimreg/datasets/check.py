@@ -19,12 +19,12 @@ from solo_dimreg.datasets.images import (
     is_deep,
     is_transparent,
     load_image,
-    load_plainly,
     read_image,
     reason,
 )
 from solo_dimreg.errors import ConfigError
 
+NO_IMAGES = f"has no images ({', '.join(sorted(IMAGE_SUFFIXES))})."
 CIRCLE = "is a link that leads back to a folder above it, so its images would be read many times"
 HIDDEN = "is a hidden folder, which a training would take for a class or for a part of one"
 TRAINING = ("train", "training")
@@ -73,13 +73,12 @@ def check_images(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder.")
-    paths = sorted(image_paths(folder))
-    found = decode(paths, progress=True)
+    found = decode(sorted(image_paths(folder)), progress=True)
+    if not found.images and not found.faults:
+        raise ConfigError(f"{folder}: {NO_IMAGES}")
     found.faults |= dict(misplaced(folder))
     for classes in split_folders(folder) or [folder]:
         found.faults |= dict.fromkeys(hidden_folders(classes), HIDDEN)
-    if not paths:
-        raise ConfigError(f"{folder}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return found
 
 
@@ -87,10 +86,27 @@ def decode(paths: Sequence[Path], progress: bool = False) -> Found:
     """Decode images, and return what was found."""
     found = Found()
     for path in tqdm(paths, desc="images", unit="image", disable=None if progress else True):
-        if fault := image_fault(path, found):
-            found.faults[path] = fault
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path) as image:
+                    mode, size, deep = image.mode, image.size, is_deep(image)
+                    transparent = is_transparent(image)
+                extrema: Any = read_image(path).getextrema()
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            found.faults[path] = f"has more than {Image.MAX_IMAGE_PIXELS} pixels: a decompression bomb?"
+        except Exception as error:
+            found.faults[path] = reason(error)
         else:
             found.images += 1
+            found.modes[mode] += 1
+            found.sizes[size] += 1
+            if deep:
+                found.deep.append(path)
+            if transparent:
+                found.transparent.append(path)
+            if all(low == high for low, high in extrema):
+                found.blank.append(path)
     return found
 
 
@@ -112,7 +128,7 @@ def readings_of(dataset: Any) -> str:
 
 
 def check_plain(key: str, folder: Path, reader: str) -> None:
-    """Raise if another reader than ours would misread a sample of the images below a folder.
+    """Raise if torchvision's reader, unlike ours, would misread a sample of the images below a folder.
 
     Args:
         key: The key of the config that names the folder.
@@ -125,7 +141,8 @@ def check_plain(key: str, folder: Path, reader: str) -> None:
     for path in spread(sorted(image_paths(folder))):
         with Image.open(path) as image:
             kind = "has more than 8 bits a channel" if is_deep(image) else "has its drawing in alpha"
-        if load_plainly(path).tobytes() != load_image(path).tobytes():
+            plain = image.convert("RGB")
+        if plain.tobytes() != load_image(path).tobytes():
             raise ConfigError(f"{key}: {path} {kind}, {reader}.")
 
 
@@ -146,10 +163,9 @@ def image_paths(folder: Path) -> Iterator[Path]:
 
 
 def misplaced(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the misplaced links and folders below a folder, each with what is wrong.
+    """Yield the links that lead back to a folder above them, and the hidden folders that hold images.
 
-    These are links that lead back to a folder above them, which torchvision follows 40 times, and hidden
-    folders that hold images, such as ``.ipynb_checkpoints``.
+    Each comes with what is wrong. torchvision follows such a link 40 times.
     """
     for parent, folders, files in os.walk(folder, followlinks=True):
         above = [Path(parent), *(each for each in Path(parent).parents if each.is_relative_to(folder))]
@@ -175,25 +191,3 @@ def split_folders(folder: Path) -> list[Path]:
     named = [each for each in folder.iterdir() if each.name.lower() in SPLITS and each.is_dir()]
     splits = [each for each in named if any(inner.is_dir() for inner in each.iterdir())]
     return sorted(splits, key=lambda each: SPLITS.index(each.name.lower()))
-
-
-def image_fault(path: Path, found: Found) -> str:
-    """Return what is wrong with an image; if nothing is, count it in ``found`` and return an empty string."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                mode, size, deep = image.mode, image.size, is_deep(image)
-                transparent = is_transparent(image)
-            extrema: Any = read_image(path).getextrema()
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"has more than {Image.MAX_IMAGE_PIXELS} pixels: a decompression bomb?"
-    except Exception as error:
-        return reason(error)
-    found.modes[mode] += 1
-    found.sizes[size] += 1
-    kinds = ((found.deep, deep), (found.transparent, transparent))
-    for paths, fits in (*kinds, (found.blank, all(low == high for low, high in extrema))):
-        if fits:
-            paths.append(path)
-    return ""

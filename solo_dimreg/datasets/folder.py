@@ -48,13 +48,12 @@ def write_image_folder(
     target = out.expanduser().resolve()
     vacant = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not vacant and not force:
-        fault = _fault(target, manifest, texts)
-        if not fault:
-            return out
-        raise ConfigError(
-            f"{out} {fault}. Give another folder, or use --force, "
-            f"which moves this one to {aside(target).name}."
-        )
+        if fault := _fault(target, manifest, texts):
+            raise ConfigError(
+                f"{out} {fault}. Give another folder, or use --force, "
+                f"which moves this one to {aside(target).name}."
+            )
+        return out
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
@@ -62,10 +61,8 @@ def write_image_folder(
         _write(partial, manifest, images, texts)
         if not vacant:
             target.rename(aside(target))
-        elif target.exists() and not any(target.iterdir()):
-            target.rmdir()
         try:
-            partial.rename(target)
+            partial.rename(target)  # over an empty folder, if there is one
         except OSError:
             if _fault(target, manifest, texts):
                 raise

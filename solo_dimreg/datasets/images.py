@@ -13,7 +13,7 @@ A deep image whose values Pillow cannot return in full (such as CMYK of 16 bits)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -26,8 +26,7 @@ from PIL import Image
 from solo_dimreg.errors import ConfigError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-LISTS = "'solo-dimreg data check' lists all such files."
-BACKGROUND = (255, 255, 255)
+WHITE = 255  # of the background under transparent parts
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Pillow decodes only the high byte of 16-bit colours. The second name makes it decode the low byte, or all
 # four bytes of grey with alpha. Pillow cuts all other layouts of colours of more than 8 bits to 8 bits.
@@ -61,7 +60,9 @@ def _naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ConfigError(f"{path}: {reason(error)}. {LISTS}") from error
+        raise ConfigError(
+            f"{path}: {reason(error)}. 'solo-dimreg data check' lists all such files."
+        ) from error
 
 
 def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
@@ -79,7 +80,7 @@ def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         if image.mode[0] in "IF" or not is_deep(image):
             return to_rgb(image)
         separate = getattr(image, "tag_v2", {}).get(PLANES) == SEPARATE
-        if separate or _raw_mode(image) not in LOW_BYTES:
+        if separate or _codec(image)[1] not in LOW_BYTES:
             raise ValueError(
                 f"Pillow would cut its {_bits(image)} bits a channel to 8; save it with 8 bits a channel, or "
                 "as a 16-bit PNG in grey or RGB"
@@ -100,14 +101,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     if image.mode == "La":  # Pillow cannot convert this mode to RGBA directly
         image = image.convert("LA")
-    background = Image.new("RGBA", image.size, BACKGROUND)
+    background = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE))
     return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
-
-
-def load_plainly(path: str | Path) -> Image.Image:
-    """Return the image of a file as torchvision and solo-learn read it."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -142,13 +137,14 @@ def reason(error: BaseException) -> str:
     return f"cannot be read as an image ({text or type(error).__name__})"
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name for the layout of the pixels in the file; empty once they are loaded."""
-    tile = getattr(image, "tile", None)
-    if not tile:
-        return ""
-    arguments = tile[0][3]
-    return str(arguments if isinstance(arguments, str) else (arguments or ("",))[0])
+def _codec(image: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """Return Pillow's decoder of an opened image, the raw mode, and the other arguments of the decoder.
+
+    The raw mode is Pillow's name for the layout of the pixels in the file. It is empty once they are loaded.
+    """
+    name, _, _, arguments = image.tile[0] if getattr(image, "tile", None) else ("", None, 0, "")
+    raw, *others = (arguments,) if isinstance(arguments, str) else arguments or ("",)
+    return name, str(raw), tuple(others)
 
 
 def _bits(image: Image.Image) -> int:
@@ -156,42 +152,36 @@ def _bits(image: Image.Image) -> int:
     tags = getattr(image, "tag_v2", None)
     if tags is not None:
         return max(tags.get(BITS) or (1,))
-    if image.format == "PPM" and (largest := _largest(image)):
-        return largest.bit_length()
-    return 16 if _raw_mode(image) in LOW_BYTES else 8
+    name, raw, others = _codec(image)
+    if name.startswith("ppm") and others:  # the largest value in the file
+        return int(others[0]).bit_length()
+    return 16 if raw in LOW_BYTES else 8
 
 
-def _largest(image: Any) -> int:
-    """Return the largest value that the header of a PPM file states, or 0 if Pillow does not scale by it."""
-    codec, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, "")
-    return int(arguments[1]) if codec.startswith("ppm") else 0
-
-
-def _in_full(image: Any) -> Image.Image:
+def _in_full(image: Image.Image) -> Image.Image:
     """Return an opened image, and make Pillow decode its values in full where it otherwise would not."""
-    raw = _raw_mode(image)
-    if image.tile and image.tile[0][0] == "libtiff" and raw in NATIVE:
+    name, raw, others = _codec(image)
+    if name == "libtiff" and raw in NATIVE:
         _decode_as(image, NATIVE[raw])
-    elif image.tile and image.tile[0][0] == "ppm" and image.mode == "RGB" and _largest(image) > 255:
-        image.tile = [_made(tile, "raw", "RGB;16B") for tile in image.tile]
+    elif name == "ppm" and image.mode == "RGB" and others[0] > 255:
+        _decode_as(image, "RGB;16B", "raw")
     return image
 
 
-def _decode_as(image: Any, raw: str) -> None:
+def _decode_as(image: Any, raw: str, decoder: str = "") -> None:
     """Make Pillow decode an opened image as if its pixels had another layout."""
-    image.tile = [
-        _made(tile, tile[0], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in image.tile
-    ]
 
+    def changed(tile: Any) -> Any:
+        name, extents, offset, arguments = tile
+        arguments = raw if decoder or isinstance(arguments, str) else (raw, *arguments[1:])
+        return getattr(tile, "_make", tuple)((decoder or name, extents, offset, arguments))  # since Pillow 11
 
-def _made(tile: Any, codec: str, arguments: Any) -> Any:
-    """Return a changed tile of Pillow, which is a named tuple from Pillow 11 on."""
-    return getattr(tile, "_make", tuple)((codec, *tile[1:3], arguments))
+    image.tile = [changed(tile) for tile in image.tile]
 
 
 def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values of a deep image (H, W), and where it is opaque, or None if everywhere."""
-    unsigned = _raw_mode(image) in UNSIGNED
+    unsigned = _codec(image)[1] in UNSIGNED
     values = np.asarray(image)
     values = (values.view(np.uint32) if unsigned else values).astype(np.float64)
     transparent = image.info.get("transparency")
@@ -202,7 +192,7 @@ def _greys(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _colours(high: Image.Image, low: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values of 16-bit colours (H, W, 3), and their opacity (H, W), from 0 to 1, or None for 1."""
-    raw = _raw_mode(high)
+    raw = _codec(high)[1]
     _decode_as(low, LOW_BYTES[raw])
     lows = np.asarray(low).astype(np.float64)
     if raw == "LA;16B":
@@ -225,7 +215,7 @@ def _of_values(values: np.ndarray, opaque: np.ndarray | None) -> Image.Image:
     scaled = np.clip((values - low) / ((high - low) or 1), 0, 1) * 255
     if opaque is not None:
         opaque = opaque.reshape(opaque.shape + (1,) * (values.ndim - 2))
-        scaled = scaled * opaque + BACKGROUND[0] * (1 - opaque)
+        scaled = scaled * opaque + WHITE * (1 - opaque)
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
 
@@ -247,7 +237,7 @@ def read_with_us(dataset: Any) -> Any:
     if hasattr(inner, "loader"):
         inner.loader = load_image
     elif _is_unlabelled(inner):
-        _override(inner, "__getitem__", _unlabelled)
+        _override_item(inner)
     elif hasattr(inner, "_load_img"):
         inner._load_img = partial(_from_h5, inner)
     return dataset
@@ -264,17 +254,16 @@ def _is_unlabelled(dataset: Any) -> bool:
     return hasattr(dataset, "root") and isinstance(getattr(dataset, "images", None), list)
 
 
-def _override(dataset: Any, name: str, function: Callable) -> None:
-    """Override a method of the class that defines it, below the class that adds the index to an item."""
+def _override_item(dataset: Any) -> None:
+    """Give a data set our ``__getitem__``, below the class that adds the index to an item."""
     kind = type(dataset)
-    having = [each for each in kind.__mro__ if name in vars(each)]
+    having = [each for each in kind.__mro__ if "__getitem__" in vars(each)]
     base = [each for each in having if not each.__module__.startswith("torch.")][-1]
-    ours = type(base.__name__, (base,), {name: function})
+    ours = type(base.__name__, (base,), {"__getitem__": _unlabelled_item})
     dataset.__class__ = ours if kind is base else type(kind.__name__, (kind, ours), {})
 
 
-def _unlabelled(dataset: Any, index: int) -> tuple[Any, int]:
-    """Return an item of solo-learn's images without labels."""
+def _unlabelled_item(dataset: Any, index: int) -> tuple[Any, int]:
     image = load_image(dataset.root / dataset.images[index])
     return image if dataset.transform is None else dataset.transform(image), -1
 

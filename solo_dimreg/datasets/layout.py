@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from solo_dimreg.datasets.check import HELD_BACK, TRAINING, image_paths, spread
+from solo_dimreg.datasets.check import HELD_BACK, NO_IMAGES, TRAINING, image_paths, spread
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image
 from solo_dimreg.errors import ConfigError
 
@@ -38,7 +38,7 @@ class Layout:
     grey: bool
 
 
-def look_at(folder: Path) -> Layout:
+def find_layout(folder: Path) -> Layout:
     """Return the layout of a folder of images.
 
     The folder holds ``train/`` and ``val/`` with a folder per class, or a folder per class, or only images.
@@ -59,33 +59,23 @@ def look_at(folder: Path) -> Layout:
         train, classes = classes[0], []
     paths = sorted(path for each in classes or [train] for path in image_paths(each))
     if not paths:
-        raise ConfigError(f"{train}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    if not classes:
-        _check_flat(train)
-    side, grey = _seen(paths)
-    return Layout(train, val, tuple(each.name for each in classes), len(paths), side, grey)
+        raise ConfigError(f"{train}: {NO_IMAGES}")
+    for each in sorted(train.iterdir()) if not classes else ():
+        if each.is_dir() or each.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ConfigError(
+                f"{train}: {each.name!r} lies among the images and must be moved elsewhere: without class "
+                "folders, solo-learn reads everything in the folder as an image."
+            )
+    sides, grey = [], True
+    for path in spread(paths):
+        image = load_image(path)
+        sides.append(min(image.size))
+        grey = grey and int(np.ptp(np.asarray(image, dtype=int), axis=2).max()) <= GREY
+    names = tuple(each.name for each in classes)
+    return Layout(train, val, names, len(paths), int(median(sides)), grey)
 
 
 def _named(folder: Path, names: Sequence[str]) -> Path | None:
     """Return the folder in a folder with the first of the names that is there, in any case."""
     found = {each.name.lower(): each for each in sorted(folder.iterdir()) if each.is_dir()}
     return next((found[name] for name in names if name in found), None)
-
-
-def _check_flat(folder: Path) -> None:
-    for each in sorted(folder.iterdir()):
-        if each.is_dir() or each.suffix.lower() not in IMAGE_SUFFIXES:
-            raise ConfigError(
-                f"{folder}: {each.name!r} lies among the images and must be moved elsewhere: without class "
-                "folders, solo-learn reads everything in the folder as an image."
-            )
-
-
-def _seen(paths: Sequence[Path]) -> tuple[int, bool]:
-    """Return the median of the shorter sides, and whether no image of a sample has colour."""
-    sides, grey = [], True
-    for path in spread(paths):
-        image = load_image(path)
-        sides.append(min(image.size))
-        grey = grey and int(np.ptp(np.asarray(image, dtype=int), axis=2).max()) <= GREY
-    return int(median(sides)), grey

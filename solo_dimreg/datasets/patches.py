@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,13 +18,10 @@ from solo_dimreg.functional._checks import check_int
 SIZE = 32
 CELL = 64  # pixels: pictures are cut into squares of this size, some of them for validation
 VAL_FRACTION = 0.2
-FLAT = (
-    4.0  # standard deviation of grey levels, of 255, below which a patch shows nothing (borders, night sky)
-)
+FLAT = 4.0  # standard deviation of grey levels, of 255, below which a patch shows nothing, such as night sky
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture in a package, and its licence according to the package's documentation."""
 
     package: str
@@ -127,8 +123,7 @@ def _positions(
     inside = counts[:, SIZE:] - counts[:, :-SIZE] == SIZE * SIZE
     corners = generator.permutation(np.argwhere(inside))
     grey = pixels.mean(axis=2)
-    patches = (tuple(map(int, corner)) for corner in corners)
-    shown = ((y, x) for y, x in patches if grey[y : y + SIZE, x : x + SIZE].std() >= FLAT)
+    shown = ((int(y), int(x)) for y, x in corners if grey[y : y + SIZE, x : x + SIZE].std() >= FLAT)
     found = list(islice(shown, count))
     if len(found) < count:
         raise ConfigError(

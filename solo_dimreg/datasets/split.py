@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 from solo_dimreg.datasets.check import image_paths
 from solo_dimreg.datasets.folder import write_image_folder
 from solo_dimreg.errors import ConfigError
 
-SHARE = 0.2
 
-
-def split_folder(
-    folder: Path, out: Path, share: float = SHARE, seed: int = 0, *, force: bool = False
-) -> Path:
+def split_folder(folder: Path, out: Path, share: float = 0.2, seed: int = 0, *, force: bool = False) -> Path:
     """Write ``out/train`` and ``out/val``, whose files are links to the images of ``folder``.
 
     The share is taken from every class, and no image is copied. The same folder, share and seed give the same
@@ -41,33 +36,28 @@ def split_folder(
     source = folder.resolve()
     if out.resolve().is_relative_to(source):
         raise ConfigError(f"--out: {str(out)!r} is inside {str(folder)!r}; give a folder elsewhere.")
-    held_back = {}
+    links: list[tuple[str, Path]] = []
     for each in sorted(source.iterdir()):
         paths = sorted(image_paths(each)) if each.is_dir() and not each.name.startswith(".") else []
         if len(paths) == 1:
             raise ConfigError(f"{each}: has a single image; a class needs one each for train/ and val/.")
-        if paths:
-            number = min(max(1, round(share * len(paths))), len(paths) - 1)
-            # Each class draws by itself, so another class does not change its choice.
-            held_back[each] = (paths, set(random.Random(f"{seed} {each.name}").sample(paths, number)))
-    if not held_back:
+        number = min(max(1, round(share * len(paths))), len(paths) - 1) if paths else 0
+        # Each class draws by itself, so another class does not change its choice.
+        chosen = set(random.Random(f"{seed} {each.name}").sample(paths, number))
+        for path in paths:
+            split = "val" if path in chosen else "train"
+            links.append((f"{split}/{path.relative_to(source).as_posix()}", path))
+    if not links:
         raise ConfigError(
             f"{folder}: has no class folders with images; images without labels need no split, only "
             "data.no_labels=True."
         )
-    count = sum(len(chosen) for _, chosen in held_back.values())
+    count = sum(name.startswith("val/") for name, _ in links)
     manifest = {
         "name": f"split of {source.name}",
         "source": str(source),
         "share": share,
         "seed": seed,
-        "splits": {"train": sum(len(paths) for paths, _ in held_back.values()) - count, "val": count},
+        "splits": {"train": len(links) - count, "val": count},
     }
-
-    def links() -> Iterator[tuple[str, Path]]:
-        for paths, chosen in held_back.values():
-            for path in paths:
-                split = "val" if path in chosen else "train"
-                yield f"{split}/{path.relative_to(source).as_posix()}", path
-
-    return write_image_folder(out, manifest, links(), force=force)
+    return write_image_folder(out, manifest, links, force=force)

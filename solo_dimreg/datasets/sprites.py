@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from solo_dimreg.datasets.folder import write_image_folder
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.functional._checks import check_int
 
 Array = NDArray[np.floating]
 
@@ -137,46 +136,30 @@ def write_sprites(
         ConfigError: an option is out of range, or ``out`` exists and is neither empty nor a complete copy of
             the same sprites.
     """
-    _check("factors", factors, 1, len(FACTORS))
-    _check("images", images, EVERY * len(SHAPES))
-    _check("size", size, 16)
-    _check("seed", seed, 0)
+    check_int("factors", factors, 1, len(FACTORS))
+    check_int("images", images, EVERY * len(SHAPES))
+    check_int("size", size, 16)
+    check_int("seed", seed, 0)
     values = sample_factors(images, factors, seed)
     names = [_name(index) for index in range(images)]
-    splits = {split: sum(name.startswith(split) for name in names) for split in ("train", "val")}
-    lines = [",".join(("path", "shape", *FACTORS))]
-    for name, row in zip(names, values, strict=True):
-        lines.append(",".join((name, name.split("/")[1], *(f"{value:.{DECIMALS}f}" for value in row))))
-    return write_image_folder(
-        Path(out),
-        _manifest(factors, size, seed, splits),
-        _images(names, values, size),
-        texts={"factors.csv": "\n".join(lines) + "\n"},
-        force=force,
-    )
-
-
-def _check(option: str, value: int, least: int, most: int | None = None) -> None:
-    if value < least or (most is not None and value > most):
-        allowed = f">= {least}" if most is None else f"from {least} to {most}"
-        raise ConfigError(f"--{option}: {value} is not allowed; it must be a whole number {allowed}.")
-
-
-def _manifest(factors: int, size: int, seed: int, splits: dict[str, int]) -> dict[str, Any]:
-    names = list(FACTORS)
-    return {
+    manifest = {
         "name": "sprites",
         "description": "Drawn shapes; the dimension of the images of each is the number of free factors",
         "classes": list(SHAPES),
         "image_size": size,
-        "free_factors": names[:factors],
-        "held_factors": names[factors:],
+        "free_factors": list(FACTORS)[:factors],
+        "held_factors": list(FACTORS)[factors:],
         "held": HELD,
         "ranges": {name: list(limits) for name, limits in FACTORS.items()},
         "edge": EDGE,
         "seed": seed,
-        "splits": splits,
+        "splits": {split: sum(name.startswith(split) for name in names) for split in ("train", "val")},
     }
+    lines = [",".join(("path", "shape", *FACTORS))]
+    for name, row in zip(names, values, strict=True):
+        lines.append(",".join((name, name.split("/")[1], *(f"{value:.{DECIMALS}f}" for value in row))))
+    texts = {"factors.csv": "\n".join(lines) + "\n"}
+    return write_image_folder(Path(out), manifest, _images(names, values, size), texts=texts, force=force)
 
 
 def _name(index: int) -> str:

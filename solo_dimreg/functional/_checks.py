@@ -38,10 +38,12 @@ def check_slices(slices: Tensor, x: Tensor) -> None:
         raise ValueError(f"slices must have shape ({x.shape[1]}, K), got {tuple(slices.shape)}.")
 
 
-def check_int(name: str, value: Any, minimum: int) -> None:
-    """Raise unless ``value`` is an integer of Python or NumPy of at least ``minimum``; a bool is refused."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-        raise ConfigError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+    """Raise unless ``value`` is an integer of Python or NumPy in [minimum, maximum]; a bool is refused."""
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
+        allowed = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ConfigError(f"{name} must be an integer {allowed}, got {value!r}.")
 
 
 def check_bool(name: str, value: Any) -> None:

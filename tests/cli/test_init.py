@@ -11,7 +11,7 @@ from PIL import Image
 
 from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose, fit_to_machine
-from solo_dimreg.datasets.layout import look_at
+from solo_dimreg.datasets.layout import find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.hydra_plugin import config_root
@@ -71,39 +71,39 @@ def test_what_cannot_be_split_is_refused(photos: Path, tmp_path: Path) -> None:
 
 
 def test_layouts_are_told_apart(photos: Path, tmp_path: Path) -> None:
-    classes = look_at(photos)
+    classes = find_layout(photos)
     assert (classes.classes, classes.images, classes.val) == (("cat", "dog é"), 50, None)
     assert (classes.side, classes.grey) == (40, False)
-    flat = look_at(photos / "cat")
+    flat = find_layout(photos / "cat")
     assert (flat.classes, flat.images, flat.train) == ((), 20, photos / "cat")
     shutil.rmtree(photos / "dog é")  # a single class is a flat folder
-    assert look_at(photos).train == photos / "cat" and not look_at(photos).classes
+    assert find_layout(photos).train == photos / "cat" and not find_layout(photos).classes
     draw(tmp_path / "grey", 4, (28, 28), colour=False)  # saved with three channels, all the same
-    assert look_at(tmp_path / "grey").grey
+    assert find_layout(tmp_path / "grey").grey
     (tmp_path / "grey" / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match=r"notes\.txt"):
-        look_at(tmp_path / "grey")
+        find_layout(tmp_path / "grey")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no images"):
-        look_at(tmp_path / "empty")
+        find_layout(tmp_path / "empty")
     for name in ("Training", "testing"):
         draw(tmp_path / "other" / name / "cat", 4)
-    other = look_at(tmp_path / "other")
+    other = find_layout(tmp_path / "other")
     assert (other.train.name, other.val and other.val.name, other.images) == ("Training", "testing", 4)
     shutil.rmtree(tmp_path / "other" / "testing")
     draw(tmp_path / "other" / "resting", 4)
-    assert look_at(tmp_path / "other").classes == ("Training", "resting")
+    assert find_layout(tmp_path / "other").classes == ("Training", "resting")
 
 
 def test_init_looks_at_images_as_a_training_reads_them(tmp_path: Path) -> None:
     """An image of 16 bits in dark colours, which is black when it is cut to 8 bits, and one of NaN."""
     colours = np.random.default_rng(0).integers(0, 200, (6, 5, 3)).astype(">u2")
     (tmp_path / "deep.ppm").write_bytes(b"P6 5 6 65535\n" + colours.tobytes())
-    layout = look_at(tmp_path)
+    layout = find_layout(tmp_path)
     assert not layout.grey and layout.side == 5
     Image.fromarray(np.full((6, 5), np.nan, np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(ConfigError, match=r"nan\.tif: .*not finite"):
-        look_at(tmp_path)
+        find_layout(tmp_path)
 
 
 def test_init_writes_a_config_that_every_check_passes(here, host: Host, photos: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_images_without_labels_get_no_split_and_no_probe(here, host: Host, tmp_p
 
 
 def test_every_method_has_a_config_or_is_refused_with_those_that_have(host: Host, photos: Path) -> None:
-    layout = look_at(photos)
+    layout = find_layout(photos)
     written, refused = [], {}
     for method in host.trainable:
         try:

@@ -103,6 +103,6 @@ def test_an_incomplete_folder_is_refused_and_force_moves_it_aside(tmp_path):
 
 def test_another_version_is_refused(tmp_path, monkeypatch):
     out = write_digits(tmp_path / "digits")
-    monkeypatch.setitem(digits.MANIFEST, "split_seed", 1)
+    monkeypatch.setitem(digits.DIGITS, "split_seed", 1)
     with pytest.raises(ConfigError, match="another version of 'digits'"):
         write_digits(out)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo_dimreg.datasets.mnist import write_mnist
+from solo_dimreg.datasets.digits import write_mnist
 from solo_dimreg.datasets.packages import file_in
 
 

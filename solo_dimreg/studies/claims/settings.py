@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from solo_dimreg.datasets.digits import write_digits
-from solo_dimreg.datasets.mnist import write_mnist
+from solo_dimreg.datasets.digits import write_digits, write_mnist
 from solo_dimreg.datasets.patches import write_patches
 from solo_dimreg.datasets.sprites import write_sprites
 from solo_dimreg.errors import ConfigError
