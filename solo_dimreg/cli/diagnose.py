@@ -27,7 +27,6 @@ Examples:
     "--split",
     type=click.Choice(["train", "val"]),
     default="train",
-    show_default=True,
     help="Part of the images of a checkpoint, folder or data set.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of a timm model.")
@@ -48,27 +47,18 @@ Examples:
     "--batch-size",
     type=click.IntRange(min=1),
     default=256,
-    show_default=True,
     help="Images in one forward pass; changes the memory, not the metrics.",
 )
 @click.option(
-    "--num-workers",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Worker processes of the image loader.",
+    "--num-workers", type=click.IntRange(min=0), default=0, help="Worker processes of the image loader."
 )
 @click.option(
-    "--umap/--no-umap",
-    default=True,
-    show_default=True,
-    help="Draw solo-learn's UMAP plot, where the extra umap is installed.",
+    "--umap/--no-umap", default=True, help="Draw solo-learn's UMAP plot, where the extra umap is installed."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("diagnosis"),
-    show_default=True,
     help="Folder of diagnosis.html, diagnosis.json and the PNG plots; earlier ones move to <out>.bak.",
 )
 def command(
