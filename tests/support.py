@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.solo_learn import Host, base_name, generation, register
+from solo_dimreg.config.values import base_name
+from solo_dimreg.solo_learn import Host, generation, register
 
 BATCH = 16
 AUGMENTATION = {

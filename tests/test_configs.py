@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from support import build, small
 
 from solo_dimreg.config.composing import evaluation_settings, fit_to_machine
-from solo_dimreg.solo_learn import Run, plain
+from solo_dimreg.config.values import plain
+from solo_dimreg.solo_learn import Run
 from solo_dimreg.training.evaluation import linear_accuracy
 from solo_dimreg.training.pretraining import pretrain
 

@@ -29,11 +29,12 @@ from support import build, needs_model_checkpoint, small, train_steps
 from solo_dimreg.cli import cli
 from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.schema import Linear, Pretraining
 from solo_dimreg.config.validation import check_schema, keys_of_host
+from solo_dimreg.config.values import OWN_BLOCKS, base_name, plain
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hydra_plugin import config_root
-from solo_dimreg.solo_learn import OWN_BLOCKS, Host, base_name, plain, register
+from solo_dimreg.solo_learn import Host, register
 
 ROOT = Path(__file__).parents[1]
 # solo-learn's own scripts that use Hydra.

@@ -24,7 +24,7 @@ import hydra_plugins.solo_dimreg
 import solo_dimreg
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from solo_dimreg.hydra_plugin import config_root
+from solo_dimreg.config.folders import config_root
 print(json.dumps({
     "package": solo_dimreg.__file__,
     "mounted": hydra_plugins.solo_dimreg.__file__,

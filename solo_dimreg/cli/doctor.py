@@ -68,7 +68,7 @@ def examine() -> dict[str, Any]:
     ``problems`` make training impossible. ``library_problems`` also break the part that needs no solo-learn.
     ``hints`` do neither.
     """
-    from solo_dimreg.hydra_plugin import config_root, shipped_folders
+    from solo_dimreg.config.folders import config_root, shipped_folders
 
     problems: list[dict[str, str]] = []
     library: list[dict[str, str]] = []

@@ -68,7 +68,7 @@ def command(
     folder = LINEAR_CONFIGS.get(run.settings.data.dataset, "digits")
     if data is not None:
         overrides = (*overrides, *other_data(data.expanduser()))
-    linear = compose("linear", config_path or folder, config_name, overrides)
+    linear = compose("linear", config_path or folder, config_name, overrides, host)
     linear = evaluation_settings(linear, run, overrides)
     check_linear(host, linear)
     fit_to_machine(linear)

@@ -44,7 +44,7 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     from solo_dimreg.solo_learn.next_steps import next_steps
 
     host = register()
-    settings = compose("pretrain", config_path, config_name, overrides)
+    settings = compose("pretrain", config_path, config_name, overrides, host)
     check_settings(host, settings)  # before fit_to_machine, which changes much of it on a CPU
     fit_to_machine(settings)
     from solo_dimreg.training.pretraining import pretrain

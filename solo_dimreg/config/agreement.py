@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 
+from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.solo_learn import Host, base_name, device_count, plain
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host
 
 # Methods of solo-learn whose queue takes whole batches.
 QUEUES = ("all4one", "mocov2plus", "nnbyol", "nnclr", "nnsiam", "ressl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,14 +13,17 @@ from solo_dimreg.config.agreement import check_agreement
 from solo_dimreg.config.data import check_choice, check_data, check_reader
 from solo_dimreg.config.schema import Common, Linear, Pretraining
 from solo_dimreg.config.validation import check_method_keys, check_method_options, check_schema, keys_of_host
+from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import check_writable
 from solo_dimreg.monitor.settings import monitor_settings
 from solo_dimreg.plugins import registered
-from solo_dimreg.solo_learn import Host, base_name, device_count, plain
 from solo_dimreg.solo_learn.divergence import divergence_settings
 from solo_dimreg.solo_learn.projector import projector_settings
 from solo_dimreg.solo_learn.regularizers import build_terms
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host
 
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "step", "none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from hydra import compose as hydra_compose
@@ -15,47 +16,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from solo_dimreg.config.folders import counterpart, find_config_folder
 from solo_dimreg.config.other_backbone import drop_kwargs_of_other
 from solo_dimreg.config.overrides import quoted_override, read_overrides, without_plus
-from solo_dimreg.errors import ConfigError, nearest, unknown
-from solo_dimreg.hydra_plugin import config_root, counterpart, shipped_folders
-from solo_dimreg.solo_learn import Run, device_count, plain, register
+from solo_dimreg.config.values import device_count, plain
+from solo_dimreg.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host, Run
 
 
-def find_config_folder(stage: str, config_path: str) -> Path:
-    """Return the folder that ``--config-path`` means: the user's, or one of ours such as ``digits``.
-
-    Args:
-        stage: ``"pretrain"`` or ``"linear"``, the folder of our configs.
-        config_path: A folder, absolute or relative to the working directory or to our configs.
-
-    Raises:
-        ConfigError: There is no such folder; the message names those that we ship.
-    """
-    root = config_root()
-    candidates = (
-        Path(config_path),
-        root / stage / config_path,
-        root / config_path,
-        root.parent / config_path,
-    )
-    folders = [folder for folder in candidates if folder.is_dir()]
-    # A data folder may have the same name as one of our config folders.
-    with_configs = [folder for folder in folders if any(folder.glob("*.yaml"))]
-    if folders:
-        return (with_configs or folders)[0].resolve()
-    shipped = shipped_folders(stage)
-    raise ConfigError(
-        f"--config-path: {config_path!r} is not a folder.{nearest(config_path, shipped)} "
-        f"Give the folder of your configs, or one that we ship: {', '.join(shipped)}."
-    )
-
-
-def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
+def compose(
+    stage: str, config_path: str, config_name: str, overrides: Sequence[str], host: Host | None = None
+) -> DictConfig:
     """Compose a config as solo-learn's scripts do, with our configs beside the user's.
 
     An override may set a key that the config lacks, with or without ``+``; the checks of the config know all
-    keys. If an override names another backbone, the kwargs that only the old one accepts are dropped.
+    keys. If an override names another backbone, the kwargs that only the old one accepts are dropped; this
+    needs the host, which builds the backbone.
 
     Raises:
         ConfigError: There is no such folder or config, or Hydra refuses an override.
@@ -72,8 +50,8 @@ def compose(stage: str, config_path: str, config_name: str, overrides: Sequence[
         if read.key_or_group.partition(".")[0] != "backbone"
     ]
     settings = _composed(folder, name, overrides)
-    if len(others) < len(overrides):
-        drop_kwargs_of_other(register(), settings, _composed(folder, name, others))
+    if host is not None and len(others) < len(overrides):
+        drop_kwargs_of_other(host, settings, _composed(folder, name, others))
     return settings
 
 

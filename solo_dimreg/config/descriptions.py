@@ -6,10 +6,13 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.config.validation import options_of_method
-from solo_dimreg.solo_learn import Host, base_name
+from solo_dimreg.config.values import base_name
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host
 
 REQUIRED = "required"
 # Base classes from here, and our hooks around a method of solo-learn, describe nothing of a class.

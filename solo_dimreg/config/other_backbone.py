@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import warn
-from solo_dimreg.solo_learn import Host, plain
-from solo_dimreg.solo_learn.backbone import refused_keyword
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host
 
 
 def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -> None:
@@ -56,4 +59,14 @@ def _refused(host: Host, settings: DictConfig, kwargs: dict[str, Any]) -> str | 
     except Exception as error:
         name = refused_keyword(error)
         return name if name in kwargs else None
+    return None
+
+
+def refused_keyword(error: BaseException | None) -> str | None:
+    """Return the keyword argument that a call did not accept, from the ``TypeError`` behind an error."""
+    while error is not None:
+        found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and found:
+            return found.group(1)
+        error = error.__cause__
     return None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
+from solo_dimreg.config.values import device_count
 from solo_dimreg.errors import ConfigError, first_process, warn, write_line
-from solo_dimreg.solo_learn import device_count
 
 # Fewer steps in total are always reported; fewer steps per epoch only without many epochs.
 # The shortest trainings that we ship have 132 steps (the digits) and 11 steps an epoch.

@@ -7,14 +7,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from pydantic import BaseModel, ValidationError
 
 from solo_dimreg.config.schema import Common, OptimizerOptions
 from solo_dimreg.errors import ConfigError, nearest
-from solo_dimreg.solo_learn import Host
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn import Host
 
 # Keys in solo-learn's configs that nothing reads.
 IDLE = {"augmentations_cfg", "wandb_cfg"}

@@ -4,12 +4,8 @@ from solo_dimreg.solo_learn.base import (
     CLASSES,
     LINEAR_CONFIGS,
     NATIVE_SIZES,
-    OWN_BLOCKS,
     Host,
     Run,
-    base_name,
-    device_count,
-    plain,
 )
 from solo_dimreg.solo_learn.registration import find_host, generation, register
 
@@ -17,13 +13,9 @@ __all__ = [
     "CLASSES",
     "LINEAR_CONFIGS",
     "NATIVE_SIZES",
-    "OWN_BLOCKS",
     "Host",
     "Run",
-    "base_name",
-    "device_count",
     "find_host",
     "generation",
-    "plain",
     "register",
 ]

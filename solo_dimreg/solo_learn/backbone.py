@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solo_dimreg.config.other_backbone import refused_keyword
 from solo_dimreg.errors import ConfigError, nearest, unknown
 from solo_dimreg.plugins import registered
 
@@ -91,16 +91,6 @@ def _refused(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
     return unexpected_kwarg(name, kwargs, error) or (
         f"backbone.kwargs: {name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
     )
-
-
-def refused_keyword(error: BaseException | None) -> str | None:
-    """Return the keyword argument that a call did not accept, from the ``TypeError`` behind an error."""
-    while error is not None:
-        found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
-        if isinstance(error, TypeError) and found:
-            return found.group(1)
-        error = error.__cause__
-    return None
 
 
 def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:

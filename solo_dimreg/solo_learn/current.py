@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
+from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.backbone import (
@@ -22,7 +23,7 @@ from solo_dimreg.solo_learn.backbone import (
     naming_refused_kwargs,
     timm_names,
 )
-from solo_dimreg.solo_learn.base import Host, base_name, device_count, plain
+from solo_dimreg.solo_learn.base import Host
 
 
 def _build_own(build: Callable, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:

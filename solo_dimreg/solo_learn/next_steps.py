@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig
 
-from solo_dimreg.solo_learn.base import LINEAR_CONFIGS, NATIVE_SIZES, plain
+from solo_dimreg.config.values import plain
+from solo_dimreg.solo_learn.base import LINEAR_CONFIGS, NATIVE_SIZES
 from solo_dimreg.solo_learn.record import evaluated_as_trained, read_record
 from solo_dimreg.solo_learn.runs import checkpoint_epoch
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
+from solo_dimreg.config.values import OWN_BLOCKS, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.backbone import (
@@ -20,7 +21,7 @@ from solo_dimreg.solo_learn.backbone import (
     find_backbone,
     naming_refused_kwargs,
 )
-from solo_dimreg.solo_learn.base import OWN_BLOCKS, Host, device_count, plain
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.published_arguments import (
     PRECISIONS,
     backbone_settings,

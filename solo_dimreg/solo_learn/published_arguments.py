@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn.backbone import find_backbone, input_size_kwargs
-from solo_dimreg.solo_learn.base import CLASSES, plain
+from solo_dimreg.solo_learn.base import CLASSES
 
 PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true": 32}
 

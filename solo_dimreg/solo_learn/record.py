@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.writers import folder_of
-from solo_dimreg.solo_learn.base import NATIVE_SIZES, plain
+from solo_dimreg.solo_learn.base import NATIVE_SIZES
 from solo_dimreg.solo_learn.environment import describe_environment
 
 RECORD = "run.json"

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from solo_dimreg.config.values import base_name
 from solo_dimreg.errors import HostError, PluginError
 from solo_dimreg.plugins import registered
-from solo_dimreg.solo_learn.base import Host, base_name
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.hooks import tapped
 
 NOT_METHODS = ("base", "linear")

@@ -16,10 +16,11 @@ from zipfile import is_zipfile
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo_dimreg.config.values import device_count, plain
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.reports.summary import summarize
-from solo_dimreg.solo_learn import Run, device_count, plain, register
+from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.solo_learn.checkpoints import read_steps
 from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
@@ -121,7 +122,7 @@ def run_row(
     """
     from solo_dimreg.config.checks import check_common
     from solo_dimreg.config.composing import compose, fit_to_machine
-    from solo_dimreg.hydra_plugin import config_root
+    from solo_dimreg.config.folders import config_root
 
     configs = config_root()
     fixed = ("checkpoint.enabled=True", f"++seed={seed}")
@@ -130,6 +131,7 @@ def run_row(
         str(configs / "pretrain" / suite.folder),
         row.config,
         (*suite.overrides, *row.overrides, *fixed, *overrides),
+        register(),
     )
     folder_of_probe = str(configs / "linear" / suite.folder)
     linear = compose("linear", folder_of_probe, "linear", (*ONE_DEVICE, *linear_overrides))

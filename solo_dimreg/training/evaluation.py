@@ -17,11 +17,12 @@ from tqdm import tqdm
 from solo_dimreg.config.checks import check_linear
 from solo_dimreg.config.data import check_data
 from solo_dimreg.config.steps import check_steps, lower_batch
+from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
-from solo_dimreg.solo_learn import CLASSES, NATIVE_SIZES, Host, Run, plain
+from solo_dimreg.solo_learn import CLASSES, NATIVE_SIZES, Host, Run
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
 from solo_dimreg.solo_learn.regularizers import check_keys
 

@@ -14,12 +14,13 @@ from omegaconf import DictConfig
 from solo_dimreg.config.agreement import idle_settings
 from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.steps import check_steps
+from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable
-from solo_dimreg.solo_learn import Host, plain, register
+from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import check_input_sizes, find_backbone
 from solo_dimreg.solo_learn.stopping import signals_of_slurm
 from solo_dimreg.training.evaluation import evaluation_transforms, labelled_images

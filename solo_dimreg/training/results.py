@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from solo_dimreg.config.values import device_count, plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch, write_json
-from solo_dimreg.solo_learn import Host, Run, device_count, plain
+from solo_dimreg.solo_learn import Host, Run
 from solo_dimreg.solo_learn.environment import describe_environment
 from solo_dimreg.solo_learn.record import now
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch
-from solo_dimreg.solo_learn import Host, plain
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.checkpoints import check_resumable, latest_resumable
 
 # The keys that identify a run: auto-resume continues a run in which all of them are the same. They are

@@ -18,10 +18,11 @@ from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import fit_to_machine
 from solo_dimreg.config.data import check_reader
 from solo_dimreg.config.steps import check_steps
+from solo_dimreg.config.values import OWN_BLOCKS, device_count, plain
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.quiet import silence
-from solo_dimreg.solo_learn import OWN_BLOCKS, Host, device_count, plain, register
+from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import find_backbone
 from solo_dimreg.training.resuming import check_given, compare_given, find_latest
 from solo_dimreg.training.wandb_mode import settle_wandb

@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 from solo_dimreg.config.agreement import check_agreement
 from solo_dimreg.config.checks import check_settings
 from solo_dimreg.config.data import check_data
+from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.steps import check_steps
+from solo_dimreg.config.values import base_name
 from solo_dimreg.datasets.layout import Layout
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.hydra_plugin import config_root
-from solo_dimreg.solo_learn import Host, base_name
+from solo_dimreg.solo_learn import Host
 
 # Our folders in the order of their size; with few images, those for a short training come first.
 FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")

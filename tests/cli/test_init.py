@@ -11,10 +11,10 @@ from PIL import Image
 
 from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose, fit_to_machine
+from solo_dimreg.config.folders import config_root
 from solo_dimreg.datasets.layout import find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.hydra_plugin import config_root
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.starting import starting_config
 

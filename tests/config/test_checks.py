@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from support import config, train_steps
 
 from solo_dimreg.config.checks import check_pretraining
-from solo_dimreg.config.composing import compose, evaluation_settings, find_config_folder, fit_to_machine
+from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine
 from solo_dimreg.config.data import check_data
+from solo_dimreg.config.folders import find_config_folder
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host

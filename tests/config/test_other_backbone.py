@@ -6,14 +6,15 @@ import pytest
 from support import build, config
 
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.solo_learn import Host, plain
+from solo_dimreg.solo_learn import Host, register
 
 THEIRS = {"channels": [32, 64, 128, 256], "zero_init_last": False}
 
 
 def backbone(*overrides: str) -> dict:
-    return plain(compose("pretrain", "digits", "simclr", overrides).backbone)
+    return plain(compose("pretrain", "digits", "simclr", overrides, register()).backbone)
 
 
 @pytest.mark.parametrize(

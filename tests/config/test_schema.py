@@ -19,9 +19,10 @@ from solo_dimreg.config.agreement import idle_settings
 from solo_dimreg.config.checks import check_linear, check_pretraining, check_settings
 from solo_dimreg.config.composing import compose
 from solo_dimreg.config.steps import check_steps
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.plugins.manager import Registration
-from solo_dimreg.solo_learn import Host, plain
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.pretraining import pretrain
 from solo_dimreg.training.scripts import ScriptChecks
 

@@ -68,7 +68,7 @@ def test_a_checkout_that_was_never_installed_is_whole(tmp_path: Path) -> None:
         "    lambda cls, **k: (d for d in named(**k) if d.metadata['Name'] != 'solo-dimreg')\n"
         ")\n"
         "import solo_dimreg\n"
-        "from solo_dimreg.hydra_plugin import shipped_folders\n"
+        "from solo_dimreg.config.folders import shipped_folders\n"
         "from solo_dimreg.plugins import registered\n"
         "kinds = [sorted(registered(kind)) for kind in ('regularizers', 'metrics')]\n"
         "print(json.dumps([solo_dimreg.__file__, solo_dimreg.__version__, *kinds, shipped_folders()]))\n"

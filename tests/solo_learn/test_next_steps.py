@@ -14,8 +14,9 @@ import pytest
 from support import config, small
 
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.values import plain
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.solo_learn import Host, plain
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.next_steps import LABELLED, next_steps
 from solo_dimreg.training.pretraining import pretrain
 

@@ -57,7 +57,7 @@ def test_missing_data_says_what_to_put_where(
 def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str) -> None:
     """The same backbone, data, optimizer, schedule and length for all rows that share a base."""
     from solo_dimreg.config.composing import compose
-    from solo_dimreg.solo_learn import plain
+    from solo_dimreg.config.values import plain
 
     suite = SUITES[name]
     configs = {

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.config.validation import check_schema, keys_of_host
-from solo_dimreg.hydra_plugin import config_root
-from solo_dimreg.solo_learn import Host, plain
+from solo_dimreg.config.values import plain
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.studies.caught import LABELS, ROWS, SUITE, alarm_step, draw_caught, read_columns
 from solo_dimreg.studies.suites import Row
 

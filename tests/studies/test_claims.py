@@ -226,7 +226,8 @@ def test_every_claim_says_what_is_to_be_said() -> None:
 def test_rows_differ_from_their_config_by_what_is_compared(data: str) -> None:
     from solo_dimreg.config.checks import check_common
     from solo_dimreg.config.composing import compose
-    from solo_dimreg.solo_learn import plain, register
+    from solo_dimreg.config.values import plain
+    from solo_dimreg.solo_learn import register
 
     setting = SETTINGS[data]
     rows = list({row.name: row for each in builtin_claims() for row in each.rows}.values())

@@ -24,10 +24,12 @@ class SoloDimregSearchPath(SearchPathPlugin):
         if "solo.methods" in sys.modules:
             from solo_dimreg.config.overrides import read_overrides
             from solo_dimreg.hydra_plugin import extend
+            from solo_dimreg.solo_learn import register
             from solo_dimreg.solo_learn.scripts import check_command_line, watch_script
             from solo_dimreg.training.scripts import ScriptChecks
 
             check_command_line(lambda overrides, sweep: read_overrides(overrides, sweep=sweep))
+            register()
             extend(search_path)
             checks = ScriptChecks()
             watch_script(checks.config, checks.images, checks.resume, checks.linear)
