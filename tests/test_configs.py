@@ -145,14 +145,15 @@ def test_adadim_has_the_settings_of_its_parents_on_the_digits():
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=label)
 def test_the_options_are_those_of_the_method(path):
+    from solo_dimreg.config.blocks import read_blocks
+    from solo_dimreg.config.parsing import parameter_names
     from solo_dimreg.solo_learn import register
-    from solo_dimreg.solo_learn.regularizers import build_terms, parameter_names
 
     config, host = load(path), register()
     if config.method not in host.methods:
         assert host.generation == "published"
         return
-    build_terms(OmegaConf.to_container(config.get("regularizers", OmegaConf.create({}))))
+    read_blocks(lambda name: plain(config.get(name)))
     method = host.methods[config.method]
     if issubclass(method, host.Method):
         names = parameter_names(method.build)[0]

@@ -27,11 +27,10 @@ from omegaconf import OmegaConf
 from support import build, needs_model_checkpoint, small, train_steps
 
 from solo_dimreg.cli import cli
-from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import load_settings, parse_config
 from solo_dimreg.config.schema import Linear, Pretraining
-from solo_dimreg.config.validation import check_schema, keys_of_host
 from solo_dimreg.config.values import OWN_BLOCKS, base_name, plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host, register
@@ -170,7 +169,7 @@ def refusal_of_config(stage: str, folder: str, name: str, overrides: Sequence[st
     schema = {"pretrain": Pretraining, "linear": Linear}[stage]
     try:
         settings = compose(stage, str(config_root() / stage / Path(folder).name), name, overrides)
-        check_schema(plain(settings), schema, keys_of_host(register()))
+        parse_config(register(), settings, schema)
     except ConfigError as error:
         return str(error)
     return None
@@ -326,7 +325,7 @@ def test_every_config_trains(
         pytest.skip(f"the {host.generation} solo-learn has no {method}")
     settings = OmegaConf.merge(small(few_digits, method), OmegaConf.create(block.text))
     settings.optimizer.batch_size = 64  # k may be as large as in a real run
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     if set(content) & {"method", "backbone", *OWN_BLOCKS}:
         for term in plain(settings.get("regularizers") or {}):
             settings.regularizers[term].warmup_epochs = 0

@@ -54,8 +54,7 @@ def command(
     from omegaconf import OmegaConf
 
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.config.checks import check_linear
-    from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
+    from solo_dimreg.config.composing import compose, evaluation_settings, other_data
     from solo_dimreg.config.overrides import read_overrides
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
@@ -70,12 +69,11 @@ def command(
         overrides = (*overrides, *other_data(data.expanduser()))
     linear = compose("linear", config_path or folder, config_name, overrides, host)
     linear = evaluation_settings(linear, run, overrides)
-    check_linear(host, linear)
-    fit_to_machine(linear)
     smaller = None
     if not {each.key_or_group for each in read_overrides(overrides)} & {"optimizer", "optimizer.batch_size"}:
         # A run of solo-learn's published scripts has recorded no batch size.
-        smaller = OmegaConf.select(run.settings, "optimizer.batch_size", default=linear.optimizer.batch_size)
+        found = (OmegaConf.select(each, "optimizer.batch_size") for each in (run.settings, linear))
+        smaller = next((size for size in found if size), None)
     result = linear_accuracy(host, run, linear, other_data=data is not None, smaller_batch=smaller)
     if rank() != 0:
         return

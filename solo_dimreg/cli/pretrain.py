@@ -36,8 +36,7 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     key=value changes a setting, and +key=value adds one. Without a GPU the CPU is used.
     """
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.config.checks import check_settings
-    from solo_dimreg.config.composing import compose, fit_to_machine
+    from solo_dimreg.config.composing import compose
     from solo_dimreg.distributed import rank
     from solo_dimreg.errors import first_process
     from solo_dimreg.solo_learn import register
@@ -45,8 +44,6 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
 
     host = register()
     settings = compose("pretrain", config_path, config_name, overrides, host)
-    check_settings(host, settings)  # before fit_to_machine, which changes much of it on a CPU
-    fit_to_machine(settings)
     from solo_dimreg.training.pretraining import pretrain
 
     def show_settings() -> None:

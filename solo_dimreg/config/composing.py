@@ -25,6 +25,14 @@ from solo_dimreg.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn import Host, Run
 
+# What fit_to_machine changes.
+MACHINE = ("accelerator", "devices", "strategy", "precision", "sync_batchnorm")
+# Blocks that a config may leave empty.
+OPTIONAL_BLOCKS = (
+    *("method_kwargs", "momentum", "checkpoint", "auto_resume", "wandb", "knn_eval", "performance"),
+    *("backbone.kwargs", "optimizer.kwargs"),
+)
+
 
 def compose(
     stage: str, config_path: str, config_name: str, overrides: Sequence[str], host: Host | None = None
@@ -50,6 +58,7 @@ def compose(
         if read.key_or_group.partition(".")[0] != "backbone"
     ]
     settings = _composed(folder, name, overrides)
+    fill_empty_blocks(settings)
     if host is not None and len(others) < len(overrides):
         drop_kwargs_of_other(host, settings, _composed(folder, name, others))
     return settings
@@ -70,6 +79,15 @@ def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
     OmegaConf.set_struct(settings, False)
     return settings
+
+
+def fill_empty_blocks(settings: DictConfig) -> None:
+    """Put an empty mapping in the place of every null that stands for an empty block, in place."""
+    for key in OPTIONAL_BLOCKS:
+        parent, _, name = key.rpartition(".")
+        block = settings.get(parent) if parent else settings
+        if OmegaConf.is_dict(block) and name in block and block.get(name) is None:
+            block[name] = {}
 
 
 def fit_to_machine(settings: DictConfig) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from solo_dimreg.datasets.check import (
     HIDDEN,
@@ -28,17 +27,6 @@ FORMATS = ("image_folder", "h5", "dali")
 DALI = "which DALI, with its own decoder, would misread; data.format must be image_folder"
 
 
-def check_choice(settings: DictConfig, key: str, valid: Collection[str]) -> None:
-    """Refuse a name that is not among ``valid``.
-
-    Raises:
-        ConfigError: The message names the key, the value and the nearest valid name.
-    """
-    value = OmegaConf.select(settings, key)
-    if value not in valid:
-        raise ConfigError(f"{key}: {unknown('name', str(value), valid)}")
-
-
 def check_data(settings: DictConfig, need_val: bool) -> None:
     """Refuse data that is missing or cannot be read.
 
@@ -46,7 +34,8 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
         ConfigError: A path is missing, a class folder is empty, or a format cannot work here.
     """
     data = settings.data
-    check_choice(settings, "data.dataset", DATASETS)
+    if data.dataset not in DATASETS:
+        raise ConfigError(f"data.dataset: {unknown('name', str(data.dataset), DATASETS)}")
     data_format = data.get("format", "image_folder")
     if data_format not in FORMATS:
         raise ConfigError(f"data.format: {unknown('format', str(data_format), FORMATS)}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from solo_dimreg.config.validation import options_of_method
-from solo_dimreg.config.values import base_name
+from solo_dimreg.config.values import REQUIRED, base_name
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn import Host
 
-REQUIRED = "required"
 # Base classes from here, and our hooks around a method of solo-learn, describe nothing of a class.
 GENERAL = (
     *("builtins", "torch.", "lightning", "pytorch_lightning"),
@@ -70,8 +67,7 @@ def options_of(host: Host, name: str) -> dict[str, Any]:
         if "options" in inspect.signature(kind.build).parameters and kind.criterion:
             options |= _parameters(kind.criterion)
     else:
-        defaults = _defaults_in_source(kind) if host.generation == "current" else _defaults_of_parser(kind)
-        options = {each: defaults.get(each, REQUIRED) for each in sorted(options_of_method(host, name))}
+        options = host.method_options(name)
     if base_name(name) != name or hasattr(kind, "with_term"):
         for term, settings in host.terms(name, {}).items():
             options |= {f"regularizers.{term}.{key}": value for key, value in settings.items()}
@@ -85,19 +81,3 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
         for each in inspect.signature(function).parameters.values()
         if each.kind in kinds and each.name != "self"
     }
-
-
-def _defaults_in_source(kind: type) -> Mapping[str, str]:
-    """Return the defaults that the current solo-learn fills into a config, as text from its code."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        if each.__module__.startswith("solo."):
-            pattern = r'omegaconf_select\(\s*cfg,\s*"method_kwargs\.(\w+)",\s*([^()]+?),?\s*\)'
-            found |= dict(re.findall(pattern, inspect.getsource(each)))
-    return found
-
-
-def _defaults_of_parser(kind: Any) -> Mapping[str, Any]:
-    parser = argparse.ArgumentParser()
-    kind.add_model_specific_args(parser)
-    return {action.dest: action.default for action in parser._actions if action.default is not None}

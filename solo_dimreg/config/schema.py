@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+import torch
+from omegaconf import DictConfig
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from solo_dimreg.config.blocks import OwnBlocks
+from solo_dimreg.config.parsing import Block, Refusal, check_keys, one_of
 from solo_dimreg.config.schema_trainer import (
     BelowOne,
-    Block,
     Count,
     Finite,
     NotNegative,
@@ -19,6 +23,12 @@ from solo_dimreg.config.schema_trainer import (
     TrainerSettings,
     Whole,
 )
+
+TORCH_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+# LARS is solo-learn's own, with the same options in both of them.
+LARS_OPTIONS = ("momentum", "eta", "clip_lr", "exclude_bias_n_norm", "eps", "dampening", "nesterov")
+# In bytes: a checkpoint adds version and epoch to the name, and file names have at most 255 bytes.
+LONGEST_NAME = 200
 
 
 class Chance(Block):
@@ -81,7 +91,7 @@ class Data(Block):
     train_path: str
     val_path: str | None = None
     format: str | None = None
-    num_workers: Annotated[int, Field(ge=0, le=1024)] = 4
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
     no_labels: bool = False
     fraction: float = -1
     augmentations: Options = None
@@ -95,21 +105,10 @@ class Data(Block):
         return value
 
 
-class Optimizer(Block):
-    """The ``optimizer:`` block of the pretraining and of the probe."""
-
-    name: str
-    batch_size: Count
-    lr: NotNegative
-    classifier_lr: NotNegative = 0.0
-    weight_decay: NotNegative
-    exclude_bias_n_norm_wd: bool = False
-    kwargs: Options = None
-    layer_decay: NotNegative = 0.0
-
-
 class OptimizerOptions(Block):
     """The further options of the optimizers, with the ranges in which they are defined."""
+
+    model_config = ConfigDict(extra="allow")  # torch's optimizers may have more
 
     momentum: BelowOne = 0.0
     dampening: Share = 0.0
@@ -128,10 +127,38 @@ class OptimizerOptions(Block):
     differentiable: bool = False
 
 
+class Optimizer(Block):
+    """The ``optimizer:`` block of the pretraining and of the probe."""
+
+    name: Annotated[str, one_of("name", (*TORCH_OPTIMIZERS, "lars"))]
+    batch_size: Count
+    lr: NotNegative
+    classifier_lr: NotNegative = 0.0
+    weight_decay: NotNegative
+    exclude_bias_n_norm_wd: bool = False
+    kwargs: OptimizerOptions | None = None
+    layer_decay: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _takes_its_options(self) -> Optimizer:
+        if self.kwargs is not None:
+            valid = set(LARS_OPTIONS)
+            if self.name in TORCH_OPTIMIZERS:
+                valid = {*inspect.signature(TORCH_OPTIMIZERS[self.name]).parameters}
+                valid -= {"params", "lr", "weight_decay"}
+            check_keys("optimizer.kwargs", self.options, valid, owner=self.name)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options that the config gives."""
+        return self.kwargs.model_dump(exclude_unset=True) if self.kwargs is not None else {}
+
+
 class Scheduler(Block):
     """The ``scheduler:`` block: the schedule of the learning rate."""
 
-    name: str
+    name: Annotated[str, one_of("name", ("warmup_cosine", "step", "none"))]
     warmup_epochs: NotNegative = 10
     warmup_start_lr: NotNegative = 3e-5
     min_lr: NotNegative = 0.0
@@ -207,10 +234,23 @@ class Dali(Block):
     encode_indexes_into_labels: bool = False
 
 
+def _names_files(name: str) -> str:
+    if "/" in name or name in (".", "..") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise Refusal(
+            f"{name!r} is not allowed; it names files, so it must be without '/' and at most "
+            f"{LONGEST_NAME} bytes of printable characters."
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_names_files)]
+
+
 class Common(TrainerSettings):
     """The settings that a pretraining and a linear config share, with the trainer's own settings."""
 
-    name: str = ""
+    _raw: DictConfig = PrivateAttr()
+    name: Name = ""
     method: str = ""
     backbone: Backbone
     data: Data
@@ -226,18 +266,21 @@ class Common(TrainerSettings):
     debug_augmentations: bool = False
     extra_keys: Annotated[list[str], Field(default_factory=list)]
 
+    @property
+    def raw(self) -> DictConfig:
+        """Return the config, which solo-learn needs."""
+        return self._raw
 
-class Pretraining(Common):
-    """A pretraining config; the readers of our own blocks check those."""
 
-    augmentations: list[View]
+class Pretraining(Common, OwnBlocks):
+    """The settings of a pretraining."""
+
+    name: Name
+    method: str
+    augmentations: Annotated[list[View], Field(min_length=1)]
     method_kwargs: Options = None
     momentum: Momentum | None = None
     knn_eval: KnnEval | None = None
-    regularizers: Any = None
-    monitor: Any = None
-    projector: Any = None
-    divergence: Any = None
 
 
 class Linear(Common):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+from solo_dimreg.config.parsing import Block, whole
+from solo_dimreg.config.values import device_count
+
+Count = Annotated[int, whole(1)]
+Whole = Annotated[int, whole(0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -64,10 +67,17 @@ def _known_strategy(name: str) -> str:
 Strategy = Annotated[str, AfterValidator(_known_strategy)]
 
 
-class Block(BaseModel):
-    """A mapping of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+def _usable_devices(devices: Any) -> Any:
+    try:
+        numbers = [int(part) for part in devices] if isinstance(devices, list) else []
+        usable = (
+            device_count(devices) >= 1 and len({*numbers}) == len(numbers) and min(numbers, default=0) >= 0
+        )
+    except (TypeError, ValueError):
+        usable = False
+    if not usable or isinstance(devices, bool | dict):
+        raise ValueError("a number >= 1 or a list of numbers")
+    return devices
 
 
 class TrainerSettings(Block):
@@ -75,7 +85,7 @@ class TrainerSettings(Block):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     max_epochs: Count
-    devices: Any
+    devices: Annotated[Any, AfterValidator(_usable_devices)]
     num_nodes: Count = 1
     accelerator: Accelerator | None = "auto"
     strategy: Strategy | None = None

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 OWN_BLOCKS = ("regularizers", "monitor", "projector", "divergence")
 # Our variants of every method of solo-learn: LDReg, and the same with the opposite sign.
 VARIANTS = ("ldreg_", "minlid_")
+# Stands for the default of an option that has none.
+REQUIRED = "required"
 
 
 def base_name(method: str) -> str:

@@ -18,20 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from solo_dimreg.distributed import rank
-from solo_dimreg.errors import ConfigError, unknown, write_line
+from solo_dimreg.errors import write_line
 from solo_dimreg.files import checkpoint_place
-from solo_dimreg.solo_learn.regularizers import check_keys
 
-ACTIONS = ("warn", "stop")
 GOOD = ".good"
-DEFAULTS: dict[str, Any] = {
-    **{"enabled": True, "metric": "effective_rank"},
-    **{"drawdown": 0.8, "patience": 3, "action": "warn"},
-}
-# For these metrics, a fall is no collapse, or the values are not above 0.
-NOT_FALLING = frozenset(
-    ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
-)
 
 
 class Alarm:
@@ -50,7 +40,7 @@ class Alarm:
         label: A suffix that tells apart the kept checkpoints of several alarms in one training.
     """
 
-    def __init__(self, drawdown: float = DEFAULTS["drawdown"], patience: int = DEFAULTS["patience"]) -> None:
+    def __init__(self, drawdown: float = 0.8, patience: int = 3) -> None:
         self.drawdown, self.patience = drawdown, patience
         self.peak, self.count, self.since, self.since_step = 0.0, 0, 0, 0
         self.good = self.named = self.label = ""
@@ -114,52 +104,6 @@ def _link(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:  # a file system without links
         shutil.copy2(path, other)
-
-
-def check_enabled(block: str, value: Any) -> None:
-    """Refuse a value of a block's switch that is neither true nor false.
-
-    Raises:
-        ConfigError: The message names the key and the value.
-    """
-    if not isinstance(value, bool):
-        raise ConfigError(f"{block}.enabled: {value!r} is not allowed; it must be true or false.")
-
-
-def alarm_settings(block: Mapping[str, Any] | bool | None, known: Sequence[str]) -> dict[str, Any] | None:
-    """Return an ``alarm:`` block with the defaults filled in; return None if the alarm is off.
-
-    It is off without a block, with ``null`` or ``false`` in its place, and with ``enabled: false`` in it.
-
-    Args:
-        block: The settings.
-        known: The metrics that can be monitored.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
-    """
-    if block is None or block is False:
-        return None
-    if not isinstance(block, Mapping):
-        raise ConfigError(f"monitor.alarm: {block!r} is not a mapping of settings, {{drawdown: 0.8}}.")
-    check_keys("monitor.alarm", block, set(DEFAULTS))
-    settings = {**DEFAULTS, **block}
-    check_enabled("monitor.alarm", settings["enabled"])
-    metric, drawdown, patience = settings["metric"], settings["drawdown"], settings["patience"]
-    falling = sorted(set(known) - NOT_FALLING)
-    if str(metric).removeprefix("z_") not in falling:
-        raise ConfigError(f"monitor.alarm.metric: {unknown('falling metric', str(metric), falling)}")
-    if isinstance(drawdown, bool) or not isinstance(drawdown, int | float) or not 0 < drawdown < 1:
-        raise ConfigError(
-            f"monitor.alarm.drawdown: {drawdown!r} is not allowed; it must be a number above 0 and below 1."
-        )
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-        raise ConfigError(
-            f"monitor.alarm.patience: {patience!r} is not allowed; it must be a whole number >= 1."
-        )
-    if settings["action"] not in ACTIONS:
-        raise ConfigError(f"monitor.alarm.action: {unknown('action', str(settings['action']), ACTIONS)}")
-    return settings if settings["enabled"] else None
 
 
 def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:

@@ -21,17 +21,17 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from solo_dimreg.config.blocks import PAIR_METRICS, VIEW_METRICS, MonitorSettings
 from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError
 from solo_dimreg.monitor.alarm import Alarm, describe, warn
-from solo_dimreg.monitor.buffer import PAIR_METRICS, VIEW_METRICS, Window, measure
+from solo_dimreg.monitor.buffer import Window, measure
 from solo_dimreg.monitor.named_modules import Tap
 from solo_dimreg.monitor.writers import (
     checkpoints_of,
@@ -57,12 +57,12 @@ class DimensionalityMonitor:
     :func:`make_monitor` joins it to Lightning's ``Callback``.
 
     Args:
-        settings: From :func:`solo_dimreg.monitor.settings.monitor_settings`.
+        settings: The ``monitor:`` block.
         backbone: The module whose outputs are the features.
         projector: The module whose outputs are the embeddings, or None.
     """
 
-    def __init__(self, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None) -> None:
+    def __init__(self, settings: MonitorSettings, backbone: nn.Module, projector: nn.Module | None) -> None:
         super().__init__()
         self.settings, self.backbone, self.projector = settings, backbone, projector
         self.options = {"": "features", "z_": "embeddings"}  # the names of the modules in errors
@@ -75,8 +75,8 @@ class DimensionalityMonitor:
     def _begin(self) -> None:
         """Reset the state for a new training."""
         self.history: list[dict[str, float]] = []
-        wanted = self.settings["alarm"]
-        self.alarm = Alarm(wanted["drawdown"], wanted["patience"]) if wanted else None
+        wanted = self.settings.alarm
+        self.alarm = Alarm(wanted.drawdown, wanted.patience) if wanted else None
         self.logged: dict[str, float] = {}  # for other callbacks, at the end of the epoch
         self.unmeasured: tuple[int, int] | None = None  # epoch and step of the newest rows in the windows
         self.steps_before = 0
@@ -101,19 +101,19 @@ class DimensionalityMonitor:
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Hook the modules before their first call, which would compile them."""
         self._close()
-        metrics = set(self.settings["metrics"])
-        pairs = self.settings["on"] == "train" and not VIEW_METRICS.keys().isdisjoint(metrics)
+        metrics = set(self.settings.metrics)
+        pairs = self.settings.on == "train" and not VIEW_METRICS.isdisjoint(metrics)
         for prefix, part in (("", self.backbone), ("z_", self.projector)):
             if part is not None:
-                self.windows[prefix] = window = Window(self.settings["max_samples"], 2 if pairs else 1)
+                self.windows[prefix] = window = Window(self.settings.max_samples, 2 if pairs else 1)
                 self.taps.append(Tap(self.options[prefix], part, window.see))
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuse settings that this training cannot measure."""
-        if self.settings["on"] == "val" and not validates(trainer):
+        if self.settings.on == "val" and not validates(trainer):
             raise ConfigError("monitor.on: 'val' needs validation images: set data.val_path, or use train.")
-        if self.projector is None and self.alarm:
-            metric = self.settings["alarm"]["metric"]
+        if self.projector is None and self.settings.alarm:
+            metric = self.settings.alarm.metric
             if metric.startswith("z_") or metric in PAIR_METRICS:
                 raise ConfigError(
                     f"monitor.alarm.metric: there is no projector, so no {metric!r}; use 'effective_rank'."
@@ -142,7 +142,7 @@ class DimensionalityMonitor:
         """Look at the first crop, and at the second if metrics of two views are wanted."""
         self.steps_before = trainer.global_step
         # At each step, because anything may stop the training after it.
-        self._look(self.settings["on"] == "train")
+        self._look(self.settings.on == "train")
 
     def on_before_backward(self, trainer: Any, module: Any, *_: Any) -> None:
         """Stop looking: activation checkpointing calls the module again on the same images."""
@@ -153,7 +153,7 @@ class DimensionalityMonitor:
     ) -> None:
         """Measure after the last batch of an epoch or of the training, and every few steps."""
         self._look(False)  # a validation that follows is not the training
-        if self.settings["on"] != "train" or not self.windows:
+        if self.settings.on != "train" or not self.windows:
             return
         epoch, step = trainer.current_epoch, trainer.global_step
         self.unmeasured = epoch, step
@@ -170,18 +170,18 @@ class DimensionalityMonitor:
 
     def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Give the metrics of the training to other callbacks."""
-        if self.settings["on"] == "train":
+        if self.settings.on == "train":
             self._log(module)
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
         """Forget the images of an earlier validation, which another state of the network saw."""
-        if self.settings["on"] == "val":
+        if self.settings.on == "val":
             for window in self.windows.values():
                 window.steps.clear()
 
     def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         """Look at the images."""
-        self._look(self.settings["on"] == "val" and not trainer.sanity_checking)
+        self._look(self.settings.on == "val" and not trainer.sanity_checking)
 
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Run the projector if the validation did not."""
@@ -198,12 +198,12 @@ class DimensionalityMonitor:
         Otherwise the rows are kept, because this validation may be the last one.
         """
         self._look(False)
-        if self.settings["on"] != "val" or trainer.sanity_checking or not self.windows:
+        if self.settings.on != "val" or trainer.sanity_checking or not self.windows:
             return
         epoch, step = trainer.current_epoch, trainer.global_step
         self.unmeasured = epoch, step
         before = self.history[-1] if self.history else {"epoch": -1, "step": 0}
-        every = self.settings["every_n_epochs"]
+        every = self.settings.every_n_epochs
         # If the due epoch has no validation, the next epoch with one measures.
         whole = every is not None and (epoch + 1) % every == 0
         late = self._divides("every_n_epochs", int(before["epoch"]) + 1, epoch + 1)
@@ -214,7 +214,7 @@ class DimensionalityMonitor:
 
     def _divides(self, setting: str, before: int, after: int) -> bool:
         """Return whether a multiple of a setting lies above ``before`` and not above ``after``."""
-        every = self.settings[setting]
+        every = getattr(self.settings, setting)
         return every is not None and after // every > before // every
 
     def _close(self) -> None:
@@ -232,7 +232,7 @@ class DimensionalityMonitor:
         features, embeddings = taken[""], taken.get("z_", [])
         if not features:
             return
-        figures = measure(self.settings["metrics"], features, embeddings)
+        figures = measure(self.settings.metrics, features, embeddings)
         self.logged = {f"{self.name}/{name}": value for name, value in figures.items()}
         log_values(trainer, self.logged, epoch, step)
         log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
@@ -244,8 +244,8 @@ class DimensionalityMonitor:
             if started >= self.next_plot:
                 self._plot()
                 self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
-        if self.alarm is not None:
-            metric = self.settings["alarm"]["metric"]
+        if self.alarm is not None and self.settings.alarm is not None:
+            metric = self.settings.alarm.metric
             if metric not in figures and len(self.history) == 1 and rank() == 0:
                 warnings.warn(
                     f"monitor.alarm: the steps have no {metric}, so it never triggers.", stacklevel=2
@@ -263,7 +263,7 @@ class DimensionalityMonitor:
             return
         alarm.named = alarm.good
         message = describe(alarm, type(module).__name__, metric, value)
-        if self.settings["alarm"]["action"] == "warn":
+        if self.settings.alarm is not None and self.settings.alarm.action == "warn":
             return warn(message, wandb_logger(trainer))
         if rank() == 0:
             self._plot()
@@ -292,7 +292,7 @@ class DimensionalityMonitor:
 
 
 def make_monitor(
-    callback: type, settings: Mapping[str, Any], backbone: nn.Module, projector: nn.Module | None
+    callback: type, settings: MonitorSettings, backbone: nn.Module, projector: nn.Module | None
 ) -> Any:
     """Return the monitor as a ``callback``, the ``Callback`` of the Lightning in use."""
     # Checkpoints store its state under this name.

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from solo_dimreg.config.blocks import METRICS, VIEW_METRICS, read_blocks
 from solo_dimreg.errors import ConfigError, MissingPackageError
 from solo_dimreg.monitor import block as monitor
 from solo_dimreg.monitor.alarm import warn
-from solo_dimreg.monitor.buffer import VIEW_METRICS
 from solo_dimreg.monitor.named_modules import find_module
-from solo_dimreg.monitor.settings import DEFAULTS, monitor_settings
 from solo_dimreg.monitor.writers import validates, wandb_logger
 
 LIGHTNINGS = ("lightning.pytorch", "pytorch_lightning")
@@ -75,8 +74,8 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
     def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
         # The modules are found when the training starts. The second call of an unknown module may be on other
         # images, so metrics of two views are measured only if they are named.
-        usual = {"metrics": [name for name in DEFAULTS["metrics"] if name not in VIEW_METRICS]}
-        chosen = monitor_settings({**usual, **settings})
+        usual = {"metrics": [name for name in METRICS if name not in VIEW_METRICS]}
+        chosen = read_blocks({"monitor": {**usual, **settings}}.get).monitor
         if chosen is None:
             raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
         super().__init__(chosen, nn.Identity(), None)
@@ -91,7 +90,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings by which this monitor differs from others in the same trainer."""
-        return {**self.names, "on": self.settings["on"]}
+        return {**self.names, "on": self.settings.on}
 
     @property
     def state_key(self) -> str:
@@ -119,7 +118,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         self.alone = not others
         if self.identity in others:
             raise ConfigError(
-                f"features: two monitors look at {self.names['features']!r} on {self.settings['on']!r}; "
+                f"features: two monitors look at {self.names['features']!r} on {self.settings.on!r}; "
                 "keep one of them, with the metrics of both."
             )
         self.accepted = True
@@ -140,7 +139,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Raise if ``on="val"`` is asked for without a validation loader."""
-        if self.settings["on"] == "val" and not validates(trainer):
+        if self.settings.on == "val" and not validates(trainer):
             raise ConfigError("on: 'val' needs a validation loader: pass one to trainer.fit, or use 'train'.")
         super().on_train_start(trainer, module)
 
@@ -152,7 +151,7 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         """Draw the last plot, and warn of modules that were never called."""
         windows = dict(self.windows)
         super().on_train_end(trainer, module)
-        step = {"train": "training", "val": "validation"}[self.settings["on"]]
+        step = {"train": "training", "val": "validation"}[self.settings.on]
         for prefix, window in windows.items():
             if not window.opened:
                 warnings.warn(

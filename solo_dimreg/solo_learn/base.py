@@ -155,6 +155,14 @@ class Host(ABC):
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         """Return the method of a run from its ``args.json``, with fresh weights."""
 
+    def config_keys(self) -> set[str]:
+        """Return the dotted keys of a config that this solo-learn or its Lightning's trainer reads."""
+        return set(inspect.signature(self.pl.Trainer.__init__).parameters) - {"self"}
+
+    @abstractmethod
+    def method_options(self, name: str) -> dict[str, Any]:
+        """Return the keys of ``method_kwargs`` that a method of solo-learn's reads, with their defaults."""
+
     @property
     def trainable(self) -> list[str]:
         """Return the names of the methods that can be pretrained, without solo-learn's base and probe."""

@@ -71,7 +71,7 @@ BOTH = (
 )  # fmt: skip
 
 CLASSIFICATION = "classification_dataloader"
-# Used by solo_learn/current.py and config/validation.py.
+# Used by solo_learn/current.py.
 CURRENT = (
     Use("solo.methods.base", "BaseMethod", "cfg"),
     Use("solo.methods.base", "BaseMomentumMethod", "cfg"),

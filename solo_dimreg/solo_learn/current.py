@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.config.values import base_name, device_count, plain
+from solo_dimreg.config.values import REQUIRED, base_name, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.backbone import (
@@ -50,6 +51,37 @@ def _parse(parse_cfg: Callable[[DictConfig], DictConfig], settings: DictConfig) 
     cfg = parse_cfg(cfg)
     cfg.devices = plain(settings.devices)
     return cfg
+
+
+# A config that solo-learn's parsers complete, to learn which keys they read.
+SMALLEST = {
+    "method": "simclr",
+    "backbone": {"name": "resnet18"},
+    "data": {"dataset": "cifar10", "train_path": ".", "val_path": "."},
+    "augmentations": [{"crop_size": 32, "num_crops": 2}],
+    "optimizer": {"name": "sgd", "batch_size": 2, "lr": 0.1, "classifier_lr": 0.1},
+    "devices": [0],
+    **{name: {} for name in ("scheduler", "momentum", "method_kwargs", "checkpoint", "auto_resume")},
+}
+
+
+def _complete(parse: Callable[[DictConfig], DictConfig]) -> tuple[DictConfig, set[str]]:
+    """Return the smallest config after one of solo-learn's parsers, and the dotted keys that it requires."""
+    required: set[str] = set()
+
+    def is_missing(_: DictConfig, key: str) -> bool:
+        required.add(key)
+        return False
+
+    with mock.patch.object(OmegaConf, "is_missing", is_missing):
+        return parse(OmegaConf.create(SMALLEST)), required
+
+
+def _keys(block: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in block.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{name}.")
 
 
 class CurrentHost(Host):
@@ -101,6 +133,26 @@ class CurrentHost(Host):
                     "Uninstall or fix that package."
                 )
             backbones[name] = functools.partial(_build_other, name)
+
+    def config_keys(self) -> set[str]:
+        from solo.args import linear, pretrain
+
+        keys = super().config_keys()
+        for parse in (
+            pretrain.parse_cfg,
+            linear.parse_cfg,
+            self.momentum_method.add_and_assert_specific_cfg,  # type: ignore[attr-defined]
+        ):
+            completed, required = _complete(parse)
+            keys |= required | {*_keys(plain(completed))}
+        return keys
+
+    def method_options(self, name: str) -> dict[str, Any]:
+        method: Any = self.methods[name]
+        completed, required = _complete(method.add_and_assert_specific_cfg)
+        block = "method_kwargs."
+        options = {each.removeprefix(block): REQUIRED for each in required if each.startswith(block)}
+        return dict(sorted((options | plain(completed.method_kwargs)).items()))
 
     def pretraining_arguments(self, settings: DictConfig) -> DictConfig:
         from solo.args.pretrain import parse_cfg

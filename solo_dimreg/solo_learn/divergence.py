@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.distributed import rank, world_size
-from solo_dimreg.errors import ConfigError, DimregError, DivergenceError, TrainingError, write_line
+from solo_dimreg.errors import DimregError, DivergenceError, TrainingError, write_line
 from solo_dimreg.solo_learn.continuing import Continuing
-from solo_dimreg.solo_learn.regularizers import check_keys
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.saving import Saving, all_finite
 from solo_dimreg.solo_learn.scripts import end_script
@@ -30,27 +29,7 @@ from solo_dimreg.solo_learn.stopping import is_lost_process, let_processes_end, 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host
 
-PATIENCE = 10
 NEVER = 2**62
-
-
-def divergence_settings(block: Mapping[str, Any] | None) -> int:
-    """Return the patience of a ``divergence:`` block.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
-    """
-    if block is None:
-        return PATIENCE
-    if not isinstance(block, Mapping):
-        raise ConfigError(f"divergence: {block!r} is not a mapping of settings, {{patience: {PATIENCE}}}.")
-    check_keys("divergence", block, {"patience"})
-    patience = block.get("patience", PATIENCE)
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-        raise ConfigError(
-            f"divergence.patience: {patience!r} is not allowed; it must be a whole number >= 1."
-        )
-    return patience
 
 
 class Guard:
@@ -58,7 +37,7 @@ class Guard:
 
     Args:
         host: The solo-learn in use.
-        patience: From :func:`divergence_settings`.
+        patience: The number of steps in a row without a finite loss that stops the training.
         checkpointers: The class of solo-learn's callbacks that save checkpoints.
     """
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.block import make_monitor
-from solo_dimreg.monitor.settings import monitor_settings
 from solo_dimreg.nn import DecorrelatedBatchNorm
-from solo_dimreg.solo_learn.divergence import divergence_settings, make_guard
+from solo_dimreg.solo_learn.divergence import make_guard
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
-from solo_dimreg.solo_learn.projector import append_normalization, projector_settings
+from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
 from solo_dimreg.solo_learn.run_summary import make_announcer
 from solo_dimreg.solo_learn.scripts import one_line_in_scripts
@@ -58,10 +58,8 @@ def make_tap(base: type, host: Host) -> type:
         steps_ahead = 0
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            terms = build_terms(host.read_block(args, kwargs, "regularizers"))
-            self.monitor_settings = monitor_settings(host.read_block(args, kwargs, "monitor"))
-            self.projector_settings = projector_settings(host.read_block(args, kwargs, "projector"))
-            self.patience = divergence_settings(host.read_block(args, kwargs, "divergence"))
+            self.blocks = read_blocks(lambda name: host.read_block(args, kwargs, name))
+            terms = build_terms(self.blocks.regularizers)
             self.last_terms: dict[str, Tensor] = {}
             self.without_labels = host.without_labels(args, kwargs)
             host.initialize(self, super().__init__, args, kwargs)
@@ -74,12 +72,12 @@ def make_tap(base: type, host: Host) -> type:
             return super().learnable_params + own
 
         def configure_callbacks(self) -> list[Any]:
-            own = make_guard(host, self.patience), make_announcer(host)
+            own = make_guard(host, self.blocks.divergence.patience), make_announcer(host)
             callbacks = [*super().configure_callbacks(), *own]
-            if self.monitor_settings is None:
+            if self.blocks.monitor is None:
                 return callbacks
             modules = host.backbone(self), find_projector(self)
-            return [*callbacks, make_monitor(host.pl.Callback, self.monitor_settings, *modules)]
+            return [*callbacks, make_monitor(host.pl.Callback, self.blocks.monitor, *modules)]
 
         def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             self.last_terms.clear()
@@ -133,7 +131,7 @@ class EmbeddingTap:
                 f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
                 "which has no projector; use features."
             )
-        if module.projector_settings is not None:
+        if module.blocks.projector is not None:
             self._normalize_projectors(module)
 
     def _normalize_projectors(self, module: Any) -> None:
@@ -141,7 +139,7 @@ class EmbeddingTap:
         if not names:
             raise ConfigError(f"projector: {type(self).__name__} has no projector; leave the block out.")
         for name in names:
-            append_normalization(module, name, module.features_dim, module.projector_settings)
+            append_normalization(module, name, module.features_dim, module.blocks.projector)
 
     def on_fit_start(self) -> None:
         """Refuse groups that the batch cannot whiten."""
@@ -157,7 +155,7 @@ class EmbeddingTap:
                 continue
             size = layer.num_features // layer.num_groups
             if size >= batch:
-                block = "projector" if module.projector_settings else "method_kwargs"
+                block = "projector" if module.blocks.projector else "method_kwargs"
                 raise ConfigError(
                     f"{block}.num_groups: gives groups of {size} axes, which a batch of {batch} cannot "
                     "whiten; raise num_groups or optimizer.batch_size."

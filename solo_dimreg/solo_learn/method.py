@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from solo_dimreg.config.parsing import check_keys, parameter_names
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.solo_learn.regularizers import check_keys, parameter_names
 
 
 def make_method_base(base: type, read_block: Any) -> type:

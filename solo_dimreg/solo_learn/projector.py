@@ -8,33 +8,13 @@ the projectors of BYOL, SimCLR, SimSiam and Barlow Twins. Momentum copies of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import nn
 
-from solo_dimreg.errors import ConfigError
-from solo_dimreg.nn.normalization import normalization_layer
-from solo_dimreg.solo_learn.regularizers import check_keys, key_of, parameter_names
+from solo_dimreg.config.blocks import ProjectorSettings
 
 
-def projector_settings(block: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a ``projector:`` block, checked without the width, which is unknown yet; None without one.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is out of range.
-    """
-    if not block:
-        return None
-    if not isinstance(block, Mapping):
-        raise ConfigError(f"projector: {block!r} is not a mapping of settings, {{normalization: dbn}}.")
-    check_keys("projector", block, parameter_names(normalization_layer)[0] - {"width"})
-    _layer(1, {key: value for key, value in block.items() if key != "num_groups"})
-    return dict(block)
-
-
-def append_normalization(owner: nn.Module, name: str, width: int, settings: Mapping[str, Any]) -> None:
+def append_normalization(owner: nn.Module, name: str, width: int, settings: ProjectorSettings) -> None:
     """Append the layer to the module ``name`` of ``owner``, which takes features (B, width).
 
     Raises:
@@ -43,20 +23,13 @@ def append_normalization(owner: nn.Module, name: str, width: int, settings: Mapp
     parent_name, _, attribute = name.rpartition(".")
     parent = owner.get_submodule(parent_name)
     projector = getattr(parent, attribute)
-    layer = _layer(_output_width(projector, width), settings)
+    layer = settings.layer(_output_width(projector, width))
     if name.startswith("momentum_"):
         layer.requires_grad_(False)  # like the rest of the copy
     if isinstance(projector, nn.Sequential):
         projector.append(layer)  # this keeps the names of the weights
     else:
         setattr(parent, attribute, nn.Sequential(projector, layer))
-
-
-def _layer(width: int, settings: Mapping[str, Any]) -> nn.Module:
-    try:
-        return normalization_layer(width, **settings)
-    except ValueError as error:
-        raise ConfigError(f"{key_of('projector', settings, error)}: {error}") from error
 
 
 @torch.no_grad()

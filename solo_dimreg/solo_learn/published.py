@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.config.values import OWN_BLOCKS, device_count, plain
+from solo_dimreg.config.parsing import check_keys
+from solo_dimreg.config.values import OWN_BLOCKS, REQUIRED, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError, unknown
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.backbone import (
@@ -33,7 +34,6 @@ from solo_dimreg.solo_learn.published_arguments import (
     transform_settings,
 )
 from solo_dimreg.solo_learn.published_mends import ProbeOptimizers, Schedules, TrainersClipping, WithFeatures
-from solo_dimreg.solo_learn.regularizers import check_keys
 
 
 class PublishedHost(Host):
@@ -112,6 +112,17 @@ class PublishedHost(Host):
             check_keys("momentum", momentum, set(names))
             defaults.update({names[key]: value for key, value in momentum.items()})
         return {**defaults, **block}
+
+    def method_options(self, name: str) -> dict[str, Any]:
+        kind: Any = self.methods[name]
+        parser = argparse.ArgumentParser()
+        kind.add_model_specific_args(parser)
+        names: set[str] = set()
+        for each in kind.__mro__:
+            if each.__module__.startswith("solo.") and each not in (self.base_method, self.momentum_method):
+                names |= set(inspect.signature(each.__init__).parameters) - {"self", "args", "kwargs"}
+        defaults = {each: parser.get_default(each) for each in sorted(names)}
+        return {each: REQUIRED if value is None else value for each, value in defaults.items()}
 
     def pretraining_arguments(self, settings: DictConfig) -> dict[str, Any]:
         if settings.method not in self.trainable:

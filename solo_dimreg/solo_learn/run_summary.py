@@ -17,7 +17,6 @@ from solo_dimreg.distributed import rank
 from solo_dimreg.errors import warn
 from solo_dimreg.files import write_json
 from solo_dimreg.monitor.block import NAME
-from solo_dimreg.monitor.settings import how_often
 from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.next_steps import next_steps
 from solo_dimreg.solo_learn.record import RECORD, begin_record, counted, end_record, record_folder
@@ -41,12 +40,12 @@ class Announcer:
         self.record = begin_record(self.host.generation, trainer, self.host.config_of(module))
         self._write()
         parts = [*describe_terms(module, trainer.world_size, trainer.max_epochs)]
-        if module.projector_settings is not None:
-            parts.append(f"projector ends with {module.projector_settings['normalization']}")
-        if module.monitor_settings is not None:
+        if module.blocks.projector is not None:
+            parts.append(f"projector ends with {module.blocks.projector.normalization}")
+        if module.blocks.monitor is not None:
             folder = folder_of(trainer)
             where = f"to {folder / f'{NAME}.csv'}" if folder else "to wandb"
-            parts.append(f"monitor {how_often(module.monitor_settings)}, {where}")
+            parts.append(f"monitor {module.blocks.monitor.how_often()}, {where}")
         if rank() == 0 and parts:
             say(f"{type(module).__name__}: {'; '.join(parts)}.")
 

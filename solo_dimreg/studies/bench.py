@@ -210,13 +210,14 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
 
 
 def _monitor() -> Callable[[], object]:
+    from solo_dimreg.config.blocks import MonitorSettings
     from solo_dimreg.monitor.buffer import measure
-    from solo_dimreg.monitor.settings import DEFAULTS
 
     # Two views of features and embeddings.
-    r = [features((DEFAULTS["max_samples"], 512), seed) for seed in (0, 1)]
-    z = [features((DEFAULTS["max_samples"], 256), seed) for seed in (2, 3)]
-    return lambda: measure(DEFAULTS["metrics"], r, z)
+    usual = MonitorSettings()
+    r = [features((usual.max_samples, 512), seed) for seed in (0, 1)]
+    z = [features((usual.max_samples, 256), seed) for seed in (2, 3)]
+    return lambda: measure(usual.metrics, r, z)
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -14,8 +14,9 @@ from torch.utils.data import TensorDataset
 from torchvision import transforms
 from tqdm import tqdm
 
-from solo_dimreg.config.checks import check_linear
 from solo_dimreg.config.data import check_data
+from solo_dimreg.config.loading import load_linear_settings
+from solo_dimreg.config.parsing import check_keys
 from solo_dimreg.config.steps import check_steps, lower_batch
 from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.downloads import explained_download
@@ -24,7 +25,6 @@ from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
 from solo_dimreg.solo_learn import CLASSES, NATIVE_SIZES, Host, Run
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
-from solo_dimreg.solo_learn.regularizers import check_keys
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -260,7 +260,7 @@ def linear_accuracy(
         ConfigError: The config cannot work, or asks for something that only ``main_linear.py`` does.
         KeyboardInterrupt: The user stopped the training.
     """
-    check_linear(host, settings)
+    load_linear_settings(host, settings)
     for key in ("mixup", "cutmix", "auto_augment", "finetune"):
         if settings.get(key):
             raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from solo_dimreg.config.agreement import idle_settings
-from solo_dimreg.config.checks import check_pretraining
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.check import readings_of
@@ -28,11 +28,11 @@ from solo_dimreg.training.resuming import resume_from
 from solo_dimreg.training.wandb_mode import go_offline, own_wandb_run
 
 
-def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
+def pretrain(config: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
     """Run the pretraining that a config describes and return the folder of its checkpoint.
 
     Args:
-        settings: A config in the format of the current solo-learn, fitted to the machine.
+        config: A config in the format of the current solo-learn, which is fitted to the machine, in place.
         on_start: Called when everything is checked and built, just before the training.
 
     Returns:
@@ -43,7 +43,8 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
         KeyboardInterrupt: The user stopped the training; the last epoch's checkpoint is kept.
     """
     host = register()
-    check_pretraining(host, settings)
+    loaded = load_settings(host, config)
+    settings = loaded.raw
     if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv is written beside the checkpoints
         check_writable("checkpoint.dir", _run_folder(settings).parent)
     host.seed(settings.get("seed", 5))
@@ -80,7 +81,7 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
             trainer = _trainer(host, settings, callbacks, resumed)
         except Exception as error:
             raise unforeseen("make the trainer of", error) from error
-        for line in idle_settings(host, settings):
+        for line in idle_settings(host, loaded):
             warn(line)
         if on_start is not None:
             on_start()

@@ -14,9 +14,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.agreement import idle_settings
-from solo_dimreg.config.checks import check_pretraining
-from solo_dimreg.config.composing import fit_to_machine
+from solo_dimreg.config.composing import MACHINE, fit_to_machine
 from solo_dimreg.config.data import check_reader
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.config.values import OWN_BLOCKS, device_count, plain
 from solo_dimreg.datasets.check import readings_of
@@ -27,7 +27,6 @@ from solo_dimreg.solo_learn.backbone import find_backbone
 from solo_dimreg.training.resuming import check_given, compare_given, find_latest
 from solo_dimreg.training.wandb_mode import settle_wandb
 
-MACHINE = ("accelerator", "devices", "strategy", "precision", "sync_batchnorm")
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
 
 
@@ -61,15 +60,13 @@ class ScriptChecks:
                 warn(str(error))
             return False
         silence()
-        self.settings = copy.deepcopy(settings)  # the checks change only the copy
-        check_pretraining(host, self.settings)
-        _check_devices(settings)
-        _fit_to_machine(settings)
-        self.settings.update({key: settings[key] for key in MACHINE if key in settings})
+        loaded = load_settings(host, copy.deepcopy(settings), _fit_to_machine)
+        self.settings = loaded.raw
+        settings.update({key: self.settings[key] for key in MACHINE if key in self.settings})
         _check_machine(host, self.settings)
         if (given := settings.get("resume_from_checkpoint")) is not None:
             check_given(Path(given))
-        for line in idle_settings(host, self.settings):
+        for line in idle_settings(host, loaded):
             warn(line)
         settle_wandb(settings)
         self.arguments = settings
@@ -125,6 +122,7 @@ def _fit_to_machine(settings: DictConfig) -> None:
     ``accelerator=cpu`` alone would end in a TypeError, because solo-learn's parser needs a list of devices
     and a CPU has none. A config with several processes on a CPU is left as it is.
     """
+    _check_devices(settings)
     accelerator = settings.get("accelerator", "auto")
     several = accelerator == "cpu" and device_count(settings.devices) > 1
     if accelerator in ("auto", "cpu", "gpu", "cuda") and not several:

@@ -13,10 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from solo_dimreg.config.agreement import check_agreement
-from solo_dimreg.config.checks import check_settings
-from solo_dimreg.config.data import check_data
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.config.values import base_name
 from solo_dimreg.datasets.layout import Layout
@@ -101,10 +99,8 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     text = "\n".join(_lines(method, layout, name, source, base)) + "\n"
     settings: Any = OmegaConf.create(text)
     del settings["defaults"], settings["hydra"]
-    check_settings(host, settings)
-    check_agreement(host, settings)
-    if layout.val or not layout.classes:  # otherwise init trains on a split, without the hidden folders
-        check_data(settings, need_val=False)
+    # Without val, init trains on a split, without the hidden folders.
+    load_settings(host, settings, images=bool(layout.val or not layout.classes))
     check_steps(settings, layout.images)
     return text
 

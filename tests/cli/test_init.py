@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose, fit_to_machine
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.datasets.layout import find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
@@ -118,7 +118,7 @@ def test_init_writes_a_config_that_every_check_passes(here, host: Host, photos: 
     assert ("Train with:" in lines) == (host.generation == "published")
     settings = compose("pretrain", str(tmp_path), "my", [])
     fit_to_machine(settings)
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     assert settings.data.train_path == str(tmp_path / "datasets" / "my photos-split" / "train")
     assert settings.augmentations[0].crop_size == 40 and settings.augmentations[0].horizontal_flip.prob == 0
     assert (
@@ -140,7 +140,7 @@ def test_images_without_labels_get_no_split_and_no_probe(here, host: Host, tmp_p
     assert "linear" not in run.stdout and "solo-dimreg diagnose trained_models/ldreg_simclr/RUN" in run.stdout
     settings = compose("pretrain", str(tmp_path), "ldreg_simclr-flat", [])
     fit_to_machine(settings)
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     view = settings.augmentations[0]
     assert settings.data.no_labels is True and settings.data.val_path is None
     assert (view.grayscale.prob, view.color_jitter.saturation, view.color_jitter.hue) == (0, 0, 0)

@@ -13,10 +13,10 @@ import torch
 from omegaconf import OmegaConf
 from support import config, train_steps
 
-from solo_dimreg.config.checks import check_pretraining
 from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine
 from solo_dimreg.config.data import check_data
 from solo_dimreg.config.folders import find_config_folder
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
@@ -49,14 +49,14 @@ def test_wrong_settings_name_key_and_value(
     settings = config("simclr", str(few_digits / "train"))
     OmegaConf.update(settings, key, value, force_add=True)
     with pytest.raises(ConfigError) as error:
-        check_pretraining(host, settings)
+        load_settings(host, settings)
     message = str(error.value)
     assert message.startswith(key) and all(word in message for word in words), message
 
 
 def test_empty_blocks_are_fine(host: Host, few_digits: Path) -> None:
     settings = config("simclr", str(few_digits / "train"), wandb=None, checkpoint=None, momentum=None)
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     assert settings.checkpoint == {}
 
 
@@ -65,12 +65,12 @@ def test_solo_learns_methods_need_two_large_crops(host: Host, few_digits: Path, 
     settings = config("simclr", str(few_digits / "train"))
     settings.augmentations[0].num_crops = crops
     with pytest.raises(ConfigError, match=rf"augmentations.*{crops} large crops.*2"):
-        check_pretraining(host, settings)
+        load_settings(host, settings)
 
 
 def test_a_misspelt_block_is_not_ignored(host: Host, few_digits: Path) -> None:
     with pytest.raises(ConfigError, match=r"regularizer: .*Did you mean 'regularizers'"):
-        check_pretraining(host, config("simclr", str(few_digits / "train"), regularizer={"ldreg": {}}))
+        load_settings(host, config("simclr", str(few_digits / "train"), regularizer={"ldreg": {}}))
 
 
 def test_train_and_val_must_have_the_same_classes(few_digits: Path, tmp_path: Path) -> None:

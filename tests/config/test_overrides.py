@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from solo_dimreg.config.checks import check_settings
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.overrides import for_shell, quoted, read_overrides
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
@@ -82,7 +82,7 @@ def test_a_sweep_is_read_where_there_is_one() -> None:
 )
 def test_a_key_that_is_known_needs_no_plus(host: Host, override: str, key: str, value: object) -> None:
     settings = compose("pretrain", "digits", "simclr", [override])
-    check_settings(host, settings)
+    load_settings(host, settings, images=False)
     assert OmegaConf.select(settings, key) == value
 
 
@@ -100,7 +100,7 @@ def test_a_key_that_nobody_knows_is_refused_with_the_nearest(
     host: Host, override: str, words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        check_settings(host, compose("pretrain", "digits", "simclr", [override]))
+        load_settings(host, compose("pretrain", "digits", "simclr", [override]), images=False)
     assert all(word in str(refused.value) for word in words), refused.value
 
 

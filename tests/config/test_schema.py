@@ -14,10 +14,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from support import config, small
 
-from solo_dimreg.config import checks
+from solo_dimreg.config import agreement
 from solo_dimreg.config.agreement import idle_settings
-from solo_dimreg.config.checks import check_linear, check_pretraining, check_settings
 from solo_dimreg.config.composing import compose
+from solo_dimreg.config.loading import load_linear_settings, load_settings
 from solo_dimreg.config.steps import check_steps
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
@@ -169,7 +169,7 @@ def with_setting(few_digits: Path, key: str, value: Any) -> DictConfig:
 
 def refusal(host: Host, settings: DictConfig) -> str:
     with pytest.raises(ConfigError) as error:
-        check_pretraining(host, settings)
+        load_settings(host, settings)
         check_steps(settings, 120)
     message = str(error.value)
     assert "\n" not in message and "pydantic" not in message
@@ -216,9 +216,9 @@ def test_keys_can_be_allowed(host: Host, few_digits: Path) -> None:
     settings = with_setting(few_digits, "data.theirs", 3)
     settings.extra_keys = ["data.theirs", "theirs"]
     settings.theirs = {"anything": 1}
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     settings.profiler = "simple"  # Lightning's trainer takes it
-    check_pretraining(host, settings)
+    load_settings(host, settings)
 
 
 def test_an_interpolation_that_leads_nowhere_is_named(host: Host, few_digits: Path) -> None:
@@ -249,10 +249,10 @@ def test_a_folder_that_cannot_be_written_is_refused(
 )
 def test_linear_configs_are_checked_too(host: Host, key: str, value: Any, words: str) -> None:
     settings = compose("linear", "digits", "linear", ["pretrained_feature_extractor=x.ckpt"])
-    check_linear(host, settings)
+    load_linear_settings(host, settings)
     OmegaConf.update(settings, key, value, force_add=True)
     with pytest.raises(ConfigError, match=words):
-        check_linear(host, settings)
+        load_linear_settings(host, settings)
 
 
 # Of every kind one, as it is typed; of settings that do not go together too.
@@ -325,8 +325,7 @@ def test_what_a_training_is_too_short_or_too_small_for_is_said(
     settings = config("simclr", str(few_digits / "train"), max_epochs=3)
     settings.update(changes)
     settings.method_kwargs = {}
-    check_pretraining(host, settings)
-    lines = list(idle_settings(host, settings))
+    lines = list(idle_settings(host, load_settings(host, settings)))
     assert len(lines) == bool(says) and all(line.startswith(says) for line in lines), lines
 
 
@@ -335,13 +334,13 @@ def test_neighbours_are_counted_over_all_processes(host: Host, few_digits: Path)
     settings.devices, settings.num_nodes = [0, 1], 2
     assert "k: 128 is not allowed; it must be at most 127" in refusal(host, settings)
     settings.regularizers.ldreg.k = 127
-    check_pretraining(host, settings)
+    load_settings(host, settings)
 
 
 def test_those_of_both_encoders_are_neighbours(host: Host, few_digits: Path) -> None:
     settings = with_setting(few_digits, "regularizers.ldreg.k", 63)
     settings.method, settings.method_kwargs = "mocov2plus", {}
-    check_pretraining(host, settings)
+    load_settings(host, settings)
     settings.regularizers.ldreg.k = 64
     assert "k: 64 is not allowed; it must be at most 63" in refusal(host, settings)
 
@@ -352,15 +351,15 @@ def test_what_the_options_of_another_packages_method_mean_is_not_known(
     settings = with_setting(few_digits, "method_kwargs.noise_dim", 0)
     assert "method_kwargs.noise_dim" in refusal(host, settings)
     theirs = Registration("simclr", "methods", host.methods["simclr"], "theirs", "another-package")
-    monkeypatch.setattr(checks, "registered", lambda kind, **_: {"simclr": theirs})
-    monkeypatch.setattr(checks, "check_method_keys", lambda *_: None)
-    check_pretraining(host, settings)
+    monkeypatch.setattr(agreement, "registered", lambda kind, **_: {"simclr": theirs})
+    monkeypatch.setattr(agreement, "check_keys", lambda *_, **__: None)
+    load_settings(host, settings)
 
 
 def test_a_strategy_that_lightning_registers_is_allowed(host: Host, few_digits: Path) -> None:
     registry = import_module(f"{host.pl.__name__}.strategies").StrategyRegistry
     for name in registry.available_strategies():
-        check_settings(host, with_setting(few_digits, "strategy", name))
+        load_settings(host, with_setting(few_digits, "strategy", name), images=False)
 
 
 def test_a_config_needs_no_block_of_checkpoints(
@@ -376,7 +375,7 @@ def test_a_config_needs_no_block_of_checkpoints(
 def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (clone := os.environ.get("SOLO_LEARN")):  # the published one comes without its scripts
         pytest.skip("needs SOLO_LEARN=<clone of github.com/vturrisi/solo-learn>")
-    monkeypatch.setattr("solo_dimreg.config.checks.check_data", lambda *args, **kwargs: None)
+    monkeypatch.setattr("solo_dimreg.config.loading.check_data", lambda *args, **kwargs: None)
     on_cpu = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precision": 32}
     passed = 0
     for path in sorted(Path(clone, "scripts", "pretrain").rglob("*.yaml")):
@@ -390,7 +389,7 @@ def test_every_pretraining_config_of_solo_learn_passes(host: Host, monkeypatch: 
         settings = compose("pretrain", str(path.parent), path.stem, [])
         if plain(settings).get("data", {}).get("train_path") is None:
             continue
-        check_pretraining(host, settings)
+        load_settings(host, settings)
         settings.update(on_cpu)
         in_script = (
             ScriptChecks()

@@ -16,15 +16,19 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from support import small
 
+from solo_dimreg.config.blocks import AlarmSettings, MonitorSettings, read_blocks
 from solo_dimreg.errors import CollapseError, ConfigError
 from solo_dimreg.files import checkpoint_epoch
-from solo_dimreg.monitor.alarm import DEFAULTS, GOOD, Alarm, describe
-from solo_dimreg.monitor.settings import monitor_settings
+from solo_dimreg.monitor.alarm import GOOD, Alarm, describe
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.runs import find_checkpoint
 from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def read_monitor(block: Any) -> MonitorSettings | None:
+    return read_blocks({"monitor": block}.get).monitor
 
 
 def looks(values: list[float], alarm: Alarm | None = None) -> list[bool]:
@@ -97,7 +101,7 @@ def test_a_state_goes_on_where_it_was(values: list[float], cut: int) -> None:
 )
 def test_wrong_blocks_are_refused(block: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        monitor_settings({"alarm": block})
+        read_monitor({"alarm": block})
 
 
 @pytest.mark.parametrize(
@@ -109,14 +113,14 @@ def test_wrong_blocks_are_refused(block: Any, message: str) -> None:
 )
 def test_figures_that_would_never_be_there_are_refused(block: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        monitor_settings(block)
+        read_monitor(block)
 
 
 def test_its_figure_is_monitored() -> None:
-    settings = monitor_settings({"metrics": ["lid"], "alarm": {"metric": "z_effective_rank"}})
-    assert settings is not None and settings["metrics"] == ["lid", "effective_rank"]
-    assert settings["alarm"] == {**DEFAULTS, "metric": "z_effective_rank"}
-    assert monitor_settings({"alarm": {}})["alarm"] == DEFAULTS  # type: ignore[index]
+    settings = read_monitor({"metrics": ["lid"], "alarm": {"metric": "z_effective_rank"}})
+    assert settings is not None and settings.metrics == ["lid", "effective_rank"]
+    assert settings.alarm == AlarmSettings(metric="z_effective_rank")
+    assert read_monitor({"alarm": {}}).alarm == AlarmSettings()  # type: ignore[union-attr]
 
 
 def collapsing(few_digits: Path, folder: str, action: str, **changes: Any) -> DictConfig:

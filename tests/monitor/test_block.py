@@ -13,11 +13,10 @@ import torch
 from support import BATCH, METHOD_KWARGS, RandomViews, build, small
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo_dimreg.config.checks import check_settings
+from solo_dimreg.config.blocks import AlarmSettings, MonitorSettings, read_blocks
+from solo_dimreg.config.loading import load_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
-from solo_dimreg.monitor.alarm import DEFAULTS as ALARM
-from solo_dimreg.monitor.settings import DEFAULTS, how_often, monitor_settings
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn import Host, generation
 from solo_dimreg.solo_learn.hooks import outputs_of
@@ -301,20 +300,24 @@ def test_wrong_blocks_are_refused_when_the_method_is_built(
         build(small(few_digits, monitor=block))
 
 
+def read_monitor(block: Any) -> MonitorSettings | None:
+    return read_blocks({"monitor": block}.get).monitor
+
+
 def test_the_key_on_survives_yaml_and_json() -> None:
-    assert monitor_settings({True: "val"}) == {**DEFAULTS, "on": "val"}
-    assert monitor_settings(json.loads(json.dumps({True: "val"}))) == {**DEFAULTS, "on": "val"}
-    assert monitor_settings({}) == DEFAULTS
-    assert monitor_settings(None) is None
+    assert read_monitor({True: "val"}) == MonitorSettings(on="val")
+    assert read_monitor(json.loads(json.dumps({True: "val"}))) == MonitorSettings(on="val")
+    assert read_monitor({}) == MonitorSettings()
+    assert read_monitor(None) is None
 
 
 def test_what_switches_it_off_and_how_often_it_measures() -> None:
     for block in (None, False, {"enabled": False}, {"enabled": False, "on": "val", "alarm": {}}):
-        assert monitor_settings(block) is None
-    assert monitor_settings({"enabled": True}) == DEFAULTS
+        assert read_monitor(block) is None
+    assert read_monitor({"enabled": True}) == MonitorSettings()
     for alarm in (None, False, {"enabled": False}, {"enabled": False, "patience": 1}):
-        assert monitor_settings({"alarm": alarm}) == DEFAULTS
-    assert monitor_settings({"alarm": {"enabled": True}})["alarm"] == ALARM  # type: ignore[index]
+        assert read_monitor({"alarm": alarm}) == MonitorSettings()
+    assert read_monitor({"alarm": {"enabled": True}}).alarm == AlarmSettings()  # type: ignore[union-attr]
     words = {
         "every epoch": {},
         "every 3 epochs and at the end": {"every_n_epochs": 3},
@@ -322,14 +325,14 @@ def test_what_switches_it_off_and_how_often_it_measures() -> None:
         "every epoch and every step and at the end": {"every_n_steps": 1, "every_n_epochs": 1},
         "every step and at the end": {"every_n_steps": 1, "every_n_epochs": None},
     }
-    assert [how_often(monitor_settings(block) or {}) for block in words.values()] == list(words)
+    assert [read_monitor(block).how_often() for block in words.values()] == list(words)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("block", [None, False, {"enabled": False}])
 def test_switched_off_it_leaves_no_trace(host: Host, few_digits: Path, block: Any) -> None:
     settings = small(few_digits, monitor={"every_n_epochs": 1})
     settings.monitor = block if not isinstance(block, dict) else {**settings.monitor, **block}
-    check_settings(host, settings)
+    load_settings(host, settings, images=False)
     method = build(settings)
     assert not any(type(each).__name__ == "DimensionalityMonitor" for each in method.configure_callbacks())
 

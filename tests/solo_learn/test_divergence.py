@@ -19,9 +19,9 @@ import torch
 from omegaconf import DictConfig
 from support import config, small
 
+from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.nn import LDReg
-from solo_dimreg.solo_learn.divergence import divergence_settings
 from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -256,4 +256,4 @@ def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_
 )
 def test_wrong_settings_are_refused(block: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        divergence_settings(block)
+        read_blocks({"divergence": block}.get)

@@ -10,9 +10,8 @@ import pytest
 
 from solo_dimreg.config.composing import compose
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.schema import Pretraining
-from solo_dimreg.config.validation import check_schema, keys_of_host
-from solo_dimreg.config.values import plain
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.studies.caught import LABELS, ROWS, SUITE, alarm_step, draw_caught, read_columns
 from solo_dimreg.studies.suites import Row
@@ -24,7 +23,7 @@ CONTENT = json.loads((Path(__file__).parents[2] / "docs" / "data" / "caught.json
 def test_a_row_is_a_training_with_the_alarm(row: Row, host: Host) -> None:
     folder = str(config_root() / "pretrain" / SUITE.folder)
     settings = compose("pretrain", folder, row.config, (*SUITE.overrides, *row.overrides))
-    check_schema(plain(settings), Pretraining, keys_of_host(host))
+    parse_config(host, settings, Pretraining)
     assert settings.method == "simsiam" and settings.monitor.alarm == {}
     assert (settings.get("regularizers") is not None) == (row.name == "remedy")
 

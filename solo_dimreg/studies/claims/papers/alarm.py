@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solo_dimreg.monitor.alarm import DEFAULTS, Alarm
+from solo_dimreg.config.blocks import AlarmSettings
+from solo_dimreg.monitor.alarm import Alarm
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number, Results
 from solo_dimreg.studies.suites import Row
@@ -15,7 +16,8 @@ from solo_dimreg.studies.suites import Row
 PAPER = "The alarm of solo-dimreg"
 PLACE = "monitor.alarm"
 PUBLISHED = "our own rule; nothing is published"
-METRIC, DRAWDOWN, PATIENCE = (DEFAULTS[key] for key in ("metric", "drawdown", "patience"))
+USUAL = AlarmSettings()
+METRIC, DRAWDOWN, PATIENCE = USUAL.metric, USUAL.drawdown, USUAL.patience
 # The rows of which no paper says that they collapse. Left out are the rows that are meant to collapse (Min
 # LID; none and bn; no projector, a linear one, few entries), dbn, whose groups collapse, and plain BYOL and
 # SimSiam: the setting was chosen because BYOL loses dimensions in it.

@@ -1,0 +1,245 @@
+"""The blocks that we add to a config of solo-learn's, as typed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, BeforeValidator, Field, SkipValidation, field_validator, model_validator
+
+from solo_dimreg.config.parsing import (
+    Block,
+    Refusal,
+    check_keys,
+    mapping,
+    one_of,
+    option_in,
+    parameter_names,
+    parse,
+    whole,
+)
+from solo_dimreg.config.values import OWN_BLOCKS
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.nn.normalization import normalization_layer
+from solo_dimreg.plugins import registered
+
+# Metrics of features and embeddings together, and metrics of two views of the same images.
+PAIR_METRICS = frozenset(("mutual_information",))
+VIEW_METRICS = frozenset(("alignment", "lidar"))
+# For these metrics, a fall is no collapse, or the values are not above 0.
+NOT_FALLING = frozenset(
+    ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
+)
+# What the monitor measures by itself.
+METRICS = (
+    *("effective_rank", "lid", "matrix_entropy", "mutual_information", "off_diagonal_correlation"),
+    *("mean_share", "alignment"),
+)
+
+Count = Annotated[int, whole(1)]
+false_is_none = BeforeValidator(lambda value: None if value is False else value)
+disabled_is_none = AfterValidator(lambda block: block if block and block.enabled else None)
+
+
+def known_metrics() -> set[str]:
+    """Return the names of the metrics that can be monitored."""
+    return {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS}
+
+
+class RegularizerSettings(Block):
+    """A term of the loss: a regularizer, its weight and where it takes part.
+
+    Attributes:
+        kind: The class of the regularizer.
+        weight: The weight in the loss.
+        warmup_epochs: The first epochs, which train without the term.
+        where: ``features`` of the backbone or ``embeddings`` of the projector.
+        options: The arguments of the class.
+    """
+
+    kind: Any
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    warmup_epochs: Annotated[int, whole(0)] = 0
+    where: Annotated[str, one_of("place", ("features", "embeddings"))] = "features"
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> RegularizerSettings:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.kind(**self.options)
+        except (ValueError, TypeError) as error:
+            raise Refusal(str(error), option_in(self.options, error)) from error
+        return self
+
+
+def _with_kinds(block: Any) -> Any:
+    """Return a ``regularizers:`` block with the class of each regularizer, and its options in one mapping."""
+    if not block:
+        return {}
+    known, terms = registered("regularizers"), {}
+    for name, given in block.items():
+        if name not in known:
+            raise Refusal(unknown("regularizer", str(name), known), str(name))
+        if not isinstance(given, Mapping | None):
+            raise Refusal(f"{given!r} is not a mapping of settings, {{weight: …}}.", name)
+        kind = known[name].value
+        own = set(RegularizerSettings.model_fields) - {"kind", "options"}
+        names, open_ended = parameter_names(kind)
+        if not open_ended:
+            check_keys(f"regularizers.{name}", given or {}, names | own)
+        merged = {**getattr(kind, "defaults", {}), **(given or {})}
+        if "weight" not in merged:
+            raise Refusal("is missing; it must be a number >= 0.", f"{name}.weight")
+        terms[name] = {key: merged.pop(key) for key in own & set(merged)}
+        terms[name] |= {"kind": kind, "options": merged}
+    return terms
+
+
+def _between_0_and_1(value: float) -> float:
+    if not 0 < value < 1:
+        raise ValueError("a number above 0 and below 1")
+    return value
+
+
+class AlarmSettings(Block):
+    """The ``alarm:`` block in a ``monitor:`` block, see :class:`solo_dimreg.monitor.alarm.Alarm`."""
+
+    enabled: bool = True
+    metric: str = "effective_rank"
+    drawdown: Annotated[float, AfterValidator(_between_0_and_1)] = 0.8
+    patience: Count = 3
+    action: Annotated[str, one_of("action", ("warn", "stop"))] = "warn"
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _falls(cls, metric: Any) -> Any:
+        falling = known_metrics() - NOT_FALLING
+        if str(metric).removeprefix("z_") not in falling:
+            raise Refusal(unknown("falling metric", str(metric), falling))
+        return metric
+
+
+class MonitorSettings(Block):
+    """The ``monitor:`` block: which metrics are measured, how often and on which images."""
+
+    enabled: bool = True
+    every_n_epochs: Count | None = 1
+    every_n_steps: Count | None = None
+    on: Annotated[str, one_of("place", ("train", "val"))] = "train"
+    max_samples: Annotated[int, whole(3)] = 1024
+    metrics: list[str] = Field(default=[*METRICS])
+    alarm: Annotated[AlarmSettings | None, disabled_is_none, mapping("{drawdown: 0.8}"), false_is_none] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, block: Mapping[Any, Any]) -> dict[str, Any]:
+        # YAML 1.1 reads the key on as true, and JSON writes that as a string.
+        given = {("on" if key in (True, "true") else key): value for key, value in block.items()}
+        if given.get("every_n_steps") is not None:
+            given.setdefault("every_n_epochs", None)
+        elif given.get("every_n_epochs", 1) is None:
+            raise Refusal(
+                "None is allowed only with every_n_steps; without it, it must be a whole number >= 1.",
+                "every_n_epochs",
+            )
+        return given
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _are_known(cls, metrics: Any) -> Any:
+        known = known_metrics()
+        if not isinstance(metrics, list | tuple) or not metrics:
+            raise ValueError(f"a list of {', '.join(sorted(known))}")
+        for metric in metrics:
+            if metric not in known:
+                raise Refusal(unknown("metric", str(metric), known))
+        return list(metrics)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MonitorSettings:
+        for metric in self.metrics if "metrics" in self.model_fields_set else ():
+            self._needs_views(metric, "metrics")
+        if self.alarm is not None:
+            metric = self.alarm.metric
+            name = metric.removeprefix("z_")
+            self._needs_views(metric, "alarm.metric")
+            if name in PAIR_METRICS and name != metric:
+                raise Refusal(f"{metric!r} covers both already; leave out the z_.", "alarm.metric")
+            self.metrics = [*dict.fromkeys([*self.metrics, name])]
+        return self
+
+    def _needs_views(self, metric: str, key: str) -> None:
+        if metric.removeprefix("z_") in VIEW_METRICS and self.on == "val":
+            raise Refusal(f"{metric!r} needs two views, which only on: train has.", key)
+
+    def how_often(self) -> str:
+        """Return in words how often metrics are measured."""
+        units = (("epoch", self.every_n_epochs), ("step", self.every_n_steps))
+        said = [f"every {unit}" if n == 1 else f"every {n} {unit}s" for unit, n in units if n is not None]
+        return " and ".join(said) + (" and at the end" if said != ["every epoch"] else "")
+
+
+class ProjectorSettings(Block):
+    """The ``projector:`` block: the arguments of the layer that normalizes the output of the projector."""
+
+    normalization: SkipValidation[str] = "shuffled_dbn"
+    num_groups: SkipValidation[int | str] = "auto"
+    eps: SkipValidation[float] = 1e-5
+    momentum: SkipValidation[float] = 0.1
+    affine: SkipValidation[bool] = False
+    track_running_stats: SkipValidation[bool] = True
+
+    @model_validator(mode="after")
+    def _fits_some_width(self) -> ProjectorSettings:
+        self.model_copy(update={"num_groups": "auto"}).layer(1)  # the width is unknown yet
+        return self
+
+    def layer(self, width: int) -> torch.nn.Module:
+        """Return the layer for embeddings (B, width).
+
+        Raises:
+            ConfigError: An option is out of range, or the groups do not fit the width.
+        """
+        try:
+            return normalization_layer(width, **dict(self))
+        except ValueError as error:
+            key = ".".join(filter(None, ("projector", option_in(type(self).model_fields, error))))
+            raise ConfigError(f"{key}: {error}") from error
+
+
+class DivergenceSettings(Block):
+    """The ``divergence:`` block: after how many steps without a finite loss the training stops."""
+
+    patience: Count = 10
+
+
+class OwnBlocks(Block):
+    """Our blocks of a config; None stands for a block that is off."""
+
+    regularizers: Annotated[
+        dict[str, RegularizerSettings], BeforeValidator(_with_kinds), mapping("{name: {weight: …}}")
+    ] = Field(default_factory=dict)
+    monitor: Annotated[
+        MonitorSettings | None, disabled_is_none, mapping("{every_n_epochs: 1}"), false_is_none
+    ] = None
+    projector: Annotated[
+        ProjectorSettings | None,
+        mapping("{normalization: dbn}"),
+        BeforeValidator(lambda block: block or None),
+    ] = None
+    divergence: Annotated[
+        DivergenceSettings,
+        BeforeValidator(lambda block: {} if block is None else block),
+        mapping("{patience: 10}"),
+    ] = DivergenceSettings()
+
+
+def read_blocks(read: Callable[[str], Any]) -> OwnBlocks:
+    """Return our blocks of a config from which ``read`` returns a block by its name, in plain containers.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not allowed.
+    """
+    return parse(OwnBlocks, {name: read(name) for name in OWN_BLOCKS})
