@@ -28,7 +28,8 @@ def command(script: Path, arguments: tuple[str, ...]) -> None:
     """Run one of solo-learn's own scripts, unmodified, with our methods registered.
 
     The command is for your own scripts, and for those that do not use Hydra, such as main_knn.py and
-    main_umap.py. main_pretrain.py and main_linear.py use Hydra, and find our methods without this command.
+    main_umap.py. main_pretrain.py and main_linear.py use Hydra, and find our methods without this command,
+    which only keeps the warnings of solo-learn's imports from being printed.
     """
     import torch
 
@@ -41,6 +42,6 @@ def command(script: Path, arguments: tuple[str, ...]) -> None:
         )
 
     sys.path.insert(0, str(script.resolve().parent))
-    register()
+    register()  # it imports solo-learn without its warnings, so that the script prints none either
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

@@ -44,6 +44,17 @@ def on_digits(few_digits: Path, devices: int = 1) -> tuple[str, ...]:
     return (*data, *short, "data.format=image_folder", f'devices="{devices}"')
 
 
+def test_our_command_runs_a_script_without_the_warnings_of_its_imports(
+    solo_learn_clone: Path, tmp_path: Path
+) -> None:
+    folder = solo_learn_clone / "scripts" / "pretrain" / "cifar"
+    command = [sys.executable, "-m", "solo_dimreg", "run", str(solo_learn_clone / "main_pretrain.py")]
+    wrong = ["--config-path", str(folder), "--config-name", "ldreg_simclr", "max_epochs=-1", *ON_CPU]
+    run = subprocess.run([*command, *wrong], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith("error: max_epochs: "), run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
 def run_folder(cwd: Path, method: str) -> Path:
     (arguments,) = (cwd / "trained_models" / method).rglob("args.json")
     return arguments.parent
