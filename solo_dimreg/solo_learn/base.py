@@ -11,6 +11,7 @@ import logging
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.config.values import plain
-from solo_dimreg.solo_learn.method import make_method_base
-from solo_dimreg.solo_learn.runs import Run, read_run
+from solo_dimreg.errors import ConfigError, DimregError, unknown
+from solo_dimreg.solo_learn.checkpoints import (
+    find_checkpoint,
+    first_line,
+    generation_of,
+    read_arguments,
+    read_checkpoint,
+)
+from solo_dimreg.solo_learn.method import Method
+from solo_dimreg.solo_learn.mixins import mixed_in
 
 # The number of classes of the data sets that solo-learn knows by name.
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1000, "imagenet100": 100}
@@ -38,6 +47,16 @@ LINEAR_CONFIGS = {
     **{"cifar10": "cifar", "cifar100": "cifar"},
     **{"imagenet": "imagenet", "imagenet100": "imagenet100"},
 }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pretraining run, loaded from its folder."""
+
+    folder: Path
+    checkpoint: Path
+    settings: DictConfig
+    method: Any
 
 
 class Host(ABC):
@@ -60,7 +79,7 @@ class Host(ABC):
         self.base_method = base_method
         self.momentum_method = momentum_method
         self.pl = pl
-        self.Method = make_method_base(base_method, self.read_block)
+        self.Method = mixed_in(Method, base_method, host=self)
 
     @staticmethod
     @abstractmethod
@@ -218,4 +237,41 @@ class Host(ABC):
         Raises:
             ConfigError: There is no such run, or its weights do not fit its ``args.json``.
         """
-        return read_run(self, path)
+        folder, checkpoint = find_checkpoint(path)
+        arguments = read_arguments(folder / "args.json")
+        name, made_by = arguments.get("method"), generation_of(arguments)
+        if name not in self.trainable:
+            raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")
+        state = read_checkpoint(checkpoint)["state_dict"]
+        try:
+            settings = self.settings_of(arguments)
+            if made_by == self.generation:
+                method = self.rebuild(arguments)
+            else:
+                method = self.build_without_data(settings, len(state.get("classifier.bias", [0])))
+        except DimregError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{folder / 'args.json'}: is not a record of a {name} that this solo-learn "
+                f"({self.generation}) can read; the {made_by} one wrote it "
+                f"({type(error).__name__}: {first_line(error)})."
+            ) from error
+        try:
+            method.load_state_dict({self._own_name(key): value for key, value in state.items()})
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            reason = lines[1].strip() if len(lines) > 1 else first_line(error)
+            raise ConfigError(
+                f"{checkpoint}: is not an intact checkpoint of the {name} that args.json beside it describes "
+                f"({type(error).__name__}: {reason[:200]})."
+            ) from error
+        return Run(folder, checkpoint, settings, method.eval())
+
+    def _own_name(self, key: str) -> str:
+        """Return a key of a state dict with this solo-learn's name for the encoder."""
+        theirs, ours = ("encoder", "backbone") if self.generation == "current" else ("backbone", "encoder")
+        for prefix in ("", "momentum_"):
+            if key.startswith(f"{prefix}{theirs}."):
+                return prefix + ours + key.removeprefix(prefix + theirs)
+        return key

@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.config.values import plain
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.solo_learn.base import LINEAR_CONFIGS, NATIVE_SIZES
 from solo_dimreg.solo_learn.record import evaluated_as_trained, read_record
-from solo_dimreg.solo_learn.runs import checkpoint_epoch
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host

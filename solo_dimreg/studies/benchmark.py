@@ -21,7 +21,7 @@ from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.files import locked, write_json, write_text
 from solo_dimreg.reports.summary import summarize
 from solo_dimreg.solo_learn import Run, register
-from solo_dimreg.solo_learn.checkpoints import read_steps
+from solo_dimreg.solo_learn.checkpoints import read_checkpoint
 from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
 from solo_dimreg.studies.suites import SUITES, Row, Suite
@@ -168,14 +168,14 @@ def _recorded(run: Run) -> dict[str, Any]:
     """
     record = read_record(run.folder)
     return {
-        "steps": read_steps(run.checkpoint),
+        "steps": int(read_checkpoint(run.checkpoint)["global_step"]),
         **{key: record.get(key, {}) for key in ("data", "environment")},
     }
 
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
     """Return the pretrained run and its seconds; None if a part of it was done before."""
-    from solo_dimreg.solo_learn.runs import checkpoint_epoch
+    from solo_dimreg.files import checkpoint_epoch
     from solo_dimreg.training.pretraining import pretrain
 
     # An interruption can damage the checkpoint that is being written; the previous one still exists then.

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from solo_dimreg.config.overrides import quoted_override
 from solo_dimreg.datasets.sprites import FACTORS, write_sprites
-from solo_dimreg.diagnosis.figures import LID_NEIGHBOURS
+from solo_dimreg.diagnosis.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.files import write_json
 from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png

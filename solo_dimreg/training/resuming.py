@@ -15,7 +15,11 @@ from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.solo_learn.checkpoints import check_resumable, latest_resumable
+from solo_dimreg.solo_learn.checkpoints import (
+    generation_of,
+    latest_resumable,
+    read_checkpoint,
+)
 
 # The keys that identify a run: auto-resume continues a run in which all of them are the same. They are
 # solo-learn's keys without max_epochs, because a run can be prolonged, and further keys that it leaves out.
@@ -64,7 +68,7 @@ def check_given(checkpoint: Path) -> None:
         ConfigError: The message names the previous checkpoint in the same folder, if there is one.
     """
     try:
-        check_resumable(checkpoint)
+        read_checkpoint(checkpoint)
     except ConfigError as error:
         epoch = checkpoint_epoch(checkpoint)
         others = [path for path in checkpoint.parent.glob("*.ckpt") if checkpoint_epoch(path) < epoch]
@@ -162,8 +166,7 @@ def _settings(host: Host, arguments: Any) -> dict[str, Any]:
 
 def _settings_beside(host: Host, folder: Path) -> dict[str, Any] | None:
     arguments = json.loads((folder / "args.json").read_text())
-    made_by = "current" if "backbone" in arguments else "published"
-    return plain(host.settings_of(arguments)) if made_by == host.generation else None
+    return plain(host.settings_of(arguments)) if generation_of(arguments) == host.generation else None
 
 
 def differences(

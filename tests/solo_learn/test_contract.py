@@ -21,9 +21,9 @@ from support import BATCH, build, small, train_steps
 from torch.utils.data import TensorDataset
 
 import solo_dimreg
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.contract import CONTRACT, EXTRAS, broken
-from solo_dimreg.solo_learn.runs import checkpoint_epoch
 
 PACKAGE = Path(solo_dimreg.__file__).parent
 

@@ -10,9 +10,9 @@ import torch
 from omegaconf import DictConfig
 from support import METHODS, small
 
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.reports.run_files import read_curves
 from solo_dimreg.solo_learn import register
-from solo_dimreg.solo_learn.runs import checkpoint_epoch
 from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from support import config
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.solo_learn.runs import checkpoint_epoch
+from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.training.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
