@@ -136,8 +136,7 @@ def _importable(name: str) -> bool:
 def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     from solo_dimreg.errors import DimregError
     from solo_dimreg.solo_learn import register
-    from solo_dimreg.solo_learn.contract import broken
-    from solo_dimreg.solo_learn.imports import missing_modules
+    from solo_dimreg.solo_learn.contract import missing_names, missing_packages
     from solo_dimreg.solo_learn.registration import MISSING, generation
 
     kind: str | None = None
@@ -152,14 +151,14 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
         named = [str(cause.name).partition(".")[0]] if isinstance(cause, ImportError) and cause.name else []
         spec = importlib.util.find_spec("solo")
         folders = list(spec.submodule_search_locations or []) if spec and kind else []
-        missing = [name for each in folders for name in missing_modules(Path(each))]
+        missing = [name for each in folders for name in missing_packages(Path(each))]
         missing = sorted({*missing, *(name for name in named if not _importable(name))})
         what, fix = str(error).rstrip("."), "reinstall solo-learn's requirements"
         if missing:
             what, fix = f"solo-learn ({kind}) lacks {', '.join(missing)}", _install(missing)
         problems.append(_finding(what, fix))
         return {"generation": kind}
-    for fault in broken(host.generation):
+    for fault in missing_names(host.generation):
         problems.append(_finding(f"this solo-learn is not the one that we know: {fault}", FIX_CONTRACT))
     location = Path(str(sys.modules["solo"].__file__)).parent
     lightning = host.pl.__name__.replace(".pytorch", "")

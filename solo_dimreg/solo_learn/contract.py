@@ -1,193 +1,143 @@
-"""List every name and signature of solo-learn and its Lightning that we use, and check that it exists.
+"""List the names of solo-learn and its Lightning that we use, and find what is missing, of them and for them.
 
-The file ``tests/solo_learn/test_contract.py`` tests their behaviour. The checks here build nothing, so that
-``solo-dimreg doctor`` can name what a newer solo-learn has changed.
+The tests on real methods show how they behave. Nothing is built here, so that ``solo-dimreg doctor`` can name
+what a newer solo-learn has changed, and every package that solo-learn lacks at once.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-import inspect
+import importlib.util
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any, NamedTuple
+from pathlib import Path
 
-
-class Use(NamedTuple):
-    """A name that we use, and the arguments of our calls.
-
-    Attributes:
-        module: The module that has the name.
-        name: The dotted path of the attribute.
-        positional: Names of the arguments that we give by position; None if we do not call it.
-        keywords: Names of the arguments that we give by keyword.
-    """
-
-    module: str
-    name: str
-    positional: str | None = None
-    keywords: str = ""
-
-
-LIGHTNING = "solo.methods.base"  # whose ``pl`` is the Lightning of either solo-learn
-HOOKS = (
-    *("on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_exception", "on_save_checkpoint"),
-    *("on_train_epoch_start", "on_train_epoch_end", "on_train_batch_start", "on_train_batch_end"),
-    *("on_validation_batch_start", "on_validation_batch_end", "on_validation_epoch_end"),
-    *("on_validation_epoch_start", "on_before_backward", "setup", "state_dict", "load_state_dict"),
-)
-# Used by guard.py, tap.py, announce.py, base.py, monitor/block.py, training/pretraining.py, evaluation.py.
-BOTH = (
-    Use("solo.methods", "METHODS"),
-    *(Use("solo.methods.base", f"{kind}.{name}") for kind in ("BaseMethod", "BaseMomentumMethod")
-      for name in ("learnable_params", "forward", "configure_optimizers", "configure_callbacks")),
-    Use("solo.methods.base", "BaseMethod.training_step", "self batch batch_idx"),
-    Use("solo.methods.base", "BaseMomentumMethod.training_step", "self batch batch_idx"),
-    Use("solo.utils.knn", "WeightedKNNClassifier", "", "k T distance_fx"),
-    Use("solo.utils.knn", "WeightedKNNClassifier.update", "self",
-        "train_features train_targets test_features test_targets"),
-    Use("solo.utils.knn", "WeightedKNNClassifier.compute", "self"),
-    Use("solo.utils.checkpointer", "Checkpointer.save", "self trainer"),
-    Use("solo.utils.checkpointer", "Checkpointer.initial_setup", "self trainer"),
-    Use("solo.utils.momentum", "MomentumUpdater.update_tau", "self cur_step max_steps"),
-    *(Use(LIGHTNING, f"pl.Callback.{hook}") for hook in HOOKS),
-    *(Use(LIGHTNING, f"pl.Trainer.{name}") for name in
-      ("estimated_stepping_batches", "callback_metrics", "is_last_batch", "log_dir", "sanity_checking",
-       "world_size", "interrupted", "global_step", "current_epoch", "max_epochs", "max_steps", "loggers",
-       "lr_scheduler_configs", "optimizers", "enable_validation")),
-    Use(LIGHTNING, "pl.Trainer", "", "max_epochs accelerator devices strategy precision logger callbacks "
-        "enable_checkpointing num_sanity_val_steps log_every_n_steps num_nodes sync_batchnorm"),
-    Use(LIGHTNING, "pl.Trainer.fit", "self model", "train_dataloaders val_dataloaders ckpt_path"),
-    Use(LIGHTNING, "pl.Trainer.fit", "self model", "datamodule ckpt_path"),
-    Use(LIGHTNING, "pl.Trainer.save_checkpoint", "self filepath"),
-    Use(LIGHTNING, "pl.LightningModule.log", "self name value", "on_epoch sync_dist"),
-    Use(LIGHTNING, "pl.LightningModule.log_dict", "self dictionary", "on_step on_epoch sync_dist batch_size "
-        "logger"),
-    Use(LIGHTNING, "pl.LightningModule.on_fit_start", "self"),
-    Use(LIGHTNING, "pl.seed_everything", "seed"),
-    Use(LIGHTNING, "pl.loggers.CSVLogger", "save_dir", "name version"),
-    Use(LIGHTNING, "pl.loggers.WandbLogger", "", "name project entity offline"),
-    Use(LIGHTNING, "pl.callbacks.LearningRateMonitor", "", "logging_interval"),
-)  # fmt: skip
-
-CLASSIFICATION = "classification_dataloader"
-# Used by solo_learn/current.py.
-CURRENT = (
-    Use("solo.methods.base", "BaseMethod", "cfg"),
-    Use("solo.methods.base", "BaseMomentumMethod", "cfg"),
-    Use("solo.methods.base", "BaseMethod._BACKBONES"),
-    Use("solo.args.pretrain", "parse_cfg", "cfg"),
-    Use("solo.args.linear", "parse_cfg", "cfg"),
-    Use("solo.utils.misc", "make_contiguous", "module"),
-    Use("solo.data.pretrain_dataloader", "build_transform_pipeline", "dataset cfg"),
-    Use("solo.data.pretrain_dataloader", "FullTransformPipeline", "transforms"),
-    Use("solo.data.pretrain_dataloader", "NCropAugmentation", "transform num_crops"),
-    Use("solo.data.pretrain_dataloader", "prepare_datasets", "dataset transform",
-        "train_data_path data_format no_labels data_fraction"),
-    Use("solo.data.pretrain_dataloader", "prepare_dataloader", "train_dataset", "batch_size num_workers"),
-    Use(f"solo.data.{CLASSIFICATION}", "prepare_datasets", "dataset T_train T_val",
-        "train_data_path val_data_path data_format"),
-    Use(f"solo.data.{CLASSIFICATION}", "prepare_transforms", "dataset"),
-    Use(f"solo.data.{CLASSIFICATION}", "prepare_dataloaders", "train_dataset val_dataset",
-        "batch_size num_workers"),
-    Use("solo.utils.checkpointer", "Checkpointer", "cfg", "logdir frequency keep_prev"),
-    Use("solo.utils.auto_resumer", "AutoResumer", "", "checkpoint_dir"),
-    Use("solo.utils.auto_resumer", "AutoResumer.find_checkpoint", "self cfg"),
-    Use("solo.methods.linear", "LinearModel", "backbone", "cfg loss_func"),
-    Use(LIGHTNING, "pl.strategies.DDPStrategy", "", "find_unused_parameters"),
-)  # fmt: skip
-# Used by solo_learn/published.py, published_arguments.py and published_mends.py.
-PUBLISHED = (
-    Use("solo.methods.base", "BaseMethod", "", "encoder num_classes backbone_args max_epochs batch_size "
-        "optimizer lars lr weight_decay classifier_lr exclude_bias_n_norm accumulate_grad_batches "
-        "extra_optimizer_args scheduler min_lr warmup_start_lr warmup_epochs num_large_crops "
-        "num_small_crops eta_lars grad_clip_lars lr_decay_steps knn_eval knn_k"),
-    Use("solo.methods.base", "BaseMomentumMethod", "",
-        "base_tau_momentum final_tau_momentum momentum_classifier"),
-    Use("solo.methods.base", "BaseMethod._SUPPORTED_ENCODERS"),
-    Use("solo.methods.base", "BaseMethod.add_model_specific_args", "parent_parser"),
-    Use("solo.methods.base", "BaseMomentumMethod.add_model_specific_args", "parent_parser"),
-    Use("solo.utils.momentum", "initialize_momentum_params", "online_net momentum_net"),
-    *(Use("solo.utils.backbones", name, "", "patch_size img_size")
-      for name in ("vit_tiny", "vit_small", "vit_base", "vit_large")),
-    *(Use("solo.utils.backbones", name, "", "window_size img_size")
-      for name in ("swin_tiny", "swin_small", "swin_base", "swin_large")),
-    Use("solo.utils.pretrain_dataloader", "prepare_transform", "dataset"),
-    Use("solo.utils.pretrain_dataloader", "prepare_n_crop_transform", "transforms num_crops_per_aug"),
-    Use("solo.utils.pretrain_dataloader", "prepare_datasets", "dataset transform",
-        "data_dir train_dir no_labels"),
-    Use("solo.utils.pretrain_dataloader", "prepare_dataloader", "train_dataset", "batch_size num_workers"),
-    Use(f"solo.utils.{CLASSIFICATION}", "prepare_datasets", "dataset T_train T_val",
-        "data_dir train_dir val_dir"),
-    Use(f"solo.utils.{CLASSIFICATION}", "prepare_transforms", "dataset"),
-    Use(f"solo.utils.{CLASSIFICATION}", "prepare_dataloaders", "train_dataset val_dataset",
-        "batch_size num_workers"),
-    Use("solo.utils.checkpointer", "Checkpointer", "args", "logdir frequency keep_previous_checkpoints"),
-    Use("solo.methods.linear", "LinearModel", "backbone", "num_classes max_epochs optimizer lars batch_size "
-        "lr weight_decay exclude_bias_n_norm extra_optimizer_args scheduler lr_decay_steps"),
-    Use(LIGHTNING, "pl.LightningModule.clip_gradients",
-        "self optimizer gradient_clip_val gradient_clip_algorithm"),
-    Use(LIGHTNING, "pl.LightningModule.lr_scheduler_step", "self scheduler optimizer_idx metric"),
-)  # fmt: skip
+# The names by module, separated by spaces. ``pl`` is the Lightning of either solo-learn.
+BOTH = {
+    "solo.methods": "METHODS",
+    "solo.methods.base": """
+        BaseMethod.training_step BaseMethod.learnable_params BaseMethod.forward
+        BaseMethod.configure_optimizers BaseMomentumMethod.training_step
+        pl.Callback.on_fit_start pl.Callback.on_fit_end pl.Callback.on_exception pl.Callback.state_dict
+        pl.Callback.on_train_start pl.Callback.on_train_end pl.Callback.on_train_epoch_start
+        pl.Callback.on_train_epoch_end pl.Callback.on_train_batch_start pl.Callback.on_train_batch_end
+        pl.Callback.on_before_backward pl.Callback.on_validation_batch_start
+        pl.Callback.on_validation_batch_end pl.Callback.on_validation_epoch_start
+        pl.Callback.on_validation_epoch_end pl.Callback.on_save_checkpoint pl.Callback.load_state_dict
+        pl.LightningModule.configure_callbacks pl.LightningModule.log pl.LightningModule.log_dict
+        pl.LightningModule.on_fit_start pl.Trainer.callback_metrics pl.Trainer.current_epoch
+        pl.Trainer.enable_validation pl.Trainer.estimated_stepping_batches pl.Trainer.fit
+        pl.Trainer.global_step pl.Trainer.interrupted pl.Trainer.is_last_batch pl.Trainer.log_dir
+        pl.Trainer.loggers pl.Trainer.lr_scheduler_configs pl.Trainer.max_epochs pl.Trainer.max_steps
+        pl.Trainer.optimizers pl.Trainer.sanity_checking pl.Trainer.save_checkpoint pl.Trainer.world_size
+        pl.callbacks.LearningRateMonitor pl.loggers.CSVLogger pl.loggers.WandbLogger pl.seed_everything
+    """,
+    "solo.methods.linear": "LinearModel",
+    "solo.utils.checkpointer": "Checkpointer.save Checkpointer.save_args Checkpointer.initial_setup",
+    "solo.utils.knn": "WeightedKNNClassifier.update WeightedKNNClassifier.compute",
+    "solo.utils.momentum": "MomentumUpdater.update_tau initialize_momentum_params",
+}
+CLASSIFICATION = "prepare_datasets prepare_transforms prepare_dataloaders"
+OWN = {
+    "current": {
+        "solo.methods.base": "BaseMethod._BACKBONES pl.strategies.DDPStrategy",
+        "solo.args.linear": "parse_cfg",
+        "solo.args.pretrain": "parse_cfg",
+        "solo.data.classification_dataloader": CLASSIFICATION,
+        "solo.data.pretrain_dataloader": "FullTransformPipeline NCropAugmentation build_transform_pipeline "
+        "prepare_dataloader prepare_datasets",
+        "solo.utils.auto_resumer": "AutoResumer.find_checkpoint",
+        "solo.utils.misc": "make_contiguous",
+    },
+    "published": {
+        "solo.methods.base": "BaseMethod._SUPPORTED_ENCODERS BaseMethod.add_model_specific_args "
+        "BaseMomentumMethod.add_model_specific_args pl.LightningModule.clip_gradients "
+        "pl.LightningModule.lr_scheduler_step",
+        "solo.utils.backbones": "vit_tiny vit_small vit_base vit_large swin_tiny swin_small swin_base "
+        "swin_large",
+        "solo.utils.classification_dataloader": CLASSIFICATION,
+        "solo.utils.pretrain_dataloader": "prepare_transform prepare_n_crop_transform prepare_dataloader "
+        "prepare_datasets",
+    },
+}
 # Modules that import the optional packages for DALI and UMAP.
 EXTRAS = {
-    "current": (
-        Use("solo.utils.auto_umap", "OfflineUMAP", ""),
-        Use("solo.utils.auto_umap", "OfflineUMAP.plot", "self device model dataloader plot_path"),
-        Use("solo.data.dali_dataloader", "build_transform_pipeline_dali", "dataset cfg", "dali_device"),
-        Use("solo.data.dali_dataloader", "PretrainDALIDataModule", "", "dataset train_data_path transforms "
-            "num_large_crops num_small_crops num_workers batch_size no_labels data_fraction dali_device "
-            "encode_indexes_into_labels"),
-    ),
-    "published": (
-        Use("solo.utils.auto_umap", "AutoUMAP", "args"),
-        Use("solo.utils.auto_umap", "AutoUMAP.plot", "self trainer module"),
-        Use("solo.methods.dali", "PretrainABC"),
-    ),
-}  # fmt: skip
-CONTRACT = {"current": (*BOTH, *CURRENT), "published": (*BOTH, *PUBLISHED)}
+    "current": {
+        "solo.utils.auto_umap": "OfflineUMAP.plot",
+        "solo.data.dali_dataloader": "build_transform_pipeline_dali PretrainDALIDataModule",
+    },
+    "published": {"solo.utils.auto_umap": "AutoUMAP.plot", "solo.methods.dali": "PretrainABC"},
+}
 
 
-def broken(generation: str, extras: bool = False) -> list[str]:
-    """Return the differences of the importable solo-learn from the contract, one sentence each, no full stop.
+def missing_names(generation: str, extras: bool = False) -> list[str]:
+    """Return what the importable solo-learn lacks of these names, one sentence each, without a full stop.
 
     Args:
         generation: ``"current"`` or ``"published"``.
-        extras: Also check the modules that need the packages of our extras, if they are installed. Their
-            import takes seconds.
+        extras: Also look into the modules that need the packages of our extras, if those are installed.
+            Their import takes seconds.
     """
-    uses = (*CONTRACT[generation], *(EXTRAS[generation] if extras else ()))
-    optional = {use.module for use in EXTRAS[generation]}
-    return [fault for use in uses for fault in _faults(use, use.module in optional)]
+    optional = EXTRAS[generation] if extras else {}
+    tables = BOTH, OWN[generation], optional
+    return [
+        fault
+        for table in tables
+        for module, names in table.items()
+        for fault in _missing_in(module, names.split(), table is optional)
+    ]
 
 
-def _faults(use: Use, optional: bool) -> Iterator[str]:
+def _missing_in(module: str, names: list[str], optional: bool) -> Iterator[str]:
     try:
-        found = attrgetter(use.name)(importlib.import_module(use.module))
+        found = importlib.import_module(module)
     except ImportError as error:
         if not optional or str(error.name).startswith("solo"):
-            yield f"{use.module} does not import ({error})"
-    except AttributeError:
-        yield f"{use.module} has no {use.name}"
-    else:
-        if use.positional is not None:
-            yield from _wrong_call(use, found)
+            yield f"{module} does not import ({error})"
+        return
+    for name in names:
+        try:
+            attrgetter(name)(found)
+        except AttributeError:
+            yield f"{module} has no {name}"
 
 
-def _wrong_call(use: Use, found: Any) -> Iterator[str]:
-    """Yield each difference from our call: a name, the order, or a new required argument."""
-    name = f"{use.module}.{use.name}"
-    wanted, keywords = str(use.positional).split(), use.keywords.split()
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):
-        yield f"{name} is not a function"
-        return
-    order = list(signature.parameters)[: len(wanted)]
-    if order != wanted:
-        yield f"{name} takes ({', '.join(order)}) where it took ({', '.join(wanted)})"
-        return
-    try:
-        signature.bind(*wanted, **dict.fromkeys(keywords))
-    except TypeError as error:
-        yield f"{name} cannot be called as before ({error})"
+def missing_packages(root: Path) -> list[str]:
+    """Return the top-level modules that solo-learn imports and that are not installed; import none of them.
+
+    Imports inside of ``try`` are left out, because solo-learn works without them.
+
+    Args:
+        root: The folder of the package ``solo``.
+    """
+    seen: set[str] = set()
+    waiting = [*BOTH, *OWN["current"], *OWN["published"]]  # a module that only the other one has is no file
+    missing: dict[str, None] = {}
+    while waiting:
+        name = waiting.pop()
+        path = root.parent.joinpath(*name.split("."))
+        files = path.with_suffix(".py"), path / "__init__.py"
+        file = next((each for each in files if each.is_file()), None)
+        if name in seen or file is None:
+            continue
+        seen.add(name)
+        for imported in _imports(ast.parse(file.read_text(encoding="utf-8")).body):
+            top = imported.partition(".")[0]
+            if top == root.name:
+                # Importing a module imports the packages above it.
+                parts = imported.split(".")
+                waiting += [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+            elif importlib.util.find_spec(top) is None:
+                missing[top] = None
+    return sorted(missing)
+
+
+def _imports(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+        elif isinstance(statement, ast.If | ast.With):
+            yield from _imports(statement.body)

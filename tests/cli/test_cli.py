@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg.cli import COMMANDS
-from solo_dimreg.solo_learn.imports import missing_modules
+from solo_dimreg.solo_learn.contract import missing_packages
 
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
@@ -238,7 +238,7 @@ def test_all_that_solo_learn_lacks_is_named_at_once(host, monkeypatch: pytest.Mo
         importlib.util, "find_spec", lambda name, *rest: None if name in lacking else find(name, *rest)
     )
     root = Path(sys.modules["solo"].__file__).parent
-    assert missing_modules(root) == lacking
+    assert missing_packages(root) == lacking
 
 
 def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, few_digits: Path) -> None:
