@@ -21,10 +21,11 @@ from torch import Tensor
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import DimregError, DivergenceError, TrainingError, write_line
 from solo_dimreg.solo_learn.continuing import Continuing
+from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.saving import Saving, all_finite
 from solo_dimreg.solo_learn.scripts import end_script
-from solo_dimreg.solo_learn.stopping import is_lost_process, let_processes_end, most, stop
+from solo_dimreg.solo_learn.stopping import is_lost_process, let_processes_end, max_over_processes, stop
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host
@@ -32,21 +33,21 @@ if TYPE_CHECKING:
 NEVER = 2**62
 
 
-class Guard:
-    """The divergence callback without its base class, which the host supplies.
+class DivergenceCallback(Mixin):
+    """The divergence callback.
 
     Args:
         host: The solo-learn in use.
         patience: The number of steps in a row without a finite loss that stops the training.
-        checkpointers: The class of solo-learn's callbacks that save checkpoints.
     """
 
-    def __init__(self, host: Host, patience: int, checkpointers: type) -> None:
+    state_key = "Guard"  # checkpoints store its state under this name
+
+    def __init__(self, host: Host, patience: int) -> None:
         super().__init__()
-        self.host = host
-        self.patience, self.checkpointers = patience, checkpointers
+        self.host, self.patience = host, patience
         self.bad = 0  # steps in a row without a finite loss, until now
-        self.told = self.all_told = False
+        self.printed = self.all_printed = False
         self.first = (NEVER, "")  # the step and process as one number, and the message
         self.saving: Saving | None = None
         self.continuing: Continuing | None = None
@@ -95,7 +96,7 @@ class Guard:
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Take over the writing of checkpoints."""
         self.module, self.saving = module, Saving(module)
-        self.saving.take_over(trainer, self.checkpointers)
+        self.saving.take_over(trainer)
         self.continuing = Continuing(self.host, trainer)
         let_processes_end(trainer.strategy)
 
@@ -118,26 +119,26 @@ class Guard:
         if not isinstance(loss, Tensor):
             return
         if loss.device.type != "cpu" and self.previous is not None:
-            self._look(module, *self.previous)
+            self._check_loss(module, *self.previous)
         self.previous = trainer.global_step, loss.detach(), dict(module.last_terms)
         if loss.device.type == "cpu":
-            self._look(module, *self.previous)
+            self._check_loss(module, *self.previous)
         self._stop_together(trainer, module)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Stop with an error if the weights are not finite at the end of the training."""
         if not all_finite(module):
-            self._tell(module)
+            self._print_first(module)
             self._stop(module, "its weights are not finite at the end")
 
-    def _look(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
+    def _check_loss(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
         if bool(torch.isfinite(loss)) or has_no_targets(module):
             self.bad = 0
             return
         self.bad += 1
-        if self.told:
+        if self.printed:
             return
-        self.told = True
+        self.printed = True
         guilty = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]
         source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
         line = f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}."
@@ -146,13 +147,13 @@ class Guard:
         else:
             self.first = step * world_size() + rank(), line
 
-    def _tell(self, module: Any) -> None:
+    def _print_first(self, module: Any) -> None:
         """Print the message from the process that saw the first NaN; every process must call this."""
-        if world_size() == 1 or self.all_told:
+        if world_size() == 1 or self.all_printed:
             return
-        earliest = -most(-self.first[0], module)
-        self.all_told = earliest < NEVER
-        if self.all_told and self.first[0] == earliest:
+        earliest = -max_over_processes(-self.first[0], module)
+        self.all_printed = earliest < NEVER
+        if self.all_printed and self.first[0] == earliest:
             write_line(self.first[1])
 
     def _stop_together(self, trainer: Any, module: Any) -> None:
@@ -161,8 +162,8 @@ class Guard:
         if world_size() > 1:
             if (trainer.global_step % self.patience) != 0:
                 return
-            self._tell(module)
-            worst = most(worst, module)
+            self._print_first(module)
+            worst = max_over_processes(worst, module)
         if worst >= self.patience:
             self._stop(module, f"{worst} steps in a row had no finite loss")
 
@@ -189,13 +190,6 @@ class Guard:
         kept = f"the last checkpoint is {self.kept}" if self.kept else "the files written so far are kept"
         why = f"another of the {world_size()} processes of this training has ended; {kept}."
         stop(module, TrainingError(f"{name_of(module)} cannot continue: {why}"), exception)
-
-
-def make_guard(host: Host, patience: int) -> Any:
-    """Return the divergence callback for the host's Lightning."""
-    from solo.utils.checkpointer import Checkpointer
-
-    return type("Guard", (Guard, host.pl.Callback), {"__module__": __name__})(host, patience, Checkpointer)
 
 
 def random_states() -> dict[str, Any]:

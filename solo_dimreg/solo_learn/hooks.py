@@ -2,8 +2,8 @@
 
 Every solo-learn method calls ``super().training_step(...)``, takes ``out["loss"]`` as the loss of the online
 classifier, and returns its own loss plus that. A class between the method and its base that adds a term to
-``out["loss"]`` therefore adds it to the total: ``type("SimCLR", (SimCLR, Tap), {})`` has the method
-resolution order SimCLR, Tap, BaseMethod.
+``out["loss"]`` therefore adds it to the total: a subclass of ``SimCLR, FeatureHooks, BaseMethod`` has them in
+this order among its bases.
 
 The embeddings are not available there, because in solo-learn 1.0.2 each method computes its own from the
 features. A class above the method collects them from the projector and adds terms to the returned loss.
@@ -23,11 +23,12 @@ from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.block import make_monitor
 from solo_dimreg.nn import DecorrelatedBatchNorm
-from solo_dimreg.solo_learn.divergence import make_guard
+from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
+from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
-from solo_dimreg.solo_learn.run_summary import make_announcer
+from solo_dimreg.solo_learn.run_summary import RunSummary
 from solo_dimreg.solo_learn.scripts import one_line_in_scripts
 
 if TYPE_CHECKING:
@@ -37,60 +38,62 @@ if TYPE_CHECKING:
 PROJECTORS = ("projector", "head.mlp")
 
 
-def tapped(host: Host, method: type) -> type:
+def with_hooks(host: Host, method: type) -> type:
     """Return a subclass of a solo-learn method that accepts our blocks of a config and every backbone."""
     base = host.momentum_method if issubclass(method, host.momentum_method) else host.base_method
-    parents = (EmbeddingTap, LateBuffers, method, make_tap(base, host))
-    return type(method.__name__, parents, {"__doc__": method.__doc__, "__module__": method.__module__})
+    parents = (EmbeddingHooks, LateBuffers, method, FeatureHooks, base)
+    own = {"__doc__": method.__doc__, "__module__": method.__module__, "host": host}
+    return type(method.__name__, parents, own)
 
 
-def make_tap(base: type, host: Host) -> type:
-    """Return a subclass of solo-learn's ``base`` that adds regularizers of the features to the loss.
+class FeatureHooks(Mixin):
+    """The hooks below a method of solo-learn: they add regularizers of the features to its loss.
 
-    Args:
-        base: ``BaseMethod`` or ``BaseMomentumMethod``. With the latter, the regularizers also see the
-            features of the momentum encoder.
-        host: The solo-learn that ``base`` is from.
+    Above ``BaseMomentumMethod``, the regularizers also see the features of the momentum encoder.
     """
 
-    class Tap(base):  # type: ignore[misc, valid-type]
-        # The schedule's lead over the trainer's steps, after a resumption with another epoch length.
-        steps_ahead = 0
+    host: Host
+    # The schedule's lead over the trainer's steps, after a resumption with another epoch length.
+    steps_ahead = 0
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.blocks = read_blocks(lambda name: host.read_block(args, kwargs, name))
-            terms = build_terms(self.blocks.regularizers)
-            self.last_terms: dict[str, Tensor] = {}
-            self.without_labels = host.without_labels(args, kwargs)
-            host.initialize(self, super().__init__, args, kwargs)
-            self.regularizers: Any = nn.ModuleDict(terms)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        host = self.host
+        self.blocks = read_blocks(lambda name: host.read_block(args, kwargs, name))
+        terms = build_terms(self.blocks.regularizers)
+        self.last_terms: dict[str, Tensor] = {}
+        self.without_labels = host.without_labels(args, kwargs)
+        host.initialize(self, super().__init__, args, kwargs)
+        self.regularizers: Any = nn.ModuleDict(terms)
 
-        @property
-        def learnable_params(self) -> list[dict[str, Any]]:
-            params = list(self.regularizers.parameters())
-            own = [{"name": "regularizers", "params": params}] if params else []
-            return super().learnable_params + own
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """Return solo-learn's groups of parameters and the regularizers'."""
+        params = list(self.regularizers.parameters())
+        own = [{"name": "regularizers", "params": params}] if params else []
+        return super().learnable_params + own
 
-        def configure_callbacks(self) -> list[Any]:
-            own = make_guard(host, self.blocks.divergence.patience), make_announcer(host)
-            callbacks = [*super().configure_callbacks(), *own]
-            if self.blocks.monitor is None:
-                return callbacks
-            modules = host.backbone(self), find_projector(self)
-            return [*callbacks, make_monitor(host.pl.Callback, self.blocks.monitor, *modules)]
+    def configure_callbacks(self) -> list[Any]:
+        """Return solo-learn's callbacks and ours: divergence, run summary and, if asked for, the monitor."""
+        callback = self.host.pl.Callback
+        divergence = mixed_in(DivergenceCallback, callback)(self.host, self.blocks.divergence.patience)
+        summary = mixed_in(RunSummary, callback)(self.host)
+        callbacks = [*super().configure_callbacks(), divergence, summary]
+        if self.blocks.monitor is None:
+            return callbacks
+        modules = self.host.backbone(self), find_projector(self)
+        return [*callbacks, make_monitor(callback, self.blocks.monitor, *modules)]
 
-        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-            self.last_terms.clear()
-            out = super().training_step(batch, batch_idx)
-            if self.without_labels:  # the online classifier's loss, a mean over no images, is NaN
-                out["loss"] = sum(0.0 * logits.sum() for logits in out["logits"])
-            views = out["feats"][: self.num_large_crops]
-            momentum_views = out.get("momentum_feats", ())
-            for term in regularize(self, "features", views, momentum_views):
-                out["loss"] = out["loss"] + term
-            return out
-
-    return Tap
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Return solo-learn's outputs, with the terms of the features in ``loss``."""
+        self.last_terms.clear()
+        out = super().training_step(batch, batch_idx)
+        if self.without_labels:  # the online classifier's loss, a mean over no images, is NaN
+            out["loss"] = sum(0.0 * logits.sum() for logits in out["logits"])
+        views = out["feats"][: self.num_large_crops]
+        momentum_views = out.get("momentum_feats", ())
+        for term in regularize(self, "features", views, momentum_views):
+            out["loss"] = out["loss"] + term
+        return out
 
 
 def regularize(
@@ -115,47 +118,42 @@ def regularize(
         yield term.weight * value
 
 
-class EmbeddingTap:
-    """A hook that adds regularizers of the embeddings to the loss and a normalization to the projector."""
+class EmbeddingHooks(Mixin):
+    """The hooks above a method: regularizers of the embeddings, and a normalization behind the projector."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with one_line_in_scripts("build"):
             super().__init__(*args, **kwargs)
-            self._fit_in()
+            wanted = [name for name, term in self.regularizers.items() if term.where == "embeddings"]
+            if wanted and find_projector(self) is None:
+                raise ConfigError(
+                    f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
+                    "which has no projector; use features."
+                )
+            if self.blocks.projector is not None:
+                self._normalize_projectors()
 
-    def _fit_in(self) -> None:
-        module: Any = self
-        wanted = [name for name, term in module.regularizers.items() if term.where == "embeddings"]
-        if wanted and find_projector(module) is None:
-            raise ConfigError(
-                f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
-                "which has no projector; use features."
-            )
-        if module.blocks.projector is not None:
-            self._normalize_projectors(module)
-
-    def _normalize_projectors(self, module: Any) -> None:
-        names = [name for prefix in ("", "momentum_") if (name := projector_name(module, prefix))]
+    def _normalize_projectors(self) -> None:
+        names = [name for prefix in ("", "momentum_") if (name := projector_name(self, prefix))]
         if not names:
             raise ConfigError(f"projector: {type(self).__name__} has no projector; leave the block out.")
         for name in names:
-            append_normalization(module, name, module.features_dim, module.blocks.projector)
+            append_normalization(self, name, self.features_dim, self.blocks.projector)
 
     def on_fit_start(self) -> None:
         """Refuse groups that the batch cannot whiten."""
-        super().on_fit_start()  # type: ignore[misc]
+        super().on_fit_start()
         with one_line_in_scripts("train"):
             self._check_groups()
 
     def _check_groups(self) -> None:
-        module: Any = self
-        batch = module.batch_size * module.trainer.world_size
-        for layer in module.modules():
+        batch = self.batch_size * self.trainer.world_size
+        for layer in self.modules():
             if not isinstance(layer, DecorrelatedBatchNorm):
                 continue
             size = layer.num_features // layer.num_groups
             if size >= batch:
-                block = "projector" if module.blocks.projector else "method_kwargs"
+                block = "projector" if self.blocks.projector else "method_kwargs"
                 raise ConfigError(
                     f"{block}.num_groups: gives groups of {size} axes, which a batch of {batch} cannot "
                     "whiten; raise num_groups or optimizer.batch_size."
@@ -163,20 +161,16 @@ class EmbeddingTap:
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the method's loss plus the terms on its embeddings."""
-        module: Any = self
         with shared_gathers():
-            return self._training_step(module, batch, batch_idx)
-
-    def _training_step(self, module: Any, batch: Any, batch_idx: int) -> Tensor:
-        if all(term.where != "embeddings" for term in module.regularizers.values()):
-            return super().training_step(batch, batch_idx)  # type: ignore[misc]
-        with (
-            outputs_of(find_projector(module)) as embeddings,
-            outputs_of(find_projector(module, "momentum_")) as momentum,
-        ):
-            loss = super().training_step(batch, batch_idx)  # type: ignore[misc]
-        large = module.num_large_crops
-        return loss + sum(regularize(module, "embeddings", embeddings[:large], momentum[:large]))
+            if all(term.where != "embeddings" for term in self.regularizers.values()):
+                return super().training_step(batch, batch_idx)
+            with (
+                outputs_of(find_projector(self)) as embeddings,
+                outputs_of(find_projector(self, "momentum_")) as momentum,
+            ):
+                loss = super().training_step(batch, batch_idx)
+            large = self.num_large_crops
+            return loss + sum(regularize(self, "embeddings", embeddings[:large], momentum[:large]))
 
 
 def find_projector(module: nn.Module, prefix: str = "") -> nn.Module | None:

@@ -13,7 +13,8 @@ from solo_dimreg.config.values import base_name
 from solo_dimreg.errors import HostError, PluginError
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.base import Host
-from solo_dimreg.solo_learn.hooks import tapped
+from solo_dimreg.solo_learn.hooks import with_hooks
+from solo_dimreg.solo_learn.mixins import Mixin
 
 NOT_METHODS = ("base", "linear")
 
@@ -76,45 +77,39 @@ def find_host() -> Host:
     raise HostError(MISSING)
 
 
-def _ldreg_weight(host: Host, name: str, method: type) -> float:
-    kind = "momentum" if issubclass(method, host.momentum_method) else "other"
-    return LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
-
-
 def _with_ldreg(host: Host, name: str, method: type) -> type:
     """Return the method with the paper's LDReg settings as defaults."""
-    return _with_term(
-        host,
-        "LDReg",
-        method,
-        {
-            "weight": _ldreg_weight(host, name, method),
-            "k": LDREG_NEIGHBOURS.get(name),
-            "warmup_epochs": 10,
-        },
-    )
+    kind = "momentum" if issubclass(method, host.momentum_method) else "other"
+    weight = LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
+    defaults = {"weight": weight, "k": LDREG_NEIGHBOURS.get(name), "warmup_epochs": 10}
+    return _with_term("LDReg", method, defaults)
 
 
-def _with_term(host: Host, prefix: str, method: type, defaults: Mapping[str, Any]) -> type:
+def _with_term(prefix: str, method: type, defaults: Mapping[str, Any]) -> type:
     """Return the method with the regularizer ``ldreg``, whose settings ``defaults`` a config can override."""
+    adds = TERMS[f"{prefix.lower()}_"]
+    own = {"adds": adds, "defaults_of_term": defaults, "__doc__": f"{method.__name__} with {adds}."}
+    return type(f"{prefix}{method.__name__}", (WithTerm, method), {**own, "__module__": __name__})
 
-    class WithLDReg(method):  # type: ignore[misc, valid-type]
-        adds = TERMS[f"{prefix.lower()}_"]
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            block = self.with_term(host.read_block(args, kwargs, "regularizers") or {})
-            super().__init__(*args, **host.write_block(args, kwargs, "regularizers", block))
+class WithTerm(Mixin):
+    """A method with the regularizer ``ldreg``."""
 
-        @staticmethod
-        def with_term(block: Any) -> Any:
-            own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
-            if not isinstance(block, Mapping) or not isinstance(own, Mapping | None):
-                return block  # its reader refuses it
-            return {**block, "ldreg": {**defaults, **(own or {})}}
+    host: Host
+    adds: str
+    defaults_of_term: Mapping[str, Any]
 
-    WithLDReg.__doc__ = f"{method.__name__} with {WithLDReg.adds}."
-    WithLDReg.__name__ = WithLDReg.__qualname__ = f"{prefix}{method.__name__}"
-    return WithLDReg
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        block = self.with_term(self.host.read_block(args, kwargs, "regularizers") or {})
+        super().__init__(*args, **self.host.write_block(args, kwargs, "regularizers", block))
+
+    @classmethod
+    def with_term(cls, block: Any) -> Any:
+        """Return a ``regularizers:`` block with the term in it; a wrong one is left for its reader."""
+        own: Any = block.get("ldreg") if isinstance(block, Mapping) else None
+        if not isinstance(block, Mapping) or not isinstance(own, Mapping | None):
+            return block
+        return {**block, "ldreg": {**cls.defaults_of_term, **(own or {})}}
 
 
 @functools.cache
@@ -138,11 +133,11 @@ def register() -> Host:
                 f"{name!r}, a name that solo-learn or LDReg has. Uninstall or fix that package."
             )
     for name, method in {**own, **{n: r.value for n, r in brought.items()}}.items():
-        host.methods[name] = tapped(host, method)
+        host.methods[name] = with_hooks(host, method)
     for name in own:
         method = host.methods[name]
         host.methods[f"ldreg_{name}"] = _with_ldreg(host, name, method)
         minimal = {"direction": "min", "weight": MINLID_WEIGHT, "warmup_epochs": 10}
-        host.methods[f"minlid_{name}"] = _with_term(host, "MinLID", method, minimal)
+        host.methods[f"minlid_{name}"] = _with_term("MinLID", method, minimal)
     host.methods["ldreg"] = host.methods["ldreg_simclr"]
     return host

@@ -18,6 +18,7 @@ from solo_dimreg.errors import warn
 from solo_dimreg.files import write_json
 from solo_dimreg.monitor.block import NAME
 from solo_dimreg.monitor.writers import folder_of
+from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.next_steps import next_steps
 from solo_dimreg.solo_learn.record import RECORD, begin_record, counted, end_record, record_folder
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host
 
 
-class Announcer:
-    """The run summary callback without its base class, which the host supplies."""
+class RunSummary(Mixin):
+    """The run summary callback."""
 
     def __init__(self, host: Host) -> None:
         super().__init__()
@@ -73,11 +74,6 @@ class Announcer:
             write_json(self.folder / RECORD, self.record)
         except OSError as error:  # a failed record must not end a training
             warn(f"{self.folder / RECORD}: the record of the run cannot be written ({error}).")
-
-
-def make_announcer(host: Host) -> Any:
-    """Return the run summary callback for the host's Lightning."""
-    return type("Announcer", (Announcer, host.pl.Callback), {"__module__": __name__})(host)
 
 
 def say(line: str) -> None:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.utils import get_args
 from omegaconf import DictConfig
 
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
-from solo_dimreg.errors import DimregError, one_line, unforeseen, write_last_line
+from solo_dimreg.errors import DimregError, unforeseen
 from solo_dimreg.solo_learn.run_summary import say
-from solo_dimreg.solo_learn.stopping import wants_exceptions
+from solo_dimreg.solo_learn.stopping import end
 
 # Functions that main_pretrain.py and main_linear.py call, by their names there, and their modules.
 PARSER = ("parse_cfg", "solo.args.pretrain")
@@ -39,7 +39,7 @@ LINEAR_LABELLED = ("prepare_data", "solo.data.classification_dataloader")
 class _Script:
     """The state of a running script: whether it is watched, and whether its config uses the add-on."""
 
-    watched = asks = False
+    watched = uses_add_on = False
 
 
 def watch_script(
@@ -61,29 +61,21 @@ def watch_script(
             config uses the add-on. Returns the checkpoint from which auto-resume continues.
         check_linear: Called with the config of a running ``main_linear.py``.
     """
-    _watch_linear(check_linear)
-    _tell_accuracy()
-    parse = _of_script(*PARSER)
-    if parse is None:
+    _check_config(PARSER, check)
+    _check_config(LINEAR_PARSER, check_linear)
+    if not _Script.watched:
         return
-    _Script.watched = True
-
-    @wraps(parse)
-    def checked(cfg: DictConfig) -> DictConfig:
-        with one_line_in_scripts("read"):
-            _Script.asks = check(cfg)
-            return parse(cfg)
-
-    _replace(PARSER, checked)
+    _print_accuracy()
     _check_resumed(resume)
     _change_result(TRANSFORMS, lambda transforms: transforms)
     _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
-    _change_result(LABELLED, _loaders_with_us)
+    for loaders in (LABELLED, LINEAR_LABELLED):
+        _change_result(loaders, _loaders_with_us)
 
 
-def _watch_linear(check: Callable[[DictConfig], None]) -> None:
-    """Let ``check`` see the config of a running ``main_linear.py``, and read its images with our loader."""
-    parse = _of_script(*LINEAR_PARSER)
+def _check_config(parser: tuple[str, str], check: Callable[[DictConfig], Any]) -> None:
+    """Let ``check`` see the config of the script before solo-learn's parser does."""
+    parse = _of_script(*parser)
     if parse is None:
         return
     _Script.watched = True
@@ -91,11 +83,10 @@ def _watch_linear(check: Callable[[DictConfig], None]) -> None:
     @wraps(parse)
     def checked(cfg: DictConfig) -> DictConfig:
         with one_line_in_scripts("read"):
-            check(cfg)
-        return parse(cfg)
+            _Script.uses_add_on = bool(check(cfg))
+            return parse(cfg)
 
-    _replace(LINEAR_PARSER, checked)
-    _change_result(LINEAR_LABELLED, _loaders_with_us)
+    _replace(parser, checked)
 
 
 def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
@@ -140,19 +131,11 @@ def end_script(error: BaseException, what: str) -> None:
     """End a script of solo-learn's on an error of ours, or on any error if its config uses the add-on."""
     if _Script.watched and isinstance(error, DimregError):
         end(error)
-    if _Script.asks and isinstance(error, Exception):
+    if _Script.uses_add_on and isinstance(error, Exception):
         end(unforeseen(what, error))
 
 
-def end(error: DimregError) -> NoReturn:
-    """End the process with one line and the error's status."""
-    if wants_exceptions():
-        raise error
-    write_last_line(f"error: {one_line(error)}")
-    raise SystemExit(error.status) from error
-
-
-def _tell_accuracy() -> None:
+def _print_accuracy() -> None:
     """Let ``main_linear.py`` print its accuracy at the end, which solo-learn gives only to the logger."""
     model: Any = _of_script(*PROBE)
     if model is None:
@@ -175,7 +158,7 @@ def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
 
     class Checked(resumer):
         def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
-            if not _Script.asks:
+            if not _Script.uses_add_on:
                 return super().find_checkpoint(cfg)
             found = resume(cfg, Path(self.checkpoint_dir))
             if found is None:

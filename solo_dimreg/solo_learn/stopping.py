@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from solo_dimreg.distributed import rank, world_size
-from solo_dimreg.errors import TrainingError, write_last_line
+from solo_dimreg.errors import DimregError, TrainingError, one_line, write_last_line
 
 # Lightning 2 checks its child processes every five seconds; if one has failed, it kills the first one.
 HEAD_START = 6.0
@@ -34,24 +34,27 @@ def stop(module: Any, error: TrainingError, cause: BaseException | None = None) 
     In a script, an exception would show a traceback and end with status 1. With several processes, the first
     one prints the line; if that one is gone, the second does.
     """
-    if not _speaks():
+    if not _prints_the_error():
         time.sleep(HEAD_START)
         raise Stopped(error.status)
-    if getattr(module, "raises", False) or wants_exceptions():
+    if getattr(module, "raises", False):
         raise error from cause
-    write_last_line(f"error: {error}")
-    raise Stopped(error.status)
+    end(error, cause)
 
 
-def wants_exceptions() -> bool:
-    """Return whether a script must raise the exception itself.
+def end(error: DimregError, cause: BaseException | None = None) -> NoReturn:
+    """End a script with one line and the error's status.
 
-    This is so if the user asked Hydra for full errors, and in a sweep, whose other jobs continue.
+    The error is raised if the user asked Hydra for full errors, and in a sweep, whose other jobs continue.
     """
-    return os.environ.get("HYDRA_FULL_ERROR") == "1" or SWEEP in os.environ
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" or SWEEP in os.environ:
+        raise error from cause
+    write_last_line(f"error: {one_line(error)}")
+    raise Stopped(error.status) from error
 
 
-def _speaks() -> bool:
+def _prints_the_error() -> bool:
+    """Return whether this is the first process, or the second after the loss of the first."""
     if rank() != 1:
         return rank() == 0
     time.sleep(0.3)  # a killed process loses its connections before its children get another parent
@@ -79,7 +82,7 @@ def signals_of_slurm(trainer: Any) -> Iterator[None]:
         signal.signal(signal.SIGTERM, ours)
 
 
-def most(count: int, module: Any) -> int:
+def max_over_processes(count: int, module: Any) -> int:
     """Return the largest count of all processes; every process must call this."""
     if world_size() == 1:
         return count

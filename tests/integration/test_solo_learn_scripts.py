@@ -241,7 +241,7 @@ def pretrain_here(
         path = str(solo_learn_clone / script)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [path, "--config-path", str(folder), "--config-name", "case"])
-        for name in ("watched", "asks"):  # of this process, which runs other tests too
+        for name in ("watched", "uses_add_on"):  # of this process, which runs other tests too
             monkeypatch.setattr(_Script, name, False)
         status: Any = 0
         try:

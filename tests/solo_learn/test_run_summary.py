@@ -11,7 +11,7 @@ from support import build_small, small, train_steps
 
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.record import end_record, evaluated_as_trained, label_of, read_record
-from solo_dimreg.solo_learn.run_summary import Announcer, describe_end, describe_terms
+from solo_dimreg.solo_learn.run_summary import RunSummary, describe_end, describe_terms
 from solo_dimreg.training.pretraining import pretrain
 
 
@@ -117,10 +117,10 @@ def test_the_commands_of_a_checkpoint_are_introduced(
     (tmp_path / "args.json").touch()
     (tmp_path / "x-ep=1.ckpt").touch()
     monkeypatch.setattr("solo_dimreg.solo_learn.run_summary.next_steps", lambda *_: ["solo-dimreg knn x"])
-    announcer = Announcer(host)
-    announcer.folder, announcer.record = tmp_path, {"resumed_from": None}
+    summary = RunSummary(host)
+    summary.folder, summary.record = tmp_path, {"resumed_from": None}
     trainer = SimpleNamespace(callbacks=[], current_epoch=1, global_step=2, callback_metrics={})
-    announcer.on_fit_end(trainer, SimpleNamespace())
+    summary.on_fit_end(trainer, SimpleNamespace())
     assert capfd.readouterr().err.splitlines()[1:] == [
         f"solo-dimreg: Checkpoint: {tmp_path}",
         "solo-dimreg: Evaluate it with:",
