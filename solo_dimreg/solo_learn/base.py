@@ -6,8 +6,10 @@ turns them into its own *arguments*.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -64,6 +66,8 @@ class Host(ABC):
 
     Attributes:
         generation: ``"current"`` or ``"published"``.
+        loaders: solo-learn's package with the loaders of data.
+        encoder: The attribute of a method that is its backbone.
         methods: solo-learn's own table ``METHODS``, changed in place by the registration.
         own_methods: The names that the table had before the registration.
         pl: The Lightning that this solo-learn uses.
@@ -72,14 +76,19 @@ class Host(ABC):
     """
 
     generation: str
+    loaders: str
+    encoder: str
 
-    def __init__(self, methods: dict[str, type], base_method: type, momentum_method: type, pl: Any) -> None:
-        self.methods = methods
-        self.own_methods = frozenset(methods) - {"base", "linear"}
-        self.base_method = base_method
-        self.momentum_method = momentum_method
+    def __init__(self) -> None:
+        from solo.methods import METHODS
+        from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
+
+        self.methods: dict[str, type] = METHODS
+        self.own_methods = frozenset(METHODS) - {"base", "linear"}
+        self.base_method: Any = BaseMethod
+        self.momentum_method: Any = BaseMomentumMethod
         self.pl = pl
-        self.Method = mixed_in(Method, base_method, host=self)
+        self.Method = mixed_in(Method, BaseMethod, host=self)
 
     @staticmethod
     @abstractmethod
@@ -124,15 +133,19 @@ class Host(ABC):
     ) -> tuple[Dataset, Dataset]:
         """Return labelled training and validation sets, made by solo-learn's ``prepare_datasets``."""
 
-    @abstractmethod
     def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
         """Return solo-learn's own transforms for the linear evaluation of a data set."""
+        return self._labelled.prepare_transforms(dataset)
 
-    @abstractmethod
     def evaluation_loaders(
         self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
     ) -> tuple[DataLoader, DataLoader]:
         """Return solo-learn's loaders for the two sets."""
+        return self._labelled.prepare_dataloaders(train, val, batch_size=batch_size, num_workers=num_workers)
+
+    @property
+    def _labelled(self) -> Any:
+        return importlib.import_module(f"{self.loaders}.classification_dataloader")
 
     @abstractmethod
     def checkpointer(self, arguments: Any, folder: Path) -> Any:
@@ -155,9 +168,9 @@ class Host(ABC):
     def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
         """Return the backbone that its constructor builds from a name and ``backbone.kwargs``."""
 
-    @abstractmethod
     def backbone(self, method: Any) -> nn.Module:
         """Return the encoder inside a method."""
+        return getattr(method, self.encoder)
 
     @abstractmethod
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
@@ -270,8 +283,4 @@ class Host(ABC):
 
     def _own_name(self, key: str) -> str:
         """Return a key of a state dict with this solo-learn's name for the encoder."""
-        theirs, ours = ("encoder", "backbone") if self.generation == "current" else ("backbone", "encoder")
-        for prefix in ("", "momentum_"):
-            if key.startswith(f"{prefix}{theirs}."):
-                return prefix + ours + key.removeprefix(prefix + theirs)
-        return key
+        return re.sub(r"^(momentum_)?(encoder|backbone)\.", rf"\g<1>{self.encoder}.", key)

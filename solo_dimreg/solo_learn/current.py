@@ -88,12 +88,8 @@ class CurrentHost(Host):
     """The host for the ``main`` branch of solo-learn on GitHub."""
 
     generation = "current"
-
-    def __init__(self) -> None:
-        from solo.methods import METHODS
-        from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
-
-        super().__init__(METHODS, BaseMethod, BaseMomentumMethod, pl)
+    loaders = "solo.data"
+    encoder = "backbone"
 
     @staticmethod
     def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -110,7 +106,7 @@ class CurrentHost(Host):
 
     def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cfg = _config(args, kwargs)
-        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        backbones = self.base_method._BACKBONES
         check_backbone_name(cfg.backbone.name, [name for name in backbones if not name.startswith(PREFIX)])
         if "augmentations" in cfg and cfg.backbone.get("kwargs", {}).get("img_size") is None:
             fixed = input_size_kwargs(cfg.backbone.name, cfg.augmentations[0].crop_size)
@@ -122,7 +118,7 @@ class CurrentHost(Host):
 
     def add_backbones(self) -> None:
         # solo-learn's ViTs choose their variant by the method's name, so they must see ldreg_mae as mae.
-        backbones = self.base_method._BACKBONES  # type: ignore[attr-defined]
+        backbones = self.base_method._BACKBONES
         for name, build in list(backbones.items()):
             backbones[name] = functools.partial(_build_own, build)
         for name in (*timm_names(), *registered("backbones")):
@@ -220,10 +216,8 @@ class CurrentHost(Host):
     def evaluation_datasets(
         self, settings: DictConfig, train_transform: Callable, val_transform: Callable
     ) -> tuple[Dataset, Dataset]:
-        from solo.data.classification_dataloader import prepare_datasets
-
         data_format = settings.data.get("format", "image_folder")
-        return prepare_datasets(
+        return self._labelled.prepare_datasets(
             settings.data.dataset,
             train_transform,
             val_transform,
@@ -231,18 +225,6 @@ class CurrentHost(Host):
             val_data_path=settings.data.val_path,
             data_format="image_folder" if data_format == "dali" else data_format,
         )
-
-    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
-        from solo.data.classification_dataloader import prepare_transforms
-
-        return prepare_transforms(dataset)
-
-    def evaluation_loaders(
-        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
-    ) -> tuple[DataLoader, DataLoader]:
-        from solo.data.classification_dataloader import prepare_dataloaders
-
-        return prepare_dataloaders(train, val, batch_size=batch_size, num_workers=num_workers)
 
     def checkpointer(self, arguments: DictConfig, folder: Path) -> Any:
         from solo.utils.checkpointer import Checkpointer
@@ -281,10 +263,7 @@ class CurrentHost(Host):
         return probe
 
     def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
-        return self.base_method._BACKBONES[name](method, **kwargs)  # type: ignore[attr-defined]
-
-    def backbone(self, method: Any) -> nn.Module:
-        return method.backbone
+        return self.base_method._BACKBONES[name](method, **kwargs)
 
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
         from solo.utils.auto_umap import OfflineUMAP

@@ -33,19 +33,15 @@ from solo_dimreg.solo_learn.published_arguments import (
     settings_of_script,
     transform_settings,
 )
-from solo_dimreg.solo_learn.published_mends import ProbeOptimizers, Schedules, TrainersClipping, WithFeatures
+from solo_dimreg.solo_learn.published_fixes import ProbeOptimizers, Schedules, TrainersClipping, WithFeatures
 
 
 class PublishedHost(Host):
     """The host for solo-learn 1.0.2 from the package index."""
 
     generation = "published"
-
-    def __init__(self) -> None:
-        from solo.methods import METHODS
-        from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
-
-        super().__init__(METHODS, BaseMethod, BaseMomentumMethod, pl)
+    loaders = "solo.utils"
+    encoder = "encoder"
 
     @staticmethod
     def read_block(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -59,7 +55,7 @@ class PublishedHost(Host):
 
     def initialize(self, method: Any, init: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = kwargs["encoder"]
-        check_backbone_name(name, self.base_method._SUPPORTED_ENCODERS)  # type: ignore[attr-defined]
+        check_backbone_name(name, self.base_method._SUPPORTED_ENCODERS)
         if find_backbone(name) is None:
             with naming_refused_kwargs(name, kwargs["backbone_args"]):
                 init(*args, **kwargs)
@@ -81,22 +77,22 @@ class PublishedHost(Host):
     def add_backbones(self) -> None:
         # 1.0.2 has no table, and initialize() inserts the backbones: only the names have to be free.
         for name, backbone in registered("backbones").items():
-            if name in self.base_method._SUPPORTED_ENCODERS:  # type: ignore[attr-defined]
+            if name in self.base_method._SUPPORTED_ENCODERS:
                 raise PluginError(
                     f"{backbone.distribution} registers the backbone {name!r}, a name of solo-learn's "
                     "own. Uninstall or fix that package."
                 )
 
-    def _method_settings(self, method: type, settings: DictConfig) -> dict[str, Any]:
+    def _method_settings(self, method: Any, settings: DictConfig) -> dict[str, Any]:
         """Return the defaults of a method's parser, updated by ``method_kwargs`` and ``momentum``."""
         parser = argparse.ArgumentParser()
-        method.add_model_specific_args(parser)  # type: ignore[attr-defined]
+        method.add_model_specific_args(parser)
         defaults = vars(parser.parse_known_args(["--optimizer", "sgd"])[0])
         block = plain(settings.get("method_kwargs", {})) or {}
         if issubclass(method, self.Method):
             return {**defaults, "method_kwargs": block}
         base_parser = argparse.ArgumentParser()
-        self.momentum_method.add_model_specific_args(base_parser)  # type: ignore[attr-defined]
+        self.momentum_method.add_model_specific_args(base_parser)
         shared = {action.dest for action in base_parser._actions}
         unread = sorted(set(block) - (set(defaults) - shared))
         if unread:  # solo-learn's own configs have keys that only the current one reads, or none
@@ -211,10 +207,8 @@ class PublishedHost(Host):
     def evaluation_datasets(
         self, settings: DictConfig, train_transform: Callable, val_transform: Callable
     ) -> tuple[Dataset, Dataset]:
-        from solo.utils.classification_dataloader import prepare_datasets
-
         data = settings.data
-        return prepare_datasets(
+        return self._labelled.prepare_datasets(
             data.dataset,
             train_transform,
             val_transform,
@@ -222,18 +216,6 @@ class PublishedHost(Host):
             train_dir=data.train_path,
             val_dir=data.val_path,
         )
-
-    def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
-        from solo.utils.classification_dataloader import prepare_transforms
-
-        return prepare_transforms(dataset)
-
-    def evaluation_loaders(
-        self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
-    ) -> tuple[DataLoader, DataLoader]:
-        from solo.utils.classification_dataloader import prepare_dataloaders
-
-        return prepare_dataloaders(train, val, batch_size=batch_size, num_workers=num_workers)
 
     def checkpointer(self, arguments: dict[str, Any], folder: Path) -> Any:
         from solo.utils.checkpointer import Checkpointer
@@ -283,9 +265,6 @@ class PublishedHost(Host):
 
     def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
         return (find_backbone(name) or own_backbone(name))(**kwargs)
-
-    def backbone(self, method: Any) -> nn.Module:
-        return method.encoder
 
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
         from solo.utils.auto_umap import AutoUMAP

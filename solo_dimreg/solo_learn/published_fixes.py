@@ -8,29 +8,30 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from solo_dimreg.solo_learn.mixins import Mixin
 
-class Schedules:
+
+class Schedules(Mixin):
     """A mixin that gives solo-learn 1.0.2's modules the optimizers and schedules of current configs."""
 
     settings: DictConfig
 
     def configure_optimizers(self) -> Any:
         """Return the module's optimizers; warm-up counts steps unless ``scheduler.interval`` is ``epoch``."""
-        module: Any = self
-        configured = super().configure_optimizers()  # type: ignore[misc]
+        configured = super().configure_optimizers()
         wanted = self.settings.scheduler
         if wanted.name != "warmup_cosine":
             return configured
         (optimizer,), (old,) = configured
-        steps = module.trainer.estimated_stepping_batches / module.max_epochs
+        steps = self.trainer.estimated_stepping_batches / self.max_epochs
         interval = wanted.get("interval", "step")
         unit = steps if interval == "step" else 1
         warmup = wanted.get("warmup_epochs", 10)
-        start = wanted.get("warmup_start_lr", 3e-5) if warmup > 0 else module.lr
+        start = wanted.get("warmup_start_lr", 3e-5) if warmup > 0 else self.lr
         new = type(old)(
             optimizer,
             warmup_epochs=warmup * unit,
-            max_epochs=module.max_epochs * unit,
+            max_epochs=self.max_epochs * unit,
             warmup_start_lr=start,
             eta_min=wanted.get("min_lr", 0.0),
         )
@@ -51,17 +52,16 @@ class ProbeOptimizers(Schedules):
 
     def configure_optimizers(self) -> Any:
         """Return the config's optimizer for the classifier."""
-        module: Any = self
         configured = super().configure_optimizers()
         if self.settings.optimizer.name != "lars":
             return configured
         optimizers = configured[0] if isinstance(configured, tuple) else [configured]
-        optimizers[0].eta = module.extra_args["eta_lars"]
-        optimizers[0].clip = module.extra_args["grad_clip_lars"]
+        optimizers[0].eta = self.extra_args["eta_lars"]
+        optimizers[0].clip = self.extra_args["grad_clip_lars"]
         return configured
 
 
-class TrainersClipping:
+class TrainersClipping(Mixin):
     """A mixin that keeps the trainer's gradient clipping apart from DINO's method of the same name."""
 
     def configure_gradient_clipping(
