@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.config.values import base_name
-from solo_dimreg.solo_learn import Host, generation, register
+from solo_dimreg.solo_learn import Host, register
+from solo_dimreg.solo_learn.registration import generation
 
 BATCH = 16
 AUGMENTATION = {

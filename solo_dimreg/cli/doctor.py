@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from solo_dimreg.solo_learn.environment import version_of
+from solo_dimreg.solo_learn.record import version_of
 
 # Packages whose name differs from the name of their module.
 PACKAGE_OF = {

@@ -58,7 +58,8 @@ def command(
     from solo_dimreg.config.overrides import read_overrides
     from solo_dimreg.distributed import rank
     from solo_dimreg.files import write_json
-    from solo_dimreg.solo_learn import LINEAR_CONFIGS, register
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.solo_learn.base import LINEAR_CONFIGS
     from solo_dimreg.training.evaluation import DEVICE, linear_accuracy
     from solo_dimreg.training.results import probe_settings, save_evaluation
 

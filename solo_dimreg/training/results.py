@@ -14,8 +14,7 @@ from solo_dimreg.config.values import device_count, plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch, write_json
 from solo_dimreg.solo_learn import Host, Run
-from solo_dimreg.solo_learn.environment import describe_environment
-from solo_dimreg.solo_learn.record import now
+from solo_dimreg.solo_learn.record import describe_environment, now
 
 KINDS = ("linear", "knn")
 # The settings of a linear config that tell two probes of the same run apart.

@@ -18,8 +18,9 @@ from solo_dimreg.config.loading import load_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
 from solo_dimreg.plugins import registered
-from solo_dimreg.solo_learn import Host, generation
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.hooks import outputs_of
+from solo_dimreg.solo_learn.registration import generation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PUBLISHED = [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")]

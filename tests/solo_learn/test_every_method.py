@@ -12,7 +12,8 @@ from support import BATCH, METHODS, PROJECTED, PROJECTOR, RandomViews, build_sma
 from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.solo_learn import Host, generation
+from solo_dimreg.solo_learn import Host
+from solo_dimreg.solo_learn.registration import generation
 
 pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
 # Those whose loss takes small crops too; the others unpack exactly two views, or leave the small ones out.
