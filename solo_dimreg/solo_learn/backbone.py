@@ -23,19 +23,13 @@ class TimmBackbone(nn.Module):
     Args:
         name: The name of a timm model, such as ``convnext_atto``.
         kwargs: The options for ``timm.create_model``.
-
-    Raises:
-        ConfigError: timm has no such model, or refuses an argument.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         import timm
 
         super().__init__()
-        try:
-            self.model = timm.create_model(name, **{"num_classes": 0, **kwargs})
-        except (TypeError, ValueError, AssertionError) as error:
-            raise ConfigError(_refused(PREFIX + name, kwargs, error)) from error
+        self.model = timm.create_model(name, **{"num_classes": 0, **kwargs})
         # The two widths differ if a model has a layer between pooling and classifier, as MobileNetV3 does.
         width: Any = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.num_features: int = width
@@ -80,17 +74,13 @@ def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
         backbone = build(**kwargs)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(_refused(name, kwargs, error)) from error
+    except (TypeError, ValueError, AssertionError) as error:
+        refused = f"{name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
+        said = unexpected_kwarg(name, kwargs, error) or f"backbone.kwargs: {refused}"
+        raise ConfigError(said) from error
     if not isinstance(getattr(backbone, "num_features", None), int):
         raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of its output.")
     return backbone
-
-
-def _refused(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
-    return unexpected_kwarg(name, kwargs, error) or (
-        f"backbone.kwargs: {name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
-    )
 
 
 def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:

@@ -23,7 +23,7 @@ from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.functional._checks import check_positive
-from solo_dimreg.solo_learn import CLASSES, Host, Run
+from solo_dimreg.solo_learn import Host, Run
 from solo_dimreg.solo_learn.base import CLASSES, NATIVE_SIZES
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
 

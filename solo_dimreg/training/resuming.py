@@ -196,11 +196,11 @@ def _leaves(settings: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[
             yield key, value
 
 
-def _shown(found: Mapping[str, tuple[Any, Any]], most: int = 6) -> str:
+def _shown(found: Mapping[str, tuple[Any, Any]], limit: int = 6) -> str:
     """Return the settings with their old and new values as text; for lists only the name."""
     parts = [
         key if any(isinstance(value, list) for value in pair) else f"{key} ({pair[0]}, now {pair[1]})"
         for key, pair in found.items()
     ]
-    more = [f"{len(parts) - most} more"] if len(parts) > most else []
-    return ", ".join((*parts[:most], *more))
+    more = [f"{len(parts) - limit} more"] if len(parts) > limit else []
+    return ", ".join((*parts[:limit], *more))
