@@ -5,18 +5,14 @@ A training never ends because of Weights & Biases.
 
 from __future__ import annotations
 
-import configparser
-import http.client
-import netrc
 import os
 import ssl
 import sys
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_dimreg.errors import warn
 
 SECONDS = 5
-KEY_LENGTH = 40
+NO_KEY = "there is no API key (`wandb login`, or WANDB_API_KEY)"
 
 
 @contextmanager
@@ -72,7 +68,7 @@ def settle_wandb(settings: DictConfig) -> None:
     block = settings.get("wandb") or {}
     if not block.get("enabled") or block.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
         return
-    if reason := _unusable():
+    if find_spec("wandb") and _current_run() is None and (reason := _unusable()):
         go_offline(settings, reason)
 
 
@@ -84,47 +80,26 @@ def go_offline(settings: DictConfig, reason: str) -> None:
 
 
 def _unusable() -> str:
-    """Return why nothing can be sent, or "" if the server can be used.
+    """Return why nothing can be sent, or "" if the server answers and wandb finds a key."""
+    import wandb
 
-    wandb itself is not asked, because it remembers its mode.
-    """
-    server = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
-    key = os.environ.get("WANDB_API_KEY")
-    if key is not None and len(key) < KEY_LENGTH:
-        del os.environ["WANDB_API_KEY"]  # wandb would not go offline with it either
-        return f"WANDB_API_KEY is not a key: a key has at least {KEY_LENGTH} characters"
-    if not (key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key") or _remembered(server)):
-        return "there is no API key (`wandb login`, or WANDB_API_KEY)"
+    try:
+        server = wandb.setup().settings.base_url
+        return _unreachable(server) or ("" if wandb.login(prompt=False) else NO_KEY)
+    except Exception as error:  # a key or an address that is none
+        os.environ.pop("WANDB_API_KEY", None)  # wandb would not go offline with it either
+        return " ".join(str(error).split())[:200].rstrip(".")
+    finally:
+        _end(0)
+
+
+def _unreachable(server: str) -> str:
     try:
         urllib.request.urlopen(server, timeout=SECONDS).close()
-    except urllib.error.HTTPError:  # the server has answered
-        return ""
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(getattr(error, "reason", None), ssl.SSLError):
-            return ""  # the server is there, and wandb has its own certificates
-        return f"{server} cannot be reached ({getattr(error, 'reason', error)})"
+    except urllib.error.HTTPError:
+        pass  # the server has answered
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # the server is there, and wandb has its own certificates
+            return f"{server} cannot be reached ({reason})"
     return ""
-
-
-def _setting(name: str) -> str | None:
-    """Return a setting from wandb's own files, which `wandb login --host` writes.
-
-    The file in the working folder has priority.
-    """
-    home = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
-    files = configparser.ConfigParser(interpolation=None)
-    try:
-        files.read([home / "settings", Path(os.environ.get("WANDB_DIR", "."), "wandb", "settings")])
-    except (configparser.Error, UnicodeDecodeError):
-        return None
-    return files.get("default", name, fallback=None)
-
-
-def _remembered(server: str) -> bool:
-    """Return whether `wandb login` has saved a key for the server."""
-    try:  # give the path: without it, Python checks the file's permissions, which wandb does not
-        known = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-        return False
-    place = urllib.parse.urlsplit(server)
-    return place.netloc in known or place.hostname in known
