@@ -13,6 +13,7 @@ from solo_dimreg.config.parsing import (
     Refusal,
     check_keys,
     mapping,
+    number,
     one_of,
     option_in,
     parameter_names,
@@ -59,7 +60,7 @@ class RegularizerSettings(Block):
     """
 
     kind: Any
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    weight: Annotated[float, number("a number >= 0", lambda weight: weight >= 0)]
     warmup_epochs: Annotated[int, whole(0)] = 0
     where: Annotated[str, one_of("place", ("features", "embeddings"))] = "features"
     options: dict[str, Any]
@@ -97,18 +98,12 @@ def _with_kinds(block: Any) -> Any:
     return terms
 
 
-def _between_0_and_1(value: float) -> float:
-    if not 0 < value < 1:
-        raise ValueError("a number above 0 and below 1")
-    return value
-
-
 class AlarmSettings(Block):
     """The ``alarm:`` block in a ``monitor:`` block, see :class:`solo_dimreg.monitor.alarm.Alarm`."""
 
     enabled: bool = True
     metric: str = "effective_rank"
-    drawdown: Annotated[float, AfterValidator(_between_0_and_1)] = 0.8
+    drawdown: Annotated[float, number("a number above 0 and below 1", lambda part: 0 < part < 1)] = 0.8
     patience: Count = 3
     action: Annotated[str, one_of("action", ("warn", "stop"))] = "warn"
 
@@ -213,6 +208,18 @@ class DivergenceSettings(Block):
     """The ``divergence:`` block: after how many steps without a finite loss the training stops."""
 
     patience: Count = 10
+
+
+class ClassifierSettings(Block):
+    """The ``classifier:`` block of a linear config: the classifier of the probe.
+
+    Attributes:
+        normalization: ``none``, or ``bn`` for a batch norm without scale and shift before the linear layer.
+        init_std: The standard deviation of the initial weights; the bias is then 0.
+    """
+
+    normalization: Annotated[str, one_of("name", ("none", "bn"))] = "none"
+    init_std: Annotated[float, number("a number > 0", lambda std: std > 0)] | None = None
 
 
 class OwnBlocks(Block):

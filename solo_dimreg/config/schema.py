@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from solo_dimreg.config.blocks import OwnBlocks
-from solo_dimreg.config.parsing import Block, Refusal, check_keys, one_of
+from solo_dimreg.config.blocks import ClassifierSettings, OwnBlocks
+from solo_dimreg.config.parsing import Block, Refusal, check_keys, mapping, one_of
 from solo_dimreg.config.schema_trainer import (
     BelowOne,
     Count,
@@ -293,4 +293,4 @@ class Linear(Common):
     label_smoothing: Share = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
-    classifier: Any = None
+    classifier: Annotated[ClassifierSettings | None, mapping("{normalization: bn}")] = None

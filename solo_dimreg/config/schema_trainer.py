@@ -42,20 +42,12 @@ Precision = Literal[
     16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true",
     "64-true", "transformer-engine", "transformer-engine-float16",
 ]
-STRATEGIES = (
-    "auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "deepspeed", "deepspeed_stage_1",
-    "deepspeed_stage_2", "deepspeed_stage_3", "ddp_find_unused_parameters_true",
-    "ddp_find_unused_parameters_false", "single_device", "deepspeed_stage_1_offload",
-    "deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme",
-    "fsdp_cpu_offload", "fsdp_native", "ddp_sharded", "ddp_sharded_spawn", "ddp2", "horovod", "bagua",
-    "ddp_sharded_find_unused_parameters_false", "model_parallel", "single_xla", "xla", "xla_fsdp",
-)
 # fmt: on
 
 
 def _known_strategy(name: str) -> str:
-    """Return the name of a strategy, if some Lightning has it or the one in use has registered it."""
-    known = set(STRATEGIES)
+    """Return the name of a strategy, if the Lightning in use has registered it."""
+    known = {"auto"}
     for lightning in ("lightning.pytorch", "pytorch_lightning"):
         registry = getattr(sys.modules.get(f"{lightning}.strategies"), "StrategyRegistry", None)
         known.update(registry.available_strategies() if registry is not None else ())

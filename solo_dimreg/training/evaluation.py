@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,14 @@ from torch.utils.data import TensorDataset
 from torchvision import transforms
 from tqdm import tqdm
 
+from solo_dimreg.config.blocks import ClassifierSettings
 from solo_dimreg.config.data import check_data
 from solo_dimreg.config.loading import load_linear_settings
-from solo_dimreg.config.parsing import check_keys
 from solo_dimreg.config.steps import check_steps, lower_batch
 from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
-from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.functional._checks import check_positive
+from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host, Run
 from solo_dimreg.solo_learn.base import CLASSES, NATIVE_SIZES
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
@@ -200,7 +199,7 @@ def _without_idle_top5(accuracies: dict[str, float], classes: int) -> dict[str, 
     return {name: value for name, value in accuracies.items() if name != "acc5" or classes > TOP}
 
 
-def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Module:
+def classifier_head(linear: nn.Linear, settings: ClassifierSettings | None) -> nn.Module:
     """Return the classifier of a probe that the ``classifier:`` block of a linear config asks for.
 
     LDReg's protocol [1, released ``models/resnet.py``] is ``{normalization: bn, init_std: 0.01}``.
@@ -210,24 +209,14 @@ def classifier_head(linear: nn.Linear, block: Mapping[str, Any] | None) -> nn.Mo
 
     Args:
         linear: solo-learn's classifier.
-        block: ``normalization`` is ``none`` or ``bn``, a batch norm without scale and shift before the linear
-            layer. ``init_std`` is the standard deviation of the initial weights; the bias is then 0. None
-            leaves solo-learn's classifier as it is.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
+        settings: The block; None leaves solo-learn's classifier as it is.
     """
-    if not block:
+    if settings is None:
         return linear
-    check_keys("classifier", block, {"normalization", "init_std"})
-    normalization, std = block.get("normalization", "none"), block.get("init_std")
-    if normalization not in ("none", "bn"):
-        raise ConfigError(f"classifier.normalization: {unknown('name', str(normalization), ('none', 'bn'))}")
-    if std is not None:
-        check_positive("classifier.init_std", std)
-        nn.init.normal_(linear.weight, std=std)
+    if settings.init_std is not None:
+        nn.init.normal_(linear.weight, std=settings.init_std)
         nn.init.zeros_(linear.bias)
-    if normalization == "none":
+    if settings.normalization == "none":
         return linear
     return nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)
 
@@ -261,14 +250,13 @@ def linear_accuracy(
         ConfigError: The config cannot work, or asks for something that only ``main_linear.py`` does.
         KeyboardInterrupt: The user stopped the training.
     """
-    load_linear_settings(host, settings)
+    classifier = load_linear_settings(host, settings).classifier
     for key in ("mixup", "cutmix", "auto_augment", "finetune"):
         if settings.get(key):
             raise ConfigError(
                 f"{key}: {settings[key]!r} is for solo-learn's main_linear.py; leave it out here."
             )
     _check_labelled(settings)
-    classifier_head(nn.Linear(1, 1), settings.get("classifier"))  # checked before the computation
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
     datasets = labelled_images(host, settings, train_transform, val_transform)
     classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
@@ -283,7 +271,7 @@ def linear_accuracy(
     loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
     host.seed(settings.get("seed", 5))
     probe = host.build_probe(backbone, settings, max(TOP, classes))
-    probe.classifier = classifier_head(probe.classifier, settings.get("classifier"))
+    probe.classifier = classifier_head(probe.classifier, classifier)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
     trainer = host.pl.Trainer(**chosen)
