@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host
@@ -142,3 +146,26 @@ def _from_where_it_is(update: Any, module: Any) -> Any:
 
 def _without(options: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: copy.deepcopy(value) for name, value in options.items() if name not in names}
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators, as tensors and numbers only."""
+    version, python, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Set the generators to the states from :func:`random_states`."""
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

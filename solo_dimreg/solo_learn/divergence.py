@@ -9,18 +9,16 @@ The training stops after ``patience`` steps in a row whose loss is not finite.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import DimregError, DivergenceError, TrainingError, write_line
-from solo_dimreg.solo_learn.continuing import Continuing
+from solo_dimreg.solo_learn.continuing import Continuing, random_states, set_random_states
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.saving import Saving, all_finite
@@ -190,29 +188,6 @@ class DivergenceCallback(Mixin):
         kept = f"the last checkpoint is {self.kept}" if self.kept else "the files written so far are kept"
         why = f"another of the {world_size()} processes of this training has ended; {kept}."
         stop(module, TrainingError(f"{name_of(module)} cannot continue: {why}"), exception)
-
-
-def random_states() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and torch's generators, as tensors and numbers only."""
-    version, python, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": [version, list(python), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Set the generators to the states from :func:`random_states`."""
-    version, python, gauss = states["python"]
-    random.setstate((version, tuple(python), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"].cpu())
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
 def has_no_targets(module: Any) -> bool:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, unforeseen
+from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.stopping import end
 
@@ -65,8 +66,8 @@ def watch_script(
     _check_config(LINEAR_PARSER, check_linear)
     if not _Script.watched:
         return
-    _print_accuracy()
-    _check_resumed(resume)
+    _mix_in(PROBE, Probe)
+    _mix_in(RESUMER, Resumer, resume=staticmethod(resume))
     _change_result(TRANSFORMS, lambda transforms: transforms)
     _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
     for loaders in (LABELLED, LINEAR_LABELLED):
@@ -135,37 +136,30 @@ def end_script(error: BaseException, what: str) -> None:
         end(unforeseen(what, error))
 
 
-def _print_accuracy() -> None:
-    """Let ``main_linear.py`` print its accuracy at the end, which solo-learn gives only to the logger."""
-    model: Any = _of_script(*PROBE)
-    if model is None:
-        return
+class Probe(Mixin):
+    """solo-learn's model of ``main_linear.py``, which gives its accuracy to the logger only."""
 
-    def on_fit_end(self: Any) -> None:
-        model.on_fit_end(self)
+    def on_fit_end(self) -> None:
+        """Print the accuracy."""
+        super().on_fit_end()
         metrics = self.trainer.callback_metrics
         if "val_acc1" in metrics and self.trainer.is_global_zero:
             say(f"linear probe: top-1 {float(metrics['val_acc1']):.2f} % on the validation images.")
 
-    _replace(PROBE, type(model.__name__, (model,), {"on_fit_end": on_fit_end, "__module__": __name__}))
 
+class Resumer(Mixin):
+    """solo-learn's auto-resume, which chooses the checkpoint as our own command does."""
 
-def _check_resumed(resume: Callable[[DictConfig, Path], Path | None]) -> None:
-    """Make auto-resume choose the checkpoint as our own command does."""
-    resumer: Any = _of_script(*RESUMER)
-    if resumer is None:
-        return
+    resume: Callable[[DictConfig, Path], Path | None]
 
-    class Checked(resumer):
-        def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
-            if not _Script.uses_add_on:
-                return super().find_checkpoint(cfg)
-            found = resume(cfg, Path(self.checkpoint_dir))
-            if found is None:
-                return None, None
-            return found, json.loads((found.parent / "args.json").read_text()).get("wandb_run_id")
-
-    _replace(RESUMER, Checked)
+    def find_checkpoint(self, cfg: DictConfig) -> tuple[Path | None, str | None]:
+        """Return the checkpoint and the id of its run at Weights & Biases."""
+        if not _Script.uses_add_on:
+            return super().find_checkpoint(cfg)
+        found = self.resume(cfg, Path(self.checkpoint_dir))
+        if found is None:
+            return None, None
+        return found, json.loads((found.parent / "args.json").read_text()).get("wandb_run_id")
 
 
 def _of_script(name: str, module: str) -> Callable[..., Any] | None:
@@ -178,6 +172,12 @@ def _of_script(name: str, module: str) -> Callable[..., Any] | None:
 
 def _replace(what: tuple[str, str], function: Any) -> None:
     setattr(sys.modules["__main__"], what[0], function)
+
+
+def _mix_in(what: tuple[str, str], mixin: type, **attributes: Any) -> None:
+    kind: Any = _of_script(*what)
+    if kind is not None:
+        _replace(what, mixed_in(mixin, kind, **attributes))
 
 
 def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:

@@ -22,6 +22,7 @@ from solo_dimreg.errors import DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import check_input_sizes, find_backbone
+from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.stopping import signals_of_slurm
 from solo_dimreg.training.evaluation import evaluation_transforms, labelled_images
 from solo_dimreg.training.resuming import resume_from
@@ -71,10 +72,10 @@ def pretrain(config: DictConfig, on_start: Callable[[], None] | None = None) -> 
         data["datamodule"].val_dataloader = lambda: validation
     else:
         data["val_dataloaders"] = validation
-    checkpointer = None
+    checkpointer, callbacks = None, []
     if settings.get("checkpoint", {}).get("enabled", False):
         checkpointer = host.checkpointer(arguments, _run_folder(settings))
-    callbacks = [checkpointer, _last_epoch(host, checkpointer)] if checkpointer else []
+        callbacks = [checkpointer, mixed_in(LastEpoch, host.pl.Callback)(checkpointer)]
     resumed = resume_from(host, settings, arguments, _run_folder(settings))
     with own_wandb_run(settings):
         try:
@@ -111,19 +112,18 @@ def _run_folder(settings: DictConfig) -> Path:
     return Path((settings.get("checkpoint") or {}).get("dir", "trained_models")) / settings.method
 
 
-def _last_epoch(host: Host, checkpointer: Any) -> Any:
-    """Return a callback that saves the last epoch.
+class LastEpoch(Mixin):
+    """A callback that saves the last epoch, which solo-learn skips unless its frequency divides it."""
 
-    solo-learn's checkpointer skips the last epoch unless its frequency divides it.
-    """
+    def __init__(self, checkpointer: Any) -> None:
+        super().__init__()
+        self.checkpointer = checkpointer
 
-    class LastEpoch(host.pl.Callback):  # type: ignore[misc, name-defined]
-        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
-            epoch = trainer.current_epoch
-            if epoch == trainer.max_epochs - 1 and epoch % checkpointer.frequency:
-                checkpointer.save(trainer)
-
-    return LastEpoch()
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        """Save, if solo-learn's checkpointer has not."""
+        epoch = trainer.current_epoch
+        if epoch == trainer.max_epochs - 1 and epoch % self.checkpointer.frequency:
+            self.checkpointer.save(trainer)
 
 
 def _wandb_logger(host: Host, settings: DictConfig, resumed: Path | None) -> Any:
