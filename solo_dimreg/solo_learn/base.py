@@ -27,8 +27,8 @@ from solo_dimreg.solo_learn.checkpoints import (
     find_checkpoint,
     first_line,
     generation_of,
-    read_arguments,
     read_checkpoint,
+    read_object,
 )
 from solo_dimreg.solo_learn.method import Method
 from solo_dimreg.solo_learn.mixins import mixed_in
@@ -251,7 +251,7 @@ class Host(ABC):
             ConfigError: There is no such run, or its weights do not fit its ``args.json``.
         """
         folder, checkpoint = find_checkpoint(path)
-        arguments = read_arguments(folder / "args.json")
+        arguments = read_object(folder / "args.json", "the settings of a run")
         name, made_by = arguments.get("method"), generation_of(arguments)
         if name not in self.trainable:
             raise ConfigError(f"{folder / 'args.json'}: {unknown('method', str(name), self.trainable)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,24 @@ def latest_resumable(checkpoints: Iterable[Path]) -> Path | None:
     return None
 
 
-def read_arguments(path: Path) -> dict[str, Any]:
-    """Return the content of an ``args.json`` of solo-learn's.
+def read_object(path: Path, what: str, blocks: Collection[str] = ()) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Args:
+        path: The file.
+        what: What the object is, for the error.
+        blocks: The keys that hold an object, if they are there.
 
     Raises:
-        ConfigError: There is none, or it is damaged.
+        ConfigError: There is no such file, or it is damaged.
     """
     try:
-        arguments = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read ({first_line(error)}).") from error
-    if not isinstance(arguments, dict):
-        raise ConfigError(f"{path}: must hold the settings of a run, a JSON object.")
-    return arguments
+    if not isinstance(content, dict) or not all(isinstance(content.get(key, {}), dict) for key in blocks):
+        raise ConfigError(f"{path}: must hold {what}, a JSON object.")
+    return content
 
 
 def generation_of(arguments: dict[str, Any]) -> str:

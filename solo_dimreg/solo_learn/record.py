@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import re
 import sys
@@ -16,9 +15,9 @@ import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.config.values import plain
-from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.base import NATIVE_SIZES
+from solo_dimreg.solo_learn.checkpoints import read_object
 
 RECORD = "run.json"
 
@@ -141,17 +140,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         ConfigError: The file is damaged.
     """
     path = folder / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key, {}), dict) for key in ("data", "environment")
-    ):
-        raise ConfigError(f"{path}: must hold the record of a run, a JSON object.")
-    return content
+    return read_object(path, "the record of a run", ("data", "environment")) if path.is_file() else {}
 
 
 def version_of(distribution: str) -> str | None:

@@ -14,6 +14,7 @@ from solo_dimreg.config.values import device_count, plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch, write_json
 from solo_dimreg.solo_learn import Host, Run
+from solo_dimreg.solo_learn.checkpoints import read_object
 from solo_dimreg.solo_learn.record import describe_environment, now
 
 KINDS = ("linear", "knn")
@@ -90,21 +91,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """
     found = []
     for path in sorted(path for kind in KINDS for path in folder.glob(f"{kind}-*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not _is_evaluation(content):
-                raise ValueError("no result of an evaluation")
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+        content = read_object(path, "the result of an evaluation", ("settings", "data", "environment"))
+        accuracies = [content.get("acc1"), content.get("acc5", 0.0)]
+        if content.get("kind") not in KINDS or not all(isinstance(each, int | float) for each in accuracies):
+            raise ConfigError(f"{path}: must hold the result of an evaluation.")
         found.append(content)
     return sorted(found, key=lambda each: (KINDS.index(each["kind"]), str(each.get("finished"))))
-
-
-def _is_evaluation(content: Any) -> bool:
-    if not isinstance(content, dict) or content.get("kind") not in KINDS:
-        return False
-    numbers = [content.get("acc1"), *([content["acc5"]] if "acc5" in content else [])]
-    blocks = [content.get(key, {}) for key in ("settings", "data", "environment")]
-    return all(isinstance(number, int | float) for number in numbers) and all(
-        isinstance(block, dict) for block in blocks
-    )
