@@ -14,7 +14,7 @@ from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import with_float64
 from solo_dimreg.functional._rows import KEPT_ROWS
-from solo_dimreg.functional.neighbours import nearest
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class NeighbourSearch:
         """Search the next batch, shape (B, D), for neighbours."""
         k = self._distances.shape[1]
         # One more than asked for, since the query itself may be found.
-        found = nearest(self._queries, _at_least_float32(rows), min(k + 1, len(rows)), None)
+        found = nearest_neighbours(self._queries, _at_least_float32(rows), min(k + 1, len(rows)), None)
         itself = found[1] == (self._indices - self._seen)[:, None]
         distances = found[0].masked_fill(itself, torch.inf)
         self._distances = torch.cat([self._distances, distances], 1).topk(k, dim=1, largest=False).values

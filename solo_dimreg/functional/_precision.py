@@ -41,12 +41,18 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
                 dtype = torch.promote_types(dtype, tensor.dtype)
         home = tensors[0].device
         away = home.type in WITHOUT_FLOAT64 and not isinstance(args[0] if args else None, nn.Module)
-        move = with_float64 if away else _stay
+
+        def promoted(x: Tensor) -> Tensor:
+            x = with_float64(x) if away else x
+            return x.to(dtype) if x.is_floating_point() else x
+
+        def returned(x: Tensor) -> Tensor:
+            return (x.float() if x.dtype == torch.float64 else x).to(home)
+
         with no_autocast("cpu" if away else home.type):
-            promoted = {name: _each(lambda x: _cast(move(x), dtype), value) for name, value in kwargs.items()}
-            positional = [_each(lambda x: _cast(move(x), dtype), value) for value in args]
-            result = function(*positional, **promoted)  # type: ignore[arg-type]
-            return _each(lambda x: _back(x, home), result) if away else result
+            named = {name: _each(promoted, value) for name, value in kwargs.items()}
+            result = function(*[_each(promoted, value) for value in args], **named)  # type: ignore[arg-type]
+            return _each(returned, result) if away else result
 
     return wrapper
 
@@ -56,12 +62,12 @@ def with_float64(x: Tensor) -> Tensor:
     if x.device.type not in WITHOUT_FLOAT64:
         return x
     if not torch.compiler.is_compiling():
-        _say_once(x.device.type)
+        _warn_once(x.device.type)
     return x.cpu()
 
 
 @functools.cache
-def _say_once(kind: str) -> None:
+def _warn_once(kind: str) -> None:
     warn(f"{kind} has no float64: solo-dimreg moves its tensors to the CPU and computes there.")
 
 
@@ -122,15 +128,3 @@ def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
         changed = [_each(change, item) for item in value]
         return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)  # NamedTuple
     return value
-
-
-def _stay(x: Tensor) -> Tensor:
-    return x
-
-
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.to(dtype) if x.is_floating_point() else x
-
-
-def _back(x: Tensor, device: torch.device) -> Tensor:
-    return (x.float() if x.dtype == torch.float64 else x).to(device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from solo_dimreg.functional._checks import check_features, check_int
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.neighbours import nearest
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 # TwoNN leaves out the largest tenth of the ratios, as in the paper.
 KEPT = 0.9
@@ -50,7 +51,7 @@ def two_nn(x: Tensor) -> Tensor:
         if len(points) < 3 or not points.isfinite().all():
             return x.new_full((), math.nan)
         itself = torch.arange(len(points), device=x.device)
-        distances, neighbours = nearest(points, points, 2, itself)
+        distances, neighbours = nearest_neighbours(points, points, 2, itself)
         # One of several rows that differ only by rounding stays.
         lengths = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
         near = distances[:, 0] <= EQUAL * torch.finfo(x.dtype).eps * lengths
@@ -114,12 +115,16 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
 
 def _tree_length(distances: Tensor, count: int, generator: torch.Generator) -> float:
     """Return the length of the minimum spanning tree of ``count`` randomly chosen points."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
     chosen = torch.randperm(len(distances), generator=generator)[:count]
-    row, column = torch.triu_indices(count, count, offset=1)
-    # SciPy takes a distance of 0 for no edge, and in a dense matrix also one below 1e-8.
-    lengths = distances[chosen[row], chosen[column]].clamp_min(torch.finfo(distances.dtype).tiny)
-    pairs = lengths.numpy(), (row.numpy(), column.numpy())
-    return float(minimum_spanning_tree(coo_matrix(pairs, shape=(count, count))).sum())
+    return float(minimum_spanning_tree(distances[chosen][:, chosen]).sum())
+
+
+def minimum_spanning_tree(weights: Tensor) -> Any:
+    """Return SciPy's minimum spanning tree, a sparse matrix, of a symmetric matrix of weights on the CPU."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import minimum_spanning_tree as tree_of
+
+    row, column = torch.triu_indices(len(weights), len(weights), offset=1)
+    # SciPy takes a weight of 0 for no edge, and in a dense matrix also one below 1e-8.
+    edges = weights[row, column].clamp_min(torch.finfo(weights.dtype).tiny).numpy()
+    return tree_of(coo_matrix((edges, (row.numpy(), column.numpy())), shape=weights.shape))

@@ -10,7 +10,7 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_choice, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional._rows import distinct_rows
-from solo_dimreg.functional.neighbours import NeighbourDistances, nearest
+from solo_dimreg.functional.neighbours import NeighbourDistances, nearest_neighbours
 
 
 @full_precision
@@ -88,7 +88,7 @@ def neighbour_distances(x: Tensor, k: int) -> Tensor:
     """
     itself = torch.arange(len(x), device=x.device)
     k = min(k, len(x) - 1)
-    return nearest(x, x, k, itself)[0] if k else x.new_empty(len(x), 0)
+    return nearest_neighbours(x, x, k, itself)[0] if k else x.new_empty(len(x), 0)
 
 
 def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solo_dimreg.functional._points import COLUMNS, DIFFERENCES, Points
+from solo_dimreg.functional._neighbour_search import COLUMNS, DIFFERENCES, NeighbourSearch
 from solo_dimreg.functional._precision import full_products
 
 # The candidates beyond the k nearest. The farthest must be farther than the k-th, by more than rounding.
@@ -27,8 +27,10 @@ _MARGIN = 4
 _CLOSE = 8.0
 
 
-@torch.library.custom_op("solo_dimreg::nearest", mutates_args=())
-def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op("solo_dimreg::nearest_neighbours", mutates_args=())
+def nearest_neighbours(
+    x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return the distances to the k nearest rows of ``reference``, ascending, and the numbers of these rows.
 
     Rounding may swap neighbours whose distances it makes equal, and changes nothing else.
@@ -43,14 +45,14 @@ def nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -
         Two tensors of shape (B, k), the second integer.
     """
     with full_products():
-        return _nearest(x, reference, k, self_indices)
+        return _search(x, reference, k, self_indices)
 
 
-def _nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-    points = Points(x, reference, self_indices)
+def _search(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
+    search = NeighbourSearch(x, reference, self_indices)
     candidates = min(k + _MARGIN, len(reference) - (self_indices is not None))
-    bounds, neighbours = points.candidates(candidates)
-    distances, order = points.differences(neighbours).sort(dim=1)
+    bounds, neighbours = search.candidates(candidates)
+    distances, order = search.distances_to(neighbours).sort(dim=1)
     neighbours = neighbours.gather(1, order[:, :k])
     radius = distances[:, k - 1]
     proven = (radius**2 <= bounds[:, -1]) | (radius == 0)
@@ -58,23 +60,23 @@ def _nearest(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) 
     if candidates < len(reference) - (self_indices is not None):
         (again,) = (~proven).nonzero(as_tuple=True)
         if len(again):
-            distances[again], neighbours[again] = points.search_exactly(again, k)
-    return distances / points.scale, neighbours
+            distances[again], neighbours[again] = search.search_exactly(again, k)
+    return distances / search.scale, neighbours
 
 
-@nearest.register_fake
+@nearest_neighbours.register_fake
 def _(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.long)
 
 
-@torch.library.custom_op("solo_dimreg::pull", mutates_args=())
-def pull(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor
+@torch.library.custom_op("solo_dimreg::distances_backward", mutates_args=())
+def distances_backward(
+    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of queries and reference from the gradients of their distances.
 
-    The gradient of a query is ``sum_j forces_ij (x_i - y_j) / d_ij``, along the unit vectors from its
-    neighbours. With the weights ``w = forces / d``, k to a row, it equals ``sum_j w_ij x_i - w y``: a sparse
+    The gradient of a query is ``sum_j g_ij (x_i - y_j) / d_ij``, along the unit vectors from its
+    neighbours. With the weights ``w = g / d``, k to a row, it equals ``sum_j w_ij x_i - w y``: a sparse
     product instead of B x k differences. This would cancel for pairs whose distance is small against their
     length; only these are computed one by one. A distance of 0 has no direction.
 
@@ -83,42 +85,42 @@ def pull(
         reference: shape (N, D).
         distances: shape (B, k).
         neighbours: rows of ``reference``, shape (B, k).
-        forces: gradient of each distance, shape (B, k).
+        grad: gradient of each distance, shape (B, k).
 
     Returns:
         The gradients of ``x``, shape (B, D), and of ``reference``, shape (N, D).
     """
     grad_reference = torch.empty_like(reference)
-    return _pull(x, reference, distances, neighbours, forces, grad_reference), grad_reference
+    return _distances_backward(x, reference, distances, neighbours, grad, grad_reference), grad_reference
 
 
-@pull.register_fake
+@distances_backward.register_fake
 def _(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor
+    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(reference)
 
 
-@torch.library.custom_op("solo_dimreg::pull_queries", mutates_args=())
-def pull_queries(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor
+@torch.library.custom_op("solo_dimreg::distances_backward_queries", mutates_args=())
+def distances_backward_queries(
+    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
 ) -> Tensor:
-    """Compute the gradient of the queries alone, see :func:`pull`."""
-    return _pull(x, reference, distances, neighbours, forces)
+    """Compute the gradient of the queries alone, see :func:`distances_backward`."""
+    return _distances_backward(x, reference, distances, neighbours, grad)
 
 
-@pull_queries.register_fake
-def _(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, forces: Tensor) -> Tensor:
+@distances_backward_queries.register_fake
+def _(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
 class NeighbourDistances(torch.autograd.Function):
-    """:func:`nearest` with the gradient of the distances to the neighbours found."""
+    """:func:`nearest_neighbours` with the gradient of the distances to the neighbours found."""
 
     @staticmethod
     def forward(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return distances, (B, k), and rows of ``reference``, (B, k)."""
-        return nearest(x, reference, k, self_indices)
+        return nearest_neighbours(x, reference, k, self_indices)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -132,40 +134,40 @@ class NeighbourDistances(torch.autograd.Function):
         """Return the gradients of the inputs from the gradient of the distances."""
         arguments = (*ctx.saved_tensors, grad)
         if ctx.needs_input_grad[1]:
-            return *pull(*arguments), None, None
-        return pull_queries(*arguments), None, None, None
+            return *distances_backward(*arguments), None, None
+        return distances_backward_queries(*arguments), None, None, None
 
 
-def _pull(
+def _distances_backward(
     x: Tensor,
     reference: Tensor,
     distances: Tensor,
     neighbours: Tensor,
-    forces: Tensor,
+    grad: Tensor,
     grad_reference: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient of ``x``, and write that of ``reference`` into ``grad_reference`` if given."""
-    points = Points(x, reference)
-    scaled = distances * points.scale
-    lengths = points.squared_lengths(reference)
-    own = lengths if points.one_set else points.squared_lengths(x)
+    search = NeighbourSearch(x, reference)
+    scaled = distances * search.scale
+    lengths = search.squared_lengths(reference)
+    own = lengths if search.one_set else search.squared_lengths(x)
     long = own[:, None] + lengths[neighbours]
     # Pairs whose weight could overflow count as close too.
     close = (scaled**2 * _CLOSE**2 < long) | (scaled < torch.finfo(x.dtype).tiny ** 0.5)
-    weights = torch.where(close, 0, forces / torch.where(close, 1, scaled))
-    pulls = weights.sum(dim=1, keepdim=True)
+    weights = torch.where(close, 0, grad / torch.where(close, 1, scaled))
+    totals = weights.sum(dim=1, keepdim=True)
     grad_x = torch.empty_like(x)
     for_reference = None if grad_reference is None else _transposed(neighbours, weights, len(reference))
     for start in range(0, x.shape[1], COLUMNS):
         part = slice(start, start + COLUMNS)
-        queries = (x[:, part] - points.centre[part]).mul_(points.scale)
-        others = queries if points.one_set else (reference[:, part] - points.centre[part]).mul_(points.scale)
+        queries = (x[:, part] - search.centre[part]).mul_(search.scale)
+        others = queries if search.one_set else (reference[:, part] - search.centre[part]).mul_(search.scale)
         products = F.embedding_bag(neighbours, others, per_sample_weights=weights, mode="sum")
-        grad_x[:, part] = products.neg_().addcmul_(pulls, queries)
+        grad_x[:, part] = products.neg_().addcmul_(totals, queries)
         if for_reference is not None and grad_reference is not None:
             total, products = for_reference(queries)
             grad_reference[:, part] = total[:, None] * others - products
-    _pull_close(points, scaled, neighbours, forces, close & (scaled > 0), grad_x, grad_reference)
+    _add_close_pairs(search, scaled, neighbours, grad, close & (scaled > 0), grad_x, grad_reference)
     return grad_x
 
 
@@ -188,11 +190,11 @@ def _transposed(neighbours: Tensor, weights: Tensor, count: int) -> Callable[[Te
     return product
 
 
-def _pull_close(
-    points: Points,
+def _add_close_pairs(
+    search: NeighbourSearch,
     scaled: Tensor,
     neighbours: Tensor,
-    forces: Tensor,
+    grad: Tensor,
     close: Tensor,
     grad_x: Tensor,
     grad_reference: Tensor | None,
@@ -201,9 +203,9 @@ def _pull_close(
     for pairs in close.nonzero().split(max(1, DIFFERENCES // grad_x.shape[1])):
         query, place = pairs.unbind(dim=1)
         other = neighbours[query, place]
-        # The direction first: the quotient of force and length overflows for nearly coinciding points.
-        directions = (points.x[query] * points.scale).sub_(points.reference[other] * points.scale)
-        directions.div_(scaled[query, place, None]).mul_(forces[query, place, None])
+        # The direction first: the quotient of gradient and length overflows for nearly coinciding points.
+        directions = (search.x[query] * search.scale).sub_(search.reference[other] * search.scale)
+        directions.div_(scaled[query, place, None]).mul_(grad[query, place, None])
         grad_x.index_add_(0, query, directions)
         if grad_reference is not None:
             grad_reference.index_add_(0, other, directions, alpha=-1)

@@ -205,15 +205,15 @@ def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
 class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        poison = _poison(matrix)  # as for singular_values: NaN instead of an error
-        values, vectors = torch.linalg.eigh(torch.where(poison == 0, matrix, 0))
+        nan_or_zero = _nan_or_zero(matrix)  # as for singular_values: NaN instead of an error
+        values, vectors = torch.linalg.eigh(torch.where(nan_or_zero == 0, matrix, 0))
         # Rounding leaves eigenvalues of 0 slightly negative.
         values = values.clamp_min(0)
         if eps == 0:
             largest = values.amax(dim=-1, keepdim=True)
             least = torch.where(largest > 0, torch.finfo(values.dtype).eps * largest, 1)
             values = torch.maximum(values, least)
-        roots = (values + eps).sqrt() + poison
+        roots = (values + eps).sqrt() + nan_or_zero
         return vectors / roots.unsqueeze(-2) @ vectors.mT, roots, vectors
 
     @staticmethod
@@ -274,24 +274,24 @@ def singular_values(x: Tensor) -> Tensor:
     Up to float32, they are the roots of the eigenvalues of the smaller Gram matrix in float64, whose square
     root of epsilon is below the rounding of ``x``. This takes a fifth of the time of an SVD.
     """
-    poison = _poison(x)
-    clean = torch.where(poison == 0, x, 0)
+    nan_or_zero = _nan_or_zero(x)
+    clean = torch.where(nan_or_zero == 0, x, 0)
     if x.dtype == torch.float64:
-        return torch.linalg.svdvals(clean) + (x * poison).sum()
+        return torch.linalg.svdvals(clean) + (x * nan_or_zero).sum()
     wide = clean.double()
     squares = torch.linalg.eigvalsh(wide @ wide.mT if len(x) < x.shape[1] else wide.mT @ wide).flip(0)
     floor = len(squares) * torch.finfo(torch.float64).eps * squares[:1].detach()
     positive = squares > floor
     values = torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
-    return values.to(x.dtype) + (x * poison).sum()
+    return values.to(x.dtype) + (x * nan_or_zero).sum()
 
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
     """Return ``torch.linalg.eigvalsh(matrix)``, or NaN instead of an error if it is not finite."""
-    poison = _poison(matrix)
-    return torch.linalg.eigvalsh(torch.where(poison == 0, matrix, 0)) + (matrix * poison).sum()
+    nan_or_zero = _nan_or_zero(matrix)
+    return torch.linalg.eigvalsh(torch.where(nan_or_zero == 0, matrix, 0)) + (matrix * nan_or_zero).sum()
 
 
-def _poison(x: Tensor) -> Tensor:
-    """Return 0 if all of ``x`` is finite and NaN otherwise, decided on the device without waiting for it."""
+def _nan_or_zero(x: Tensor) -> Tensor:
+    """Return NaN if ``x`` is not finite and 0 otherwise, decided on the device without waiting for it."""
     return torch.where(x.detach().isfinite().all(), 0.0, torch.nan).to(x.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solo_dimreg.functional._checks import check_between, check_features
 from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.dimension import minimum_spanning_tree
 
 
 @full_precision
@@ -48,19 +49,12 @@ def spanning_tree(x: Tensor) -> Tensor:
     It is a custom operator, which ``torch.compile`` does not trace. Rows that are not finite are joined
     somewhere, so that a loss from the edges is not finite either.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
     # In float64, in which a product of float32 features resolves even features that are nearly equal.
     points = x.cpu().double().nan_to_num(posinf=0, neginf=0)
     points = points - points.mean(dim=0)
     squares = (points**2).sum(dim=1)
-    # Squared distances make the same tree. Duplicates must be joined, but SciPy takes a weight of 0 for no
-    # edge, and in a dense matrix also one below 1e-8.
-    weights = (squares[:, None] + squares - 2 * points @ points.T).clamp_min(torch.finfo(squares.dtype).tiny)
-    row, column = torch.triu_indices(len(x), len(x), offset=1)
-    pairs = weights[row, column].numpy(), (row.numpy(), column.numpy())
-    tree = minimum_spanning_tree(coo_matrix(pairs, shape=weights.shape)).tocoo()
+    # Squared distances make the same tree.
+    tree = minimum_spanning_tree(squares[:, None] + squares - 2 * points @ points.T).tocoo()
     return torch.stack([torch.from_numpy(ends).long() for ends in (tree.row, tree.col)]).to(x.device)
 
 

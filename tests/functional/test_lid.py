@@ -91,7 +91,7 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
 
     whole = value_and_gradients()
     for name, size in {"_TILE": 4, "_SYMMETRIC": 1, "_PAIRS": 45, "COLUMNS": 3, "DIFFERENCES": 7}.items():
-        for module in ("_points", "neighbours"):
+        for module in ("_neighbour_search", "neighbours"):
             monkeypatch.setattr(f"solo_dimreg.functional.{module}.{name}", size, raising=False)
     torch.testing.assert_close(value_and_gradients(), whole, rtol=1e-12, atol=1e-12)
 

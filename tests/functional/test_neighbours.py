@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from solo_dimreg.functional import ldreg_loss, local_intrinsic_dimensionality
-from solo_dimreg.functional.neighbours import nearest
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 K = 16
 
@@ -51,7 +51,7 @@ def test_distances_are_exact(name, setting):
         "others": (x.flip(1), None),
         "part": (x[40:70], torch.arange(40, 70)),
     }[setting]
-    distances, neighbours = nearest(queries, x, K, own)
+    distances, neighbours = nearest_neighbours(queries, x, K, own)
     scale = x.abs().max().double()
     expected = truth(queries.double() / scale, x.double() / scale, own)
     # What rounding of a difference of float32 numbers costs is nothing: they are what they are in float64.
@@ -80,24 +80,24 @@ def test_value_and_gradient_are_those_of_float64(name):
 def test_the_candidates_of_one_set_are_those_of_two():
     x = normal(300, 40).float()
     own = torch.arange(len(x))
-    one, two = nearest(x, x, K, own), nearest(x, x.clone(), K, own)
+    one, two = nearest_neighbours(x, x, K, own), nearest_neighbours(x, x.clone(), K, own)
     torch.testing.assert_close(one[0], two[0], rtol=0, atol=0)
     assert (one[1] == two[1]).all()
 
 
 def test_a_tight_cluster_is_searched_by_differences(monkeypatch):
     x = clusters(1e-6).float()
-    expected = nearest(x, x, K, torch.arange(len(x)))[0]
+    expected = nearest_neighbours(x, x, K, torch.arange(len(x)))[0]
     monkeypatch.setattr("solo_dimreg.functional.neighbours._MARGIN", 3 * 40)
-    assert torch.equal(nearest(x, x, K, torch.arange(len(x)))[0], expected)
+    assert torch.equal(nearest_neighbours(x, x, K, torch.arange(len(x)))[0], expected)
 
 
 def test_rows_that_overflowed_do_not_spoil_the_others():
     x = normal(100, 8).float()
-    expected = nearest(x[1:], x[1:], K, torch.arange(99))[0]
+    expected = nearest_neighbours(x[1:], x[1:], K, torch.arange(99))[0]
     for bad in (torch.nan, torch.inf):
         x[0] = bad
-        distances, _ = nearest(x, x, K, torch.arange(100))
+        distances, _ = nearest_neighbours(x, x, K, torch.arange(100))
         torch.testing.assert_close(distances[1:], expected, rtol=1e-6, atol=0)
         assert not distances[0].isfinite().any()
 
@@ -105,7 +105,7 @@ def test_rows_that_overflowed_do_not_spoil_the_others():
 @pytest.mark.parametrize("far", [1e21, 1e25, 1e30])
 def test_an_outlier_leaves_the_others_alone(far):
     x = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
-    expected = nearest(x[1:], x[1:], 8, torch.arange(99))[0]
+    expected = nearest_neighbours(x[1:], x[1:], 8, torch.arange(99))[0]
     x[0] = far
-    distances, _ = nearest(x, x, 8, torch.arange(100))
+    distances, _ = nearest_neighbours(x, x, 8, torch.arange(100))
     torch.testing.assert_close(distances[1:], expected)

@@ -24,7 +24,7 @@ from solo_dimreg import (
     metrics,
 )
 from solo_dimreg.functional import _precision, geometric_mean_lid, two_nn
-from solo_dimreg.functional.neighbours import nearest
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 BACKENDS = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
 # From PyTorch 2.9 on there are two interfaces, and reading one raises where the other contradicts it.
@@ -80,7 +80,7 @@ def precision_put_back():
 @pytest.mark.parametrize("setting", PRECISIONS if ENTRIES else ["default", "overall"])
 def test_reduced_precision_of_products_is_kept_out(setting, monkeypatch):
     x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    expected = nearest(x, x, 4, torch.arange(64))
+    expected = nearest_neighbours(x, x, 4, torch.arange(64))
     seen = []
     addmm = torch.addmm
 
@@ -92,7 +92,7 @@ def test_reduced_precision_of_products_is_kept_out(setting, monkeypatch):
         change()
     before = precisions()
     monkeypatch.setattr(torch, "addmm", watched)
-    torch.testing.assert_close(nearest(x, x, 4, torch.arange(64)), expected, rtol=0, atol=0)
+    torch.testing.assert_close(nearest_neighbours(x, x, 4, torch.arange(64)), expected, rtol=0, atol=0)
     assert set(seen) == {("highest", *("ieee" for _ in ENTRIES))}
     assert precisions() == before
 
@@ -101,7 +101,7 @@ def test_reduced_precision_of_products_is_kept_out(setting, monkeypatch):
 
     monkeypatch.setattr(torch, "addmm", fail)
     with pytest.raises(MemoryError, match="no room"):
-        nearest(x, x, 4, torch.arange(64))
+        nearest_neighbours(x, x, 4, torch.arange(64))
     assert precisions() == before
 
 
@@ -190,7 +190,7 @@ def test_a_device_without_float64_is_computed_for_on_the_cpu(name, capsys, monke
     function = WITHOUT_FLOAT64[name]
     expected = function(VIEWS[0])
     monkeypatch.setattr(_precision, "WITHOUT_FLOAT64", {"meta"})
-    _precision._say_once.cache_clear()
+    _precision._warn_once.cache_clear()
     with Device():
         x = VIEWS[0].to("meta")
         assert x.device.type == "meta"

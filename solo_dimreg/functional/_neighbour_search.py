@@ -18,8 +18,8 @@ COLUMNS = 256
 DIFFERENCES = 2**20
 
 
-class Points:
-    """Queries and a reference, scaled so that their squares neither overflow nor vanish."""
+class NeighbourSearch:
+    """Queries and the reference to search in, scaled so that their squares neither overflow nor vanish."""
 
     def __init__(self, x: Tensor, reference: Tensor, self_indices: Tensor | None = None) -> None:
         self.x, self.reference, self.self_indices = x, reference, self_indices
@@ -50,13 +50,13 @@ class Points:
         kept = 1 - (4 + math.sqrt(self.x.shape[1])) * torch.finfo(self.x.dtype).eps
         lengths = self.squared_lengths(self.reference).mul_(kept)
         if self.one_set and b * n <= _SYMMETRIC:
-            return self._least(self._all_bounds(lengths), 0, count)
+            return self._least_of(self._all_bounds(lengths), 0, count)
         own = self.squared_lengths(self.x).mul_(kept)
         found = []
         rows = max(_TILE, _PAIRS // n // _TILE * _TILE)
         for start in range(0, b, rows):
             found.append(
-                self._least(self._some_bounds(own, lengths, start, min(b, start + rows)), start, count)
+                self._least_of(self._some_bounds(own, lengths, start, min(b, start + rows)), start, count)
             )
         return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
 
@@ -83,12 +83,12 @@ class Points:
             bounds[:, j : j + _TILE] = torch.addmm(lengths[j : j + _TILE], rows, columns.T, alpha=-2)
         return bounds.add_(own[start:stop, None])
 
-    def _least(self, values: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
+    def _least_of(self, values: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
         if self.self_indices is not None:
             values.scatter_(1, self.self_indices[start : start + len(values), None], torch.inf)
         return values.topk(count, dim=1, largest=False, sorted=True)
 
-    def differences(self, neighbours: Tensor) -> Tensor:
+    def distances_to(self, neighbours: Tensor) -> Tensor:
         """Return the distances to the given neighbours, (B, k), computed from differences."""
         b, k = neighbours.shape
         squares = self.x.new_zeros(b, k)
