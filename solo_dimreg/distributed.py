@@ -72,12 +72,12 @@ def all_mean(x: Tensor, rows: int) -> Tensor:
     """
     if world_size() == 1:
         return x
-    agreed, wide = _agreed_rows(rows, x.device), _exact(x)
+    agreed, wide = _agreed_rows(rows, x.device), _widened(x)
     counts = wide.new_zeros(world_size())
     counts[rank()] = rows
     means = _AllMean.apply(torch.cat([wide.flatten(), counts]))
     mean, counts = means[: x.numel()], means[x.numel() :].detach() * world_size()
-    if rows != agreed or _is_at_hand(counts):
+    if rows != agreed or counts.is_cpu:  # a GPU is not waited for
         _agree(counts)
     return mean.view_as(x).to(x.dtype)
 
@@ -139,26 +139,21 @@ def _gather_equal(x: Tensor) -> Tensor:
     the middle of a collective, or be taken for theirs. A process with another number of rows therefore sends
     as many rows as all expect, and the number that it has.
     """
-    agreed, wide = _agreed_rows(len(x), x.device), _exact(x)
+    agreed, wide = _agreed_rows(len(x), x.device), _widened(x)
     fitting = wide if len(x) == agreed else wide.new_zeros(agreed, *x.shape[1:])
     message = torch.cat([fitting, wide.new_full((1, *x.shape[1:]), len(x))])
     received = _AllGather.apply(message).unflatten(0, (world_size(), agreed + 1))
     counts = received[:, agreed].detach().reshape(world_size(), -1)[:, 0]
-    if len(x) != agreed or _is_at_hand(counts):
+    if len(x) != agreed or counts.is_cpu:  # a GPU is not waited for
         _agree(counts)
     if len(x) != agreed:
         return _gather_equal(x)
     return received[:, :agreed].flatten(0, 1).to(x.dtype)
 
 
-def _exact(x: Tensor) -> Tensor:
+def _widened(x: Tensor) -> Tensor:
     """Return ``x`` in a dtype that can also hold a number of rows."""
     return x.to(torch.promote_types(x.dtype, torch.float32 if x.is_floating_point() else torch.long))
-
-
-def _is_at_hand(counts: Tensor) -> bool:
-    """Return whether ``counts`` can be read without waiting for a device."""
-    return counts.device.type == "cpu"
 
 
 def _agreed_rows(count: int, device: torch.device) -> int:
