@@ -38,12 +38,12 @@ def check_writable(option: str, folder: Path) -> None:
     existing, what = folder, "has a null byte in its name" if "\0" in str(folder) else ""
     try:
         existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-        what = what or ("" if existing.is_dir() else "is a file")
-        if not what:
-            with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
-                pass  # permissions do not tell: an administrator has all of them, and cannot write everywhere
+        if not existing.is_dir():
+            what = "is a file"
+        with TemporaryDirectory(dir=existing, prefix=".solo-dimreg-"):
+            pass  # permissions do not tell: an administrator has all of them, and cannot write everywhere
     except OSError:
-        what = "cannot be written into"
+        what = what or "cannot be written into"
     if what:
         raise ConfigError(
             f"{option}: {str(folder)!r} cannot be used: {str(existing)!r} {what}; it must be a folder."
@@ -69,18 +69,15 @@ def locked(option: str, folder: Path) -> Iterator[None]:
             f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
         ) from error
     except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{option}: {str(folder)!r} is on a file system without locks ({_reason(error)}), where two runs "
-            "could mix their results; give a folder on another file system."
+            f"{option}: {str(folder)!r} is on a file system without locks ({reason}), where two runs could "
+            "mix their results; give a folder on another file system."
         ) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def write_text(path: Path, text: str) -> None:
