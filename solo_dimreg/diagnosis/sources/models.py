@@ -42,12 +42,12 @@ def collect(
     parts: dict[str, list[Tensor]] = {}
     count = 0
     bar = tqdm(loader, desc=type(model).__name__, unit="batch", delay=2)
-    with _evaluating(model) as home, _forward(model, features, embeddings) as forward:
+    with _in_evaluation_mode(model) as home, _forward(model, features, embeddings) as forward:
         for batch in bar:
             images, labels = _unpack(batch)
             if home is not None:  # in half precision if the model is
                 images = images.to(home.device, home.dtype if images.is_floating_point() else images.dtype)
-            with taking(f"model: {type(model).__name__}", images):
+            with explained_refusal(f"model: {type(model).__name__}", images):
                 found = forward(images)
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
@@ -58,12 +58,12 @@ def collect(
                 break
     if not parts:
         raise ConfigError("loader: yields no batch.")
-    whole = {name: torch.cat(rows)[:max_samples] for name, rows in parts.items()}
-    return {name: rows for name, rows in whole.items() if len(rows) == len(whole["features"])}
+    outputs = {name: torch.cat(rows)[:max_samples] for name, rows in parts.items()}
+    return {name: rows for name, rows in outputs.items() if len(rows) == len(outputs["features"])}
 
 
 @contextmanager
-def taking(what: str, images: Tensor) -> Iterator[None]:
+def explained_refusal(what: str, images: Tensor) -> Iterator[None]:
     """Turn the error of a model that does not take the images into one line.
 
     Raises:
@@ -81,7 +81,7 @@ def taking(what: str, images: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[Tensor | None]:
+def _in_evaluation_mode(model: Any) -> Iterator[Tensor | None]:
     """Set the model to evaluation mode, yield one of its weights, and restore the mode of each module."""
     if not isinstance(model, nn.Module):
         yield None
@@ -112,12 +112,12 @@ def _forward(
         Tap(f"{kind} ({name})", modules[kind], partial(_keep_first, seen, kind))
         for kind, name in names.items()
     ]
-    run = model if names else _before_the_head(model)
+    run = model if names else _without_head(model)
 
     def forward(images: Tensor) -> dict[str, Tensor]:
         seen.clear()
         output = run(images)
-        found = seen if features is not None else {**_parts(output), **seen}
+        found = seen if features is not None else {**_features_and_embeddings(output), **seen}
         for kind in names.keys() - found.keys():
             raise ConfigError(f"{kind}: {names[kind]!r} is not called by {type(model).__name__}.")
         return dict(found)
@@ -135,14 +135,14 @@ def _keep_first(seen: dict[str, Tensor], kind: str, rows: Tensor) -> None:
         seen[kind] = rows.clone()
 
 
-def _before_the_head(model: Any) -> Callable[[Tensor], Any]:
+def _without_head(model: Any) -> Callable[[Tensor], Any]:
     """Return the function of a timm model up to the features before its head, or another model itself."""
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
         return model
     return lambda images: model.forward_head(model.forward_features(images), pre_logits=True)
 
 
-def _parts(output: Any) -> dict[str, Tensor]:
+def _features_and_embeddings(output: Any) -> dict[str, Tensor]:
     """Return the features and embeddings in the output of a model."""
     kinds = ("features", "embeddings")
     if isinstance(output, Mapping):

@@ -23,23 +23,14 @@ def check_feature_file(path: Path) -> None:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
-    check_suffix(path)
-    if path.stat().st_size == 0:
-        raise ConfigError(f"{path}: is empty.")
-
-
-def check_suffix(path: Path) -> None:
-    """Raise if a file is neither read as features nor as a checkpoint.
-
-    Raises:
-        ConfigError: names the file, and the formats that are read.
-    """
     if path.suffix not in SUFFIXES:
         suffix = f"with the suffix {path.suffix}" if path.suffix else "without a suffix"
         raise ConfigError(
             f"{path}: files {suffix} are not read; features come as {', '.join(SUFFIXES)}, and a checkpoint "
             f"of solo-learn as a folder or {CHECKPOINT}."
         )
+    if path.stat().st_size == 0:
+        raise ConfigError(f"{path}: is empty.")
 
 
 def check_given(given: str, weights: Path | None, embeddings: Path | None, labels: Path | None) -> None:
@@ -60,9 +51,7 @@ def check_given(given: str, weights: Path | None, embeddings: Path | None, label
             raise ConfigError(f"--{option}: is for a feature file, not for {given}.")
         if file:
             check_feature_file(file)
-    if features:
-        check_feature_file(path)
-    elif not path.exists() and (path.suffix in ENDINGS or "/" in given.removeprefix(TIMM)):
+    if not features and not path.exists() and (path.suffix in ENDINGS or "/" in given.removeprefix(TIMM)):
         raise ConfigError(f"{given}: no such file or folder (working directory {Path.cwd()}).")
-    elif path.is_file() and path.suffix != CHECKPOINT:
-        check_suffix(path)
+    if features or (path.is_file() and path.suffix != CHECKPOINT):
+        check_feature_file(path)

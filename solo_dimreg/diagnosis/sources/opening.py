@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from solo_dimreg.diagnosis.neighbourhoods import Batch
 from solo_dimreg.diagnosis.sources.arrays import Array, open_arrays
 from solo_dimreg.diagnosis.sources.images import Images, image_dataset
-from solo_dimreg.diagnosis.sources.models import taking
+from solo_dimreg.diagnosis.sources.models import explained_refusal
 from solo_dimreg.diagnosis.sources.names import PIXELS, SUFFIXES, check_given
 from solo_dimreg.diagnosis.sources.weights import load_weights
 from solo_dimreg.errors import ConfigError, nearest
@@ -107,13 +107,12 @@ def array_source(
         blocks = ((start, min(start + ROWS, count)) for start in range(0, count, ROWS))
         for start, stop in blocks if indices is None else ((index, index + 1) for index in indices):
             rows = {name: array.read(start, stop) for name, array in arrays.items()}
-            for name in rows.keys() - {"labels"}:
-                rows[name] = rows[name] if rows[name].is_floating_point() else rows[name].float()
-            yield (
-                rows["features"],
-                rows.get("embeddings"),
-                rows["labels"].long() if "labels" in rows else None,
-            )
+            for name, each in rows.items():
+                if name == "labels":
+                    rows[name] = each.long()
+                elif not each.is_floating_point():
+                    rows[name] = each.float()
+            yield rows["features"], rows.get("embeddings"), rows.get("labels")
 
     shape = " x ".join(map(str, arrays["features"].shape))
     return Source(name, f"{shape} features{origin}", count, batches, classes)
@@ -138,12 +137,12 @@ def _checkpoint(path: Path, images: Images) -> Source:
     method = run.method.to(DEVICE).eval()
 
     def forward(batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = method(batch.to(DEVICE))
+        out = method(batch)
         return out["feats"], out.get("z")
 
     name = f"{run.settings.method} ({run.folder.name})"
     described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; measured on {place}"
-    return _of_images(name, described, dataset, images, forward, host.backbone(method), DEVICE)
+    return _of_images(name, described, dataset, images, host.backbone(method), DEVICE, forward)
 
 
 def _trained(folder: Path) -> str:
@@ -202,17 +201,12 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
         load_weights(model, name, weights)
     settings = {**resolve_model_data_config(model), "input_size": (3, size, size), "crop_pct": 1.0}
     dataset = image_dataset(images, create_transform(**settings, is_training=False))
-    backbone = backbone.eval()
-    with torch.no_grad(), taking(f"--size: timm's {name}", example := torch.zeros(1, 3, size, size)):
+    backbone, example = backbone.eval(), torch.zeros(1, 3, size, size)
+    with torch.no_grad(), explained_refusal(f"--size: timm's {name}", example):
         backbone(example)
-    backbone = backbone.to(DEVICE)
-
-    def forward(batch: Tensor) -> tuple[Tensor, None]:
-        return backbone(batch.to(DEVICE)), None
-
     described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
     full_name = f"{name} ({weights.name if weights else 'untrained'})"
-    return _of_images(full_name, described, dataset, images, forward, backbone, DEVICE)
+    return _of_images(full_name, described, dataset, images, backbone.to(DEVICE), DEVICE)
 
 
 def _pixels(images: Images) -> Source:
@@ -223,16 +217,7 @@ def _pixels(images: Images) -> Source:
         [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
     )
     described = f"raw pixels, {size} x {size}: the dimensions of the images themselves"
-    flatten = nn.Flatten()
-    return _of_images(
-        PIXELS,
-        described,
-        image_dataset(images, transform),
-        images,
-        lambda x: (flatten(x), None),
-        flatten,
-        "cpu",
-    )
+    return _of_images(PIXELS, described, image_dataset(images, transform), images, nn.Flatten(), "cpu")
 
 
 def _of_images(
@@ -240,17 +225,20 @@ def _of_images(
     description: str,
     dataset: Any,
     images: Images,
-    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
     backbone: nn.Module,
     device: str,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
 ) -> Source:
+    """Return the source of the outputs of ``forward``, or of the backbone alone, for images."""
+
     @torch.no_grad()
     def batches(indices: Sequence[int] | None) -> Iterator[Batch]:
         chosen = dataset if indices is None else Subset(dataset, indices)
         backbone.eval()  # solo-learn's UMAP plot leaves it in training
         for batch, labels in DataLoader(chosen, images.batch_size, num_workers=images.num_workers):
-            with taking(name, batch):
-                features, embeddings = forward(batch)
+            with explained_refusal(name, batch):
+                on_device = batch.to(device)
+                features, embeddings = forward(on_device) if forward else (backbone(on_device), None)
             yield features.cpu(), None if embeddings is None else embeddings.cpu(), labels
 
     def umap(path: Path) -> None:
