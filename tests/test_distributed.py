@@ -31,10 +31,10 @@ from solo_dimreg import (
     VISReg,
     WassersteinUniformity,
 )
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
 from solo_dimreg.distributed import all_gather, all_mean, rank, shared_gathers, world_size
 from solo_dimreg.errors import warn
 from solo_dimreg.functional import matrix_entropy, uniformity
+from solo_dimreg.metrics.streaming import FeatureStatistics
 
 GROUPS = (2, 3)
 BATCH = 12
@@ -164,7 +164,7 @@ def gathered_statistics():
     for row in range(*part.indices(BATCH)):
         statistics.update(x[row : row + 1], y[row : row + 1, :2], torch.tensor([row]))
     total = statistics.gather()
-    moments = [total.features.covariance, total.embeddings.covariance, total.cross_covariance]
+    moments = [total.features.covariance, total.embeddings.covariance]
     return [total.features.mean, *moments, total.sample.features, total.sample.labels.double()]
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 
 from solo_dimreg import DimensionalityTracker, diagnose, functional
-from solo_dimreg.diagnosis.figures import Space
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
-from solo_dimreg.monitor.buffer import PAIR_METRICS, VIEW_METRICS, measure
+from solo_dimreg.metrics.numbers import OF_ONE_SET
+from solo_dimreg.metrics.registry import METRICS
+from solo_dimreg.metrics.streaming import FeatureStatistics
+from solo_dimreg.monitor.buffer import measure
 from solo_dimreg.plugins import registered
 
 
@@ -20,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def classes() -> dict[str, Any]:
-    metrics = pytest.importorskip("solo_dimreg.metrics")
+    metrics = pytest.importorskip("solo_dimreg.metrics.torchmetrics_classes")
     return {
         "effective_rank": metrics.EffectiveRank(),
         "lid": metrics.GeometricMeanLID(),
@@ -53,7 +53,7 @@ def test_every_name_of_features(rows: torch.Tensor) -> None:
     torchmetrics = classes()
     names = sorted(set(registered("metrics")) - {"lid_mle_512"})
     assert set(names) == set(torchmetrics)  # a new metric is to be compared here, too
-    assert set(names) <= {field.name for field in fields(Space)}
+    assert set(names) <= set(OF_ONE_SET)
     tracker = DimensionalityTracker()
     for batch in rows.split(64):
         tracker.update(batch)
@@ -81,13 +81,13 @@ def test_every_name_of_more_rows_than_are_compared_in_pairs(
 
 
 def test_all_front_ends_keep_as_many_rows_unless_told() -> None:
-    metrics = pytest.importorskip("solo_dimreg.metrics")
+    metrics = pytest.importorskip("solo_dimreg.metrics.torchmetrics_classes")
     diagnosed = FeatureStatistics().sample_size
     assert DimensionalityTracker().max_samples == metrics.EffectiveRank().max_samples == diagnosed == 10_000
 
 
 def test_every_name_of_two_inputs() -> None:
-    metrics = pytest.importorskip("solo_dimreg.metrics")
+    metrics = pytest.importorskip("solo_dimreg.metrics.torchmetrics_classes")
     z = X[:, :10] ** 2 + normal(160, 10, seed=6)
     second = X + 0.3 * normal(160, 24, seed=7)
     known = {
@@ -95,7 +95,7 @@ def test_every_name_of_two_inputs() -> None:
         "alignment": (metrics.Alignment(), (X, second)),
         "lidar": (metrics.LiDAR(), (X, second)),
     }
-    assert known.keys() == PAIR_METRICS.keys() | VIEW_METRICS.keys()
+    assert known.keys() == {name for name, record in METRICS.items() if record.inputs != "rows"}
     monitored = measure([*known], [X, second], [z])
     for name, (metric, inputs) in known.items():
         metric.update(*inputs)

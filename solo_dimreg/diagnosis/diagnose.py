@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,26 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solo_dimreg.diagnosis.figures import (
-    THRESHOLDS,
-    Space,
-    Verdict,
-    describe_space,
-    judge,
-    mutual_information,
-)
-from solo_dimreg.diagnosis.neighbourhoods import (
-    LID_NEIGHBOURS,
-    Batch,
-    Neighbourhoods,
-    RowDigests,
-    SearchAmongAll,
-    neighbours_within,
-)
+from solo_dimreg.diagnosis.neighbourhoods import Batch, RowDigests, SearchAmongAll
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
+from solo_dimreg.diagnosis.verdict import THRESHOLDS, Verdict, judge
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
+from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, Neighbourhoods, neighbours_within
+from solo_dimreg.metrics.numbers import Space, describe_space, mutual_information
+from solo_dimreg.metrics.streaming import FeatureStatistics
 
 MIN_SAMPLES = 3
 # The covariance matrix of this many dimensions takes 2 GiB in float64, and its decomposition several times
@@ -259,12 +246,8 @@ def _cautions(space: Space, name: str, noun: str) -> Iterator[str]:
 def _space_dict(space: Space) -> dict[str, Any]:
     levels = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     quantiles = torch.quantile(space.lids.double(), torch.tensor(levels, dtype=torch.float64))
-    figures = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in space.scalars().items()
-    }
     return {
-        **figures,
+        **space.numbers,
         "attainable_rank": space.attainable,
         "verdict": judge(space).kind,
         "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),

@@ -11,14 +11,15 @@ from torch import nn
 
 from solo_dimreg.diagnosis import diagnose as diagnostics
 from solo_dimreg.diagnosis.diagnose import Diagnosis
-from solo_dimreg.diagnosis.figures import Space, Verdict
 from solo_dimreg.diagnosis.sources.arrays import Array, in_memory, open_arrays
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.models import collect
 from solo_dimreg.diagnosis.sources.names import SUFFIXES
 from solo_dimreg.diagnosis.sources.opening import Source, array_source, open_source
+from solo_dimreg.diagnosis.verdict import Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import check_writable
+from solo_dimreg.metrics.numbers import Space
 
 
 @dataclass(frozen=True, eq=False, repr=False)

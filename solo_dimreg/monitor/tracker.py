@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 
-from solo_dimreg.diagnosis.figures import Space, describe_space, mutual_information
-from solo_dimreg.diagnosis.moments import Moments
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
 from solo_dimreg.functional._checks import check_int
 from solo_dimreg.functional._rows import KEPT_ROWS
-
-SCALARS = [field.name for field in fields(Space) if field.type != "Tensor"]
+from solo_dimreg.metrics.moments import Moments
+from solo_dimreg.metrics.numbers import OF_ONE_SET, describe_space, mutual_information
+from solo_dimreg.metrics.streaming import FeatureStatistics
 
 
 class DimensionalityTracker:
@@ -78,7 +75,7 @@ class DimensionalityTracker:
         The tracker keeps its samples, and continues with the next batch.
 
         Returns:
-            The metrics of :class:`solo_dimreg.diagnosis.figures.Space`, NaN where they are undefined. With
+            The metrics of :class:`solo_dimreg.metrics.numbers.Space`, NaN where they are undefined. With
             embeddings, also their metrics with the prefix ``z_``, and I(R;Z).
 
         Raises:
@@ -87,18 +84,18 @@ class DimensionalityTracker:
         total = self._statistics.gather()
         features, embeddings = total.features, total.embeddings
         sample = total.sample
-        figures = _figures("", features, sample.features)
+        numbers = _numbers("", features, sample.features)
         if embeddings is not None and sample.embeddings is not None:
-            figures |= _figures("z_", embeddings, sample.embeddings)
-            if not math.isnan(figures["effective_rank"] + figures["z_effective_rank"]):
-                figures |= mutual_information(sample.features, sample.embeddings)
-        return figures
+            numbers |= _numbers("z_", embeddings, sample.embeddings)
+            if not math.isnan(numbers["effective_rank"] + numbers["z_effective_rank"]):
+                numbers |= mutual_information(sample.features, sample.embeddings)
+        return numbers
 
 
-def _figures(prefix: str, moments: Moments, sample: Tensor) -> dict[str, float]:
-    figures: dict[str, float | None] = dict.fromkeys(SCALARS, math.nan)
-    figures |= {"samples": moments.count, "dimensions": len(moments.mean)}
+def _numbers(prefix: str, moments: Moments, sample: Tensor) -> dict[str, float]:
+    numbers: dict[str, float | None] = dict.fromkeys(OF_ONE_SET)
+    numbers |= {"samples": moments.count, "dimensions": len(moments.mean)}
     # Features that are not finite, as of a training that diverges, have no other metrics.
     if moments.variances.isfinite().all():
-        figures |= describe_space(moments, sample).scalars()
-    return {prefix + name: math.nan if value is None else float(value) for name, value in figures.items()}
+        numbers |= describe_space(moments, sample).numbers
+    return {prefix + name: math.nan if value is None else float(value) for name, value in numbers.items()}

@@ -6,7 +6,6 @@ import base64
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,12 +14,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.diagnose import Diagnosis, results
-from solo_dimreg.diagnosis.figures import THRESHOLDS, judge
 from solo_dimreg.diagnosis.table import summary_table
+from solo_dimreg.diagnosis.verdict import THRESHOLDS, judge
 from solo_dimreg.errors import warn
 from solo_dimreg.files import aside, write_bytes, write_json, write_text
+from solo_dimreg.metrics.registry import METRICS, VIEWS
 from solo_dimreg.reports import page
-from solo_dimreg.reports.explanations import SPECTRUM, Explanation, caption, explain
+from solo_dimreg.reports.explanations import SPECTRUM, Explanation, caption, explanation_of
 
 KINDS = {
     "healthy": "good",
@@ -43,23 +43,9 @@ UMAP = Explanation(
 )
 # The explanations for the page, which hold for the features and the embeddings.
 EXPLANATIONS = {
-    name: replace(explain(name), label=label)
-    for name, label in {
-        "lid": "LID",
-        "effective_rank": "effective rank",
-        "mean_share": "mean's share",
-        "two_nn": "dimension (TwoNN)",
-        "mst_dimension": "dimension (spanning tree)",
-        "nesum": "NESum",
-        "rankme": "RankMe",
-        "rankme_share": "RankMe over the width",
-        "alpha_req": "alpha-ReQ",
-        "off_diagonal_correlation": "off-diagonal correlation",
-        "matrix_entropy": "matrix entropy",
-        "mutual_information": "I(R;Z)",
-        "uniformity": "uniformity",
-        "self_clustering": "self-clustering",
-    }.items()
+    name: explanation_of(record)
+    for name, record in METRICS.items()
+    if record.in_diagnosis and record.inputs != VIEWS and record.explanation
 }
 # The number of cells along each side of a heat map; more axes are averaged in blocks.
 CELLS = 128

@@ -213,7 +213,7 @@ def _evaluate(
     run: Run, linear: DictConfig, linear_overrides: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, Any]:
     from solo_dimreg.config.composing import evaluation_settings
-    from solo_dimreg.diagnosis.figures import representation_figures
+    from solo_dimreg.metrics.numbers import representation_numbers
     from solo_dimreg.training.evaluation import extract_splits, knn_accuracy, linear_accuracy
 
     say("  evaluating")
@@ -230,7 +230,7 @@ def _evaluate(
         "linear_acc1": probe["acc1"],
         **({"linear_acc5": probe["acc5"]} if "acc5" in probe else {}),
         "knn_acc1": knn["acc1"],
-        **representation_figures(train.features, train.embeddings),
+        **representation_numbers(train.features, train.embeddings),
     }
 
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from solo_dimreg.config.overrides import quoted_override
 from solo_dimreg.datasets.sprites import FACTORS, write_sprites
-from solo_dimreg.diagnosis.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.files import write_json
 from solo_dimreg.functional import geometric_mean_lid
+from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row

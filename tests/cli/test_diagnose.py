@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.diagnosis.neighbourhoods import random_indices
 from solo_dimreg.functional import (
     effective_rank,
     geometric_mean_lid,
     local_intrinsic_dimensionality,
     matrix_mutual_information,
 )
+from solo_dimreg.metrics.neighbourhoods import random_indices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,10 +13,8 @@ import torch
 
 from solo_dimreg import DimensionalityTracker, diagnose
 from solo_dimreg.diagnosis.diagnose import diagnose as diagnose_source
-from solo_dimreg.diagnosis.figures import representation_figures
-from solo_dimreg.diagnosis.neighbourhoods import RowDigests, random_indices
+from solo_dimreg.diagnosis.neighbourhoods import RowDigests
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
 from solo_dimreg.functional import (
     geometric_mean_lid,
     ldreg_loss,
@@ -25,6 +23,9 @@ from solo_dimreg.functional import (
     two_nn,
 )
 from solo_dimreg.functional._rows import distinct_rows
+from solo_dimreg.metrics.neighbourhoods import random_indices
+from solo_dimreg.metrics.numbers import representation_numbers
+from solo_dimreg.metrics.streaming import FeatureStatistics
 from solo_dimreg.plugins import registered
 
 K = 32
@@ -62,7 +63,7 @@ def test_the_lid_is_that_of_scikit_dimension_on_the_distinct_rows(estimator: str
 
 @pytest.mark.parametrize("rows", REPEATED.values(), ids=REPEATED)
 def test_every_front_end_counts_them_once(rows: torch.Tensor) -> None:
-    metrics = pytest.importorskip("solo_dimreg.metrics")
+    metrics = pytest.importorskip("solo_dimreg.metrics.torchmetrics_classes")
     tracker = DimensionalityTracker()
     for batch in rows.split(64):
         tracker.update(batch)
@@ -122,8 +123,8 @@ def source(rows: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | 
 def few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """400 samples are kept instead of 10,000: of more, the neighbours are sought as the batches pass by."""
     fewer = partial(FeatureStatistics, sample_size=400)
-    for module in ("diagnose", "figures"):
-        monkeypatch.setattr(f"solo_dimreg.diagnosis.{module}.FeatureStatistics", fewer)
+    for module in ("diagnosis.diagnose", "metrics.numbers"):
+        monkeypatch.setattr(f"solo_dimreg.{module}.FeatureStatistics", fewer)
 
 
 @pytest.mark.usefixtures("few_kept")
@@ -139,7 +140,7 @@ def test_rows_are_recognised_across_batches() -> None:
         [line["lid"] for line in few.classes], rel=1e-4
     )
     assert found.features.duplicates == 600 and found.features.lid_512 is None
-    assert representation_figures(X.repeat(3, 1))["lid"] == pytest.approx(few.lid, rel=1e-4)
+    assert representation_numbers(X.repeat(3, 1))["lid"] == pytest.approx(few.lid, rel=1e-4)
 
 
 @pytest.mark.usefixtures("few_kept")
@@ -151,7 +152,7 @@ def test_more_distinct_rows_than_are_kept() -> None:
     found = diagnose_source(source(rows, torch.zeros(len(rows)).long())).features
     assert found.duplicates == 300
     assert found.lid == pytest.approx(expected.item(), rel=1e-4)
-    assert representation_figures(rows)["lid"] == pytest.approx(expected.item(), rel=1e-4)
+    assert representation_numbers(rows)["lid"] == pytest.approx(expected.item(), rel=1e-4)
     assert found.two_nn == pytest.approx(two_nn(x).item(), rel=1e-4)
     assert found.mst_dimension == pytest.approx(mst_dimension(x).item(), rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""The figures as torchmetrics: against the functions on all rows, and in what torchmetrics does with them."""
+"""The metrics as torchmetrics: against the functions on all rows, and in what torchmetrics does with them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torchmetrics import Metric, MetricCollection
 
 from solo_dimreg import functional, metrics
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.monitor.buffer import PAIR_METRICS, VIEW_METRICS
-from solo_dimreg.plugins import registered
+from solo_dimreg.metrics import torchmetrics_classes
+from solo_dimreg.metrics.registry import METRICS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +26,7 @@ X = normal(300, 12) * torch.linspace(1, 3, 12)
 Z = X + 0.5 * normal(300, 12, seed=1)
 PAIRS = torch.stack([X, Z], dim=1).flatten(0, 1)
 # Each metric, and what it must be.
-FIGURES: dict[str, tuple[Metric, torch.Tensor]] = {
+EXPECTED: dict[str, tuple[Metric, torch.Tensor]] = {
     "EffectiveRank": (metrics.EffectiveRank(), functional.effective_rank(X, center=True)),
     "EffectiveRank raw": (metrics.EffectiveRank(center=False), functional.effective_rank(X)),
     "RankMe": (metrics.RankMe(), functional.rankme(X)),
@@ -60,73 +60,77 @@ def batches(metric: Metric) -> list[tuple[torch.Tensor, ...]]:
     return list(zip(*(rows.split([100, 150, 50]) for rows in several), strict=True))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_each_is_the_function_of_all_rows(name: str) -> None:
-    metric, expected = FIGURES[name]
+    metric, expected = EXPECTED[name]
     metric.reset()
     for batch in batches(metric):
         metric.update(*batch)
-    torch.testing.assert_close(metric.compute(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(metric.compute(), expected, rtol=1e-5, atol=1e-6)
     copied = pickle.loads(pickle.dumps(metric.clone()))
-    torch.testing.assert_close(copied.compute(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(copied.compute(), expected, rtol=1e-5, atol=1e-6)
     metric.reset()
     first, *rest = batches(metric)
     one = metric(*first)
     for batch in rest:
         metric(*batch)
-    torch.testing.assert_close(metric.compute(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(metric.compute(), expected, rtol=1e-5, atol=1e-6)
     metric.reset()
     metric.update(*first)
-    torch.testing.assert_close(one, metric.compute(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(one, metric.compute(), rtol=1e-5, atol=1e-6)
 
 
-def test_each_is_tested_and_each_figure_of_the_monitor_has_one() -> None:
-    assert {name.partition(" ")[0] for name in FIGURES} == set(metrics.__all__)
+def test_each_is_tested_and_each_metric_of_the_monitor_has_one() -> None:
+    assert {name.partition(" ")[0] for name in EXPECTED} == set(metrics.__all__)
     estimators = {"lid_mle", "lid_mle_512"}  # options of the LID's class
-    names = {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS} - estimators
+    names = {name for name, record in METRICS.items() if record.in_monitor} - estimators
     assert len(metrics.__all__) == len(names), names
 
 
 def test_a_collection_keeps_the_rows_once() -> None:
     collection = MetricCollection(
         {
-            "rank": metrics.EffectiveRank(max_samples=80),
+            "rank": metrics.EffectiveRank(max_samples=80),  # of the moments of all rows
+            "rankme": metrics.RankMe(),
             "lid": metrics.GeometricMeanLID(max_samples=80),
-            "more": metrics.EffectiveRank(max_samples=1000),
+            "entropy": metrics.MatrixEntropy(max_samples=80),
+            "more": metrics.GeometricMeanLID(max_samples=1000),
             "information": metrics.MatrixMutualInformation(max_samples=1000),
         }
     )
     for r, z in zip(X.split(40), Z.split(40), strict=True):
         collection.update(features=r, embeddings=z)
     assert sorted(map(sorted, collection.compute_groups.values())) == [
+        ["entropy", "lid"],
         ["information"],
-        ["lid", "rank"],
         ["more"],
+        ["rank", "rankme"],
     ]
-    figures = collection.compute()
-    torch.testing.assert_close(figures["more"], FIGURES["EffectiveRank"][1])
-    torch.testing.assert_close(figures["information"], FIGURES["MatrixMutualInformation"][1])
-    alone = metrics.EffectiveRank(max_samples=80), metrics.GeometricMeanLID(max_samples=80)
-    for metric, name in zip(alone, ("rank", "lid"), strict=True):
+    values = collection.compute()
+    torch.testing.assert_close(values["rank"], EXPECTED["EffectiveRank"][1])
+    torch.testing.assert_close(values["more"], EXPECTED["GeometricMeanLID"][1])
+    torch.testing.assert_close(values["information"], EXPECTED["MatrixMutualInformation"][1])
+    alone = metrics.MatrixEntropy(max_samples=80), metrics.GeometricMeanLID(max_samples=80)
+    for metric, name in zip(alone, ("entropy", "lid"), strict=True):
         for r in X.split(40):
             metric.update(r)
-        torch.testing.assert_close(figures[name], metric.compute())
+        torch.testing.assert_close(values[name], metric.compute())
     collection.reset()
     collection.update(features=X[:9], embeddings=Z[:9])
-    torch.testing.assert_close(collection.compute()["more"], functional.effective_rank(X[:9], center=True))
+    torch.testing.assert_close(collection.compute()["rank"], functional.effective_rank(X[:9], center=True))
 
 
 GROUP = {
     "rank": (metrics.EffectiveRank, lambda x: functional.effective_rank(x, center=True)),
-    "lid": (metrics.GeometricMeanLID, lambda x: functional.geometric_mean_lid(x, k=32)),
     "rankme": (metrics.RankMe, functional.rankme),
-    "alpha": (metrics.AlphaReQ, functional.alpha_req),
+    "lid": (metrics.GeometricMeanLID, lambda x: functional.geometric_mean_lid(x, k=32)),
+    "entropy": (metrics.MatrixEntropy, functional.matrix_entropy),
 }
 A, B, C = X.split(100)
 
 
 def in_one_group(names: Any = tuple(GROUP), **options: Any) -> MetricCollection:
-    """Return metrics that a collection updates as one; before torchmetrics 1.5 it confused their results."""
+    """Return metrics of rows and of moments; before torchmetrics 1.5 collections confused their results."""
     return MetricCollection({name: GROUP[name][0]() for name in names}, **options)
 
 
@@ -185,7 +189,7 @@ def test_the_metrics_of_a_collection_can_be_asked_one_by_one() -> None:
 
 
 def test_a_collection_of_collections_and_a_saved_one() -> None:
-    parts = [in_one_group(names, prefix="train_") for names in (("rank", "lid"), ("rankme", "alpha"))]
+    parts = [in_one_group(names, prefix="train_") for names in (("rank", "lid"), ("rankme", "entropy"))]
     collection = MetricCollection(parts)
     for seen in ([A], [A, B]):
         collection.update(seen[-1])
@@ -217,16 +221,16 @@ def test_of_many_rows_a_uniform_choice_is_kept(call: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(Metric, "merge_state"), reason="torchmetrics has merge_state from 1.5 on")
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_merged_metrics_are_one_on_all(name: str) -> None:
-    metric, expected = FIGURES[name]
+    metric, expected = EXPECTED[name]
     parts = [metric.clone() for _ in range(3)]
     for part, batch in zip(parts, batches(metric), strict=True):
         part.reset()
         part.update(*batch)
     for other in parts[1:]:
         parts[0].merge_state(other)
-    torch.testing.assert_close(parts[0].compute(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(parts[0].compute(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +271,7 @@ def test_nothing_is_computed_of_no_rows(name: str) -> None:
 
 def test_the_example() -> None:
     (example, *_) = doctest.DocTestFinder(recurse=False).find(
-        metrics.EffectiveRank, "EffectiveRank", globs={**vars(metrics), "torch": torch}
+        metrics.EffectiveRank, "EffectiveRank", globs={**vars(torchmetrics_classes), "torch": torch}
     )
     assert example.examples and doctest.DocTestRunner().run(example).failed == 0
 
@@ -281,3 +285,15 @@ def test_what_is_kept_is_a_copy() -> None:
     metric.update(x)
     x.relu_()
     assert metric.compute().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_metric_of_moments_needs_no_rows_and_forgives_a_large_mean() -> None:
+    metric = metrics.EffectiveRank()
+    for batch in (X + 1000).split(50):
+        metric.update(batch)
+    assert metric.sums.shape == (13, 13) and metric.sums[0, 0] == 300
+    assert metric.compute().item() == pytest.approx(EXPECTED["EffectiveRank"][1].item(), rel=1e-3)
+    metric.reset()
+    for _ in range(100):
+        metric.update(torch.full((50, 64), 0.3))
+    assert metric.compute() == 1

@@ -28,6 +28,7 @@ class Moments:
         resolution: machine epsilon of the coarsest dtype of the features.
         scatter: N - 1 times the covariance, (D, D), float64; None if there are ``rows`` instead.
         rows: all features, (N, D), in their own dtype, while they take less memory than a scatter matrix.
+        rounding: the part of the mean squared length that the scatter may have as a rounding error.
     """
 
     count: int
@@ -35,6 +36,54 @@ class Moments:
     resolution: float
     scatter: Tensor | None = None
     rows: Tensor | None = None
+    rounding: float = 0.0
+
+    @classmethod
+    def from_sums(cls, sums: Tensor, resolution: float) -> Moments:
+        """Return the moments from the sum of ``r r^T`` over the rows r with a 1 in front, (1 + D, 1 + D).
+
+        The mean is subtracted from the sum only here, so the sums of several processes can be added.
+        """
+        count, mean = int(sums[0, 0]), sums[0, 1:] / sums[0, 0]
+        scatter = sums[1:, 1:] - count * torch.outer(mean, mean)
+        return cls(count, mean, resolution, scatter, rounding=16 * torch.finfo(torch.float64).eps)
+
+    @cached_property
+    def mean_square(self) -> Tensor:
+        """Return the mean squared length."""
+        return self.variances.sum() * max(self.count - 1, 1) / self.count + self.mean @ self.mean
+
+    @property
+    def mean_share(self) -> Tensor:
+        """Return the squared length of the mean divided by the mean squared length; 1 if that is 0."""
+        return torch.where(self.mean_square > 0, self.mean @ self.mean / self.mean_square, 1.0)
+
+    @property
+    def spread(self) -> Tensor:
+        """Return the variance divided by the mean squared length; 0 if that is 0."""
+        variance = self.spectrum.sum() * max(self.count - 1, 1) / self.count
+        return torch.where(self.mean_square > 0, variance / self.mean_square, 0.0)
+
+    @cached_property
+    def floor(self) -> Tensor:
+        """Return the largest eigenvalue of the covariance that may be a rounding error.
+
+        The error is that of the features in their own dtype, spread over D directions, that of the sums, and
+        that of the decomposition.
+        """
+        part = max((2 * self.resolution) ** 2 / len(self.mean), self.rounding)
+        decomposition = len(self.mean) * torch.finfo(torch.float64).eps * self.eigenvalues[0]
+        return torch.maximum(part * self.mean_square, decomposition)
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """Return the eigenvalues of the covariance, descending, (D,), with 0 for rounding errors."""
+        return torch.where(self.eigenvalues > self.floor, self.eigenvalues, 0)
+
+    @cached_property
+    def correlations(self) -> tuple[Tensor, float]:
+        """Return :meth:`correlation` of the axes that vary by more than a rounding error."""
+        return self.correlation(self.floor)
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -49,6 +98,7 @@ class Moments:
         squares = [(block**2).sum(dim=0) for block in self._columns(self.mean)]
         return torch.cat(squares) / max(self.count - 1, 1)
 
+    @cached_property
     def eigenvalues(self) -> Tensor:
         """Return the eigenvalues of the covariance, descending, shape (D,).
 
@@ -56,18 +106,19 @@ class Moments:
         are 0.
         """
         if not self._few_rows:
-            return _eigenvalues(self.covariance)
-        values = _eigenvalues(self._gram(self.mean)) / max(self.count - 1, 1)
+            return _eigenvalues_of(self.covariance)
+        values = _eigenvalues_of(self._gram(self.mean)) / max(self.count - 1, 1)
         return torch.cat([values, values.new_zeros(len(self.mean) - len(values))])
 
-    def squared_singular_values(self) -> Tensor:
-        """Return the squared singular values of the features, not centred, descending, (min(N, D),)."""
+    @cached_property
+    def singular_values(self) -> Tensor:
+        """Return the singular values of the features, not centred, descending, (min(N, D),)."""
         if self._few_rows:
-            return _eigenvalues(self._gram(torch.zeros_like(self.mean)))
+            return _eigenvalues_of(self._gram(torch.zeros_like(self.mean))).sqrt()
         squares = self._scatter + self.count * torch.outer(self.mean, self.mean)
-        return _eigenvalues(squares)[: self.count]
+        return _eigenvalues_of(squares)[: self.count].sqrt()
 
-    def correlation(self, floor: float = 0.0) -> tuple[Tensor, float]:
+    def correlation(self, floor: float | Tensor = 0.0) -> tuple[Tensor, float]:
         """Return the correlations of the axes, and the mean absolute correlation of two axes.
 
         Args:
@@ -131,5 +182,5 @@ class Moments:
             yield rows.double() - mean
 
 
-def _eigenvalues(matrix: Tensor) -> Tensor:
+def _eigenvalues_of(matrix: Tensor) -> Tensor:
     return symmetric_eigenvalues(matrix).flip(0).clamp_min(0)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from solo_dimreg.diagnosis.streaming import FeatureStatistics, NeighbourSearch
+from solo_dimreg.metrics.neighbourhoods import NeighbourSearch
+from solo_dimreg.metrics.streaming import FeatureStatistics
 
 
 def data(n, d, e=0, offset=0.0, seed=0):
@@ -38,7 +39,6 @@ def check_moments(statistics, features, embeddings):
     tolerance = {"rtol": 0, "atol": 1e-8 * np.abs(covariance).max()}
     np.testing.assert_allclose(statistics.features.covariance, covariance[:d, :d], **tolerance)
     np.testing.assert_allclose(statistics.embeddings.covariance, covariance[d:, d:], **tolerance)
-    np.testing.assert_allclose(statistics.cross_covariance, covariance[:d, d:], **tolerance)
     np.testing.assert_allclose(statistics.features.mean, joint[:, :d].mean(0), rtol=1e-12)
     np.testing.assert_allclose(statistics.embeddings.mean, joint[:, d:].mean(0), rtol=1e-12)
     assert statistics.features.count == statistics.embeddings.count == len(joint)
@@ -76,7 +76,7 @@ def test_float32_features_are_summed_in_float64():
     expected = np.cov(features.double().numpy().T)
     np.testing.assert_allclose(statistics.features.covariance, expected, rtol=0, atol=1e-8)
     assert statistics.features.resolution == torch.finfo(torch.float32).eps
-    assert statistics.embeddings is None and statistics.cross_covariance is None
+    assert statistics.embeddings is None
 
 
 def inclusions(make, runs=600):

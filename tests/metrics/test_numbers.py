@@ -1,4 +1,4 @@
-"""The figures from streamed moments against the functions of the whole matrix, and the verdicts."""
+"""The numbers from streamed moments against the functions of the whole matrix, and the verdicts."""
 
 import math
 import re
@@ -8,15 +8,15 @@ import torch
 
 from solo_dimreg import functional
 from solo_dimreg.diagnosis.diagnose import diagnose
-from solo_dimreg.diagnosis.figures import (
-    describe_space,
-    judge,
-    mutual_information,
-    representation_figures,
-)
-from solo_dimreg.diagnosis.neighbourhoods import random_indices
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
+from solo_dimreg.diagnosis.verdict import judge
+from solo_dimreg.metrics.neighbourhoods import random_indices
+from solo_dimreg.metrics.numbers import (
+    describe_space,
+    mutual_information,
+    representation_numbers,
+)
+from solo_dimreg.metrics.streaming import FeatureStatistics
 from solo_dimreg.reports.explanations import explain
 
 
@@ -64,7 +64,7 @@ def test_streamed_figures_are_those_of_the_functions(features):
         "matrix_entropy": functional.matrix_entropy(features),
         "matrix_entropy_1": functional.matrix_entropy(features, order=1),
     }
-    found = space.scalars()
+    found = space.numbers
     for name, value in expected.items():
         known = None if math.isnan(value) else pytest.approx(value.item(), rel=2e-4, abs=2e-5)
         assert found[name] == known, name
@@ -86,8 +86,8 @@ def test_half_precision_does_not_look_like_a_collapse(dtype, spectrum):
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
 def test_figures_do_not_depend_on_the_scale(scale):
     features = normal(300, 10) + 1
-    expected = describe(features).scalars()
-    for name, value in describe(features * scale).scalars().items():
+    expected = describe(features).numbers
+    for name, value in describe(features * scale).numbers.items():
         assert value == (expected[name] and pytest.approx(expected[name], rel=1e-3)), name
 
 
@@ -106,7 +106,7 @@ def test_many_samples_are_compared_with_all_of_them():
     indices = random_indices(len(features))
     expected = functional.geometric_mean_lid(features[indices], features, k=32, self_indices=indices)
     assert len(indices) == 1000
-    assert representation_figures(features)["lid"] == pytest.approx(expected.item(), rel=1e-3)
+    assert representation_numbers(features)["lid"] == pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_the_lid_with_many_neighbours_needs_many_samples():
@@ -221,7 +221,7 @@ def test_mutual_information_of_both_orders():
 
 def test_figures_of_the_benchmark():
     features, embeddings = normal(300, 16), normal(300, 4, seed=1) @ normal(4, 8, seed=2)
-    found = representation_figures(features, embeddings)
+    found = representation_numbers(features, embeddings)
     assert found["z_correlation"] == pytest.approx(
         functional.off_diagonal_correlation(embeddings).item(), rel=1e-4
     )
@@ -230,4 +230,4 @@ def test_figures_of_the_benchmark():
     )
     assert found["lid"] == pytest.approx(functional.geometric_mean_lid(features, k=32).item(), rel=1e-4)
     assert len(found["spectrum"]) == 16
-    assert representation_figures(features)["z_correlation"] is None
+    assert representation_numbers(features)["z_correlation"] is None

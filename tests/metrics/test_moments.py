@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from solo_dimreg.diagnosis import moments
 from solo_dimreg.diagnosis.diagnose import diagnose
-from solo_dimreg.diagnosis.figures import describe_space
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.streaming import FeatureStatistics
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.metrics import moments
+from solo_dimreg.metrics.numbers import describe_space
+from solo_dimreg.metrics.streaming import FeatureStatistics
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -35,9 +35,9 @@ def test_spectra_are_those_of_numpy(n: int, d: int, sample_size: int) -> None:
     singular = np.linalg.svd((x - x.mean(dim=0)).numpy(), compute_uv=False) ** 2 / (n - 1)
     expected[: len(singular)] = singular
     largest = expected[0]
-    np.testing.assert_allclose(found.eigenvalues(), expected, rtol=1e-8, atol=1e-12 * largest)
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-8, atol=1e-12 * largest)
     raw = np.linalg.svd(x.numpy(), compute_uv=False) ** 2
-    np.testing.assert_allclose(found.squared_singular_values(), raw, rtol=1e-8, atol=1e-12 * raw[0])
+    np.testing.assert_allclose(found.singular_values**2, raw, rtol=1e-8, atol=1e-12 * raw[0])
     np.testing.assert_allclose(found.variances, x.var(dim=0), rtol=1e-10)
     np.testing.assert_allclose(found.covariance, np.cov(x.T.numpy()), rtol=0, atol=1e-10 * largest)
 

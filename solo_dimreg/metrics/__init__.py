@@ -1,0 +1,19 @@
+"""Metrics of dimensionality: a record for each in :mod:`.registry`, and ``torchmetrics.Metric`` classes.
+
+The classes need ``pip install 'solo-dimreg[torchmetrics]'``; torchmetrics is imported when a class is asked
+for. They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and
+synchronized over processes when they are computed. No direction of theirs is better by itself.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from solo_dimreg.metrics.registry import METRICS
+
+__all__ = sorted({record.torchmetrics for record in METRICS.values() if record.torchmetrics})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("solo_dimreg.metrics.torchmetrics_classes"), name)

@@ -1,0 +1,339 @@
+"""One record for each metric: everything that the front ends know of it.
+
+The monitor, the diagnosis, the tracker, the torchmetrics classes, tables and pages are made from
+``METRICS``. A new metric is a function and a record here, and a row in the glossary ``docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solo_dimreg import functional
+from solo_dimreg.functional._rows import distinct_rows, of_few, of_few_distinct
+from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
+from solo_dimreg.functional.spread import normalized_sum
+from solo_dimreg.metrics.moments import Moments
+from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS, Neighbourhoods
+
+# What a function takes: rows (B, D) of features or embeddings; two views of the same samples, of features or
+# embeddings; or the features and the embeddings of the same samples.
+ROWS, VIEWS, FEATURES_AND_EMBEDDINGS = "rows", "views", "features and embeddings"
+ARXIV = "https://arxiv.org/abs/"
+# A direction is empty if it has less than this part of the variance of the leading one.
+EMPTY_DIRECTION = 1e-6
+
+
+class Source(NamedTuple):
+    """The paper of a metric, and its address; both may be empty."""
+
+    paper: str = ""
+    address: str = ""
+
+
+OURS = Source()
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """A metric.
+
+    Attributes:
+        name: Its name in settings and files.
+        function: Computes it from the rows that ``inputs`` names; None if only a diagnosis has it.
+        label: Its name in tables and plots.
+        unit: What it is counted in; empty for a plain number.
+        decimals: The digits after the point in tables.
+        inputs: What the function takes: ``ROWS``, ``VIEWS`` or ``FEATURES_AND_EMBEDDINGS``.
+        falls: Whether it falls at a collapse from a value above 0, so that the alarm can watch it.
+        explanation, source: Its meaning in a sentence or two, and the paper.
+        of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
+        of_neighbours: Computes it from distances to the nearest neighbours, or from distinct rows.
+        torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
+        in_monitor: Whether a ``monitor:`` block can name it.
+        in_diagnosis: Whether ``diagnose`` and the tracker compute it.
+    """
+
+    name: str
+    function: Callable[..., Tensor] | None = None
+    label: str = ""
+    unit: str = ""
+    decimals: int = 2
+    inputs: str = ROWS
+    falls: bool = True
+    explanation: str = ""
+    source: Source = OURS
+    of_moments: Callable[[Moments], Any] | None = None
+    of_neighbours: Callable[[Neighbourhoods], Any] | None = None
+    torchmetrics: str = ""
+    in_monitor: bool = True
+    in_diagnosis: bool = True
+
+
+def centred_effective_rank(features: Tensor) -> Tensor:
+    """Return the effective rank of the features (B, D) around their mean."""
+    return functional.effective_rank(features, center=True)
+
+
+def lid_mle_512(features: Tensor) -> Tensor:
+    """Return the LID by maximum likelihood with 512 neighbours, or NaN if there are fewer."""
+    distinct = features[distinct_rows(features)[0]]
+    if len(distinct) <= MANY_NEIGHBOURS:
+        return features.new_full((), math.nan)
+    return functional.geometric_mean_lid(distinct, k=MANY_NEIGHBOURS, estimator="mle")
+
+
+def lidar_of_two_views(first: Tensor, second: Tensor) -> Tensor:
+    """Return LiDAR of two views of the same samples, each of shape (B, D)."""
+    return functional.lidar(torch.stack([first, second], dim=1).flatten(0, 1), samples_per_class=2)
+
+
+def _directions_filled(moments: Moments) -> int:
+    return int((moments.spectrum > EMPTY_DIRECTION * moments.spectrum[0]).sum())
+
+
+LDREG = Source("Huang et al., LDReg, ICLR 2024", ARXIV + "2401.10474")
+RENYI = Source("Sanchez Giraldo et al., 2015", ARXIV + "1211.2459")
+WANG = Source("Wang & Isola, ICML 2020", ARXIV + "2005.10242")
+COSTA = Source("Costa & Hero, IEEE TSP 2004; used by Mordacq et al., IdEst, ICML 2026", ARXIV + "2606.03338")
+TSITSULIN = Source("Tsitsulin et al., TAG-ML at ICML 2023", ARXIV + "2305.16562")
+
+# In the order of the tables.
+_RECORDS = (
+    MetricRecord(
+        "samples", label="samples", decimals=0, of_moments=lambda moments: moments.count, in_monitor=False
+    ),
+    MetricRecord(
+        "dimensions",
+        label="dimensions",
+        decimals=0,
+        of_moments=lambda moments: len(moments.mean),
+        in_monitor=False,
+    ),
+    MetricRecord(
+        "duplicates",
+        label="duplicates",
+        decimals=0,
+        of_neighbours=lambda near: near.duplicates,
+        in_monitor=False,
+    ),
+    MetricRecord(
+        "spread", label="spread", decimals=3, of_moments=lambda moments: moments.spread, in_monitor=False
+    ),
+    MetricRecord(
+        "mean_share",
+        functional.mean_share,
+        label="mean's share",
+        decimals=3,
+        falls=False,
+        explanation="The part of the mean squared length that the mean of the features holds. Near 1, all "
+        "features share one vector, which centred metrics (effective rank, LID, correlation, spectra) cannot "
+        "see. Features after a ReLU have a large share by themselves.",
+        of_moments=lambda moments: moments.mean_share,
+        torchmetrics="MeanShare",
+    ),
+    MetricRecord(
+        "effective_rank",
+        centred_effective_rank,
+        label="effective rank",
+        decimals=1,
+        explanation="The number of dimensions filled globally: the exponential of the entropy of the "
+        "normalized singular values. A fall to a fifth of the peak is a warning, and a fall to a half is "
+        "usual; more is not better by itself.",
+        source=Source("Roy & Vetterli, EUSIPCO 2007"),
+        of_moments=lambda moments: entropy(moments.spectrum.sqrt()).exp(),
+        torchmetrics="EffectiveRank",
+    ),
+    MetricRecord(
+        "filled", label="directions filled", decimals=0, of_moments=_directions_filled, in_monitor=False
+    ),
+    MetricRecord(
+        "lid",
+        partial(functional.geometric_mean_lid, k=LID_NEIGHBOURS),
+        label="LID",
+        explanation="Local intrinsic dimensionality: the number of dimensions filled around each point, from "
+        "the distances to its nearest neighbours, as a geometric mean over the points. A low LID is a "
+        "collapse only if the images have more dimensions. LDReg raises it; IdEst prefers networks with a "
+        "low one.",
+        source=LDREG,
+        of_neighbours=lambda near: near.mean_lid(),
+        torchmetrics="GeometricMeanLID",
+    ),
+    MetricRecord(
+        "lid_mle",
+        partial(functional.geometric_mean_lid, k=LID_NEIGHBOURS, estimator="mle"),
+        label="LID, maximum likelihood",
+        explanation="The LID by maximum likelihood with 32 neighbours, as LDReg tracks it.",
+        source=LDREG,
+        of_neighbours=lambda near: near.mean_lid(estimator="mle"),
+    ),
+    MetricRecord(
+        "lid_512",
+        label="LID (k = 512)",
+        of_neighbours=lambda near: near.mean_lid(MANY_NEIGHBOURS),
+        in_monitor=False,
+    ),
+    MetricRecord(
+        "lid_mle_512",
+        lid_mle_512,
+        label="LID, maximum likelihood (k = 512)",
+        explanation="The LID by maximum likelihood with 512 neighbours, in wider neighbourhoods, as LDReg "
+        "tracks it.",
+        source=LDREG,
+        in_diagnosis=False,
+    ),
+    MetricRecord(
+        "two_nn",
+        partial(of_few_distinct, functional.two_nn),
+        label="dimension (TwoNN)",
+        explanation="The intrinsic dimension from the distances to the two nearest neighbours. Neither a "
+        "high nor a low one is good by itself.",
+        source=Source("Facco et al., Scientific Reports 2017"),
+        of_neighbours=lambda near: of_few(functional.two_nn, near.rows),
+        torchmetrics="TwoNN",
+    ),
+    MetricRecord(
+        "mst_dimension",
+        partial(of_few_distinct, functional.mst_dimension),
+        label="dimension (spanning tree)",
+        explanation="The intrinsic dimension from the growth of the minimum spanning tree with the number of "
+        "points. Neither a high nor a low one is good by itself: IdEst finds lower ones in better networks, "
+        "while LDReg raises the local dimension against collapse.",
+        source=COSTA,
+        of_neighbours=lambda near: of_few(functional.mst_dimension, near.rows),
+        torchmetrics="MSTDimension",
+    ),
+    MetricRecord(
+        "nesum",
+        functional.nesum,
+        label="NESum",
+        decimals=1,
+        explanation="The variance, divided by the variance of the leading direction: 1 if that direction has "
+        "all of it, and the number of dimensions if all are equal. Its authors find that too even is no "
+        "better than too uneven.",
+        source=Source("He & Ozay, ICML 2022"),
+        of_moments=lambda moments: normalized_sum(moments.spectrum),
+        torchmetrics="NESum",
+    ),
+    MetricRecord(
+        "rankme",
+        functional.rankme,
+        label="RankMe",
+        decimals=1,
+        explanation="The smoothed effective rank of the features without centring.",
+        source=Source("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
+        of_moments=lambda moments: smoothed_rank(moments.singular_values),
+        torchmetrics="RankMe",
+    ),
+    MetricRecord(
+        "rankme_share",
+        functional.rankme_share,
+        label="RankMe over the width",
+        decimals=3,
+        explanation="RankMe divided by the number of dimensions, to compare networks of different widths.",
+        source=TSITSULIN,
+        of_moments=lambda moments: smoothed_rank(moments.singular_values) / len(moments.mean),
+        torchmetrics="RankMeShare",
+    ),
+    MetricRecord(
+        "alpha_req",
+        functional.alpha_req,
+        label="alpha-ReQ",
+        falls=False,
+        explanation="The exponent of the power law by which the spectrum decays, at ranks 4 to 100. Values "
+        "near 1 tend to go with good representations, and larger values with few dimensions.",
+        source=Source("Agrawal et al., NeurIPS 2022"),
+        of_moments=lambda moments: power_law_exponent(moments.spectrum[moments.spectrum > 0]),
+        torchmetrics="AlphaReQ",
+    ),
+    MetricRecord(
+        "off_diagonal_correlation",
+        functional.off_diagonal_correlation,
+        label="off-diagonal correlation",
+        decimals=3,
+        falls=False,
+        explanation="The mean absolute correlation of two different axes: 0 if the axes are decorrelated, "
+        "and near 1 if all of them are alike.",
+        source=Source("Hua et al., ICCV 2021", ARXIV + "2105.00470"),
+        of_moments=lambda moments: moments.correlations[1],
+        torchmetrics="OffDiagonalCorrelation",
+    ),
+    MetricRecord(
+        "matrix_entropy",
+        partial(of_few, functional.matrix_entropy),
+        label="matrix entropy",
+        unit="nats",
+        explanation="The matrix-based Rényi entropy of order 2, in nats, measures how evenly the samples "
+        "spread; it is 0 if all are parallel. It hardly moves for features that are not negative, since they "
+        "share the direction of their mean. The H(R) and H(Z) of AdaDim are effective ranks.",
+        source=RENYI,
+        torchmetrics="MatrixEntropy",
+    ),
+    MetricRecord(
+        "matrix_entropy_1",
+        partial(of_few, partial(functional.matrix_entropy, order=1)),
+        label="matrix entropy of order 1",
+        unit="nats",
+        in_monitor=False,
+    ),
+    MetricRecord(
+        "mutual_information",
+        partial(of_few, functional.matrix_mutual_information),
+        label="I(R;Z)",
+        unit="nats",
+        inputs=FEATURES_AND_EMBEDDINGS,
+        explanation="The matrix-based mutual information of features and embeddings, in nats, measures how "
+        "much the projector keeps.",
+        source=RENYI,
+        torchmetrics="MatrixMutualInformation",
+    ),
+    MetricRecord(
+        "uniformity",
+        partial(of_few, functional.uniformity),
+        label="uniformity",
+        falls=False,
+        explanation="Uniformity measures how unevenly the normalized samples cover the sphere: lower is more "
+        "uniform, and 0 is a single point.",
+        source=WANG,
+        torchmetrics="Uniformity",
+    ),
+    MetricRecord(
+        "self_clustering",
+        partial(of_few, functional.self_clustering),
+        label="self-clustering",
+        decimals=3,
+        falls=False,
+        explanation="Self-clustering measures how much more parallel the features are than on a uniform "
+        "sphere: about 0 there, and 1 if all are parallel, as around a shared vector.",
+        source=TSITSULIN,
+        torchmetrics="SelfClustering",
+    ),
+    MetricRecord(
+        "alignment",
+        functional.alignment,
+        label="alignment",
+        inputs=VIEWS,
+        falls=False,
+        explanation="The mean squared distance between the normalized views of a sample: lower is more "
+        "invariant. It is also 0 in a complete collapse.",
+        source=WANG,
+        torchmetrics="Alignment",
+    ),
+    MetricRecord(
+        "lidar",
+        lidar_of_two_views,
+        label="LiDAR",
+        inputs=VIEWS,
+        explanation="The effective rank of the differences between samples, relative to the differences "
+        "between their views. The monitor uses two views of each sample; the paper uses more.",
+        source=Source("Thilak et al., ICLR 2024"),
+        torchmetrics="LiDAR",
+    ),
+)
+METRICS = {record.name: record for record in _RECORDS}
