@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -215,6 +215,9 @@ class Decorrelation(nn.Module):
     Example:
         >>> loss = Decorrelation()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(
         self, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0

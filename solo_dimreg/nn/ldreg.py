@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +57,15 @@ class LDReg(nn.Module):
         >>> loss = 0.01 * regularizer([features1, features2])
     """
 
-    # True once the user knows that k is capped; the run summary of a training says so at its start.
-    _cap_is_known = False
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}  # the paper's for SimCLR
 
     def __init__(
         self, k: int | None = None, estimator: str = "mom", norm: str = "l1", direction: str = "max"
     ) -> None:
         super().__init__()
+        # True once the user knows that k is capped; the run summary of a training says so at its start.
+        self.cap_is_known = False
         check_lid_options(FEWEST_NEIGHBOURS if k is None else k, estimator)
         check_choice("norm", norm, NORMS)
         check_choice("direction", direction, DIRECTIONS)
@@ -108,7 +111,7 @@ class LDReg(nn.Module):
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
         k = self.neighbours(len(online[0]) * world_size())
         # Only shapes decide here. A compiled module must not change its state in between.
-        if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self._cap_is_known:
+        if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self.cap_is_known:
             self._warn_of_cap(k, len(reference) - 1)
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
         by_view = all_gather(lids.view(len(online), -1).T)
@@ -117,7 +120,7 @@ class LDReg(nn.Module):
         return DIRECTIONS[self.direction] * torch.stack([ldreg_penalty(g, self.norm) for g in groups]).sum()
 
     def _warn_of_cap(self, k: int, most: int) -> None:
-        self._cap_is_known = True
+        self.cap_is_known = True
         warn(
             f"LDReg: k = {k} is capped at {most}, the number of other features in a step; "
             f"give k <= {most}, or a larger batch."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ class SIGReg(nn.Module):
     Example:
         >>> loss = SIGReg()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
         super().__init__()

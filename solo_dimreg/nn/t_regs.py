@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ class TREGS(nn.Module):
     Example:
         >>> loss = TREGS()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, sphere_weight: float = 0.004) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class Uniformity(nn.Module):
     Example:
         >>> loss = Uniformity()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     @full_precision
     def forward(
@@ -82,6 +86,9 @@ class WassersteinUniformity(nn.Module):
     Example:
         >>> loss = WassersteinUniformity()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     @full_precision
     def forward(

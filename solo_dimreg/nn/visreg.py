@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ class VISReg(nn.Module):
     Example:
         >>> loss = VISReg()(torch.randn(32, 16))
     """
+
+    #: What a config may leave out.
+    defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(
         self,

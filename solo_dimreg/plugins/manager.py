@@ -10,15 +10,12 @@ from typing import Any
 import pluggy
 
 from solo_dimreg.errors import PluginError
+from solo_dimreg.metrics.registry import METRICS, MetricRecord
 from solo_dimreg.plugins import hookspecs
+from solo_dimreg.plugins.built_in import BUILT_IN
 
 GROUP = "solo_dimreg"
 PACKAGE = "solo-dimreg"
-# Registered by name, because a checkout on the path has no entry points.
-BUILT_IN = (
-    *("adadim", "decorrelation", "directclr", "effective_rank", "ldreg"),
-    *("lejepa", "t_regs", "uniformity", "visreg"),
-)
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,11 @@ def _is_built_in(entry: EntryPoint) -> bool:
 
 
 def _distribution(entry: EntryPoint) -> str:
-    if _is_built_in(entry):
-        return PACKAGE
     return entry.dist.name if entry.dist else "an unknown package"
 
 
 def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
-    """Import and register the plugins that ``entries`` name.
+    """Register the built-in plugins, and import and register those that ``entries`` name.
 
     Raises:
         PluginError: a plugin fails to import, has an unknown hook or takes another's name; the message
@@ -51,7 +46,10 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    packages: dict[str, str] = {}
+    # They have no entry points, so that a checkout on the path has them too.
+    for name, plugin in BUILT_IN.items():
+        manager.register(plugin, name)
+    packages = dict.fromkeys(BUILT_IN, PACKAGE)
     for entry in entries:
         package = _distribution(entry)
         if entry.name in packages:
@@ -75,13 +73,12 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
 @functools.cache
 def get_manager() -> pluggy.PluginManager:
     """Return the manager with the built-in plugins and every installed one, loaded once."""
-    built_in = [EntryPoint(name, f"solo_dimreg.plugins.{name}", GROUP) for name in BUILT_IN]
     # A package can be found twice on the path, for example beside its own editable install. An older install
     # of solo-dimreg still names the built-ins.
     others = {
         (e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP) if not _is_built_in(e)
     }
-    return load_plugins(built_in + sorted(others.values(), key=lambda e: e.name))
+    return load_plugins(sorted(others.values(), key=lambda e: e.name))
 
 
 def registered(
@@ -120,3 +117,13 @@ def registered(
                 )
             found[name] = Registration(name, kind, value, plugin, package)
     return found
+
+
+def monitored_metrics() -> dict[str, MetricRecord]:
+    """Return the record of every metric that a ``monitor:`` block can name.
+
+    A plugin gives a function of features or embeddings, whose record has defaults.
+    """
+    ours = {name: record for name, record in METRICS.items() if record.in_monitor}
+    given = registered("metrics").items()
+    return ours | {name: MetricRecord(name, each.value) for name, each in given if name not in ours}

@@ -89,6 +89,7 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
             said += ", which LOWERS the LID (direction: min)"
         neighbours = getattr(term.regularizer, "neighbours", None)
         if neighbours is not None:
+            term.regularizer.cap_is_known = True  # the summary says it
             batch = module.batch_size * processes
             encoders = 2 if hasattr(module, "momentum_updater") else 1
             k = min(neighbours(batch), encoders * module.num_large_crops * batch - 1)

@@ -5,7 +5,6 @@ import torch
 
 from solo_dimreg import LDReg
 from solo_dimreg.functional import ldreg_loss, ldreg_penalty, local_intrinsic_dimensionality
-from solo_dimreg.plugins import registered
 
 
 def views(count=2, b=10, d=6, seed=0):
@@ -164,7 +163,9 @@ def test_a_capped_k_is_said_once(capsys):
     LDReg(k=19)(small)
     assert not capsys.readouterr().err
     # A training under solo-learn is announced with the k that it has.
-    registered("regularizers")["ldreg"].value(k=64)(small)
+    announced = LDReg(k=64)
+    announced.cap_is_known = True
+    announced(small)
     assert not capsys.readouterr().err
 
 
