@@ -22,18 +22,12 @@ from solo_dimreg.config.parsing import (
 )
 from solo_dimreg.config.values import OWN_BLOCKS
 from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, VIEWS
 from solo_dimreg.nn.normalization import normalization_layer
-from solo_dimreg.plugins import registered
+from solo_dimreg.plugins import monitored_metrics, registered
 
-# Metrics of features and embeddings together, and metrics of two views of the same images.
-PAIR_METRICS = frozenset(("mutual_information",))
-VIEW_METRICS = frozenset(("alignment", "lidar"))
-# For these metrics, a fall is no collapse, or the values are not above 0.
-NOT_FALLING = frozenset(
-    ("alignment", "alpha_req", "mean_share", "off_diagonal_correlation", "self_clustering", "uniformity")
-)
 # What the monitor measures by itself.
-METRICS = (
+MONITORED = (
     *("effective_rank", "lid", "matrix_entropy", "mutual_information", "off_diagonal_correlation"),
     *("mean_share", "alignment"),
 )
@@ -41,11 +35,6 @@ METRICS = (
 Count = Annotated[int, whole(1)]
 false_is_none = BeforeValidator(lambda value: None if value is False else value)
 disabled_is_none = AfterValidator(lambda block: block if block and block.enabled else None)
-
-
-def known_metrics() -> set[str]:
-    """Return the names of the metrics that can be monitored."""
-    return {*registered("metrics"), *PAIR_METRICS, *VIEW_METRICS}
 
 
 class RegularizerSettings(Block):
@@ -110,7 +99,7 @@ class AlarmSettings(Block):
     @field_validator("metric", mode="before")
     @classmethod
     def _falls(cls, metric: Any) -> Any:
-        falling = known_metrics() - NOT_FALLING
+        falling = {name for name, record in monitored_metrics().items() if record.falls}
         if str(metric).removeprefix("z_") not in falling:
             raise Refusal(unknown("falling metric", str(metric), falling))
         return metric
@@ -124,7 +113,7 @@ class MonitorSettings(Block):
     every_n_steps: Count | None = None
     on: Annotated[str, one_of("place", ("train", "val"))] = "train"
     max_samples: Annotated[int, whole(3)] = 1024
-    metrics: list[str] = Field(default=[*METRICS])
+    metrics: list[str] = Field(default=[*MONITORED])
     alarm: Annotated[AlarmSettings | None, disabled_is_none, mapping("{drawdown: 0.8}"), false_is_none] = None
 
     @model_validator(mode="before")
@@ -144,7 +133,7 @@ class MonitorSettings(Block):
     @field_validator("metrics", mode="before")
     @classmethod
     def _are_known(cls, metrics: Any) -> Any:
-        known = known_metrics()
+        known = monitored_metrics()
         if not isinstance(metrics, list | tuple) or not metrics:
             raise ValueError(f"a list of {', '.join(sorted(known))}")
         for metric in metrics:
@@ -160,13 +149,14 @@ class MonitorSettings(Block):
             metric = self.alarm.metric
             name = metric.removeprefix("z_")
             self._needs_views(metric, "alarm.metric")
-            if name in PAIR_METRICS and name != metric:
+            if monitored_metrics()[name].inputs == FEATURES_AND_EMBEDDINGS and name != metric:
                 raise Refusal(f"{metric!r} covers both already; leave out the z_.", "alarm.metric")
             self.metrics = [*dict.fromkeys([*self.metrics, name])]
         return self
 
     def _needs_views(self, metric: str, key: str) -> None:
-        if metric.removeprefix("z_") in VIEW_METRICS and self.on == "val":
+        inputs = monitored_metrics()[metric.removeprefix("z_")].inputs
+        if inputs == VIEWS and self.on == "val":
             raise Refusal(f"{metric!r} needs two views, which only on: train has.", key)
 
     def how_often(self) -> str:

@@ -117,7 +117,7 @@ def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
     )
 
 
-def warn(message: str, logger: Any) -> None:
+def send_alert(message: str, logger: Any) -> None:
     """Print the alarm in one line, and send an alert if the run is logged to wandb.
 
     Args:

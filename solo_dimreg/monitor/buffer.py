@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from solo_dimreg.distributed import all_gather, world_size
-from solo_dimreg.functional import alignment, lidar, matrix_mutual_information
-from solo_dimreg.functional._rows import of_few
-from solo_dimreg.plugins import registered
-
-# Metrics of features and embeddings together; the registered metrics look at one of them at a time.
-PAIR_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mutual_information": partial(of_few, matrix_mutual_information)
-}
-# Metrics of two views of the same images, of features or embeddings.
-VIEW_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "alignment": alignment,
-    "lidar": lambda first, second: lidar(torch.stack([first, second], dim=1).flatten(0, 1), 2),
-}
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, VIEWS
+from solo_dimreg.plugins import monitored_metrics
 
 
-class Window:
-    """A buffer for the last rows of a module's first calls in each step, at most ``size`` of them.
+class FeatureBuffer:
+    """The last rows of a module's first calls in each step, at most ``size`` of them.
 
     Args:
         size: The number of images, over all processes.
         views: 1, or 2 if metrics of two views are wanted.
 
     Attributes:
-        most: The largest number of steps, that of an epoch, so that no image is there twice.
+        steps_of_epoch: The largest number of steps that are kept, so that no image is there twice.
         opened: Whether there has been any step.
     """
 
     def __init__(self, size: int, views: int = 1) -> None:
-        self.size, self.views, self.most = size, views, 2**62
+        self.size, self.views, self.steps_of_epoch = size, views, 2**62
         self.steps: list[list[Tensor]] = []
-        self.wanted = 0  # the number of calls still to look at in this step
+        self.wanted = 0  # the number of calls still to keep in this step
         self.opened = False
 
-    def look(self, open_: bool) -> None:
-        """Begin a step, or end it."""
-        self.opened = self.opened or open_
-        self.wanted = self.views if open_ else 0
+    def open_step(self) -> None:
+        """Begin a step, whose first calls are kept."""
+        self.opened, self.wanted = True, self.views
 
-    def see(self, rows: Tensor) -> None:
+    def close_step(self) -> None:
+        """End a step; further calls are not kept."""
+        self.wanted = 0
+
+    def add(self, rows: Tensor) -> None:
         """Keep a copy of the rows (B, D) of a call, if it is one of the first in its step."""
         if not self.wanted:
             return
@@ -56,7 +47,9 @@ class Window:
             self.steps.append([])
         self.wanted -= 1  # further crops are further views of the same images
         self.steps[-1].append(rows.detach().clone())
-        while len(self.steps) > self.most or sum(len(step[0]) for step in self.steps[1:]) >= self.size:
+        while (
+            len(self.steps) > self.steps_of_epoch or sum(len(step[0]) for step in self.steps[1:]) >= self.size
+        ):
             self.steps.pop(0)
 
     def rows(self) -> list[Tensor]:
@@ -64,15 +57,15 @@ class Window:
 
         The second view is missing if a step had none, or had another number of rows.
         """
-        whole = all(len({len(rows) for rows in step}) == 1 for step in self.steps)
-        views = min(map(len, self.steps), default=0) if whole else min(1, len(self.steps))
+        equal = all(len({len(rows) for rows in step}) == 1 for step in self.steps)
+        views = min(map(len, self.steps), default=0) if equal else min(1, len(self.steps))
         kept = max(1, self.size // world_size())
         taken = [torch.cat([step[view] for step in self.steps])[-kept:] for view in range(views)]
         return [all_gather(rows.float().contiguous()) for rows in taken]
 
 
 def measure(
-    metrics: list[str], features: list[Tensor], embeddings: list[Tensor] | tuple[()] = ()
+    metrics: Sequence[str], features: list[Tensor], embeddings: Sequence[Tensor] = ()
 ) -> dict[str, float]:
     """Return every metric of the features and, with the prefix ``z_``, of the embeddings.
 
@@ -81,18 +74,19 @@ def measure(
         features: The features of each view, (N, D).
         embeddings: The embeddings of each view, (N, d).
     """
-    known = registered("metrics")
+    known = monitored_metrics()
     found: dict[str, float] = {}
     for name in metrics:
-        if name in PAIR_METRICS:
+        record = known[name]
+        assert record.function is not None
+        if record.inputs == FEATURES_AND_EMBEDDINGS:
             if embeddings:
-                found[name] = _value(name, PAIR_METRICS[name], features[0], embeddings[0])
+                found[name] = _value(name, record.function, features[0], embeddings[0])
             continue
+        needed = 2 if record.inputs == VIEWS else 1
         for prefix, views in (("", features), ("z_", embeddings)):
-            if name in VIEW_METRICS and len(views) > 1:
-                found[prefix + name] = _value(name, VIEW_METRICS[name], *views)
-            elif name not in VIEW_METRICS and views:
-                found[prefix + name] = _value(name, known[name].value, views[0])
+            if len(views) >= needed:
+                found[prefix + name] = _value(name, record.function, *views[:needed])
     return found
 
 

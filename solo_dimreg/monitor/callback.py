@@ -1,29 +1,53 @@
-"""The monitor as a callback for any LightningModule, of ``lightning`` or ``pytorch_lightning``."""
+"""The monitor: a Lightning callback that measures the dimensionality of the representation during training.
+
+A ``monitor:`` block of a config, see ``docs/monitor.md``, brings it to a method of solo-learn. For another
+LightningModule, :class:`DimensionalityMonitor` takes the settings of the block as arguments.
+
+The monitor reads the features and embeddings that the training or the validation computes anyway, those of
+the last images, and needs no second forward pass. It draws no random numbers and changes nothing. A training
+is therefore the same, to the bit, with and without it. It also measures when the training ends, for whatever
+reason.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import sys
+import time
 import warnings
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
-from solo_dimreg.config.blocks import METRICS, VIEW_METRICS, read_blocks
-from solo_dimreg.errors import ConfigError, MissingPackageError
-from solo_dimreg.monitor import block as monitor
-from solo_dimreg.monitor.alarm import warn
-from solo_dimreg.monitor.named_modules import find_module
-from solo_dimreg.monitor.writers import validates, wandb_logger
+from solo_dimreg.config.blocks import MONITORED, AlarmSettings, MonitorSettings, read_blocks
+from solo_dimreg.distributed import all_gather, rank
+from solo_dimreg.errors import CollapseError, ConfigError
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, VIEWS
+from solo_dimreg.monitor.alarm import Alarm, describe, send_alert
+from solo_dimreg.monitor.buffer import FeatureBuffer, measure
+from solo_dimreg.monitor.lightning import JoinedCallback
+from solo_dimreg.monitor.named_modules import OutputRecorder, find_module
+from solo_dimreg.monitor.stopping import stop
+from solo_dimreg.monitor.writers import (
+    checkpoints_of,
+    draw_history,
+    folder_of,
+    log_spectra,
+    log_values,
+    validates,
+    wandb_logger,
+    warn_if_writing_fails,
+    write_csv,
+)
 
-LIGHTNINGS = ("lightning.pytorch", "pytorch_lightning")
+NAME = "dimensionality"
 # The prefix of the names of metrics, for each kind of rows.
 PREFIXES = {"": "features", "z_": "embeddings"}
-Kind = TypeVar("Kind", bound="DimensionalityMonitor")
+# The pause between two plots, in multiples of the time of drawing one: at most 1 % of the training.
+PLOT_PAUSE = 100
 
 
-class DimensionalityMonitor(monitor.DimensionalityMonitor):
+class DimensionalityMonitor(JoinedCallback):
     """A Lightning callback that watches the dimensionality of the features while a model trains.
 
     It reads the outputs of two modules of the LightningModule, by hooks, in the training (or validation)
@@ -63,34 +87,62 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         >>> trainer = Trainer(callbacks=[monitor])  # doctest: +SKIP
     """
 
-    _public: type[DimensionalityMonitor]
-
-    def __new__(cls: type[Kind], *_: Any, **__: Any) -> Kind:
-        """Create an instance of a class that also derives from the ``Callback`` of the Lightning in use."""
-        callbacks = _callbacks()
-        kind = cls if issubclass(cls, callbacks) else _join(cls, callbacks)  # type: ignore[arg-type]
-        return object.__new__(kind)
-
     def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
-        # The modules are found when the training starts. The second call of an unknown module may be on other
-        # images, so metrics of two views are measured only if they are named.
-        usual = {"metrics": [name for name in METRICS if name not in VIEW_METRICS]}
-        chosen = read_blocks({"monitor": {**usual, **settings}}.get).monitor
+        # The second call of an unknown module may be on other images, so metrics of two views are measured
+        # only if they are named.
+        usual = [name for name in MONITORED if METRICS[name].inputs != VIEWS]
+        chosen = read_blocks({"monitor": {"metrics": usual, **settings}}.get).monitor
         if chosen is None:
             raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
-        super().__init__(chosen, nn.Identity(), None)
+        self._prepare(chosen, features, embeddings, from_config=False)
+
+    @classmethod
+    def of_block(
+        cls, settings: MonitorSettings, features: str, embeddings: str | None
+    ) -> DimensionalityMonitor:
+        """Return the monitor of a ``monitor:`` block, for a method of solo-learn.
+
+        Args:
+            settings: The block.
+            features, embeddings: The names of the backbone, and of the projector if there is one.
+        """
+        monitor = cls.__new__(cls)
+        monitor._prepare(settings, features, embeddings, from_config=True)
+        return monitor
+
+    def _prepare(
+        self, settings: MonitorSettings, features: str, embeddings: str | None, from_config: bool
+    ) -> None:
+        self.settings = settings
+        self.metrics, self.on, self.max_samples = settings.metrics, settings.on, settings.max_samples
+        self.every_n_epochs, self.every_n_steps = settings.every_n_epochs, settings.every_n_steps
+        self.alarm_settings: AlarmSettings | None = settings.alarm
         self.names = {"features": features, "embeddings": embeddings}
+        # Then the projector is known to take the features, and an alarm may end the process.
+        self.from_config = from_config
+        self.name = NAME  # the name of its files and the prefix of the logged names
         self.alone = True  # in its trainer
         self.accepted = False  # by a trainer, beside its other monitors
+        self.projector: nn.Module | None = None
+        self.buffers: dict[str, FeatureBuffer] = {}
+        self.recorders: list[OutputRecorder] = []
+        self.folder: Path | None = None
+        self._begin()
 
-    def __reduce__(self) -> Any:
-        """Pickle by the public class: spawned processes cannot import the joined class by a name."""
-        return _blank, (self._public,), vars(self)
+    def _begin(self) -> None:
+        """Reset the state for a new training."""
+        self.history: list[dict[str, float]] = []
+        wanted = self.alarm_settings
+        self.alarm = Alarm(wanted.drawdown, wanted.patience) if wanted else None
+        self.logged: dict[str, float] = {}  # for other callbacks, at the end of the epoch
+        self.unmeasured: tuple[int, int] | None = None  # epoch and step of the newest rows in the buffers
+        self.steps_before = 0
+        self.next_plot = 0.0
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings by which this monitor differs from others in the same trainer."""
-        return {**self.names, "on": self.settings.on}
+        return {**self.names, "on": self.on}
 
     @property
     def state_key(self) -> str:
@@ -99,6 +151,8 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         Lightning refuses equal names as soon as the trainer is made, and does not say what to change. Until
         :meth:`setup` has compared the monitors, which does say it, each one has a name of its own.
         """
+        if self.from_config:
+            return type(self).__qualname__
         name = f"{type(self).__qualname__}{self.identity!r}"
         return name if self.accepted else f"{name} at {id(self):#x}"
 
@@ -110,90 +164,253 @@ class DimensionalityMonitor(monitor.DimensionalityMonitor):
         """
         return type(self).__qualname__ if self.alone else type(self)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the metrics so far and the alarm's state, for the checkpoint."""
+        alarm = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
+        return {"history": self.history, **alarm}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the metrics and the alarm's state from a checkpoint."""
+        self.history = state_dict["history"]
+        if self.alarm is not None and "alarm" in state_dict:
+            self.alarm.load_state_dict(state_dict["alarm"])
+
     def setup(self, trainer: Any, module: Any, stage: str | None = None) -> None:
-        """Take a distinct name among several monitors, and forget an earlier training."""
-        super().setup(trainer, module, stage)
+        """Take a distinct name among several monitors.
+
+        Also forget an earlier training, unless this one continues it; a checkpoint is loaded afterwards.
+        """
+        if stage == "fit" and not trainer.global_step:
+            self._begin()
         kinds = (each for each in trainer.callbacks if isinstance(each, DimensionalityMonitor))
         others = [each.identity for each in kinds if each is not self]
         self.alone = not others
         if self.identity in others:
             raise ConfigError(
-                f"features: two monitors look at {self.names['features']!r} on {self.settings.on!r}; "
+                f"features: two monitors look at {self.names['features']!r} on {self.on!r}; "
                 "keep one of them, with the metrics of both."
             )
         self.accepted = True
         differs = [key for key in self.identity if any(each[key] != self.identity[key] for each in others)]
         added = [str(self.identity[key]) for key in differs if self.identity[key] is not None]
-        self.name = "-".join([monitor.NAME, *added])
+        self.name = "-".join([NAME, *added])
         if self.alarm is not None:
             self.alarm.label = f".{self.name}" if added else ""
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        """Find the modules and hook their outputs."""
-        found = {
-            kind: find_module(kind, module, name) for kind, name in self.names.items() if name is not None
-        }
-        self.backbone, self.projector = found["features"], found.get("embeddings")
-        self.options = {prefix: f"{kind} ({self.names[kind]})" for prefix, kind in PREFIXES.items()}
-        super().on_fit_start(trainer, module)
+        """Find the modules and hook their outputs, before their first call, which would compile them."""
+        self._close()
+        pairs = self.on == "train" and any(
+            name in METRICS and METRICS[name].inputs == VIEWS for name in self.metrics
+        )
+        for prefix, kind in PREFIXES.items():
+            if (name := self.names[kind]) is None:
+                continue
+            part = find_module(kind, module, name)
+            self.buffers[prefix] = buffer = FeatureBuffer(self.max_samples, 2 if pairs else 1)
+            self.recorders.append(OutputRecorder(f"{kind} ({name})", part, buffer.add))
+            if prefix:
+                self.projector = part
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Raise if ``on="val"`` is asked for without a validation loader."""
-        if self.settings.on == "val" and not validates(trainer):
-            raise ConfigError("on: 'val' needs a validation loader: pass one to trainer.fit, or use 'train'.")
-        super().on_train_start(trainer, module)
-
-    def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Stop reading outputs; the user's projector is not run, as its inputs are not known."""
-        self._look(False)
+        """Refuse settings that this training cannot measure."""
+        if self.on == "val" and not validates(trainer):
+            raise ConfigError(
+                "monitor.on: 'val' needs validation images: set data.val_path, or use train."
+                if self.from_config
+                else "on: 'val' needs a validation loader: pass one to trainer.fit, or use 'train'."
+            )
+        metric = self.alarm_settings.metric if self.alarm_settings else None
+        if self.projector is None and metric is not None:
+            both = metric in METRICS and METRICS[metric].inputs == FEATURES_AND_EMBEDDINGS
+            if metric.startswith("z_") or both:
+                raise ConfigError(
+                    f"monitor.alarm.metric: there is no projector, so no {metric!r}; use 'effective_rank'."
+                )
+        self.folder = folder_of(trainer)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Draw the last plot, and warn of modules that were never called."""
-        windows = dict(self.windows)
-        super().on_train_end(trainer, module)
-        step = {"train": "training", "val": "validation"}[self.settings.on]
-        for prefix, window in windows.items():
-            if not window.opened:
+        """Measure if the end of the training was not foreseen, and draw the last plot."""
+        if self.unmeasured is not None:
+            self._measure(trainer, module, *self.unmeasured)
+        if rank() == 0:
+            self._plot()
+            if self.alarm is not None and self.alarm.count < self.alarm.patience:
+                self.alarm.forget()
+        self._warn_of_missing_outputs()
+        self._close()
+
+    def _warn_of_missing_outputs(self) -> None:
+        step = {"train": "training", "val": "validation"}[self.on]
+        for prefix, buffer in self.buffers.items():
+            kind, said = PREFIXES[prefix], ""
+            if not buffer.opened:
+                said = "the training ended before a validation, so there are no metrics."
+            elif not buffer.steps:
+                said = f"{step} never called {kind}={self.names[kind]!r}, so there are no metrics of it."
+            if said:
+                return warnings.warn(f"monitor: {said}", stacklevel=2)
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        """Remove the hooks, also if there was nothing left to train."""
+        self._close()
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """Remove the hooks."""
+        self._close()
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Look at the first crop, and at the second if metrics of two views are wanted."""
+        self.steps_before = trainer.global_step
+        if self.on == "train":  # at each step, because anything may stop the training after it
+            self._open_step()
+
+    def on_before_backward(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Stop looking: activation checkpointing calls the module again on the same images."""
+        self._close_step()
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Measure after the last batch of an epoch or of the training, and every few steps."""
+        self._close_step()  # a validation that follows is not the training
+        if self.on != "train" or not self.buffers:
+            return
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self.unmeasured = epoch, step
+        # Lightning does not mark the last batch of an epoch that limit_train_batches cuts short.
+        last = trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches
+        if last:
+            for buffer in self.buffers.values():
+                buffer.steps_of_epoch = batch_idx + 1
+        ends = 0 < trainer.max_steps <= step or (last and epoch + 1 == trainer.max_epochs)
+        whole = last and _is_due(self.every_n_epochs, epoch, epoch + 1)
+        # Measure before the epoch's end, so that the checkpoint saved there includes this epoch.
+        if ends or whole or _is_due(self.every_n_steps, self.steps_before, step):
+            self._measure(trainer, module, epoch, step)
+
+    def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Give the metrics of the training to other callbacks."""
+        if self.on == "train":
+            self._log(module)
+
+    def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Forget the images of an earlier validation, which another state of the network saw."""
+        if self.on == "val":
+            for buffer in self.buffers.values():
+                buffer.steps.clear()
+
+    def on_validation_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Look at the images."""
+        if self.on == "val" and not trainer.sanity_checking:
+            self._open_step()
+        else:
+            self._close_step()
+
+    def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Run the projector if it is known to take the features and the validation did not run it."""
+        embeddings = self.buffers.get("z_")
+        if self.from_config and embeddings is not None and embeddings.wanted:
+            assert self.projector is not None
+            with torch.no_grad():
+                rows = self.buffers[""].steps[-1][0]
+                self.projector(rows.to(next(self.projector.parameters(), rows).dtype))
+        self._close_step()
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Measure if a measurement is due in this validation.
+
+        Otherwise the rows are kept, because this validation may be the last one.
+        """
+        if self.on != "val" or trainer.sanity_checking or not self.buffers:
+            return
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self.unmeasured = epoch, step
+        before = self.history[-1] if self.history else {"epoch": -1, "step": 0}
+        # If the due epoch has no validation, the next epoch with one measures.
+        whole = self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0
+        late = _is_due(self.every_n_epochs, int(before["epoch"]) + 1, epoch + 1)
+        due = whole or late or _is_due(self.every_n_steps, int(before["step"]), step)
+        if due or epoch + 1 == trainer.max_epochs:
+            self._measure(trainer, module, epoch, step)
+            self._log(module)
+
+    def _open_step(self) -> None:
+        for buffer in self.buffers.values():
+            buffer.open_step()
+
+    def _close_step(self) -> None:
+        for buffer in self.buffers.values():
+            buffer.close_step()
+
+    def _close(self) -> None:
+        for recorder in self.recorders:
+            recorder.remove()
+        self.recorders, self.buffers, self.unmeasured, self.projector = [], {}, None, None
+
+    def _measure(self, trainer: Any, module: Any, epoch: int, step: int) -> None:
+        self.unmeasured = None
+        taken = {prefix: buffer.rows() for prefix, buffer in self.buffers.items()}
+        features, embeddings = taken[""], taken.get("z_", [])
+        if not features:
+            return
+        values = measure(self.metrics, features, embeddings)
+        self.logged = {f"{self.name}/{name}": value for name, value in values.items()}
+        log_values(trainer, self.logged, epoch, step)
+        log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
+        self.history = [row for row in self.history if row["step"] < step]
+        self.history.append({"epoch": epoch, "step": step, **values})
+        if rank() == 0:
+            if self.folder is not None:
+                with warn_if_writing_fails():
+                    write_csv(self.history, self.folder / f"{self.name}.csv")
+            started = time.monotonic()
+            if started >= self.next_plot:
+                self._plot()
+                self.next_plot = started + PLOT_PAUSE * (time.monotonic() - started)
+        if self.alarm is not None and self.alarm_settings is not None:
+            metric = self.alarm_settings.metric
+            if metric not in values and len(self.history) == 1 and rank() == 0:
                 warnings.warn(
-                    "monitor: the training ended before a validation, so there are no metrics.", stacklevel=2
+                    f"monitor.alarm: the steps have no {metric}, so it never triggers.", stacklevel=2
                 )
-                return
-            if not window.steps:
-                kind = PREFIXES[prefix]
-                named = f"{kind}={self.names[kind]!r}"
-                warnings.warn(
-                    f"monitor: {step} never called {named}, so there are no metrics of it.", stacklevel=2
-                )
-                return
+            value = features[0].new_tensor([values.get(metric, torch.nan)])
+            # Use the value of the first process, whose state is saved: all of them stop, or none.
+            self._look_for_a_fall(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
 
-    def _stop(self, trainer: Any, module: Any, message: str) -> None:
-        warn(f"{message} The training is stopped.", wandb_logger(trainer))
-        trainer.should_stop = True
+    def _look_for_a_fall(self, alarm: Alarm, metric: str, value: float, trainer: Any, module: Any) -> None:
+        triggered = alarm.look(value, int(self.history[-1]["epoch"]), int(self.history[-1]["step"]))
+        if rank() == 0:
+            with warn_if_writing_fails():
+                alarm.keep_good(checkpoints_of(trainer, self.folder))
+        if not triggered:
+            return
+        alarm.named = alarm.good
+        message = describe(alarm, type(module).__name__, metric, value)
+        if self.alarm_settings is not None and self.alarm_settings.action == "warn":
+            return send_alert(message, wandb_logger(trainer))
+        if not self.from_config:
+            send_alert(f"{message} The training is stopped.", wandb_logger(trainer))
+            trainer.should_stop = True
+            return
+        if rank() == 0:
+            self._plot()
+        stop(module, CollapseError(message))
+
+    def _log(self, module: Any) -> None:
+        # The loggers have the values already; Lightning would log one look per epoch, or the mean.
+        if self.logged:
+            module.log_dict(self.logged, on_step=False, on_epoch=True, batch_size=1, logger=False)
+            self.logged = {}
+
+    def _plot(self) -> None:
+        from solo_dimreg.plots import save_png
+
+        if self.folder is not None and self.history:
+            with warn_if_writing_fails():
+                save_png(draw_history(self.history), self.folder / f"{self.name}.png")
 
 
-def _callbacks() -> tuple[type, ...]:
-    """Return the ``Callback`` of each Lightning that is imported, or of the first that can be imported."""
-    loaded = [module for name in LIGHTNINGS if (module := sys.modules.get(name)) is not None]
-    for name in () if loaded else LIGHTNINGS:
-        try:
-            loaded = [importlib.import_module(name)]
-            break
-        except ModuleNotFoundError as error:
-            if error.name not in (name, name.partition(".")[0]):
-                raise  # Lightning is installed, and something that it needs is not
-    if not loaded:
-        raise MissingPackageError(
-            "DimensionalityMonitor needs Lightning: pip install 'solo-dimreg[lightning]'. In a training loop "
-            "of your own, use DimensionalityTracker, which works without it."
-        )
-    return tuple(module.Callback for module in loaded)
-
-
-@functools.cache
-def _join(cls: type, callbacks: tuple[type, ...]) -> Any:
-    content = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_public": cls}
-    return type(cls.__name__, (cls, *callbacks), content)
-
-
-def _blank(cls: type[Kind]) -> Kind:
-    return cls.__new__(cls)
+def _is_due(every: int | None, before: int, after: int) -> bool:
+    """Return whether a multiple of ``every`` lies above ``before`` and not above ``after``."""
+    return every is not None and after // every > before // every

@@ -53,7 +53,7 @@ def rows_of(option: str, output: Any) -> Tensor:
     return rows.detach()
 
 
-class Tap:
+class OutputRecorder:
     """A hook that passes each output of a module, as rows, to a function, until it is removed.
 
     ``torch.compile`` traces a hook once, but the function changes its effect from call to call. The function
@@ -63,24 +63,24 @@ class Tap:
     Args:
         option: The name of the option in error messages.
         module: The module. If it is compiled, it must not have been called yet.
-        see: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
+        record: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
             place may be next, such as ``ReLU(inplace=True)``.
     """
 
-    def __init__(self, option: str, module: nn.Module, see: Callable[[Tensor], Any]) -> None:
-        self.see = see
+    def __init__(self, option: str, module: nn.Module, record: Callable[[Tensor], Any]) -> None:
+        self.record = record
         self._option = option
         self._number = next(_numbers)
         self._calls = torch.zeros((), dtype=torch.int64)
-        _taps[self._number] = self
+        _recorders[self._number] = self
         self._handle = module.register_forward_hook(self._hook)
 
     def _hook(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         rows = rows_of(self._option, output)
         if torch.compiler.is_compiling():
-            torch.ops.solo_dimreg.see(rows, self._calls, self._number)
+            torch.ops.solo_dimreg.record(rows, self._calls, self._number)
         else:
-            self.see(rows)
+            self.record(rows)
 
     def remove(self) -> None:
         """Remove the hook from the module."""
@@ -89,21 +89,21 @@ class Tap:
 
 _numbers = itertools.count()
 # The compiled code of a module whose hook was removed may still run: it finds nothing here.
-_taps: WeakValueDictionary[int, Tap] = WeakValueDictionary()
+_recorders: WeakValueDictionary[int, OutputRecorder] = WeakValueDictionary()
 
 
-def _see(rows: Tensor, calls: Tensor, tap: int) -> None:
+def _record(rows: Tensor, calls: Tensor, recorder: int) -> None:
     calls += 1
-    if (found := _taps.get(tap)) is not None:
-        found.see(rows)
+    if (found := _recorders.get(recorder)) is not None:
+        found.record(rows)
 
 
 # The operator changes ``calls``, so that compilers do not remove it. CUDA graphs replay the kernels of a step
 # without its Python code; the tag tells them to leave the operator out.
 torch.library.define(
-    "solo_dimreg::see",
-    "(Tensor rows, Tensor(a!) calls, int tap) -> ()",
+    "solo_dimreg::record",
+    "(Tensor rows, Tensor(a!) calls, int recorder) -> ()",
     tags=[tag] if (tag := getattr(torch.Tag, "cudagraph_unsafe", None)) is not None else [],
 )
-torch.library.impl("solo_dimreg::see", "default")(_see)
-torch.library.register_fake("solo_dimreg::see")(lambda rows, calls, tap: None)
+torch.library.impl("solo_dimreg::record", "default")(_record)
+torch.library.register_fake("solo_dimreg::record")(lambda rows, calls, recorder: None)

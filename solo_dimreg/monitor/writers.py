@@ -19,7 +19,7 @@ from solo_dimreg.functional import singular_spectrum
 
 
 @contextmanager
-def harmless() -> Iterator[None]:
+def warn_if_writing_fails() -> Iterator[None]:
     """Turn a failed write into a warning, so that a full disk does not end a training of days."""
     try:
         yield
@@ -48,9 +48,9 @@ def draw_history(history: list[dict[str, float]]) -> Any:
     axis = "epoch" if len({row["epoch"] for row in history}) == len(history) else "step"
     panels: dict[str, dict[str, list[dict[int, float]]]] = {}
     for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
-        figure, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
+        metric, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
         curve = {int(row[axis]): row[name] for row in history if name in row}
-        panels.setdefault(figure.replace("_", " "), {})[kind] = [curve]
+        panels.setdefault(metric.replace("_", " "), {})[kind] = [curve]
     return draw_curves(panels, ["features", "embeddings"], axis)
 
 

@@ -18,12 +18,17 @@ from torch import Tensor
 
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import DimregError, DivergenceError, TrainingError, write_line
+from solo_dimreg.monitor.stopping import (
+    is_lost_process,
+    let_processes_end,
+    max_over_processes,
+    stop,
+)
 from solo_dimreg.solo_learn.continuing import Continuing, random_states, set_random_states
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.saving import Saving, all_finite
 from solo_dimreg.solo_learn.scripts import end_script
-from solo_dimreg.solo_learn.stopping import is_lost_process, let_processes_end, max_over_processes, stop
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import warn
 from solo_dimreg.files import write_json
-from solo_dimreg.monitor.block import NAME
+from solo_dimreg.monitor.callback import NAME
 from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.next_steps import next_steps

@@ -18,8 +18,8 @@ import torch
 
 from solo_dimreg.distributed import rank
 from solo_dimreg.errors import TrainingError, warn, write_line
+from solo_dimreg.monitor.stopping import is_lost_process, max_over_processes, stop
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
-from solo_dimreg.solo_learn.stopping import is_lost_process, max_over_processes, stop
 
 
 class Saving:

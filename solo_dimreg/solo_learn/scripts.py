@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, unforeseen
+from solo_dimreg.monitor.stopping import end
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.run_summary import say
-from solo_dimreg.solo_learn.stopping import end
 
 # Functions that main_pretrain.py and main_linear.py call, by their names there, and their modules.
 PARSER = ("parse_cfg", "solo.args.pretrain")

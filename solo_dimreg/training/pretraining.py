@@ -20,10 +20,10 @@ from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, unforeseen, warn
 from solo_dimreg.files import check_writable
+from solo_dimreg.monitor.stopping import signals_of_slurm
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import check_input_sizes, find_backbone
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
-from solo_dimreg.solo_learn.stopping import signals_of_slurm
 from solo_dimreg.training.evaluation import evaluation_transforms, labelled_images
 from solo_dimreg.training.resuming import resume_from
 from solo_dimreg.training.wandb_mode import go_offline, own_wandb_run

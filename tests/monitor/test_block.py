@@ -17,7 +17,7 @@ from solo_dimreg.config.blocks import AlarmSettings, MonitorSettings, read_block
 from solo_dimreg.config.loading import load_settings
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import alignment, effective_rank, lidar, matrix_mutual_information
-from solo_dimreg.plugins import registered
+from solo_dimreg.plugins import monitored_metrics, registered
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.hooks import outputs_of
 from solo_dimreg.solo_learn.registration import generation
@@ -219,9 +219,9 @@ def test_a_metric_that_fails_is_a_warning(
     def fails(features: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no such luck")
 
-    known = registered("metrics")
-    broken = {**known, "lid": replace(known["lid"], value=fails)}
-    monkeypatch.setattr("solo_dimreg.monitor.buffer.registered", lambda kind: broken)
+    known = monitored_metrics()
+    broken = {**known, "lid": replace(known["lid"], function=fails)}
+    monkeypatch.setattr("solo_dimreg.monitor.buffer.monitored_metrics", lambda: broken)
     method = build(small(few_digits, monitor={"metrics": ["lid", "effective_rank"]}))
     with pytest.warns(UserWarning, match="lid failed .RuntimeError: no such luck"):
         fit(host, method)

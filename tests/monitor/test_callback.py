@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from solo_dimreg import DimensionalityMonitor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import directclr_loss, effective_rank, matrix_mutual_information
-from solo_dimreg.monitor.callback import LIGHTNINGS
+from solo_dimreg.monitor.lightning import LIGHTNINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]
@@ -252,8 +252,8 @@ WITHOUT = """
 import sys
 for name in ("lightning", "pytorch_lightning", "torchmetrics"):
     sys.modules[name] = None
-from solo_dimreg import DimensionalityMonitor
-for use in (lambda: DimensionalityMonitor("backbone"), lambda: __import__("solo_dimreg.metrics")):
+from solo_dimreg import DimensionalityMonitor, metrics
+for use in (lambda: DimensionalityMonitor("backbone"), lambda: metrics.RankMe):
     try:
         use()
     except ImportError as error:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from solo_dimreg import DimensionalityMonitor, diagnose
 from solo_dimreg.functional import effective_rank
-from solo_dimreg.monitor.callback import LIGHTNINGS
+from solo_dimreg.monitor.lightning import LIGHTNINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import solo_dimreg
 from solo_dimreg import DimensionalityMonitor
-from solo_dimreg.monitor.callback import LIGHTNINGS
+from solo_dimreg.monitor.lightning import LIGHTNINGS
 
 
 def train(name, folder):

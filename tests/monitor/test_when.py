@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from solo_dimreg import DimensionalityMonitor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank
-from solo_dimreg.monitor.callback import LIGHTNINGS
+from solo_dimreg.monitor.lightning import LIGHTNINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]

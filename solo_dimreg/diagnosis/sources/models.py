@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from solo_dimreg.diagnosis.sources.arrays import INTEGERS, NAMES
 from solo_dimreg.errors import ConfigError, brief
-from solo_dimreg.monitor.named_modules import Tap, find_module, rows_of
+from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, rows_of
 
 
 @torch.no_grad()
@@ -109,8 +109,8 @@ def _forward(
     seen: dict[str, Tensor] = {}
     modules = {kind: find_module(kind, model, name) for kind, name in names.items()}
     taps = [
-        Tap(f"{kind} ({name})", modules[kind], partial(_keep_first, seen, kind))
-        for kind, name in names.items()
+        OutputRecorder(f"{kind} ({names[kind]})", module, partial(_keep_first, seen, kind))
+        for kind, module in modules.items()
     ]
     run = model if names else _without_head(model)
 
