@@ -107,20 +107,13 @@ def representation_numbers(features: Tensor, embeddings: Tensor | None = None) -
     statistics = FeatureStatistics()
     statistics.update(features, embeddings)
     near = neighbours_within(features, limit=statistics.sample_size)
-    space = describe_space(statistics.features, statistics.sample.features, near)
-    moments = statistics.embeddings
-    correlation = spread = None
-    if moments is not None:
-        correlation = moments.correlation()[1]
-        variance = float(moments.variances.sum())
-        squares = variance + float(moments.mean @ moments.mean)
-        spread = math.sqrt(variance / squares) if squares else 0.0
-    return {
-        "z_correlation": correlation,
-        "z_spread": spread,
-        "effective_rank": space.effective_rank,
-        "lid": space.lid,
-        "rankme": space.rankme,
-        "alpha_req": space.alpha_req,
-        "spectrum": space.spectrum.tolist(),
-    }
+    moments = statistics.features
+    found: dict[str, Any] = {"z_correlation": None, "z_spread": None}
+    if (embedded := statistics.embeddings) is not None:
+        found["z_correlation"] = embedded.correlation()[1]
+        variance = float(embedded.variances.sum())
+        squares = variance + float(embedded.mean @ embedded.mean)
+        found["z_spread"] = math.sqrt(variance / squares) if squares else 0.0
+    for name in ("effective_rank", "lid", "rankme", "alpha_req"):
+        found[name] = _number(METRICS[name], moments, near, near.rows)
+    return {**found, "spectrum": moments.spectrum.tolist()}
