@@ -151,9 +151,10 @@ class Host(ABC):
     def checkpointer(self, arguments: Any, folder: Path) -> Any:
         """Return solo-learn's callback that writes the checkpoints and ``args.json``."""
 
-    @abstractmethod
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
         """Return the config's trainer settings in the spelling of this Lightning."""
+        valid = inspect.signature(self.pl.Trainer.__init__).parameters
+        return {name: value for name, value in plain(settings).items() if name in valid}
 
     @staticmethod
     @abstractmethod
@@ -179,9 +180,9 @@ class Host(ABC):
         This needs the extra umap.
         """
 
-    @abstractmethod
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         """Return the config of a run from its ``args.json``."""
+        return OmegaConf.create(arguments.get("config", arguments))
 
     @abstractmethod
     def rebuild(self, arguments: dict[str, Any]) -> Any:

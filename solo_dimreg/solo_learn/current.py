@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -235,12 +234,9 @@ class CurrentHost(Host):
         )
 
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
-        valid = inspect.signature(self.pl.Trainer.__init__).parameters
-        chosen = {name: value for name, value in plain(settings).items() if name in valid}
+        chosen = super().trainer_settings(settings)
         if chosen.get("strategy") == "ddp":
-            from solo.methods.base import pl
-
-            chosen["strategy"] = pl.strategies.DDPStrategy(find_unused_parameters=False)
+            chosen["strategy"] = self.pl.strategies.DDPStrategy(find_unused_parameters=False)
         return chosen
 
     @staticmethod
@@ -269,9 +265,6 @@ class CurrentHost(Host):
         from solo.utils.auto_umap import OfflineUMAP
 
         OfflineUMAP().plot(device, backbone, loader, str(path))
-
-    def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
-        return OmegaConf.create(arguments.get("config", arguments))
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         # Keep the memory layout of the training: another layout rounds differently.

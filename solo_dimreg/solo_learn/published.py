@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -229,8 +228,7 @@ class PublishedHost(Host):
         )
 
     def trainer_settings(self, settings: DictConfig) -> dict[str, Any]:
-        valid = inspect.signature(self.pl.Trainer.__init__).parameters
-        chosen = {name: value for name, value in plain(settings).items() if name in valid}
+        chosen = super().trainer_settings(settings)
         devices = chosen.get("devices")
         if isinstance(devices, str) and "," in devices:
             devices = chosen["devices"] = [int(part) for part in devices.split(",") if part.strip()]
@@ -278,9 +276,8 @@ class PublishedHost(Host):
         callback.plot(trainer, WithFeatures(backbone, device))
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
-        if "config" in arguments or "backbone" in arguments:
-            return OmegaConf.create(arguments.get("config", arguments))
-        return OmegaConf.create(settings_of_script(arguments))
+        of_script = "config" not in arguments and "backbone" not in arguments
+        return super().settings_of(settings_of_script(arguments) if of_script else arguments)
 
     def rebuild(self, arguments: dict[str, Any]) -> Any:
         return self.methods[arguments["method"]](**arguments)
