@@ -85,9 +85,12 @@ def fill_empty_blocks(settings: DictConfig) -> None:
     """Put an empty mapping in the place of every null that stands for an empty block, in place."""
     for key in OPTIONAL_BLOCKS:
         parent, _, name = key.rpartition(".")
-        block = settings.get(parent) if parent else settings
-        if OmegaConf.is_dict(block) and name in block and block.get(name) is None:
-            block[name] = {}
+        try:
+            block = settings.get(parent) if parent else settings
+            if OmegaConf.is_dict(block) and name in block and block.get(name) is None:
+                block[name] = {}
+        except OmegaConfBaseException:
+            continue  # an interpolation that leads nowhere is refused with the other settings
 
 
 def fit_to_machine(settings: DictConfig) -> None:
