@@ -99,7 +99,7 @@ def _check_options(host: Host, settings: Pretraining) -> None:
     Our own methods refuse unknown options themselves, and the options of another package's method have
     unknown meanings.
     """
-    name, options = settings.method, settings.method_kwargs or {}
+    name, options = settings.method, settings.method_kwargs
     brought = registered("methods", host=host).get(name)
     if brought is None or brought.distribution == "solo-dimreg":
         for key, value in options.items():
@@ -164,7 +164,7 @@ def _check_neighbours(host: Host, settings: Pretraining) -> None:
 
 def _check_sizes(settings: Pretraining) -> None:
     """Refuse sizes that solo-learn asserts without a message, or that fail in the first step."""
-    method, options = base_name(settings.method), settings.method_kwargs or {}
+    method, options = base_name(settings.method), settings.method_kwargs
     batch, all_images = settings.optimizer.batch_size, _batch(settings)
     queue, slice_size = options.get("queue_size"), options.get("whitening_size")
     wanted = ""

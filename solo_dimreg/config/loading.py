@@ -82,7 +82,7 @@ def parse_config(host: Host, config: DictConfig, schema: type[Kind]) -> Kind:
     allowed = {*host.config_keys(), *IDLE, *(listed if isinstance(listed, list) else ())}
     settings = parse(schema, content, allowed)
     settings._raw = config
-    if settings.checkpoint is not None and settings.checkpoint.enabled:
+    if settings.checkpoint.enabled:
         check_writable("checkpoint.dir", Path(settings.checkpoint.dir))
     return settings
 

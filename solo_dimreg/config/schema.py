@@ -136,23 +136,22 @@ class Optimizer(Block):
     classifier_lr: NotNegative = 0.0
     weight_decay: NotNegative
     exclude_bias_n_norm_wd: bool = False
-    kwargs: OptimizerOptions | None = None
+    kwargs: Annotated[OptimizerOptions, Field(default_factory=OptimizerOptions)]
     layer_decay: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _takes_its_options(self) -> Optimizer:
-        if self.kwargs is not None:
-            valid = set(LARS_OPTIONS)
-            if self.name in TORCH_OPTIMIZERS:
-                valid = {*inspect.signature(TORCH_OPTIMIZERS[self.name]).parameters}
-                valid -= {"params", "lr", "weight_decay"}
-            check_keys("optimizer.kwargs", self.options, valid, owner=self.name)
+        valid = set(LARS_OPTIONS)
+        if self.name in TORCH_OPTIMIZERS:
+            valid = {*inspect.signature(TORCH_OPTIMIZERS[self.name]).parameters}
+            valid -= {"params", "lr", "weight_decay"}
+        check_keys("optimizer.kwargs", self.options, valid, owner=self.name)
         return self
 
     @property
     def options(self) -> dict[str, Any]:
         """Return the options that the config gives."""
-        return self.kwargs.model_dump(exclude_unset=True) if self.kwargs is not None else {}
+        return self.kwargs.model_dump(exclude_unset=True)
 
 
 class Scheduler(Block):
@@ -256,10 +255,10 @@ class Common(TrainerSettings):
     data: Data
     optimizer: Optimizer
     scheduler: Scheduler
-    checkpoint: Checkpoint | None = None
-    auto_resume: AutoResume | None = None
-    wandb: Wandb | None = None
-    performance: Performance | None = None
+    checkpoint: Checkpoint = Checkpoint()
+    auto_resume: AutoResume = AutoResume()
+    wandb: Wandb = Wandb()
+    performance: Performance = Performance()
     dali: Dali | None = None
     auto_umap: AutoUmap | None = None
     resume_from_checkpoint: str | None = None
@@ -278,9 +277,9 @@ class Pretraining(Common, OwnBlocks):
     name: Name
     method: str
     augmentations: Annotated[list[View], Field(min_length=1)]
-    method_kwargs: Options = None
-    momentum: Momentum | None = None
-    knn_eval: KnnEval | None = None
+    method_kwargs: Annotated[dict[str, Any], Field(default_factory=dict)]
+    momentum: Momentum = Momentum()
+    knn_eval: KnnEval = KnnEval()
 
 
 class Linear(Common):
