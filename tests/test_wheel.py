@@ -68,6 +68,8 @@ def test_the_wheel_holds_what_an_installation_needs(wheel):
     assert {f"solo_dimreg/{name}" for name in configs} <= names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "solo_dimreg").rglob("*.py")}
     assert modules - {f"solo_dimreg/_hydra/{PLUGIN}"} <= names
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "solo_dimreg").rglob("*.j2")}
+    assert "solo_dimreg/diagnosis/templates/base.html.j2" in templates and templates <= names
     assert {"solo_dimreg/py.typed", PLUGIN} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     # hydra_plugins is a namespace that every Hydra plugin shares

@@ -109,9 +109,9 @@ def _list(names: tuple[str, ...], as_json: bool) -> None:
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.claims.claim import RULE
     from solo_dimreg.studies.claims.settings import SETTINGS
-    from solo_dimreg.studies.claims.study import all_claims, describe
+    from solo_dimreg.studies.claims.study import all_claims
 
-    described = [describe(claim) for name, claim in all_claims().items() if not names or name in names]
+    described = [claim.as_dict() for name, claim in all_claims().items() if not names or name in names]
     settings = {name: setting.why for name, setting in SETTINGS.items()}
     if as_json:
         click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))

@@ -100,10 +100,10 @@ def command(
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnosis.diagnose import diagnose
+    from solo_dimreg.diagnosis.page import write_diagnosis
     from solo_dimreg.diagnosis.sources.images import Images
     from solo_dimreg.diagnosis.sources.opening import distinct_names, open_source
     from solo_dimreg.diagnosis.table import summary_table
-    from solo_dimreg.reports.diagnosis import write_diagnosis
     from solo_dimreg.solo_learn.registration import generation
 
     where = Images(images, dataset, split, size, batch_size, num_workers)

@@ -72,7 +72,7 @@ class DiagnosisResult(Space):
         Raises:
             ConfigError: the folder cannot be made or written into.
         """
-        from solo_dimreg.reports.diagnosis import write_diagnosis
+        from solo_dimreg.diagnosis.page import write_diagnosis
 
         out = Path(folder).expanduser()
         check_writable("folder", out)
@@ -82,7 +82,7 @@ class DiagnosisResult(Space):
         return f"{self.diagnosis.source.name}: {self.verdict} {self.caution}".rstrip()
 
     def _repr_html_(self) -> str:
-        from solo_dimreg.reports.diagnosis import fragment
+        from solo_dimreg.diagnosis.page import fragment
 
         return fragment(self.diagnosis)
 

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from solo_dimreg import plots
+from solo_dimreg.diagnosis.templating import Card, render
 from solo_dimreg.errors import warn
 from solo_dimreg.files import write_text
-from solo_dimreg.reports import page
-from solo_dimreg.reports.explanations import ACCURACY, SPECTRUM, Explanation, caption, explain
+from solo_dimreg.metrics.explanations import ACCURACY, SPECTRUM, explain
 from solo_dimreg.reports.provenance import evaluations_table, what_ran
 from solo_dimreg.reports.run_files import ABSENT, LOGGED, RunRecord
 from solo_dimreg.reports.runs import by_method, differences, read_runs
 from solo_dimreg.reports.summary import mean_and_deviation, results_table, summarize
 
+TEMPLATES = Path(__file__).parent / "templates"
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
 # The metrics that the page opens with. All other recorded metrics follow, folded.
 MAIN_CURVES = (
@@ -44,15 +43,6 @@ LEGEND = (
     "Pretraining is the wall time, known for runs that were not interrupted. ± is the standard deviation "
     "over the seeds."
 )
-
-
-@dataclass(frozen=True)
-class Card:
-    """A plot, the name of its file without ``.png``, and its explanation."""
-
-    name: str
-    figure: Figure
-    explanation: Explanation
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,9 @@ def write_report(folder: Path, out: Path) -> Path:
     ]
     for card in (card for section in sections for card in section.cards):
         plots.save_png(card.figure, out / f"{card.name}.png")
-    write_text(out / "report.md", markdown(title, sections))
-    write_text(out / "report.html", page.page(title, *map(html, sections)))
+    for kind in ("md", "html"):
+        page = render(TEMPLATES / f"report.{kind}.j2", title=title, sections=sections)
+        write_text(out / f"report.{kind}", page)
     return out / "report.html"
 
 
@@ -120,11 +111,11 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
         label: [(_or_nan(line[figure]), line[f"{figure}_std"]) for line in summary]
         for label, figure in EVALUATIONS.items()
     }
-    cards = [Card("accuracy", plots.draw_accuracies(names, accuracies), ACCURACY)]
+    cards = [Card(plots.draw_accuracies(names, accuracies), ACCURACY, "accuracy")]
     spectra = {result["method"]: result["spectrum"] for result in reversed(results) if "spectrum" in result}
     if spectra:
         drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra}, names)
-        cards.append(Card("spectra", drawn, SPECTRUM))
+        cards.append(Card(drawn, SPECTRUM, "spectra"))
     return [Section(heading, LEGEND, *results_table(summary), cards)]
 
 
@@ -196,7 +187,7 @@ def _curve_card(name: str, grouped: Mapping[str, Sequence[RunRecord]]) -> Card:
     explanation = explain(name)
     panel = {method: each for method, each in curves.items() if each}
     drawn = plots.draw_curves({explanation.label: panel}, list(grouped))
-    return Card("curve-" + re.sub(r"[^\w.-]+", "-", name), drawn, explanation)
+    return Card(drawn, explanation, "curve-" + re.sub(r"[^\w.-]+", "-", name))
 
 
 def _configurations(records: Sequence[RunRecord]) -> Section:
@@ -238,39 +229,3 @@ def _run(record: RunRecord) -> dict[str, Any]:
     recorded = {key: value for key, value in (result.get("data") or {}).items() if value is not None}
     epochs = result.get("epochs", settings.get("max_epochs"))
     return {**result, "seed": record.seed, "epochs": epochs, "data": {**known, **recorded}}
-
-
-def html(section: Section) -> page.Html:
-    """Return the section for the HTML page."""
-    parts: list[str] = [page.paragraph(section.text)] if section.text else []
-    if section.rows:
-        parts.append(page.table(section.header, section.rows, section.heading))
-    if section.cards:
-        parts.append(
-            page.figures(page.figure(plots.svg(c.figure), caption(c.explanation)) for c in section.cards)
-        )
-    return (page.folded if section.folded else page.section)(section.heading, *parts)
-
-
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Return the report as a Markdown page, which shows the PNG plots beside it."""
-    blocks = [f"# {_plain(title)}"]
-    for section in sections:
-        blocks.append(f"## {section.heading}")
-        if section.text:
-            blocks.append(_plain(section.text))
-        if section.rows:
-            table = [section.header, ["---"] * len(section.header), *section.rows]
-            blocks.append("\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in table))
-        for card in section.cards:
-            source = card.explanation.source
-            cited = f"[{source}]({card.explanation.address})" if card.explanation.address else source
-            text = f"**{_plain(card.explanation.label)}**. {card.explanation.text} {cited and f'({cited})'}"
-            blocks.append(f"![{_plain(card.explanation.label)}]({card.name}.png)\n\n{text.rstrip()}")
-    return "\n\n".join(blocks) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Return text escaped for Markdown, even for the cell of a table."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    return " ".join(re.sub(r"([\\`*\[\]|])", r"\\\1", escaped).split())

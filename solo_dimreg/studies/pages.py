@@ -15,7 +15,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.reports.summary import results_table
 
-FEWEST = 3  # numbers of a claim that a table shows
+SHOWN = 3  # numbers of a claim that a table shows
 
 
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
@@ -64,22 +64,30 @@ def claims_tables(contents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _claim(outcome: Mapping[str, Any]) -> list[str]:
-    estimates = outcome["estimates"][:FEWEST]
-    more = len(outcome["numbers"]) - len(estimates)
-    units = outcome.get("units", [outcome["unit"]] * len(estimates))
-    here = [f"{each['mean']:+.3g} {unit}".strip() for each, unit in zip(estimates, units, strict=False)]
-    intervals = [f"{each['low']:+.3g} to {each['high']:+.3g}" for each in estimates]
-    if more:
-        here, intervals = [*here, f"and {more} more"], [*intervals, "..."]
     name = outcome["name"]
     return [
         f'<a id="{name}"></a>`{name}`',
         outcome["sentence"],
         f"{outcome['published']} ({outcome['place']})",
-        "; ".join(here),
-        "; ".join(intervals),
+        *estimate_cells(outcome),
         f"**{outcome['verdict']}**",
     ]
+
+
+def estimate_cells(outcome: Mapping[str, Any]) -> list[str]:
+    """Return the first means of an outcome in ``claims.json`` and their intervals, as two cells."""
+    estimates = outcome["estimates"][:SHOWN]
+    units = outcome.get("units", [outcome["unit"]] * len(estimates))
+    here = [f"{each['mean']:+.3g} {unit}".strip() for each, unit in zip(estimates, units, strict=False)]
+    intervals = [interval(each["low"], each["high"]) for each in estimates]
+    if more := len(outcome["numbers"]) - len(estimates):
+        here, intervals = [*here, f"and {more} more"], [*intervals, "..."]
+    return ["; ".join(here), "; ".join(intervals)]
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval as text."""
+    return f"{low:+.3g} to {high:+.3g}"
 
 
 def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from solo_dimreg import functional
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.diagnosis.verdict import judge
+from solo_dimreg.metrics.explanations import explain
 from solo_dimreg.metrics.neighbourhoods import random_indices
 from solo_dimreg.metrics.numbers import (
     describe_space,
@@ -17,7 +18,6 @@ from solo_dimreg.metrics.numbers import (
     representation_numbers,
 )
 from solo_dimreg.metrics.streaming import FeatureStatistics
-from solo_dimreg.reports.explanations import explain
 
 
 def describe(features, batch=97):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from solo_dimreg import metrics
+from solo_dimreg.metrics.explanations import explain
 from solo_dimreg.metrics.registry import METRICS, ROWS
 from solo_dimreg.monitor.tracker import DimensionalityTracker
 from solo_dimreg.plugins import monitored_metrics, registered
-from solo_dimreg.reports.explanations import explain
 
 DOCS = Path(__file__).parents[2] / "docs"
 MONITORED = [record for record in METRICS.values() if record.in_monitor]

@@ -11,7 +11,7 @@ import torch
 from solo_dimreg import diagnose
 from solo_dimreg.reports.comparison import write_report
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
-from solo_dimreg.studies.claims.page import Page
+from solo_dimreg.studies.claims.page import claims_page
 from solo_dimreg.studies.suites import Row
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -42,6 +42,7 @@ def check(page: Path) -> None:
         assert tag not in ("script", "iframe", "object", "base", "form")
         assert not [name for name in attributes if name.startswith("on")]
         assert tag != "img" or str(attributes["src"]).startswith("data:")
+        assert tag != "source" or str(attributes["srcset"]).startswith("data:")
         assert not str(attributes.get("href", "")).startswith("javascript:")
 
 
@@ -74,7 +75,7 @@ def test_claims_of_a_hostile_plugin(tmp_path: Path) -> None:
         *([HOSTILE] * 5), (Row(HOSTILE, "simclr"),), (number,), unit=HOSTILE, note=HOSTILE
     )  # fmt: skip
     results = [{HOSTILE: {"curves": {"lid": {"0": 1.0 + seed, "1": 2.0}}}} for seed in range(3)]
-    content = Page(decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE).html()
+    content = claims_page("html", decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE)
     path = tmp_path / "claims.html"
     path.write_text(content)
     check(path)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from solo_dimreg.reports import page
+from solo_dimreg.diagnosis.templating import TEMPLATES, number_columns, render
+from solo_dimreg.metrics.explanations import Explanation
+from solo_dimreg.reports import comparison
+from solo_dimreg.reports.comparison import Section
+
+REPORT = comparison.TEMPLATES / "report.html.j2"
 
 HOSTILE = "<script>alert('x')</script>\"&\u2028</table>"
 
@@ -38,33 +45,46 @@ class Read(HTMLParser):
         self.texts.append(data)
 
 
-def test_everything_is_escaped() -> None:
-    parts = [
-        page.section(HOSTILE, HOSTILE, page.paragraph(HOSTILE)),
-        page.figures([page.figure("<svg></svg>", HOSTILE)]),
-        page.folded(HOSTILE, page.table([HOSTILE, HOSTILE], [[HOSTILE, HOSTILE]], HOSTILE)),
-        page.banner("bad", HOSTILE, HOSTILE),
-        page.paragraph(page.link(HOSTILE, HOSTILE), page.strong(HOSTILE)),
-        HOSTILE,
-    ]
-    read = Read(page.page(HOSTILE, *parts))
+def part(name: str, *arguments: object) -> str:
+    """Return what a macro in parts.html.j2 makes of its arguments."""
+    template = f"{{% import 'parts.html.j2' as parts %}}{{{{ parts.{name}(*arguments) }}}}"
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "page.html.j2")
+        path.write_text(template)
+        return render(path, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("parts", "count"),
+    [
+        (part("banner", "bad", HOSTILE, HOSTILE), 2),
+        (part("caption", Explanation(HOSTILE, HOSTILE, HOSTILE, HOSTILE)), 3),
+        (part("table", [HOSTILE, HOSTILE], [[HOSTILE, HOSTILE]], HOSTILE), 4),
+        (render(TEMPLATES / "base.html.j2", title=HOSTILE), 2),
+        (render(REPORT, title=HOSTILE, sections=[Section(HOSTILE, HOSTILE, [HOSTILE], [[HOSTILE]])]), 6),
+        (render(REPORT, title="", sections=[Section(HOSTILE, folded=True)]), 1),
+    ],
+)
+def test_everything_is_escaped(parts: str, count: int) -> None:
+    read = Read(parts)
     assert "script" not in {tag for tag, _ in read.tags}
-    assert "".join(read.texts).count(HOSTILE) == 2 + 3 + 1 + 5 + 2 + 2 + 1
-    assert [attrs["href"] for tag, attrs in read.tags if tag == "a"] == [HOSTILE]
-    assert [attrs["aria-label"] for _, attrs in read.tags if "aria-label" in attrs] == [HOSTILE]
+    assert "".join(read.texts).count(HOSTILE) == count
+    assert all(attrs["href"] == HOSTILE for tag, attrs in read.tags if tag == "a")
+    assert all(attrs["aria-label"] == HOSTILE for _, attrs in read.tags if "aria-label" in attrs)
 
 
 def test_the_policy_lets_nothing_be_loaded() -> None:
-    read = Read(page.page("t"))
+    page = render(TEMPLATES / "base.html.j2", title="t")
+    read = Read(page)
     (policy,) = [attrs["content"] for _, attrs in read.tags if attrs.get("http-equiv")]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in read.tags}
-    assert "url(" not in page.STYLE and "@import" not in page.STYLE
+    assert "font: 1rem" in page and "url(" not in page and "@import" not in page
 
 
 @pytest.mark.parametrize("cell", ["1", "97.50", "-2.5 ± 0.25", "71.30 ± 1.20 min", "–", "nan"])
 def test_numbers_are_aligned(cell: str) -> None:
-    aligned = Read(page.table(["name", "value"], [["a", cell], ["b", "3.25"]], "t"))
-    assert [attrs.get("class") for tag, attrs in aligned.tags if tag == "td"] == ["number", "number"]
-    mixed = Read(page.table(["name", "value"], [["a", cell], ["b", "simclr 2"]], "t"))
-    assert [attrs.get("class") for tag, attrs in mixed.tags if tag == "td"] == [None, None]
+    assert number_columns([["a", cell], ["b", "3.25"]]) == [False, True]
+    assert number_columns([["a", cell], ["b", "simclr 2"]]) == [False, False]
+    read = Read(part("table", ["name", "value"], [["a", cell]], "t"))
+    assert [attrs.get("class") for tag, attrs in read.tags if tag == "td"] == ["number"]

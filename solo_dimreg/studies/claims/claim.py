@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from solo_dimreg.studies.claims.statistics import LEVEL, Estimate, all_above, any_below, estimate, holm
@@ -86,6 +86,16 @@ class Claim:
     measures: tuple[str, ...] = ()
     note: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the claim with the numbers of its rule in words, for JSON."""
+        texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
+        return {
+            **{key: getattr(self, key) for key in texts},
+            "rows": [row.name for row in self.rows],
+            "experiments": [experiment.name for experiment in self.experiments],
+            "numbers": [number.says for number in self.numbers],
+        }
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -108,6 +118,16 @@ class Outcome:
     def weakest(self) -> int:
         """Return the index of the number that decides the claim."""
         return max(range(len(self.estimates)), key=lambda i: self.estimates[i].p_above)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome with its claim, for JSON."""
+        return {
+            **self.claim.as_dict(),
+            "verdict": self.verdict,
+            "p": self.p,
+            "estimates": [asdict(each) for each in self.estimates],
+            "values": self.values,
+        }
 
 
 def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[Claim] = ()) -> list[Outcome]:

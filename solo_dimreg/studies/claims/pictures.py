@@ -1,22 +1,24 @@
-"""Draw the figures of claims: all claims at a glance, and the seeds, curves and spectra of one."""
+"""Draw the plots of claims: all claims at a glance, and the seeds, curves and spectra of one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from solo_dimreg import plots
-from solo_dimreg.reports import page
-from solo_dimreg.reports.explanations import SPECTRUM, caption, explain
+from solo_dimreg.diagnosis.templating import Card
+from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explain
 from solo_dimreg.studies.claims.claim import Outcome, Results
 
 COLOURS = {"holds": plots.COLOURS[2], "not shown": plots.COLOURS[7], "contradicted": plots.COLOURS[5]}
 MARKERS = {"holds": "o", "not shown": "s", "contradicted": "X"}
 CURVES = ("effective_rank", "lid", "mutual_information", "adadim_alpha")
-MOST = len(plots.COLOURS)  # rows in one picture
+ROWS_IN_A_PLOT = len(plots.COLOURS)
+SEEDS = Explanation("", "Dots are seeds; bars are the means and their 95 % intervals.")
 FAR = 12.0  # standard errors beyond which a claim is drawn at the edge
 
 
@@ -54,21 +56,22 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
     return figure
 
 
-def pictures(outcome: Outcome, results: Sequence[Results]) -> Iterator[tuple[Figure, str]]:
-    """Yield the figures of one claim, each with its caption."""
-    yield draw_seeds(outcome), "Dots are seeds; bars are the means and their 95 % intervals."
+def plots_of_claim(outcome: Outcome, results: Sequence[Results]) -> Iterator[Card]:
+    """Yield the plots of one claim: its seeds, and the curves and spectra of its rows."""
+    yield Card(draw_seeds(outcome), SEEDS)
     names = [row.name for row in outcome.claim.rows]
-    if not 0 < len(names) <= MOST:
+    if not 0 < len(names) <= ROWS_IN_A_PLOT:
         return
-    for curve in CURVES:
+    for curve in CURVES if "AdaDim" in outcome.claim.paper else CURVES[:2]:
         found = {name: [seed[name]["curves"].get(curve) for seed in results] for name in names}
-        whole = {name: [each for each in curves if each] for name, curves in found.items() if any(curves)}
-        if whole and (curve in CURVES[:2] or "AdaDim" in outcome.claim.paper):
+        panel = {name: [each for each in curves if each] for name, curves in found.items() if any(curves)}
+        if panel:
             explanation = explain(curve)
-            yield plots.draw_curves({explanation.label: whole}, names), caption(explanation)
+            yield Card(plots.draw_curves({explanation.label: panel}, names), explanation)
     spectra = {name: results[0][name]["spectrum"] for name in names if "spectrum" in results[0][name]}
     if spectra:
-        yield plots.draw_spectra(spectra, names), page.join([caption(SPECTRUM), " The first seed's."])
+        of_first_seed = replace(SPECTRUM, text=f"{SPECTRUM.text} These are from the first seed.")
+        yield Card(plots.draw_spectra(spectra, names), of_first_seed)
 
 
 @rc_context(plots.STYLE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from solo_dimreg.reports.run_files import parts_of, read_curves
 from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
 from solo_dimreg.studies.claims.claim import RULE, Claim, Experiment, Outcome, decide
 from solo_dimreg.studies.claims.measures import MEASURES, measure
-from solo_dimreg.studies.claims.page import Page
+from solo_dimreg.studies.claims.page import claims_page
 from solo_dimreg.studies.claims.papers import builtin_claims
 from solo_dimreg.studies.claims.pictures import draw_claims
 from solo_dimreg.studies.claims.settings import DATASETS, SETTINGS, Setting
@@ -188,17 +187,6 @@ def _run_measured(
     return {**result, **known, "curves": read_curves(parts_of(checkpoint))}
 
 
-def describe(claim: Claim) -> dict[str, Any]:
-    """Return a claim with the numbers of its rule, before anything runs."""
-    plain = ("name", "paper", "place", "sentence", "published", "unit", "note")
-    return {
-        **{key: getattr(claim, key) for key in plain},
-        "rows": [row.name for row in claim.rows],
-        "experiments": [experiment.name for experiment in claim.experiments],
-        "numbers": [number.says for number in claim.numbers],
-    }
-
-
 def write_outcomes(
     out: Path,
     outcomes: Sequence[Outcome],
@@ -222,19 +210,10 @@ def write_outcomes(
         "seeds": list(seeds),
         "options": list(options),
         "overrides": list(setting.overrides),
-        "outcomes": [
-            {
-                **describe(outcome.claim),
-                "verdict": outcome.verdict,
-                "p": outcome.p,
-                "estimates": [asdict(each) for each in outcome.estimates],
-                "values": outcome.values,
-            }
-            for outcome in outcomes
-        ],
+        "outcomes": [outcome.as_dict() for outcome in outcomes],
     }
     write_json(out / "claims.json", content)
-    written = Page(outcomes, results, seeds, setting.why, shlex.join(options))
-    write_text(out / "claims.md", written.markdown())
     save_png(draw_claims(outcomes), out / "claims.png")
-    write_text(out / "claims.html", written.html())
+    for kind in ("md", "html"):
+        page = claims_page(kind, outcomes, results, seeds, setting.why, shlex.join(options))
+        write_text(out / f"claims.{kind}", page)

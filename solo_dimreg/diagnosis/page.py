@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.diagnose import Diagnosis, results
 from solo_dimreg.diagnosis.table import summary_table
+from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
 from solo_dimreg.diagnosis.verdict import THRESHOLDS, judge
 from solo_dimreg.errors import warn
 from solo_dimreg.files import aside, write_bytes, write_json, write_text
+from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explanation_of
 from solo_dimreg.metrics.registry import METRICS, VIEWS
-from solo_dimreg.reports import page
-from solo_dimreg.reports.explanations import SPECTRUM, Explanation, caption, explanation_of
 
 KINDS = {
     "healthy": "good",
@@ -68,15 +67,15 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
     Returns:
         The path of the HTML page.
     """
-    pictures = _pictures(diagnoses)
+    cards = _cards(diagnoses)
     _move_earlier(out)
-    for name, (figure, _) in pictures.items():
-        plots.save_png(figure, out / f"{name}.png")
+    for card in cards:
+        plots.save_png(card.figure, out / f"{card.name}.png")
     for number, each in enumerate(diagnoses, 1):
         if each.umap:
             write_bytes(out / f"umap-{number}.png", each.umap)
     write_json(out / "diagnosis.json", results(diagnoses))
-    write_text(out / "diagnosis.html", _page(diagnoses, pictures))
+    write_text(out / "diagnosis.html", _render("diagnosis.html.j2", diagnoses, cards))
     return out / "diagnosis.html"
 
 
@@ -94,20 +93,28 @@ def _move_earlier(out: Path) -> None:
 
 def fragment(diagnosis: Diagnosis) -> str:
     """Return verdict, metrics, plots and classes of one input, as a part of another page or a notebook."""
-    return page.fragment(
-        *_verdict(diagnosis),
-        page.table(*summary_table([diagnosis]), "Metrics"),
-        page.figures(_cards(_pictures([diagnosis]))),
-        *_classes(diagnosis),
+    return _render("fragment.html.j2", [diagnosis], _cards([diagnosis]))
+
+
+def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]) -> str:
+    umaps = {each.source.name: data_address(each.umap, "png") for each in diagnoses if each.umap}
+    return render(
+        TEMPLATES / template,
+        title=f"Diagnosis of {', '.join(each.source.name for each in diagnoses)}",
+        diagnoses=diagnoses,
+        metrics=summary_table(diagnoses),
+        cards=cards,
+        umaps=[(name, replace(UMAP, label=f"{name}: UMAP"), address) for name, address in umaps.items()],
+        classes=[(each.source.name, len(each.classes), _classes(each)) for each in diagnoses if each.classes],
+        explanations=EXPLANATIONS.values(),
+        thresholds=list(THRESHOLDS.items()),
+        judge=judge,
+        kinds=KINDS,
     )
 
 
-def _cards(pictures: dict[str, tuple[Figure, Explanation]]) -> list[page.Html]:
-    return [page.figure(plots.svg(figure), caption(text)) for figure, text in pictures.values()]
-
-
-def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explanation]]:
-    """Return the plots with their explanations, by the name of the file."""
+def _cards(diagnoses: Sequence[Diagnosis]) -> list[Card]:
+    """Return the plots with their explanations."""
     spaces = {
         f"{each.source.name}, {name}" if len(diagnoses) > 1 else name: space
         for each in diagnoses
@@ -116,15 +123,15 @@ def _pictures(diagnoses: Sequence[Diagnosis]) -> dict[str, tuple[Figure, Explana
     # A spectrum is 0 beyond the attainable rank, whatever the features are.
     spectra = {name: space.spectrum[: space.attainable].tolist() for name, space in spaces.items()}
     lids = {name: space.lids.tolist() for name, space in spaces.items()}
-    pictures = {
-        "spectra": (plots.draw_spectra(spectra), SPECTRUM),
-        "cumulative_variance": (plots.draw_cumulative_variance(spectra), CUMULATIVE),
-        "lid": (plots.draw_lids(lids), EXPLANATIONS["lid"]),
-    }
+    cards = [
+        Card(plots.draw_spectra(spectra), SPECTRUM, "spectra"),
+        Card(plots.draw_cumulative_variance(spectra), CUMULATIVE, "cumulative_variance"),
+        Card(plots.draw_lids(lids), EXPLANATIONS["lid"], "lid"),
+    ]
     for number, (name, space) in enumerate(spaces.items(), 1):
         drawn = plots.draw_correlation(_blocks(space.correlation).tolist(), name)
-        pictures[f"correlation-{number}"] = (drawn, EXPLANATIONS["off_diagonal_correlation"])
-    return pictures
+        cards.append(Card(drawn, EXPLANATIONS["off_diagonal_correlation"], f"correlation-{number}"))
+    return cards
 
 
 def _blocks(correlation: Tensor) -> Tensor:
@@ -133,47 +140,10 @@ def _blocks(correlation: Tensor) -> Tensor:
     return adaptive_avg_pool2d(correlation.abs()[None, None], size)[0, 0]
 
 
-def _page(diagnoses: Sequence[Diagnosis], pictures: dict[str, tuple[Figure, Explanation]]) -> str:
-    names = ", ".join(each.source.name for each in diagnoses)
-    cards = _cards(pictures)
-    cards += [_umap_card(each) for each in diagnoses if each.umap]
-    return page.page(
-        f"Diagnosis of {names}",
-        *(part for each in diagnoses for part in _verdict(each)),
-        page.section("Metrics", page.table(*summary_table(diagnoses), "Metrics of all inputs")),
-        page.section("Plots", page.figures(cards)),
-        *(part for each in diagnoses for part in _classes(each)),
-        page.section(
-            "Meaning of the metrics", *(page.paragraph(caption(each)) for each in EXPLANATIONS.values())
-        ),
-        page.section(
-            "Thresholds",
-            page.table(["verdict", "if"], [[kind, rule] for kind, rule in THRESHOLDS.items()], "Thresholds"),
-            page.paragraph(
-                "The verdicts are tested in this order. The thresholds are conventions of solo-dimreg, not "
-                "of a paper. Images with few dimensions of their own give features with a low LID; "
-                "'solo-dimreg diagnose pixels' measures the images themselves."
-            ),
-        ),
-    )
-
-
-def _verdict(each: Diagnosis) -> list[str]:
-    verdict = each.verdict
-    title = f"{each.source.name}: {verdict.kind}"
-    parts: list[str] = [page.banner(KINDS[verdict.kind], title, verdict.reason)]
-    if each.embeddings is not None:
-        embedded = judge(each.embeddings)
-        parts.append(page.paragraph(page.strong(f"Embeddings: {embedded.kind}. "), embedded.reason))
-    parts.append(page.paragraph(f"{each.source.description}. {each.caution}"))
-    return parts
-
-
-def _classes(each: Diagnosis) -> list[str]:
-    if not each.classes:
-        return []
-    lowest = sorted(each.classes, key=lambda line: line["lid"] or math.inf)[:CLASSES]
-    rows = [
+def _classes(diagnosis: Diagnosis) -> list[list[str]]:
+    """Return the cells of the table of classes, lowest LID first."""
+    lowest = sorted(diagnosis.classes, key=lambda line: line["lid"] or math.inf)[:CLASSES]
+    return [
         [
             line["class"],
             str(line["samples"]),
@@ -183,18 +153,3 @@ def _classes(each: Diagnosis) -> list[str]:
         ]
         for line in lowest
     ]
-    header = ["class", "samples", "LID", "effective rank", "variance within (%)"]
-    text = (
-        f"The table has {len(lowest)} of {len(each.classes)} classes, lowest LID first, from the features of "
-        "the sample. The last column is the variance within the class, in percent of the whole variance."
-    )
-    heading = f"Classes of {each.source.name}"
-    return [page.section(heading, page.paragraph(text), page.table(header, rows, heading))]
-
-
-def _umap_card(each: Diagnosis) -> page.Html:
-    content = base64.b64encode(each.umap).decode()
-    picture = page.Html(
-        f'<img alt="UMAP of {page.escape(each.source.name)}" src="data:image/png;base64,{content}">'
-    )
-    return page.figure(picture, page.join([page.strong(f"{each.source.name}: "), caption(UMAP)]))

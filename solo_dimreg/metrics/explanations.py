@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from solo_dimreg.metrics.registry import ARXIV, FEATURES_AND_EMBEDDINGS, METRICS, MetricRecord
-from solo_dimreg.reports import page
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,6 @@ OTHERS = {
         "The top-1 validation accuracy of the classifier that solo-learn trains along with the backbone.",
     ),
 }
-
-
-def caption(explanation: Explanation) -> page.Html:
-    """Return the explanation for an HTML page, with its source."""
-    source: str = f" [{explanation.source}]" if explanation.source else ""
-    if explanation.address:
-        source = page.join([" [", page.link(explanation.source, explanation.address), "]"])
-    return page.join(
-        [page.strong(explanation.label), f". {explanation.text}" if explanation.text else "", source]
-    )
 
 
 def explain(name: str) -> Explanation:
