@@ -29,11 +29,11 @@ Example:
 def command(
     as_json_: bool, repeats: int, large: bool, steps: bool, page: Path | None, files: tuple[Path, ...]
 ) -> None:
-    """Measure what losses, regularizers and the monitor cost, as ratios.
+    """Measure the time and memory of losses and the monitor; 'benchmark' compares the accuracy of methods.
 
-    Each function is compared with its textbook formulation, which runs in the same process. The exit status
-    is 1 unless both give the same loss and gradient. The command takes minutes, and nothing else should run.
-    With --json its output can be kept in a file, which --page reads.
+    Every cost is a ratio. Each function is compared with its textbook formulation, which runs in the same
+    process. The exit status is 1 unless both give the same loss and gradient. The command takes minutes, and
+    nothing else should run. With --json its output can be kept in a file, which --page reads.
     """
     if page is not None:
         from solo_dimreg.studies.pages import costs_tables, write_page

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import page_options
+from solo_dimreg.cli.output import jobs_option, page_options
 
 EXAMPLE = """\b
 Example:
@@ -25,11 +25,7 @@ Example:
     "--seeds", default=1, show_default=True, help="Number of seeds; more than one give a standard deviation."
 )
 @click.option("--row", "rows", multiple=True, help="Run only this row; may be repeated.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
-)
+@jobs_option
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @page_options("OUT/results.json")
 @click.argument("overrides", nargs=-1)
@@ -44,7 +40,7 @@ def command(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Pretrain and evaluate several methods under the same conditions and compare them.
+    """Train several methods alike and compare their accuracy; 'bench' measures what their losses cost.
 
     NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet. OVERRIDES change
     every pretraining config. Finished runs are skipped, and an interrupted run resumes.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from solo_dimreg.cli.output import page_options
+from solo_dimreg.cli.output import jobs_option, out_option, page_options
 
 EXAMPLE = """\b
 Example:
@@ -31,18 +31,8 @@ Example:
     help="Data set: patches, digits, mnist, sprites or cifar10.",
 )
 @click.option("--quick", is_flag=True, help="Test only the eight claims that are cheap.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/claims"),
-    show_default=True,
-    help="Folder of the results.",
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
-)
+@out_option("results/claims")
+@jobs_option
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @page_options("OUT/claims.json")

@@ -77,11 +77,11 @@ def mnist(out: Path, force: bool) -> None:
 @click.option("--seed", default=0, help="Seed of the factors.")
 @FORCE
 def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
-    """Draw images of a known dimension, which is the number of free factors.
+    """Draw images of a known dimension, and train nothing; 'solo-dimreg sprites' trains on them.
 
-    The class is the shape: a drop, a hook or a moon. The factors are size, angle, x, y, hue, width, light and
-    ground, in this order; the first ones are free, and the others are fixed. factors.csv has the true values
-    of every image.
+    The dimension is the number of free factors. The class is the shape: a drop, a hook or a moon. The
+    factors are size, angle, x, y, hue, width, light and ground, in this order; the first ones are free, and
+    the others are fixed. factors.csv has the true values of every image.
     """
     from solo_dimreg.datasets.sprites import write_sprites
 

@@ -1,4 +1,4 @@
-"""Print tables, and define the options that write one into a page."""
+"""Print tables, and define the options that several commands share."""
 
 from __future__ import annotations
 
@@ -109,6 +109,24 @@ def show_similar_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="similar")
+
+
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
+)
+
+
+def out_option(default: str) -> Callable[[Any], Any]:
+    """Return a decorator that adds ``--out``, the folder of the results."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default),
+        show_default=True,
+        help="Folder of the results.",
+    )
 
 
 def page_options(default: str) -> Callable[[Any], Any]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from solo_dimreg.cli.output import out_option
+
 EXAMPLE = """\b
 Example:
   solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
@@ -13,13 +15,7 @@ Example:
 
 
 @click.command("sprites", epilog=EXAMPLE)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/sprites"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@out_option("results/sprites")
 @click.option(
     "--factors",
     multiple=True,
@@ -40,7 +36,7 @@ def command(
     linear_overrides: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Pretrain on drawn images of a known dimension and compare the LID with it.
+    """Train on sprites of a known dimension and compare the LID with it; 'data sprites' only draws them.
 
     The true dimension is the number of free factors. The local intrinsic dimensionality (LID) is measured for
     the pixels, an untrained backbone, and the backbones that SimCLR trains without and with LDReg. A linear

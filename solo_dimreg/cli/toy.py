@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import page_options
+from solo_dimreg.cli.output import jobs_option, out_option, page_options
 
 EXAMPLE = """\b
 Example:
@@ -19,13 +19,7 @@ Example:
 
 
 @click.group("toy", invoke_without_command=True, epilog=EXAMPLE)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/toy"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@out_option("results/toy")
 @click.option("--steps", default=10_000, show_default=True, help="Batches of each of the three trainings.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all draws."
@@ -72,19 +66,9 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
 
 
 @command.command("caught", epilog=EXAMPLE_CAUGHT)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/caught"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@out_option("results/caught")
 @click.option("--seed", type=click.IntRange(0), default=5, show_default=True, help="Seed of the trainings.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
-)
+@jobs_option
 @page_options("OUT/caught.json")
 def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tuple[Path, ...]) -> None:
     """Train SimSiam three times and show how the alarm catches a collapse that the loss does not show.

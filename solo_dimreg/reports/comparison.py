@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,26 +17,20 @@ from solo_dimreg.metrics.explanations import ACCURACY, SPECTRUM, explain
 from solo_dimreg.reports.provenance import evaluations_table, what_ran
 from solo_dimreg.reports.run_files import ABSENT, LOGGED, RunRecord
 from solo_dimreg.reports.runs import by_method, differences, read_runs
-from solo_dimreg.reports.summary import mean_and_deviation, results_table, summarize
+from solo_dimreg.reports.summary import mean_and_deviation, mean_as_text, results_table, summarize
 
 TEMPLATES = Path(__file__).parent / "templates"
 EVALUATIONS = {"linear": "linear_acc1", "k-NN": "knn_acc1"}
 # The metrics that the page opens with. All other recorded metrics follow, folded.
 MAIN_CURVES = (
     *("matrix_entropy", "mutual_information", "effective_rank", "lid", "adadim_alpha", "alpha_req"),
-    *(
-        "off_diagonal_correlation",
-        "z_matrix_entropy",
-        "z_effective_rank",
-        "z_lid",
-        "z_off_diagonal_correlation",
-    ),
-    "val_acc1",
+    *("off_diagonal_correlation", "z_matrix_entropy", "z_effective_rank", "z_lid"),
+    *("z_off_diagonal_correlation", "val_acc1"),
 )
 # The words before the epoch of a value that is not of the last epoch.
 EARLIER = "after epoch"
-# Columns that are counts, and no metrics.
-NOT_FIGURES = ("samples", "dimensions", "z_samples", "z_dimensions")
+# Columns of dimensionality.csv that are no metrics.
+COUNTS = ("samples", "dimensions", "z_samples", "z_dimensions")
 LEGEND = (
     "Linear and k-NN accuracy are solo-learn's, on the validation images. The effective rank (of the centred "
     "features) and the LID (geometric mean, k = 32) are measured on the features of the training images, "
@@ -71,7 +66,8 @@ def write_report(folder: Path, out: Path) -> Path:
         ConfigError: there is no run in the folder, or a file of a run is damaged.
     """
     results, records = read_runs(folder)
-    for line in results.get("unread", ()):
+    unread = results["unread"]
+    for line in unread:
         warn(f"not in the report: {line}.")
     title = f"Comparison: {results.get('benchmark', folder.resolve().name)}"
     sections = [
@@ -80,18 +76,15 @@ def write_report(folder: Path, out: Path) -> Path:
         *_curves(records),
         _configurations(records),
         _provenance(results, records),
-        *_unread(results.get("unread", ())),
     ]
+    if unread:
+        sections.append(Section("Not read", " ".join(f"{line}." for line in unread)))
     for card in (card for section in sections for card in section.cards):
         plots.save_png(card.figure, out / f"{card.name}.png")
     for kind in ("md", "html"):
         page = render(TEMPLATES / f"report.{kind}.j2", title=title, sections=sections)
         write_text(out / f"report.{kind}", page)
     return out / "report.html"
-
-
-def _unread(lines: Sequence[str]) -> list[Section]:
-    return [Section("Not read", " ".join(f"{line}." for line in lines))] if lines else []
 
 
 def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
@@ -108,8 +101,8 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     summary = summarize(results)
     names = [line["method"] for line in summary]
     accuracies = {
-        label: [(_or_nan(line[figure]), line[f"{figure}_std"]) for line in summary]
-        for label, figure in EVALUATIONS.items()
+        label: [(math.nan if line[name] is None else line[name], line[f"{name}_std"]) for line in summary]
+        for label, name in EVALUATIONS.items()
     }
     cards = [Card(plots.draw_accuracies(names, accuracies), ACCURACY, "accuracy")]
     spectra = {result["method"]: result["spectrum"] for result in reversed(results) if "spectrum" in result}
@@ -119,13 +112,9 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     return [Section(heading, LEGEND, *results_table(summary), cards)]
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
 def _curves(records: Sequence[RunRecord]) -> list[Section]:
     grouped = by_method(records)
-    found = {name for record in records for name in record.curves} - set(NOT_FIGURES)
+    found = {name for record in records for name in record.curves} - set(COUNTS)
     heading = "Over the epochs"
     missing = "The dimensionality was not recorded: add 'monitor: {every_n_epochs: 1}' to the config. "
     if not found:
@@ -140,15 +129,7 @@ def _curves(records: Sequence[RunRecord]) -> list[Section]:
     header, rows = _last_values(grouped, main)
     if any(EARLIER in cell for row in rows for cell in row[1:]):
         text += " Where a run has no value of its last epoch, the table has its newest one and says so."
-    sections = [
-        Section(
-            heading,
-            text,
-            header,
-            rows,
-            [_curve_card(name, grouped) for name in main],
-        )
-    ]
+    sections = [Section(heading, text, header, rows, [_curve_card(name, grouped) for name in main])]
     if more:
         cards = [_curve_card(name, grouped) for name in more]
         sections.append(Section("Further metrics over the epochs", cards=cards, folded=True))
@@ -160,12 +141,10 @@ def _last_values(
 ) -> tuple[list[str], list[list[str]]]:
     def cell(runs: Sequence[RunRecord], name: str) -> str:
         having = [run for run in runs if name in run.curves]
-        mean, std = mean_and_deviation([run.curves[name][max(run.curves[name])] for run in having])
-        if mean is None:
-            return ABSENT
+        last = mean_and_deviation([run.curves[name][max(run.curves[name])] for run in having])
         ends = dict.fromkeys(end for run in having if (end := _earlier(run, name)))
         earlier = f" ({EARLIER} {', '.join(ends)})" if ends else ""
-        return f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "") + earlier
+        return mean_as_text(*last) + earlier
 
     rows = [[method, *(cell(runs, name) for name in names)] for method, runs in grouped.items()]
     return ["method", *(explain(name).label for name in names)], rows

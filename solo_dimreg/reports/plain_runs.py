@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from solo_dimreg.training.results import read_evaluations
 # A resumed run may become longer, and is still the same run.
 MAY_CHANGE = ("max_epochs",)
 # A label names at most this many settings in which a run differs from others of its name.
-MOST_NAMED = 2
+NAMED_SETTINGS = 2
 
 
 @dataclass(frozen=True)
@@ -118,21 +117,16 @@ def _labels(folders: Sequence[Folder]) -> list[str]:
     labels = []
     for name, folder in zip(names, folders, strict=True):
         others = groups[name]
-        setups = {_key(each.setup) for each in others}
         differing = _differing([each.setup for each in others])
-        if len(setups) > 1 and len(differing) <= MOST_NAMED:
+        if 0 < len(differing) <= NAMED_SETTINGS:
             name += "".join(f", {key}={folder.setup.get(key, ABSENT)}" for key in differing)
-            others = [each for each in others if _key(each.setup) == _key(folder.setup)]
-            setups = {_key(folder.setup)}
+            others = [each for each in others if each.setup == folder.setup]
+            differing = []
         seeds = [seed_of(each.configuration) for each in others]
-        if len(setups) > 1 or len(set(map(str, seeds))) < len(seeds):
+        if differing or len(set(map(str, seeds))) < len(seeds):
             name += f" {folder.path.name}"
         labels.append(name)
     return labels
-
-
-def _key(setup: Mapping[str, str]) -> str:
-    return json.dumps(setup, sort_keys=True)
 
 
 def _differing(setups: Iterable[Mapping[str, str]]) -> list[str]:

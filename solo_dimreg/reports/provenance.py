@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from solo_dimreg.reports.run_files import ABSENT, RunRecord
-from solo_dimreg.reports.summary import mean_and_deviation
+from solo_dimreg.reports.summary import mean_and_deviation, mean_as_text
 
 VERSIONS = ("solo-learn", "solo-dimreg", "Python", "torch", "timm", "device")
 
@@ -59,7 +59,7 @@ def evaluations_table(records: Sequence[RunRecord]) -> tuple[list[str], list[lis
     rows = []
     for key, group in grouped.items():
         values = [[each[name] for each in group if name in each] for name in ("acc1", "acc5")]
-        accuracies = [_mean(each) for each in values[: len(columns)]]
+        accuracies = [mean_as_text(*mean_and_deviation(each)) for each in values[: len(columns)]]
         rows.append([*key[:2], *accuracies, str(len(group)), *key[2:]])
     header = ["method", "evaluation", *columns, "runs", "settings", "after", "steps", "data", "images"]
     return header, rows
@@ -86,8 +86,3 @@ def _described(each: Mapping[str, Any]) -> tuple[str, ...]:
         str(data.get("val_path") or ABSENT),
         " / ".join(images),
     )
-
-
-def _mean(values: Sequence[float]) -> str:
-    mean, std = mean_and_deviation(values)
-    return ABSENT if mean is None else f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")

@@ -20,7 +20,7 @@ from solo_dimreg.reports.run_files import (
 from solo_dimreg.training.results import read_evaluations
 
 # The metrics of a run's result.json, and their labels in tables.
-FIGURES = {
+METRICS = {
     "linear_acc1": "linear top-1 %",
     "knn_acc1": "k-NN top-1 %",
     "effective_rank": "effective rank",
@@ -84,7 +84,7 @@ def _read_results(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: runs[{number}].method must be a name.")
         if not isinstance(run.get("environment", {}), dict):
             raise ConfigError(f"{path}: runs[{number}].environment must be a JSON object.")
-        values = [run[key] for key in FIGURES if run.get(key) is not None]
+        values = [run[key] for key in METRICS if run.get(key) is not None]
         spectrum = run.get("spectrum", [1])
         if not isinstance(spectrum, list) or not spectrum or not all(map(_is_number, [*values, *spectrum])):
             raise ConfigError(f"{path}: the metrics of runs[{number}] must be numbers.")

@@ -23,13 +23,12 @@ from solo_dimreg.reports.summary import summarize
 from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.solo_learn.checkpoints import read_checkpoint
 from solo_dimreg.solo_learn.record import read_record
-from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
+from solo_dimreg.studies.parallel import FINISHED, Job, execute
 from solo_dimreg.studies.suites import SUITES, Row, Suite
 
 FIRST_SEED = 5
 # The probe runs in the comparing process, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
-EVALUATED = {"linear_acc1", "knn_acc1", "effective_rank", "lid", "rankme", "alpha_req", "z_spread"}
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
@@ -53,9 +52,7 @@ def run_suite(
         rows: The names of the rows to run; all by default.
         overrides: Changes to every pretraining config, as in Hydra.
         linear_overrides: Changes to the config of the linear probe.
-        jobs: The number of runs at the same time, see :func:`solo_dimreg.studies.parallel.default_jobs`. If
-            it is more than one, each run is a process with its share of the cores, and prints to ``log.txt``
-            in its folder.
+        jobs: The number of runs at the same time, see :func:`solo_dimreg.studies.parallel.execute`.
         say: The function that prints the progress.
 
     Returns:
@@ -78,16 +75,10 @@ def run_suite(
     _check_data(suite, overrides)
     chosen = [row for row in suite.rows if not rows or row.name in rows]
     plan = [(row, FIRST_SEED + i) for row in chosen for i in range(seeds)]
-    folders = [out / "runs" / row.name / f"seed{seed}" for row, seed in plan]
-    runs = [
-        partial(run_row, suite, row, seed, folder, overrides, linear_overrides)
-        for (row, seed), folder in zip(plan, folders, strict=True)
-    ]
-    labels = [f"{row.name}, seed {seed}" for row, seed in plan]
+    planned = [job_of(suite, row, seed, out / "runs", overrides, linear_overrides) for row, seed in plan]
     results: dict[int, dict[str, Any]] = {}
-    jobs = min(jobs, len(runs))
     with locked("--out", out):
-        for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, folders, jobs, say):
+        for number, result in execute(planned, jobs, say):
             results[number] = result
             summary = write_results(name, out, [results[number] for number in sorted(results)])
         write_report(out, out)
@@ -101,6 +92,20 @@ def _check_data(suite: Suite, overrides: Sequence[str]) -> None:
     if missing:
         wanted = "; ".join(f"{what}, into {path}/" for path, what in missing.items())
         raise ConfigError(f"This benchmark needs data that is not here. Put {wanted} (below {Path.cwd()}).")
+
+
+def job_of(
+    suite: Suite,
+    row: Row,
+    seed: int,
+    out: Path,
+    overrides: Sequence[str] = (),
+    linear_overrides: Sequence[str] = (),
+) -> Job:
+    """Return the job that trains and evaluates one row with one seed in a folder below ``out``."""
+    folder = out / row.name / f"seed{seed}"
+    run = partial(run_row, suite, row, seed, folder, overrides, linear_overrides)
+    return Job(f"{row.name}, seed {seed}", folder, run)
 
 
 def run_row(
@@ -141,36 +146,25 @@ def run_row(
     result_file = folder / fingerprint / "result.json"
     for finished in (result_file, *([elsewhere / fingerprint / "result.json"] if elsewhere else [])):
         if finished.is_file():
-            result = json.loads(finished.read_text())
-            if result.keys() >= EVALUATED:  # an older version had fewer metrics: evaluate again
-                say(FINISHED)
-                return result
+            say(FINISHED)
+            return json.loads(finished.read_text())
     settings.checkpoint.dir = str(result_file.parent)
     run, seconds = _pretrain(settings, result_file.parent, say)
+    record = read_record(run.folder)
     result = {
         "method": row.name,
         "seed": seed,
         "checkpoint": str(run.checkpoint),
         "epochs": settings.max_epochs,
         "pretrain_seconds": seconds,
-        **_recorded(run),
+        # The steps are the checkpoint's: a training that is killed after its last one records no steps.
+        "steps": int(read_checkpoint(run.checkpoint)["global_step"]),
+        **{key: record.get(key, {}) for key in ("data", "environment")},
         **_evaluate(run, linear, linear_overrides, say),
         "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
     write_json(result_file, result)
     return result
-
-
-def _recorded(run: Run) -> dict[str, Any]:
-    """Return the run's steps, data and environment; a run of an older version has no record of the latter.
-
-    The steps are the checkpoint's: a training that is killed after its last checkpoint records no steps.
-    """
-    record = read_record(run.folder)
-    return {
-        "steps": int(read_checkpoint(run.checkpoint)["global_step"]),
-        **{key: record.get(key, {}) for key in ("data", "environment")},
-    }
 
 
 def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) -> tuple[Run, float | None]:
@@ -181,18 +175,16 @@ def _pretrain(settings: DictConfig, folder: Path, say: Callable[[str], None]) ->
     # An interruption can damage the checkpoint that is being written; the previous one still exists then.
     before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
     done = checkpoint_epoch(before[-1]) + 1 if before else 0
+    start = time.perf_counter()
     if done < settings.max_epochs:
         if before:
             say(f"  resuming after epoch {done} of {settings.max_epochs}")
             settings.resume_from_checkpoint = str(before[-1])
-        start = time.perf_counter()
         if device_count(settings.devices) * settings.get("num_nodes", 1) > 1:
             _pretrain_apart(settings, folder)
         else:
             pretrain(settings)
-        seconds = None if before else round(time.perf_counter() - start, 1)
-    else:
-        seconds = None
+    seconds = None if before else round(time.perf_counter() - start, 1)
     last = max(folder.rglob("*.ckpt"), key=checkpoint_epoch)
     return register().read_run(last), seconds
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from solo_dimreg.files import locked, write_json
 from solo_dimreg.monitor.alarm import Alarm
 from solo_dimreg.plots import COLOURS, STYLE, save_png
 from solo_dimreg.reports.run_files import parts_of
-from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
+from solo_dimreg.studies.benchmark import FIRST_SEED, job_of
 from solo_dimreg.studies.claims.settings import DATASETS, WRITERS
 from solo_dimreg.studies.pages import markdown_table
-from solo_dimreg.studies.parallel import one_by_one, side_by_side
+from solo_dimreg.studies.parallel import execute
 from solo_dimreg.studies.suites import Row, Suite
 
 STEPS = 15  # per epoch; the monitor looks after each epoch
@@ -73,14 +72,10 @@ def run_caught(
         ConfigError: The photographs of the patches are not installed.
     """
     WRITERS["patches"](DATASETS / "patches")
-    folders = [out / "runs" / row.name / f"seed{seed}" for row in ROWS]
-    runs = [
-        partial(run_row, SUITE, row, seed, folder, (), ()) for row, folder in zip(ROWS, folders, strict=True)
-    ]
+    planned = [job_of(SUITE, row, seed, out / "runs") for row in ROWS]
     content: dict[str, Any] = {"seed": seed, "settings": list(SUITE.overrides), "rows": {}}
-    jobs = min(jobs, len(runs))
     with locked("--out", out):
-        done = dict((one_by_one if jobs == 1 else side_by_side)(runs, list(LABELS), folders, jobs, say))
+        done = dict(execute(planned, jobs, say))
     for number, row in enumerate(ROWS):
         curves = read_columns(parts_of(Path(done[number]["checkpoint"])))
         content["rows"][row.name] = {

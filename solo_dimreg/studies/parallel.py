@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,6 +20,17 @@ import torch
 from solo_dimreg.errors import DimregError
 
 FINISHED = "  finished before: skipped"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: its label, its folder, and the function that returns its result and prints what it does."""
+
+    label: str
+    folder: Path
+    run: Callable[[Say], dict[str, Any]]
 
 
 def default_jobs() -> int:
@@ -39,31 +50,31 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-Runs = Sequence[Callable[[Callable[[str], None]], dict[str, Any]]]
+def execute(jobs: Sequence[Job], parallel: int, say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the result of each job as it finishes.
+
+    Args:
+        jobs: The jobs.
+        parallel: The number of jobs at the same time. If it is more than one, each job is a process with its
+            share of the cores, and prints to ``log.txt`` in its folder.
+        say: The function that prints the progress.
+    """
+    parallel = min(parallel, len(jobs))
+    if parallel > 1:
+        yield from _side_by_side(jobs, parallel, say)
+        return
+    for number, job in enumerate(jobs):
+        say(f"[{number + 1}/{len(jobs)}] {job.label}")
+        yield number, job.run(say)
 
 
-def one_by_one(
-    runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the results in their order; each run prints to our output."""
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        say(f"[{number + 1}/{len(runs)}] {label}")
-        yield number, run(say)
-
-
-def side_by_side(
-    runs: Runs, labels: Sequence[str], folders: Sequence[Path], jobs: int, say: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the results as they finish; each run prints to ``log.txt`` in its folder."""
-    threads = max(1, _cores() // jobs)
-    say(f"{len(runs)} runs, {jobs} at a time with {threads} thread{'s' if threads > 1 else ''} each")
+def _side_by_side(jobs: Sequence[Job], parallel: int, say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
+    threads = max(1, _cores() // parallel)
+    say(f"{len(jobs)} runs, {parallel} at a time with {threads} thread{'s' if threads > 1 else ''} each")
     start, trained = time.perf_counter(), 0
     others = set(active_children())
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (threads,)) as pool:
-        futures = {
-            pool.submit(_run_quietly, run, folder): number
-            for number, (run, folder) in enumerate(zip(runs, folders, strict=True))
-        }
+    with ProcessPoolExecutor(parallel, get_context("spawn"), _start_worker, (threads,)) as pool:
+        futures = {pool.submit(_run_quietly, job): number for number, job in enumerate(jobs)}
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 number = futures[future]
@@ -74,15 +85,15 @@ def side_by_side(
                 )
                 text = "finished before" if was_done else accuracy
                 # Runs that were finished before took no time, so they do not count for the estimate.
-                left = (time.perf_counter() - start) / max(trained, 1) * (len(runs) - done)
-                rest = f"; about {left / 60:.0f} min left" if trained and done < len(runs) else ""
-                say(f"[{done}/{len(runs)}] {labels[number]}: {text}{rest}")
+                left = (time.perf_counter() - start) / max(trained, 1) * (len(jobs) - done)
+                rest = f"; about {left / 60:.0f} min left" if trained and done < len(jobs) else ""
+                say(f"[{done}/{len(jobs)}] {jobs[number].label}: {text}{rest}")
                 yield number, result
         except BrokenProcessPool as error:
             raise DimregError(
                 "A process ended before its run did: it was killed or ran out of memory. Finished runs are "
-                f"kept; run again, for example with --jobs {max(1, jobs - 1)}. The last lines of log.txt in "
-                "the run's folder may say more."
+                f"kept; run again, for example with --jobs {max(1, parallel - 1)}. The last lines of log.txt "
+                "in the run's folder may say more."
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -104,33 +115,20 @@ def _start_worker(threads: int) -> None:
     Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_quietly(
-    run: Callable[[Callable[[str], None]], dict[str, Any]], folder: Path
-) -> tuple[dict[str, Any], bool]:
-    """Return a run's result and whether it existed before; print to a file in the run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _run_quietly(job: Job) -> tuple[dict[str, Any], bool]:
+    """Return a job's result and whether it existed before; this process prints to ``log.txt`` from now on."""
+    job.folder.mkdir(parents=True, exist_ok=True)
     said: list[str] = []
 
     def say(text: str) -> None:
         said.append(text)
         print(text, flush=True)
 
-    with (folder / "log.txt").open("a") as log, _printing_to(log.fileno()):
-        result = run(say)
-    return result, FINISHED in said
-
-
-@contextmanager
-def _printing_to(file: int) -> Iterator[None]:
-    """Send all output of this process to a file, no matter who opened the streams."""
-    kept = [os.dup(stream) for stream in (1, 2)]
+    with (job.folder / "log.txt").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     try:
-        for stream in (1, 2):
-            os.dup2(file, stream)
-        yield
+        return job.run(say), FINISHED in said
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for stream, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, stream)
-            os.close(copy)

@@ -20,7 +20,7 @@ from solo_dimreg.studies.claims.page import claims_page
 from solo_dimreg.studies.claims.papers import builtin_claims
 from solo_dimreg.studies.claims.pictures import draw_claims
 from solo_dimreg.studies.claims.settings import DATASETS, SETTINGS, Setting
-from solo_dimreg.studies.parallel import FINISHED, one_by_one, side_by_side
+from solo_dimreg.studies.parallel import FINISHED, Job, execute
 from solo_dimreg.studies.suites import Row, Suite
 
 SEEDS = 8
@@ -95,16 +95,13 @@ def run_claims(
     setting = SETTINGS[data]
     setting.write_data(transfer=any("transfer_acc1" in claim.measures for claim in claims))
     plan = _plan(claims, range(first_seed, first_seed + seeds))
-    work = [
-        _work(what, seed, measures, setting, out, data, (overrides, linear_overrides))
+    planned = [
+        _job(what, seed, measures, setting, out, data, (overrides, linear_overrides))
         for what, seed, measures in plan
     ]
-    runs, folders = zip(*work, strict=True)
-    labels = [f"{what.name}, seed {seed}" for what, seed, _ in plan]
     results: list[dict[str, Any]] = [{} for _ in range(seeds)]
-    jobs = min(jobs, len(runs))
     with locked("--out", out):
-        for number, result in (one_by_one if jobs == 1 else side_by_side)(runs, labels, folders, jobs, say):
+        for number, result in execute(planned, jobs, say):
             what, seed, _ = plan[number]
             results[seed - first_seed][what.name] = result
     outcomes = decide(claims, results, list(known.values()))
@@ -130,7 +127,7 @@ def _plan(
     return [(what, seed, tuple(measures[name])) for seed in seeds for name, what in needed.items()]
 
 
-def _work(
+def _job(
     what: Row | Experiment,
     seed: int,
     measures: Sequence[str],
@@ -138,17 +135,18 @@ def _work(
     out: Path,
     data: str,
     overrides: tuple[Sequence[str], Sequence[str]],
-) -> tuple[Callable[..., dict[str, Any]], Path]:
-    """Return the function to call, and the folder that it writes into."""
+) -> Job:
+    label = f"{what.name}, seed {seed}"
     if isinstance(what, Experiment):
         folder = out / "runs" / "experiments" / what.name / f"seed{seed}"
-        return partial(run_experiment, what, seed, folder), folder
+        return Job(label, folder, partial(run_experiment, what, seed, folder))
     name = Path(what.name, f"seed{seed}")
     elsewhere = out.parent / setting.shared / "runs" / name if setting.shared else None
     folder = out / "runs" / data / name
     suite, other = Suite(setting.folder, (), setting.overrides), DATASETS / setting.other
     row = setting.row(what)
-    return partial(_run_measured, suite, row, seed, folder, *overrides, elsewhere, other, measures), folder
+    run = partial(_run_measured, suite, row, seed, folder, *overrides, elsewhere, other, measures)
+    return Job(label, folder, run)
 
 
 def run_experiment(
