@@ -44,17 +44,17 @@ def command(
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies import bench
 
-    figures = []
-    for figure in bench.run(repeats, large, steps):
-        figures.append(figure)
-        click.echo(f"{figure.name}, {figure.shape}: {figure.of}: {figure.ratio:.3g}", err=True)
+    costs = []
+    for cost in bench.run(repeats, large, steps):
+        costs.append(cost)
+        click.echo(f"{cost.name}, {cost.shape}: {cost.of}: {cost.ratio:.3g}", err=True)
     if as_json_:
-        click.echo(bench.as_json(figures))
+        click.echo(bench.as_json(costs))
     else:
         machine = bench.describe_machine()
         click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
         verdicts = {True: "yes", False: "NO", None: ""}
-        rows = [[f.name, f.shape, f.of, f"{f.ratio:.3g}", verdicts[f.agrees]] for f in figures]
+        rows = [[c.name, c.shape, c.of, f"{c.ratio:.3g}", verdicts[c.agrees]] for c in costs]
         print_table(["measured", "on", "ratio", "value", "same loss and gradient"], rows)
-    if any(figure.agrees is False for figure in figures):
+    if any(cost.agrees is False for cost in costs):
         raise SystemExit(1)

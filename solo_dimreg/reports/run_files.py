@@ -14,7 +14,7 @@ from solo_dimreg.errors import ConfigError
 # The columns of solo-learn's metrics.csv that are drawn, and their names in explanations.py.
 LOGGED = {"train_alpha_epoch": "adadim_alpha", "val_acc1": "val_acc1"}
 # Settings that differ between any two runs and do not change how they train.
-NOISE = (
+NOT_COMPARED = (
     *("name", "seed", "wandb", "wandb_run_id", "checkpoint", "auto_resume", "resume_from_checkpoint"),
     "monitor",
 )
@@ -80,12 +80,13 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     return own if isinstance(own, dict) else arguments
 
 
-def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
+def read_curves(folders: Sequence[Path], logged: Mapping[str, str] = LOGGED) -> dict[str, dict[int, float]]:
     """Return the metrics over the epochs from the ``metrics.csv`` and ``dimensionality.csv`` of a run.
 
     Args:
         folders: The checkpoint folders of the run. If an epoch is in two of them, the folder that begins
             later counts.
+        logged: The columns of ``metrics.csv`` to read, and their names in the result.
 
     Raises:
         ConfigError: a file is damaged.
@@ -93,7 +94,7 @@ def read_curves(folders: Sequence[Path]) -> dict[str, dict[int, float]]:
     parts = []
     for folder in folders:
         curves: dict[str, dict[int, float]] = {}
-        for name, columns in (("metrics.csv", LOGGED), ("dimensionality.csv", None)):
+        for name, columns in (("metrics.csv", logged), ("dimensionality.csv", None)):
             if (folder / name).is_file():
                 curves.update(_read_table(folder / name, columns))
         parts.append(curves)
@@ -139,5 +140,5 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
         elif value not in (None, {}):
             flat[key] = str(value)
 
-    add("", {key: value for key, value in settings.items() if key not in NOISE})
+    add("", {key: value for key, value in settings.items() if key not in NOT_COMPARED})
     return flat

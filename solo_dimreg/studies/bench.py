@@ -32,7 +32,7 @@ STEP = 256
 
 
 @dataclass(frozen=True)
-class Figure:
+class Cost:
     """A measured cost, one line of the result.
 
     Attributes:
@@ -50,7 +50,7 @@ class Figure:
     agrees: bool | None = None
 
 
-def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Figure]:
+def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Cost]:
     """Yield all measured costs, one at a time."""
     for case in cases(large):
         yield from compare(case, repeats)
@@ -58,18 +58,18 @@ def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[F
         yield from compare_steps(repeats)
 
 
-def compare(case: Case, repeats: int) -> Iterator[Figure]:
+def compare(case: Case, repeats: int) -> Iterator[Cost]:
     """Yield the time and the memory of a case's forward and backward pass against its textbook form."""
     x = features(case.shape)
     shape = " x ".join(map(str, case.shape))
     agrees = _agree(*(_value_and_gradient(each, x.double()) for each in (case.ours, case.textbook)))
     functions = [partial(_value_and_gradient, each, x) for each in (case.textbook, case.ours)]
     textbook, ours, product = medians([*functions, lambda: x @ x.T], repeats)
-    yield Figure(case.name, shape, "textbook's time over ours", textbook / ours, agrees)
+    yield Cost(case.name, shape, "textbook's time over ours", textbook / ours, agrees)
     if case.name.startswith("LDReg"):
-        yield Figure(case.name, shape, "ours over one x @ x.T", ours / product)
+        yield Cost(case.name, shape, "ours over one x @ x.T", ours / product)
         memory = [extra_memory(case.name, case.shape, which) for which in ("ours", "textbook")]
-        yield Figure(case.name, shape, "our extra memory over the textbook's", memory[0] / max(memory[1], 1))
+        yield Cost(case.name, shape, "our extra memory over the textbook's", memory[0] / max(memory[1], 1))
 
 
 def medians(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
@@ -162,12 +162,12 @@ TERMS: dict[str, tuple[type[nn.Module], bool]] = {
 }
 
 
-def _of(term: type[nn.Module], embeddings: bool) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
+def _loss_of(term: type[nn.Module], embeddings: bool) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
     regularizer = term()
     return lambda r, z: regularizer(z if embeddings else r)
 
 
-def compare_steps(repeats: int) -> Iterator[Figure]:
+def compare_steps(repeats: int) -> Iterator[Cost]:
     """Yield what a term, a method and the monitor add to a whole step, against the nearest baseline.
 
     Network and losses are measured separately, because the noise of a step is larger than the cost of most
@@ -183,7 +183,7 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
         "directclr": lambda r, z: direct(r[0], r[1]),
         "bn": lambda r, z: F.mse_loss(bn(z[0]), bn(z[1])),
         "shuffled_dbn": lambda r, z: F.mse_loss(whitened(z[0]), whitened(z[1])),
-        **{name: _of(*term) for name, term in TERMS.items()},
+        **{name: _loss_of(*term) for name, term in TERMS.items()},
     }
     r = [features((STEP, 512), seed).requires_grad_() for seed in (0, 1)]
     z = [features((STEP, 256), seed).requires_grad_() for seed in (2, 3)]
@@ -202,9 +202,9 @@ def compare_steps(repeats: int) -> Iterator[Figure]:
     pairs += [(seconds[method], method, baseline) for method, baseline in methods.items()]
     for loss, name, baseline in pairs:
         ratio = (network + loss) / (network + seconds[baseline])
-        yield Figure(name, shape, f"time of a step over that of {baseline}", ratio)
+        yield Cost(name, shape, f"time of a step over that of {baseline}", ratio)
     epoch = (network + seconds["simclr"]) * IMAGES_OF_AN_EPOCH / STEP
-    yield Figure(
+    yield Cost(
         "monitor", shape, f"time over that of an epoch of {IMAGES_OF_AN_EPOCH} images", monitor / epoch
     )
 
@@ -233,9 +233,9 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def as_json(figures: Sequence[Figure]) -> str:
+def as_json(costs: Sequence[Cost]) -> str:
     """Return all measured costs as JSON, with the machine."""
-    return to_json({**describe_machine(), "figures": [asdict(figure) for figure in figures]})
+    return to_json({**describe_machine(), "figures": [asdict(cost) for cost in costs]})
 
 
 if __name__ == "__main__":

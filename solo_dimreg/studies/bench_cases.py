@@ -63,7 +63,7 @@ def textbook_whitening(x: Tensor) -> Tensor:
     """Return a whitening loss with autograd through eigenvectors; equal eigenvalues give NaN."""
     centred = x - x.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-    return _rows(centred @ (vectors / (values + 1e-5).sqrt() @ vectors.T))
+    return _weighted_sines(centred @ (vectors / (values + 1e-5).sqrt() @ vectors.T))
 
 
 def textbook_directclr(x: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def spread(loss: Loss) -> Loss:
     return lambda x: loss((x - x.mean(dim=0)) / x.std(dim=0))
 
 
-def _rows(z: Tensor) -> Tensor:
+def _weighted_sines(z: Tensor) -> Tensor:
     """Return a scalar that weights all rows and columns differently."""
     weights = torch.arange(1.0, z.shape[1] + 1) / z.shape[1]
     return (z * weights).sin().mean()
@@ -162,7 +162,7 @@ def cases(large: bool = False) -> list[Case]:
     return [
         *(ldreg(*shape) for shape in (*LDREG, *((LARGE,) if large else ()))),
         Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
-        Case("DBN", (512, 128), lambda x: _rows(zca_whiten(x)), textbook_whitening),
+        Case("DBN", (512, 128), lambda x: _weighted_sines(zca_whiten(x)), textbook_whitening),
         Case(
             "DirectCLR",
             (512, 2048),

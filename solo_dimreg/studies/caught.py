@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from solo_dimreg.files import locked, write_json
-from solo_dimreg.monitor.alarm import Alarm
 from solo_dimreg.plots import COLOURS, STYLE, save_png
-from solo_dimreg.reports.run_files import parts_of
+from solo_dimreg.reports.run_files import parts_of, read_curves
 from solo_dimreg.studies.benchmark import FIRST_SEED, job_of
+from solo_dimreg.studies.claims.papers.alarm import first_trigger
 from solo_dimreg.studies.claims.settings import DATASETS, WRITERS
 from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.parallel import execute
@@ -47,7 +46,8 @@ LABELS = {
     "high_rate": "SimSiam, learning rate 0.016",
     "remedy": "the latter with decorrelation of the features",
 }
-COLUMNS = {"loss": "train_neg_cos_sim_epoch", "effective_rank": "dimensionality/effective_rank"}
+PANELS = ("loss", "effective_rank")
+COLUMNS = {"train_neg_cos_sim_epoch": "loss", "dimensionality/effective_rank": "effective_rank"}
 
 
 def run_caught(
@@ -77,11 +77,13 @@ def run_caught(
     with locked("--out", out):
         done = dict(execute(planned, jobs, say))
     for number, row in enumerate(ROWS):
-        curves = read_columns(parts_of(Path(done[number]["checkpoint"])))
+        curves = read_curves(parts_of(Path(done[number]["checkpoint"])), COLUMNS)
+        loss, ranks = ([curves[name][epoch] for epoch in sorted(curves[name])] for name in PANELS)
         content["rows"][row.name] = {
             "changes": list(row.overrides[1:]),
-            **curves,
-            "alarm": alarm_step(curves["effective_rank"]),
+            "loss": loss,
+            "effective_rank": ranks,
+            "alarm": alarm_step(ranks),
             "linear_acc1": done[number]["linear_acc1"],
         }
     write_json(out / "caught.json", content)
@@ -89,22 +91,10 @@ def run_caught(
     return content
 
 
-def read_columns(folders: Sequence[Path]) -> dict[str, list[float]]:
-    """Return the loss and the effective rank of each epoch, from the ``metrics.csv`` files of a run."""
-    found: dict[str, dict[int, float]] = {name: {} for name in COLUMNS}
-    for folder in folders:
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                for name, column in COLUMNS.items():
-                    if line.get(column):
-                        found[name][int(line["epoch"])] = float(line[column])
-    return {name: [values[epoch] for epoch in sorted(values)] for name, values in found.items()}
-
-
 def alarm_step(ranks: Sequence[float]) -> int | None:
     """Return the step at which the alarm triggers with its defaults; return None if it does not."""
-    alarm = Alarm()
-    return next(((i + 1) * STEPS for i, rank in enumerate(ranks) if alarm.look(rank, i)), None)
+    look = first_trigger(ranks)
+    return None if look is None else (look + 1) * STEPS
 
 
 HEADER = ("training", "loss", "effective rank", "alarm at step", "linear top-1 %")
@@ -135,7 +125,7 @@ def draw_caught(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Return the figure: the losses on the left, the effective ranks with the alarm's mark on the right."""
     figure = Figure(figsize=(8.6, 3.5), facecolor="white")
     figure.set_label("Loss and effective rank of three trainings of SimSiam")
-    panels = dict(zip(COLUMNS, figure.subplots(1, 2), strict=True))
+    panels = dict(zip(PANELS, figure.subplots(1, 2), strict=True))
     styles = {"low_rate": (COLOURS[0], "--"), "high_rate": (COLOURS[5], "-"), "remedy": (COLOURS[2], "-.")}
     handles = []
     for name, row in rows.items():

@@ -12,8 +12,9 @@ from solo_dimreg.config.composing import compose
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.schema import Pretraining
+from solo_dimreg.reports.run_files import read_curves
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.studies.caught import LABELS, ROWS, SUITE, alarm_step, draw_caught, read_columns
+from solo_dimreg.studies.caught import COLUMNS, LABELS, ROWS, SUITE, alarm_step, draw_caught
 from solo_dimreg.studies.suites import Row
 
 CONTENT = json.loads((Path(__file__).parents[2] / "docs" / "data" / "caught.json").read_text())
@@ -49,8 +50,11 @@ def test_parts_of_an_interrupted_run_are_joined(tmp_path: Path) -> None:
         lines = [f"{first + i},,-0.{first + i},{100 - first - i}\n{first + i},0.5,,\n" for i in range(2)]
         header = "epoch,train_acc1_step,train_neg_cos_sim_epoch,dimensionality/effective_rank\n"
         (tmp_path / part / "metrics.csv").write_text(header + "".join(lines))
-    found = read_columns([tmp_path / "a", tmp_path / "b"])
-    assert found == {"loss": [-0.0, -0.1, -0.2, -0.3], "effective_rank": [100, 99, 98, 97]}
+    found = read_curves([tmp_path / "a", tmp_path / "b"], COLUMNS)
+    assert found == {
+        "loss": {0: -0.0, 1: -0.1, 2: -0.2, 3: -0.3},
+        "effective_rank": {0: 100, 1: 99, 2: 98, 3: 97},
+    }
 
 
 def test_the_figure_shows_the_curves_and_the_alarm() -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
-from solo_dimreg.studies.claims.numbers import equal, more, rise, slower, tau
+from solo_dimreg.studies.claims.numbers import equal, exceeds, rise, slower, tau
 from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
 from solo_dimreg.studies.claims.papers.alarm import DRAWDOWN, HEALTHY, alarm_claims
 from solo_dimreg.studies.claims.settings import SETTINGS
@@ -68,11 +68,11 @@ def test_accuracies_are_rounded_to_float32() -> None:
             }
             for count in counts
         ]
-        found = more("linear_acc1", one, other).estimate(results)
+        found = exceeds("linear_acc1", one, other).estimate(results)
         assert (found.p_above, found.error) == (expected, 0)
         margin = [number.estimate(results).p_above for number in equal("linear_acc1", one, other, 3.0)]
         assert margin == [0.5**8] * 2
-    claim = Claim("x", "P", "", "", "", (one, other), (more("linear_acc1", one, other),))
+    claim = Claim("x", "P", "", "", "", (one, other), (exceeds("linear_acc1", one, other),))
     assert decide([claim], results)[0].p == 1
 
 

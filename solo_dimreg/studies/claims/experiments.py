@@ -69,20 +69,20 @@ def measure_pixels(seed: int) -> dict[str, Any]:
     Returns:
         For each metric the ``values``, one per number of factors, and the mean relative ``error``.
     """
-    figures: dict[str, Callable[[Tensor], Tensor]] = {
+    metrics: dict[str, Callable[[Tensor], Tensor]] = {
         "lid": lambda x: geometric_mean_lid(x, k=NEIGHBOURS),
         "lid_mle": lambda x: geometric_mean_lid(x, k=NEIGHBOURS, estimator="mle"),
         "effective_rank": lambda x: effective_rank(x, center=True),
         "rankme": rankme,
     }
     counts = range(1, len(FACTORS) + 1)
-    values: dict[str, list[float]] = {name: [] for name in figures}
+    values: dict[str, list[float]] = {name: [] for name in metrics}
     for free in counts:
         factors = sample_factors(SPRITES, free, seed)
         images = [draw_sprites(shape, factors[i :: len(SHAPES)]) for i, shape in enumerate(SHAPES)]
         pixels = torch.from_numpy(np.concatenate(images)).flatten(1).float() / 255
-        for name, figure in figures.items():
-            values[name].append(float(figure(pixels)))
+        for name, metric in metrics.items():
+            values[name].append(float(metric(pixels)))
     return {
         name: {
             "values": found,
@@ -126,8 +126,8 @@ def measure_empty_axes(seed: int) -> dict[str, Any]:
     points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
     clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
     return {
-        name: [float(figure(cloud)) for cloud in clouds]
-        for name, figure in (("uniformity", uniformity), ("wasserstein", wasserstein_uniformity))
+        name: [float(metric(cloud)) for cloud in clouds]
+        for name, metric in (("uniformity", uniformity), ("wasserstein", wasserstein_uniformity))
     }
 
 

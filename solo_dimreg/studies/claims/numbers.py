@@ -23,72 +23,64 @@ NAMES = {
 }
 
 
-def more(figure: str, larger: Row, smaller: Row) -> Number:
+def exceeds(metric: str, larger: Row, smaller: Row) -> Number:
     """Return the number that one row's metric exceeds another row's."""
+    says = f"{NAMES[metric]} of {larger.name} minus that of {smaller.name}"
+    return _difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))
 
-    says = f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}"
-    return _difference(says, partial(_result, larger, figure), partial(_result, smaller, figure))
 
-
-def ladder(figure: str, rows: Sequence[Row]) -> tuple[Number, ...]:
+def ladder(metric: str, rows: Sequence[Row]) -> tuple[Number, ...]:
     """Return the numbers that a metric grows from each row to the next."""
-    return tuple(more(figure, larger, smaller) for smaller, larger in pairwise(rows))
+    return tuple(exceeds(metric, larger, smaller) for smaller, larger in pairwise(rows))
 
 
-def equal(figure: str, one: Row, other: Row, margin: float) -> tuple[Number, ...]:
+def equal(metric: str, one: Row, other: Row, margin: float) -> tuple[Number, ...]:
     """Return the numbers that two rows differ by less than a margin.
 
     They are two one-sided tests (Schuirmann 1987).
     """
+    parts = partial(_result, one, metric), partial(_result, other, metric)
 
-    parts = partial(_result, one, figure), partial(_result, other, figure)
+    def distance_to_margin(verb: str, sign: int) -> Number:
+        says = f"{margin:g} {verb} the difference between the {NAMES[metric]} of {one.name} and {other.name}"
+        return Number(says, lambda results: margin + sign * (parts[0](results) - parts[1](results)), parts)
 
-    def room(sign: int) -> Number:
-        def left(results: Results) -> float:
-            return margin + sign * (parts[0](results) - parts[1](results))
-
-        verb = "plus" if sign > 0 else "minus"
-        what = f"{NAMES[figure]} of {one.name} and {other.name}"
-        return Number(f"{margin:g} {verb} the difference between the {what}", left, parts)
-
-    return room(1), room(-1)
+    return distance_to_margin("plus", 1), distance_to_margin("minus", -1)
 
 
-def above(figure: str, row: Row, threshold: float) -> Number:
+def above(metric: str, row: Row, threshold: float) -> Number:
     """Return the number that a row's metric exceeds a threshold, which is fixed beforehand."""
-    says = f"{NAMES[figure]} of {row.name} minus {threshold:g}"
-    return _difference(says, partial(_result, row, figure), lambda _: threshold)
+    says = f"{NAMES[metric]} of {row.name} minus {threshold:g}"
+    return _difference(says, partial(_result, row, metric), lambda _: threshold)
 
 
-def more_at_the_end(figure: str, larger: Row, smaller: Row) -> Number:
+def exceeds_at_the_end(metric: str, larger: Row, smaller: Row) -> Number:
     """Return the number that one row's monitored metric exceeds another's after the last epoch."""
+    says = f"{NAMES[metric]} of {larger.name} minus that of {smaller.name}, at the end"
+    return _difference(says, partial(_at, larger, metric, 1), partial(_at, smaller, metric, 1))
 
-    says = f"{NAMES[figure]} of {larger.name} minus that of {smaller.name}, at the end"
-    return _difference(says, partial(_at, larger, figure, 1), partial(_at, smaller, figure, 1))
 
-
-def rise(row: Row, figure: str, first: float, last: float) -> Number:
+def rise(row: Row, metric: str, first: float, last: float) -> Number:
     """Return the number that a monitored metric grows between two parts of the training.
 
     The first epoch is 0 and the last one is 1.
     """
+    says = f"{NAMES[metric]} of {row.name} {_when(last)} minus {_when(first)}"
+    return _difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))
 
-    says = f"{NAMES[figure]} of {row.name} {_when(last)} minus {_when(first)}"
-    return _difference(says, partial(_at, row, figure, last), partial(_at, row, figure, first))
 
-
-def slower(row: Row, figure: str, turn: float) -> Number:
+def slower(row: Row, metric: str, turn: float) -> Number:
     """Return the number that a metric grows less per epoch after a part of the training than before it."""
 
     def difference(results: Results) -> float:
-        start, middle, end = (_at(row, figure, part, results) for part in (0, turn, 1))
-        epochs = len(_curve(row, figure, results)) - 1
+        start, middle, end = (_at(row, metric, part, results) for part in (0, turn, 1))
+        epochs = len(curve_of(row, metric, results)) - 1
         before = round(turn * epochs)
         if not 0 < before < epochs:
             return math.nan
         return (middle - start) / before - (end - middle) / (epochs - before)
 
-    says = f"rise of {NAMES[figure]} of {row.name} per epoch before {turn:.0%} minus after"
+    says = f"rise of {NAMES[metric]} of {row.name} per epoch before {turn:.0%} minus after"
     return Number(says, difference)
 
 
@@ -96,30 +88,31 @@ def _difference(says: str, larger: Callable[[Results], float], smaller: Callable
     return Number(says, lambda results: larger(results) - smaller(results), (larger, smaller))
 
 
-def _result(row: Row, figure: str, results: Results) -> float:
-    return float(results[row.name][figure])
+def _result(row: Row, metric: str, results: Results) -> float:
+    return float(results[row.name][metric])
 
 
 def _when(part: float) -> str:
     return "after the first epoch" if part == 0 else "at the end" if part == 1 else f"after {part:.0%}"
 
 
-def _curve(row: Row, figure: str, results: Results) -> list[float]:
-    curve = results[row.name]["curves"].get(figure, {})
+def curve_of(row: Row, metric: str, results: Results) -> list[float]:
+    """Return a row's monitored metric over the epochs."""
+    curve = results[row.name]["curves"].get(metric, {})
     return [float(curve[epoch]) for epoch in sorted(curve)]
 
 
-def _at(row: Row, figure: str, part: float, results: Results) -> float:
-    curve = _curve(row, figure, results)
+def _at(row: Row, metric: str, part: float, results: Results) -> float:
+    curve = curve_of(row, metric, results)
     return curve[round(part * (len(curve) - 1))] if curve else math.nan
 
 
-def tau(results: Results, figure: str, rows: Sequence[Row], best: float | None = None) -> float:
+def tau(results: Results, metric: str, rows: Sequence[Row], best: float | None = None) -> float:
     """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
 
     Args:
         results: The results of one seed.
-        figure: The key of the metric. A row without the metric, whose features all lie on a line, comes last.
+        metric: The key of the metric. A row without the metric, whose features all lie on a line, comes last.
         rows: The rows to order.
         best: The best value, nearest to which is better; by default more is better.
     """
@@ -129,6 +122,6 @@ def tau(results: Results, figure: str, rows: Sequence[Row], best: float | None =
             return -math.inf
         return value if best is None else -abs(value - best)
 
-    scores = [score(results[row.name][figure]) for row in rows]
+    scores = [score(results[row.name][metric]) for row in rows]
     accuracies = [results[row.name]["linear_acc1"] for row in rows]
     return float(stats.kendalltau(scores, accuracies).statistic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim
-from solo_dimreg.studies.claims.numbers import more, more_at_the_end, rise, slower
+from solo_dimreg.studies.claims.numbers import exceeds, exceeds_at_the_end, rise, slower
 from solo_dimreg.studies.claims.rows import ADADIM, SIMCLR, VICREG
 
 PAPER = "AdaDim (Kokilepersaud et al., 2025)"
@@ -43,8 +43,8 @@ def _of_the_curves() -> list[Claim]:
             "a figure",
             (SIMCLR, VICREG, ADADIM),
             (
-                more_at_the_end("mutual_information", ADADIM, SIMCLR),
-                more_at_the_end("mutual_information", VICREG, ADADIM),
+                exceeds_at_the_end("mutual_information", ADADIM, SIMCLR),
+                exceeds_at_the_end("mutual_information", VICREG, ADADIM),
             ),
             "nats",
         ),
@@ -60,7 +60,7 @@ def _of_the_weights() -> list[Claim]:
     ablations = [
         Claim(
             f"adadim-{name}", PAPER, "ablations", f"Adaptive alpha is better than {name} alpha.",
-            "up to 3 points", (ADADIM, row), (more("linear_acc1", ADADIM, row),), "points",
+            "up to 3 points", (ADADIM, row), (exceeds("linear_acc1", ADADIM, row),), "points",
             note="Fixed alpha is 0.5." if name == "fixed" else "",
         )
         for name, row in schedules.items()
@@ -70,21 +70,21 @@ def _of_the_weights() -> list[Claim]:
         Claim(
             "adadim-accuracy", PAPER, "tables", "AdaDim is better than both of its parents.",
             "up to 3 points", (SIMCLR, VICREG, ADADIM),
-            (more("linear_acc1", ADADIM, SIMCLR), more("linear_acc1", ADADIM, VICREG)), "points",
+            (exceeds("linear_acc1", ADADIM, SIMCLR), exceeds("linear_acc1", ADADIM, VICREG)), "points",
         ),
         *ablations,
         Claim(
             "adadim-gamma-information", PAPER, "section on the method",
             "I(R;Z) at the end falls as gamma grows.", "a figure", (below, none, above),
             (
-                more_at_the_end("mutual_information", below, none),
-                more_at_the_end("mutual_information", none, above),
+                exceeds_at_the_end("mutual_information", below, none),
+                exceeds_at_the_end("mutual_information", none, above),
             ),
             "nats", note="Gamma is -0.3, 0 and 0.3, chosen on seeds 102 and 103 for a visible effect.",
         ),
         Claim(
             "adadim-gamma-accuracy", PAPER, "ablations", "Regularizing I(R;Z) raises the linear accuracy.",
-            "no number is known here", (none, above), (more("linear_acc1", above, none),), "points",
+            "no number is known here", (none, above), (exceeds("linear_acc1", above, none),), "points",
             note="Gamma is 0.3 against 0.",
         ),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from solo_dimreg.config.blocks import AlarmSettings
 from solo_dimreg.monitor.alarm import Alarm
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number, Results
+from solo_dimreg.studies.claims.numbers import curve_of
 from solo_dimreg.studies.suites import Row
 
 PAPER = "The alarm of solo-dimreg"
@@ -42,12 +43,12 @@ def alarm_claims() -> list[Claim]:
     """Return all claims about the alarm."""
     silent = "It does not trigger, in the mean over seeds, on any row that is not meant to collapse"
     return [
-        _sounds(
+        _triggers(
             "alarm-minlid",
             "The alarm triggers when Min LID, at its largest weight, collapses.",
             rows.MINLID[-1],
         ),
-        _sounds("alarm-none", "It triggers when feature decorrelation has no standardization.", rows.PLAIN),
+        _triggers("alarm-none", "It triggers when feature decorrelation has no standardization.", rows.PLAIN),
         _silent("alarm-silent", f"{silent}.", DRAWDOWN, FIXED_ON),
         _silent("alarm-silent-half", f"{silent}, also with a drawdown of a half.", 0.5, WHY_NOT_HALF),
     ]
@@ -61,24 +62,19 @@ def _silent(name: str, sentence: str, drawdown: float, note: str) -> Claim:
     return Claim(name, PAPER, PLACE, sentence, PUBLISHED, HEALTHY, (room,), note=note)
 
 
-def _sounds(name: str, sentence: str, row: Row) -> Claim:
+def _triggers(name: str, sentence: str, row: Row) -> Claim:
     held = Number(
         f"the largest drawdown that {row.name} held for {PATIENCE} looks minus {DRAWDOWN:g}",
-        lambda results: _held(_curve(results, row)) - DRAWDOWN,
+        lambda results: _held(curve_of(row, METRIC, results)) - DRAWDOWN,
     )
     left = Number(
         f"the part of {row.name}'s training that is left when the alarm triggers, 0 if it does not",
-        lambda results: _left(_curve(results, row)),
+        lambda results: _left(curve_of(row, METRIC, results)),
     )
     return Claim(name, PAPER, PLACE, sentence, PUBLISHED, (row,), (held, left), note=FIXED_ON)
 
 
-def _curve(results: Results, row: Row) -> list[float]:
-    curve = results[row.name]["curves"].get(METRIC, {})
-    return [float(curve[epoch]) for epoch in sorted(curve)]
-
-
-def sounds_at(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | None:
+def first_trigger(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | None:
     """Return the look, counted from 0, at which the alarm first triggers; return None if it does not."""
     alarm = Alarm(drawdown, PATIENCE)
     return next((look for look, value in enumerate(curve) if alarm.look(value, look)), None)
@@ -91,16 +87,16 @@ def _held(curve: Sequence[float]) -> float:
     """
     if not curve:
         return math.nan
-    return next((p / 100 for p in range(99, 0, -1) if sounds_at(curve, p / 100) is not None), 0.0)
+    return next((p / 100 for p in range(99, 0, -1) if first_trigger(curve, p / 100) is not None), 0.0)
 
 
 def _largest_held(results: Results) -> float:
     """Return the largest drawdown that any healthy row held; NaN if a row has no curve."""
-    return float(np.max([_held(_curve(results, row)) for row in HEALTHY]))
+    return float(np.max([_held(curve_of(row, METRIC, results)) for row in HEALTHY]))
 
 
 def _left(curve: Sequence[float]) -> float:
-    look = sounds_at(curve)
+    look = first_trigger(curve)
     if look is None:
         return 0.0 if curve else math.nan
     return 1 - (look + 1) / len(curve)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number
 from solo_dimreg.studies.claims.experiments import IMPLICIT_REGULARIZATION, STRONG_AUGMENTATION
-from solo_dimreg.studies.claims.numbers import ladder, more
+from solo_dimreg.studies.claims.numbers import exceeds, ladder
 
 PAPER = "DirectCLR (Jing et al., ICLR 2022)"
 
@@ -17,7 +17,7 @@ def directclr_claims() -> list[Claim]:
         *_toys(),
         Claim(
             "directclr-accuracy", PAPER, "table 1", "DirectCLR is better than no projector.",
-            "51.5 to 62.7", (rows.NONE, rows.DIRECT), (more("linear_acc1", rows.DIRECT, rows.NONE),),
+            "51.5 to 62.7", (rows.NONE, rows.DIRECT), (exceeds("linear_acc1", rows.DIRECT, rows.NONE),),
             "points",
         ),
         Claim(
@@ -28,13 +28,13 @@ def directclr_claims() -> list[Claim]:
         Claim(
             "directclr-rank", PAPER, "figure 10",
             "Without a projector, the spectrum falls off; with DirectCLR, it falls off less.",
-            "a figure", (rows.NONE, rows.DIRECT), (more("effective_rank", rows.DIRECT, rows.NONE),),
+            "a figure", (rows.NONE, rows.DIRECT), (exceeds("effective_rank", rows.DIRECT, rows.NONE),),
         ),
         Claim(
             "directclr-dim", PAPER, "figure",
             "Accuracy over dim is best inside the range: at the paper's share, not at few or at all.",
             "best at 360 of 2048", (rows.FEW, rows.DIRECT, rows.NONE),
-            (more("linear_acc1", rows.DIRECT, rows.FEW), more("linear_acc1", rows.DIRECT, rows.NONE)),
+            (exceeds("linear_acc1", rows.DIRECT, rows.FEW), exceeds("linear_acc1", rows.DIRECT, rows.NONE)),
             "points", note="The values of dim are 8, the paper's share (45 of 256), and all.",
         ),
     ]  # fmt: skip

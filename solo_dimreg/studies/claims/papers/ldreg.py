@@ -5,7 +5,7 @@ from __future__ import annotations
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number
 from solo_dimreg.studies.claims.experiments import STEP
-from solo_dimreg.studies.claims.numbers import equal, ladder, more
+from solo_dimreg.studies.claims.numbers import equal, exceeds, ladder
 from solo_dimreg.studies.claims.rows import LDREG
 
 PAPER = "LDReg (Huang et al., ICLR 2024)"
@@ -32,16 +32,16 @@ def _of_every_method() -> list[Claim]:
         claims += [
             Claim(
                 f"ldreg-lid-{name}", PAPER, "main results", f"LDReg raises the LID of {called}.", lid, pair,
-                (more("lid", LDREG[name], base),), note=rows.NOTE,
+                (exceeds("lid", LDREG[name], base),), note=rows.NOTE,
             ),
             Claim(
                 f"ldreg-rank-{name}", PAPER, "main results", f"LDReg raises the effective rank of {called}.",
-                rank, pair, (more("effective_rank", LDREG[name], base),), note=rows.NOTE,
+                rank, pair, (exceeds("effective_rank", LDREG[name], base),), note=rows.NOTE,
             ),
             Claim(
                 f"ldreg-accuracy-{name}", PAPER, "main results",
                 f"LDReg raises the linear accuracy of {called}.", accuracy, pair,
-                (more("linear_acc1", LDREG[name], base),), "points", note=rows.NOTE,
+                (exceeds("linear_acc1", LDREG[name], base),), "points", note=rows.NOTE,
             ),
         ]  # fmt: skip
     return claims
@@ -54,12 +54,12 @@ def _of_the_term() -> list[Claim]:
         Claim(
             "ldreg-rank-paper", PAPER, "main results",
             "LDReg raises the effective rank of SimCLR at the paper's weight.", "470.2 to 529.6",
-            (rows.SIMCLR, rows.LDREG_PAPER), (more("effective_rank", rows.LDREG_PAPER, rows.SIMCLR),),
+            (rows.SIMCLR, rows.LDREG_PAPER), (exceeds("effective_rank", rows.LDREG_PAPER, rows.SIMCLR),),
         ),
         Claim(
             "ldreg-weight", PAPER, "appendix", "A larger weight lowers the effective rank.",
             "500, 430, 320 at 0.01, 0.05, 0.1", (rows.LDREG_PAPER, ours),
-            (more("effective_rank", rows.LDREG_PAPER, ours),), note="Weights 0.01 and 0.2.",
+            (exceeds("effective_rank", rows.LDREG_PAPER, ours),), note="Weights 0.01 and 0.2.",
         ),
         Claim(
             "ldreg-l1-l2", PAPER, "section 5", "The L1 and the L2 form are equally good.",
@@ -84,9 +84,9 @@ def _of_the_term() -> list[Claim]:
             "effective rank 798.4 and 594.0, LID 16.8 and 22.3",
             (rows.BYOL, LDREG["byol"], rows.COV_VAR),
             (
-                more("effective_rank", rows.COV_VAR, LDREG["byol"]),
-                more("effective_rank", rows.COV_VAR, rows.BYOL),
-                more("lid", LDREG["byol"], rows.COV_VAR),
+                exceeds("effective_rank", rows.COV_VAR, LDREG["byol"]),
+                exceeds("effective_rank", rows.COV_VAR, rows.BYOL),
+                exceeds("lid", LDREG["byol"], rows.COV_VAR),
             ),
             note="The weight is 0.01; of 0.01, 0.1 and 1 it has the best accuracy on seeds 102 and 103.",
         ),
@@ -99,7 +99,7 @@ def _transfer(name: str) -> Claim:
         f"ldreg-transfer-{name}", PAPER, "table 2",
         f"LDReg raises the linear accuracy of {called} on other data.",
         "SimCLR: CIFAR-100 71.6 to 75.1 after 1000 epochs, 71.2 to 70.6 after 100",
-        (base, LDREG[name]), (more("transfer_acc1", LDREG[name], base),), "points",
+        (base, LDREG[name]), (exceeds("transfer_acc1", LDREG[name], base),), "points",
         measures=("transfer_acc1",), note=rows.NOTE,
     )  # fmt: skip
 

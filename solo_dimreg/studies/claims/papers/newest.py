@@ -7,7 +7,7 @@ import math
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.claim import Claim, Number, Results
 from solo_dimreg.studies.claims.experiments import COLLAPSING, EMPTY_AXES, SPREADING
-from solo_dimreg.studies.claims.numbers import more
+from solo_dimreg.studies.claims.numbers import exceeds
 from solo_dimreg.studies.claims.rows import BYOL, LEJEPA, LEJEPA_WITHOUT, T_REGS, WASSERSTEIN
 
 T_REGS_PAPER = "T-REGS (Mordacq et al., NeurIPS 2025)"
@@ -26,7 +26,7 @@ def _lejepa() -> Claim:
         "lejepa-collapse", "LeJEPA (Balestriero & LeCun, 2025)", "main claim",
         "SIGReg alone keeps the representation from collapsing, with no teacher and no stop-gradient.",
         "a figure", (LEJEPA, LEJEPA_WITHOUT),
-        (more("effective_rank", LEJEPA, LEJEPA_WITHOUT), more("linear_acc1", LEJEPA, LEJEPA_WITHOUT)),
+        (exceeds("effective_rank", LEJEPA, LEJEPA_WITHOUT), exceeds("linear_acc1", LEJEPA, LEJEPA_WITHOUT)),
         note="It is compared with lambda 0: the invariance alone.",
     )  # fmt: skip
 
@@ -56,11 +56,11 @@ def _t_regs() -> list[Claim]:
         Claim(
             "t-regs-rank", T_REGS_PAPER, "main claim",
             "T-REGS prevents dimensional collapse: it raises the effective rank of BYOL.", "a figure", pair,
-            (more("effective_rank", T_REGS, BYOL),), note=rows.NOTE_ON_T_REGS,
+            (exceeds("effective_rank", T_REGS, BYOL),), note=rows.NOTE_ON_T_REGS,
         ),
         Claim(
             "t-regs-accuracy", T_REGS_PAPER, "table 1", "T-REGS raises the linear accuracy of BYOL.",
-            "CIFAR-10 89.5 to 90.4, CIFAR-100 63.7 to 65.7", pair, (more("linear_acc1", T_REGS, BYOL),),
+            "CIFAR-10 89.5 to 90.4, CIFAR-100 63.7 to 65.7", pair, (exceeds("linear_acc1", T_REGS, BYOL),),
             "points", note=rows.NOTE_ON_T_REGS,
         ),
     ]  # fmt: skip
@@ -93,8 +93,8 @@ def _wasserstein() -> list[Claim]:
             "wasserstein-accuracy", WASSERSTEIN_PAPER, "table 2",
             "Wasserstein uniformity raises the linear accuracy of BYOL.",
             "CIFAR-10 89.5 to 90.1, CIFAR-100 63.7 to 65.2", (BYOL, WASSERSTEIN),
-            (more("linear_acc1", WASSERSTEIN, BYOL), more("effective_rank", WASSERSTEIN, BYOL)), "points",
-            note=rows.NOTE_ON_WASSERSTEIN,
+            (exceeds("linear_acc1", WASSERSTEIN, BYOL), exceeds("effective_rank", WASSERSTEIN, BYOL)),
+            "points", note=rows.NOTE_ON_WASSERSTEIN,
         ),
     ]  # fmt: skip
 

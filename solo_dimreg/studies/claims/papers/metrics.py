@@ -13,7 +13,7 @@ TOLERANCE = 0.2  # of the dimension
 STRONG = 0.3  # the least tau for which a metric counts as ordering networks
 
 
-def figure_claims(claims: Sequence[Claim]) -> list[Claim]:
+def metric_claims(claims: Sequence[Claim]) -> list[Claim]:
     """Return all claims about metrics; they use the rows of all the given claims."""
     rows = tuple({row.name: row for claim in claims for row in claim.rows}.values())
 
@@ -27,7 +27,7 @@ def figure_claims(claims: Sequence[Claim]) -> list[Claim]:
         f"{TOLERANCE:g} minus the mean relative error of the LID",
         lambda results: TOLERANCE - results["pixels"]["lid"]["error"],
     )
-    figures = {
+    metrics = {
         "rankme": ("RankMe (Garrido et al., ICML 2023)", "RankMe", None, ()),
         "lidar": ("LiDAR (Thilak et al., ICLR 2024)", "LiDAR", None, ("lidar",)),
         "alpha_req": ("alpha-ReQ (Agrawal et al., NeurIPS 2022)", "alpha-ReQ, best at 1,", 1.0, ()),
@@ -55,10 +55,10 @@ def figure_claims(claims: Sequence[Claim]) -> list[Claim]:
                 f"Without labels, {says} orders trained networks by their linear accuracy.", "a figure",
                 rows, (orders(key, best),), measures=measures, note=f"A tau above {STRONG:g} counts.",
             )
-            for key, (paper, says, best, measures) in figures.items()
+            for key, (paper, says, best, measures) in metrics.items()
         ),
         Claim(
-            "lidar-better", figures["lidar"][0], "main claim", "LiDAR orders them better than RankMe.",
+            "lidar-better", metrics["lidar"][0], "main claim", "LiDAR orders them better than RankMe.",
             "a figure", rows, (better,), measures=("lidar",),
         ),
     ]  # fmt: skip
