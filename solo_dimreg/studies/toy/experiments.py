@@ -56,16 +56,11 @@ class StrongAugmentation:
 class ImplicitRegularization:
     """The record of training two layers.
 
-    The alignment matrix is ``V2^T U1``: row i, column j is the inner product of the i-th right singular
-    vector of the second layer and the j-th left singular vector of the first.
-
     Attributes:
         steps: The steps after which the values were recorded.
         spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
-        layer1: The singular values of the first layer, descending, for each of ``steps``.
-        layer2: The singular values of the second layer, descending, for each of ``steps``.
-        alignment_before: The alignment matrix before training.
-        alignment_after: The alignment matrix after training.
+        layer1, layer2: The singular values of each layer, descending, for each of ``steps``.
+        alignment_before, alignment_after: The results of :func:`alignment_matrix` before and after training.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -123,12 +118,6 @@ def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -
             yield step
 
 
-@torch.no_grad()
-def output_spectrum(network: nn.Module, points: Tensor) -> list[float]:
-    """Return the singular values of the covariance of the network's outputs, descending."""
-    return singular_spectrum(network(points)).tolist()
-
-
 def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> StrongAugmentation:
     """Train one linear layer with noise on the last 8 of 16 input axes [1, sec. 4].
 
@@ -152,7 +141,7 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
         noise_of_axis[-NOISY_AXES:] = noise
         for step in train(layer, 0.001, noise_of_axis, steps):
             result.steps.append(step)
-            result.spectra.append(output_spectrum(layer, fresh))
+            result.spectra.append(singular_spectrum(layer(fresh).detach()).tolist())
     return result
 
 
@@ -178,7 +167,7 @@ def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegula
         fresh = torch.randn(FRESH_POINTS, WIDTH)
         for step in train(network, 0.01, torch.full((WIDTH,), 0.001), steps):
             result.steps.append(step)
-            result.spectra.append(output_spectrum(network, fresh))
+            result.spectra.append(singular_spectrum(network(fresh).detach()).tolist())
             for layer, values in ((layer1, result.layer1), (layer2, result.layer2)):
                 values.append(torch.linalg.svdvals(layer.weight.detach()).tolist())
         result.alignment_after = alignment_matrix(layer1.weight, layer2.weight).tolist()

@@ -1,18 +1,25 @@
-"""Run DirectCLR's two toy experiments, and write their results."""
+"""Run DirectCLR's two toy experiments, and write and plot their results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from solo_dimreg.files import write_json
-from solo_dimreg.plots import save_png
+from solo_dimreg.plots import COLOURS, MARKERS, STYLE, save_png
 from solo_dimreg.studies.toy.experiments import (
     STRONG,
     WEAK,
+    WIDTH,
     ImplicitRegularization,
+    Matrix,
     StrongAugmentation,
     implicit_regularization,
     mean_diagonal,
@@ -20,20 +27,12 @@ from solo_dimreg.studies.toy.experiments import (
     strong_augmentation,
     subspace_cosine,
 )
-from solo_dimreg.studies.toy.plots import draw_alignment, draw_implicit, draw_strong
+
+UPPER, LOWER = COLOURS[0], COLOURS[5]
 
 
 def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run both experiments and write toy.json and the plots.
-
-    Args:
-        out: The folder to write into.
-        steps: The number of batches of each of the three trainings, at least 1.
-        seed: The seed of all random numbers.
-        say: The function that prints which training begins.
-
-    Returns:
-        The effects, as in toy.json.
+    """Run both experiments, write toy.json and the plots into a folder, and return the effects.
 
     Raises:
         ConfigError: ``steps`` is below 1.
@@ -74,3 +73,82 @@ def _effects(strong: list[StrongAugmentation], implicit: ImplicitRegularization)
             for when, matrix in matrices.items()
         },
     }
+
+
+@rc_context(STYLE)
+def draw_strong(results: Sequence[StrongAugmentation]) -> Figure:
+    """Return a figure of the final spectrum and the spectrum during training, for each noise."""
+    figure = Figure(figsize=(3.6 * (1 + len(results)), 3.4))
+    figure.set_label("Spectra of one layer under weak and strong augmentation")
+    panels = figure.subplots(1, 1 + len(results), sharey=True)
+    for i, result in enumerate(results):
+        values = np.log(result.spectra[-1])
+        line = {"marker": MARKERS[i], "markersize": 5, "color": COLOURS[2 + i]}
+        panels[0].plot(range(1, len(values) + 1), values, label=f"noise {result.noise:g}", **line)
+        _draw_training(panels[i + 1], result.steps, result.spectra, upper=len(values) // 2)
+        panels[i + 1].set_title(f"during training, noise {result.noise:g}", fontsize=11)
+        panels[i + 1].legend(handles=_handles("upper half", "lower half"), loc="lower right", fontsize=10)
+    panels[0].set_title("after training", fontsize=11)
+    panels[0].set_xticks(range(1, len(results[0].spectra[-1]) + 1, 3))
+    panels[0].set_xlabel("index of the singular value")
+    panels[0].set_ylabel("ln of singular value of the outputs")
+    panels[0].legend(loc="lower left", fontsize=10)
+    return figure
+
+
+@rc_context(STYLE)
+def draw_implicit(result: ImplicitRegularization) -> Figure:
+    """Return a figure of the singular values of the outputs and of both layers during training."""
+    figure = Figure(figsize=(10.8, 3.4))
+    figure.set_label("Singular values of the outputs and of both layers over the training")
+    recorded = {"outputs": result.spectra, "layer 1": result.layer1, "layer 2": result.layer2}
+    panels = figure.subplots(1, len(recorded))
+    for axes, (name, values) in zip(panels, recorded.items(), strict=True):
+        _draw_training(axes, result.steps, values, upper=result.leading)
+        axes.set_title(name, fontsize=11)
+    # Only the layers share a scale: the outputs' covariance, of the fourth power, would flatten it.
+    panels[2].sharey(panels[1])
+    panels[0].set_ylabel("ln of singular value")
+    handles = _handles(f"the {result.leading} leading ones at the end", "the others")
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+    return figure
+
+
+@rc_context({**STYLE, "axes.grid": False, "axes.spines.right": True, "axes.spines.top": True})
+def draw_alignment(result: ImplicitRegularization) -> Figure:
+    """Return a figure of the absolute alignment matrix before and after training.
+
+    The leading directions are marked. A third panel shows the matrix after training with the principal
+    vectors of the leading subspaces as bases, in which it is the identity.
+    """
+    figure = Figure(figsize=(11.4, 4.1))
+    figure.set_label("Alignment of the two layers before and after training")
+    panels = figure.subplots(1, 3, sharey=True)
+    shown = {
+        "before training": result.alignment_before,
+        "after training": result.alignment_after,
+        "after training, principal vectors": principal_alignment(result.alignment_after, result.leading),
+    }
+    ticks, edges = range(1, WIDTH + 1, 3), (0.5, WIDTH + 0.5)
+    corner = result.leading + 0.5
+    for axes, (title, matrix) in zip(panels, shown.items(), strict=True):
+        image = axes.imshow(np.abs(matrix), vmin=0, vmax=1, cmap="cividis", extent=(*edges, *edges[::-1]))
+        axes.plot([0.5, corner, corner], [corner, corner, 0.5], color="white", lw=1.2)
+        axes.set(title=title, xlabel="left singular vector of layer 1", xticks=ticks, yticks=ticks)
+        axes.title.set_fontsize(11)
+    panels[0].set_ylabel("right singular vector of layer 2")
+    figure.colorbar(image, ax=panels, label="|inner product|", shrink=0.8)
+    return figure
+
+
+def _draw_training(axes: Any, steps: Sequence[int], values: Matrix, upper: int) -> None:
+    """Draw a line per singular value, the ``upper`` largest in one colour and the others in another."""
+    for index, line in enumerate(np.log(values).T):
+        axes.plot(steps, line, color=UPPER if index < upper else LOWER, linewidth=1.1)
+    axes.set_xlabel("step")
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _handles(upper: str, lower: str) -> list[Line2D]:
+    pairs = zip((UPPER, LOWER), (upper, lower), strict=True)
+    return [Line2D([], [], color=colour, label=label) for colour, label in pairs]
