@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -104,20 +104,20 @@ def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool
 
 
 def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
-    """Return the bytes by which a process grows at most in one forward and backward pass of a case."""
-    command = [sys.executable, "-m", "solo_dimreg.studies.bench", name, *map(str, shape), which]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """Return the bytes by which a new process grows at most in one forward and backward pass of a case."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_growth, name, shape, which).result()
 
 
-def _measure_memory(name: str, b: str, d: str, which: str) -> None:
-    (case,) = (c for c in cases(large=True) if c.name == name and c.shape == (int(b), int(d)))
+def _growth(name: str, shape: tuple[int, int], which: str) -> int:
+    (case,) = (case for case in cases(large=True) if (case.name, case.shape) == (name, shape))
     loss = getattr(case, which)
     _value_and_gradient(loss, features((130, 64)))  # libraries allocate memory at their first call
     x = features(case.shape)
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _memory("VmRSS")
     _value_and_gradient(loss, x)
-    print(_memory("VmHWM") - before)
+    return _memory("VmHWM") - before
 
 
 def _memory(kind: str) -> int:
@@ -236,7 +236,3 @@ def describe_machine() -> dict[str, str | int]:
 def as_json(costs: Sequence[Cost]) -> str:
     """Return all measured costs as JSON, with the machine."""
     return to_json({**describe_machine(), "figures": [asdict(cost) for cost in costs]})
-
-
-if __name__ == "__main__":
-    _measure_memory(*sys.argv[1:])

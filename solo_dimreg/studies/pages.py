@@ -7,7 +7,7 @@ between them is replaced, and everything else is left as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,45 +95,30 @@ def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for content in contents:
         torch = ".".join(str(content["torch"]).split(".")[:2])
-        machine = f"{content['instructions']}, {content['threads']} threads, torch {torch}"
-        ratios, shares = _ratios(content["figures"]), list(_shares(content["figures"]))
-        lines += [f"### {machine}", ""]
-        if ratios:
-            header = ["loss", "features", *dict.fromkeys(f["of"] for f in content["figures"] if _is_loss(f))]
-            lines += [*markdown_table(header, _cells(ratios, header[2:])), ""]
-        if shares:
-            lines += [*markdown_table(["term", "adds", "to"], shares), ""]
+        lines += [f"### {content['instructions']}, {content['threads']} threads, torch {torch}", ""]
+        ratios: dict[
+            tuple[str, str], dict[str, str]
+        ] = {}  # a row for each loss and shape, a column for each ratio
+        for cost in content["figures"]:
+            if not cost["of"].startswith("time "):
+                digits = ".2f" if "memory" in cost["of"] else ".1f"
+                ratios.setdefault((cost["name"], cost["shape"]), {})[cost["of"]] = f"{cost['ratio']:{digits}}"
+        columns = list(dict.fromkeys(column for row in ratios.values() for column in row))
+        rows = [[*key, *(row.get(column, "") for column in columns)] for key, row in ratios.items()]
+        shares = [_share(cost) for cost in content["figures"] if cost["of"].startswith("time ")]
+        for header, cells in ((["loss", "features", *columns], rows), (["term", "adds", "to"], shares)):
+            lines += [*markdown_table(header, cells), ""] if cells else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _is_loss(figure: Mapping[str, Any]) -> bool:
-    return not str(figure["of"]).startswith("time ")
-
-
-def _ratios(figures: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, str]]:
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for figure in filter(_is_loss, figures):
-        digits = ".2f" if "memory" in figure["of"] else ".1f"
-        found.setdefault((figure["name"], figure["shape"]), {})[figure["of"]] = f"{figure['ratio']:{digits}}"
-    return found
-
-
-def _cells(ratios: Mapping[tuple[str, str], Mapping[str, str]], columns: Sequence[str]) -> list[list[str]]:
-    return [[*key, *(values.get(column, "") for column in columns)] for key, values in ratios.items()]
-
-
-def _shares(figures: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    for figure in figures:
-        if figure["of"].startswith("time of a step over that of "):
-            share = 100 * (figure["ratio"] - 1)
-            text = f"{share:.0f} %" if round(share) > 0 else "less than 0.5 %"
-            yield [figure["name"], text, f"a step of {figure['of'].split()[-1]}"]
-        elif not _is_loss(figure):
-            yield [
-                figure["name"],
-                f"{100 * figure['ratio']:.1f} %",
-                figure["of"].removeprefix("time over that of "),
-            ]
+def _share(cost: Mapping[str, Any]) -> list[str]:
+    """Return the cells that say what part of a step or of an epoch a term or the monitor adds."""
+    of_step, of_epoch = "time of a step over that of ", "time over that of "
+    if cost["of"].startswith(of_step):
+        share = 100 * (cost["ratio"] - 1)
+        text = f"{share:.0f} %" if round(share) > 0 else "less than 0.5 %"
+        return [cost["name"], text, f"a step of {cost['of'].removeprefix(of_step)}"]
+    return [cost["name"], f"{100 * cost['ratio']:.1f} %", cost["of"].removeprefix(of_epoch)]
 
 
 def benchmark_table(contents: Sequence[Mapping[str, Any]]) -> str:

@@ -63,12 +63,9 @@ def run_sprites(
 
     Args:
         out: The folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
-        factors: The numbers of free factors.
+        factors: The numbers of free factors, each with a data set of its own.
         images: The number of images in each data set.
-        seed: The seed of the training.
-        overrides: Changes to every pretraining config, as in Hydra.
-        linear_overrides: Changes to the config of the linear probe.
-        say: The function that prints the progress.
+        seed, overrides, linear_overrides, say: As for :func:`solo_dimreg.studies.benchmark.run_row`.
 
     Returns:
         The content of ``sprites.json``. Each of its ``rows`` is one representation of one data set: the
@@ -105,14 +102,18 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
     """Yield the rows of one data set."""
     train, val = (read_split(data, split, free) for split in ("train", "val"))
 
-    def row(representation: str, features: Sequence[Tensor], accuracy: float | None = None) -> dict[str, Any]:
+    def row(representation: str, x: Tensor, x_val: Tensor, accuracy: float | None = None) -> dict[str, Any]:
         return {
             "factors": free,
             "representation": representation,
-            "lid": float(geometric_mean_lid(_sample(features[0]), k=LID_NEIGHBOURS)),
-            "readout": readout(features[0], features[1], train.factors, val.factors),
+            "lid": float(geometric_mean_lid(_sample(x), k=LID_NEIGHBOURS)),
+            "readout": readout(x, x_val, train.factors, val.factors),
             "linear_acc1": accuracy,
         }
+
+    def row_of_run(representation: str, run: Run, accuracy: float | None = None) -> dict[str, Any]:
+        x, x_val = (split.features for split in extract_splits(register(), run))
+        return row(representation, x, x_val, accuracy)
 
     suite = Suite(
         "sprites",
@@ -120,12 +121,12 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
         tuple(quoted_override(f"data.{split}_path", data / split) for split in ("train", "val")),
     )
     results = [pretrained(suite=suite, row=Row(method, method), folder=runs / method) for method in METHODS]
-    yield row("pixels", [read_pixels(split.paths) for split in (train, val)])
+    yield row("pixels", read_pixels(train.paths), read_pixels(val.paths))
     for method, result in zip(METHODS, results, strict=True):
         run = register().read_run(Path(result["checkpoint"]))
         if method == METHODS[0]:
-            yield row("untrained", _features(_untrained(run)))
-        yield row(method, _features(run), result["linear_acc1"])
+            yield row_of_run("untrained", _untrained(run))
+        yield row_of_run(method, run, result["linear_acc1"])
 
 
 def _sample(features: Tensor) -> Tensor:
@@ -145,10 +146,6 @@ def read_split(data: Path, split: str, free: int) -> Split:
 def read_pixels(paths: Sequence[Path]) -> Tensor:
     """Return images as rows of values from 0 to 1."""
     return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).flatten(1) / 255
-
-
-def _features(run: Run) -> list[Tensor]:
-    return [split.features for split in extract_splits(register(), run)]
 
 
 def _untrained(run: Run) -> Run:

@@ -28,22 +28,19 @@ def ldreg_claims() -> list[Claim]:
 def _of_every_method() -> list[Claim]:
     claims = []
     for name, (called, base, lid, rank, accuracy) in BASES.items():
-        pair = (base, LDREG[name])
-        claims += [
-            Claim(
-                f"ldreg-lid-{name}", PAPER, "main results", f"LDReg raises the LID of {called}.", lid, pair,
-                (exceeds("lid", LDREG[name], base),), note=rows.NOTE,
-            ),
-            Claim(
-                f"ldreg-rank-{name}", PAPER, "main results", f"LDReg raises the effective rank of {called}.",
-                rank, pair, (exceeds("effective_rank", LDREG[name], base),), note=rows.NOTE,
-            ),
-            Claim(
-                f"ldreg-accuracy-{name}", PAPER, "main results",
-                f"LDReg raises the linear accuracy of {called}.", accuracy, pair,
-                (exceeds("linear_acc1", LDREG[name], base),), "points", note=rows.NOTE,
-            ),
-        ]  # fmt: skip
+        ours = LDREG[name]
+        for key, metric, words, published in (
+            ("lid", "lid", "LID", lid),
+            ("rank", "effective_rank", "effective rank", rank),
+            ("accuracy", "linear_acc1", "linear accuracy", accuracy),
+        ):
+            claims.append(
+                Claim(
+                    f"ldreg-{key}-{name}", PAPER, "main results", f"LDReg raises the {words} of {called}.",
+                    published, (base, ours), (exceeds(metric, ours, base),),
+                    "points" if key == "accuracy" else "", note=rows.NOTE,
+                )
+            )  # fmt: skip
     return claims
 
 
