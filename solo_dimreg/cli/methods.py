@@ -34,11 +34,10 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo(f"Only our own methods are listed: {error}", err=True)
     rows = [*(_own_methods() if host is None else _methods(host)), *_plugin_rows()]
     if name is not None:
-        rows = [row for row in rows if row["name"] == name]
-        if not rows:
-            known = {row["name"] for row in [*_plugin_rows(), *(_methods(host) if host else _own_methods())]}
+        known = {row["name"] for row in rows}
+        if name not in known:
             raise ConfigError(f"NAME: {unknown('name', name, known)}")
-        rows = [{**row, "options": _options(host, row)} for row in rows]
+        rows = [{**row, "options": _options(host, row)} for row in rows if row["name"] == name]
     if as_json:
         click.echo(json.dumps(rows, indent=2, default=str))
     elif name is None:
@@ -57,7 +56,13 @@ def _print_all(rows: list[dict[str, Any]]) -> None:
         weighted = any(row["weight"] != "-" for row in own)
         header = [kind, *(["weight"] if weighted else []), "from", "description"]
         cells = [
-            [row["name"], *([row["weight"]] if weighted else []), _origin(row), _short(row["description"])]
+            # A short reference to arXiv fits into the column.
+            [
+                row["name"],
+                *([row["weight"]] if weighted else []),
+                _origin(row),
+                row["description"].replace("https://arxiv.org/abs/", "arXiv:"),
+            ]
             for row in own
         ]
         if number:
@@ -70,11 +75,6 @@ def _origin(row: dict[str, Any]) -> str:
     return row["distribution"] if row["plugin"] == "-" else f"{row['distribution']} ({row['plugin']})"
 
 
-def _short(description: str) -> str:
-    """Return a description with short references to arXiv, which fit into a column."""
-    return description.replace("https://arxiv.org/abs/", "arXiv:")
-
-
 def _print_options(rows: list[dict[str, Any]]) -> None:
     """Print what has one name, with its options."""
     from solo_dimreg.cli.output import print_table
@@ -83,11 +83,9 @@ def _print_options(rows: list[dict[str, Any]]) -> None:
         click.echo(f"{row['name']} ({row['kind']} from {row['distribution']}): {row['description']}.")
         if row["options"]:
             block = f"regularizers.{row['name']}" if row["kind"] == "regularizer" else "method_kwargs"
-            print_table(["option", "default"], _keys(block, row["options"]))
-
-
-def _keys(block: str, options: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(key if "." in key else f"{block}.{key}", value) for key, value in options.items()]
+            options = row["options"].items()
+            cells = [(key if "." in key else f"{block}.{key}", value) for key, value in options]
+            print_table(["option", "default"], cells)
 
 
 def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
