@@ -143,9 +143,9 @@ def _job(
     name = Path(what.name, f"seed{seed}")
     elsewhere = out.parent / setting.shared / "runs" / name if setting.shared else None
     folder = out / "runs" / data / name
-    suite, other = Suite(setting.folder, (), setting.overrides), DATASETS / setting.other
-    row = setting.row(what)
-    run = partial(_run_measured, suite, row, seed, folder, *overrides, elsewhere, other, measures)
+    suite = Suite(setting.folder, (), setting.overrides)
+    train = partial(run_row, suite, setting.row(what), seed, folder, *overrides, elsewhere=elsewhere)
+    run = partial(_train_and_measure, train, folder, measures, DATASETS / setting.other, overrides[1])
     return Job(label, folder, run)
 
 
@@ -161,20 +161,16 @@ def run_experiment(
     return read_numbers(file)
 
 
-def _run_measured(
-    suite: Suite,
-    row: Row,
-    seed: int,
+def _train_and_measure(
+    train: Callable[..., dict[str, Any]],
     folder: Path,
-    overrides: Sequence[str],
-    linear_overrides: Sequence[str],
-    elsewhere: Path | None,
-    other: Path,
     measures: Sequence[str],
+    other: Path,
+    linear_overrides: Sequence[str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return a row's results with its curves and measures; train it unless one of the folders has it."""
-    result = run_row(suite, row, seed, folder, overrides, linear_overrides, say, elsewhere)
+    """Return a row's results with its curves and measures; ``train`` does nothing for a finished run."""
+    result = train(say=say)
     checkpoint = Path(result["checkpoint"])
     file = folder / f"{checkpoint.parent.name}-measures.json"
     known = read_numbers(file) if file.is_file() else {}
