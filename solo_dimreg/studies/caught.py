@@ -53,15 +53,9 @@ COLUMNS = {"train_neg_cos_sim_epoch": "loss", "dimensionality/effective_rank": "
 def run_caught(
     out: Path, seed: int = FIRST_SEED, jobs: int = 1, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Train the three rows on the patches and draw their losses and effective ranks.
+    """Train the three rows on the patches, up to ``jobs`` at a time, and write ``caught.json`` and its plot.
 
     Finished runs are skipped, and an interrupted one resumes.
-
-    Args:
-        out: The folder of ``caught.json``, ``caught.png`` and the runs.
-        seed: The seed of the trainings.
-        jobs: The number of runs at the same time.
-        say: The function that prints the progress.
 
     Returns:
         The content of ``caught.json``. Each of its ``rows`` has, for each epoch, the loss without the
