@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from solo_dimreg.config.values import base_name
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.registration import generation
 
+slow = pytest.mark.slow
 BATCH = 16
 AUGMENTATION = {
     "rrc": {"enabled": True, "crop_min_scale": 0.4, "crop_max_scale": 1.0},
@@ -62,6 +63,12 @@ METHODS = {
     "published": [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")],
 }[generation() or "current"]
 PROJECTED = {"wmse": BATCH // 2}
+
+
+def most_slow(values: Iterable[Any], keep: Container[Any] | Callable[[Any], bool]) -> list[Any]:
+    """The values of a matrix of cases, all but those to keep marked as slow."""
+    kept = keep if callable(keep) else keep.__contains__
+    return [value if kept(value) else pytest.param(value, marks=slow) for value in values]
 
 
 def config(method: str, train_path: str, **changes: Any) -> DictConfig:

@@ -65,18 +65,6 @@ def test_gradient():
     assert torch.autograd.gradcheck(lambda a, b: directclr_loss(a, b, dim=3, temperature=0.5), inputs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("rows", ["zeros", "equal", "one"])
-def test_degenerate_rows_are_finite(rows, dtype):
-    x = {"zeros": torch.zeros(4, 3), "equal": torch.ones(4, 3), "one": torch.ones(1, 3)}[rows]
-    r1, r2 = (x.detach().to(dtype).requires_grad_() for _ in range(2))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = directclr_loss(r1, r2, dim=2)
-    loss.backward()
-    assert loss.dtype == torch.float32 and torch.isfinite(loss)
-    assert torch.isfinite(r1.grad).all() and r1.grad.abs().max() < 100
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -152,42 +152,6 @@ def test_k_is_capped_at_the_neighbours_there_are():
     )
 
 
-DEGENERATE = {
-    "zeros": torch.zeros(8, 3),
-    "all equal": torch.full((8, 3), 7.3),
-    "duplicates": normal(4, 3, dtype=torch.float32).repeat(3, 1),
-    "constant feature": torch.cat([normal(8, 3, dtype=torch.float32), torch.ones(8, 1)], dim=1),
-    "equal distances": torch.eye(8),
-    "one point": normal(1, 3, dtype=torch.float32),
-    "two points": normal(2, 3, dtype=torch.float32),
-    "three points": normal(3, 3, dtype=torch.float32),
-    "tiny": 1e-18 * normal(8, 3, dtype=torch.float32),
-    "subnormal squares": 1e-22 * normal(8, 3, dtype=torch.float32),
-    "large": 1e15 * normal(8, 3, dtype=torch.float32),
-}
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [
-        (name, dtype)
-        for name in DEGENERATE
-        for dtype in (torch.float32, torch.float16, torch.bfloat16)
-        if (name, dtype) != ("large", torch.float16)  # no float16 number is that large
-    ],
-)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_value_and_gradient_are_finite(name, estimator, dtype, autocast):
-    x = DEGENERATE[name].detach().to(dtype).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        lid = local_intrinsic_dimensionality(x, k=64, estimator=estimator)
-    assert lid.dtype == torch.float32
-    assert torch.isfinite(lid).all() and (lid > 0).all()
-    (gradient,) = torch.autograd.grad(lid.log().mean(), x)
-    assert torch.isfinite(gradient).all()
-
-
 @pytest.mark.parametrize("x", [torch.zeros(1, 3), torch.zeros(2, 3), torch.zeros(9, 3), normal(2, 3)])
 def test_no_information_is_lid_one_with_zero_gradient(x):
     x = x.detach().requires_grad_()

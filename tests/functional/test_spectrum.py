@@ -56,27 +56,6 @@ def test_effective_rank_gradient(center):
     assert torch.autograd.gradcheck(lambda a: effective_rank(a, center), (x,))
 
 
-DEGENERATE = [
-    torch.zeros(6, 4),
-    torch.ones(6, 4),
-    torch.eye(5),
-    normal(1, 4).float(),
-    normal(2, 4).repeat(3, 1),
-]
-
-
-@pytest.mark.parametrize("center", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("x", DEGENERATE)
-def test_effective_rank_is_finite(x, dtype, center):
-    x = x.detach().to(dtype).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rank = effective_rank(x, center)
-    rank.backward()
-    assert rank.dtype == torch.float32 and rank.item() >= 1 - 1e-6
-    assert torch.isfinite(x.grad).all()
-
-
 def test_effective_rank_of_constant_features_ignores_rounding():
     # The mean of some of these columns is rounded, so that they are not 0 after centring.
     x = torch.linspace(0.1, 9.7, 20).expand(30, 20)
@@ -205,15 +184,6 @@ def test_lidar_counts_the_directions_that_tell_samples_apart():
 def test_lidar_refuses_rows_that_are_no_views(rows, q):
     with pytest.raises(ValueError, match="samples_per_class"):
         lidar(normal(rows, 3), q)
-
-
-@pytest.mark.parametrize("function", [rankme, lambda x: lidar(x, 2)])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("x", [torch.zeros(6, 4), torch.ones(6, 4), normal(2, 4).repeat(3, 1)])
-def test_ranks_of_degenerate_features_are_finite(x, dtype, function):
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rank = function(x.to(dtype))
-    assert rank.dtype == torch.float32 and 1 - 1e-4 <= rank.item() <= 4
 
 
 EIGENVALUES = {

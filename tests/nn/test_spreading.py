@@ -24,15 +24,6 @@ CASES = {
     "koleo": (KoLeo, F.koleo_loss, "mean"),
     "wasserstein": (WassersteinUniformity, F.wasserstein_uniformity, "together"),
 }
-DEGENERATE = {
-    "zeros": torch.zeros(6, 4).double(),
-    "ones": torch.ones(6, 4).double(),
-    "duplicates": normal(2, 4).repeat(3, 1),
-    "two": normal(2, 4),
-    "one": normal(1, 4),
-    "constant features": torch.cat([normal(6, 2), torch.full((6, 2), 3.0)], dim=1),
-    "wide": normal(3, 40),
-}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -47,17 +38,6 @@ def test_views_are_joined(name):
     loss = make()(views, [views[0]])
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, views), torch.autograd.grad(expected, views))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("x", DEGENERATE)
-@pytest.mark.parametrize("name", CASES)
-def test_degenerate_batches_are_finite(name, x, dtype):
-    x = DEGENERATE[x].detach().to(dtype).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = CASES[name][0]()([x, x])
-    loss.backward()
-    assert loss.dtype == torch.float32 and torch.isfinite(loss) and torch.isfinite(x.grad).all()
 
 
 @pytest.mark.parametrize("name", CASES)
