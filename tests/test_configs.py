@@ -1,13 +1,17 @@
+import copy
 import csv
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from support import build, small
+from support import build, most_slow, slow, small
 
+from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.config.composing import evaluation_settings, fit_to_machine
+from solo_dimreg.config.parsing import parameter_names
 from solo_dimreg.config.values import plain
 from solo_dimreg.solo_learn import Run
 from solo_dimreg.training.evaluation import linear_accuracy
@@ -49,47 +53,55 @@ TERMS = ("koleo", "sigreg", "t_regs", "uniformity", "visreg", "wasserstein_unifo
 DIGITS |= {f"{term}_byol" for term in TERMS}
 
 
-def load(path: Path):
+@cache
+def composed(path: Path):
     with initialize_config_dir(str(path.parent), version_base="1.2"):
         return compose(path.stem)
+
+
+def load(path: Path):
+    """A copy of a composed config, which a test may change."""
+    return copy.deepcopy(composed(path))
 
 
 def label(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", PRETRAIN + LINEAR, ids=label)
-def test_every_config_composes_from_its_own_folder(path):
-    config = load(path)
-    assert config.wandb.enabled is False
-    assert config.checkpoint.enabled and config.max_epochs > 0
-    if path.parents[1].name == "pretrain":
-        views = sum(view.num_crops for view in config.augmentations)
-        assert views == (1 if config.method == "mae" else 2)
+def test_every_config_composes_from_its_own_folder():
+    for path in PRETRAIN + LINEAR:
+        config = composed(path)
+        assert config.wandb.enabled is False, path
+        assert config.checkpoint.enabled and config.max_epochs > 0, path
+        if path.parents[1].name == "pretrain":
+            views = sum(view.num_crops for view in config.augmentations)
+            assert views == (1 if config.method == "mae" else 2), path
 
 
-@pytest.mark.parametrize("path", PRETRAIN, ids=label)
-def test_ldreg_shows_its_settings_and_fits_the_batch(path):
-    config = load(path)
-    terms = [name for name in ("ldreg", *TERMS) if path.stem.startswith(f"{name}_")]
-    assert list(config.get("regularizers", {})) == terms
-    if terms == ["ldreg"]:
+def test_ldreg_shows_its_settings_and_fits_the_batch():
+    for path in PRETRAIN:
+        config = composed(path)
+        terms = [name for name in ("ldreg", *TERMS) if path.stem.startswith(f"{name}_")]
+        assert list(config.get("regularizers", {})) == terms, path
+        if terms != ["ldreg"]:
+            continue
         settings = config.regularizers.ldreg
-        assert set(settings) | {"k"} == {"weight", "k", "warmup_epochs"}
+        assert set(settings) | {"k"} == {"weight", "k", "warmup_epochs"}, path
         if path.parent.name not in ("digits", "patches", "sprites"):
             of_vit = LDREG_WEIGHT_OF_A_VIT if "vit" in path.stem else None
-            assert settings.weight == (of_vit or LDREG_WEIGHTS[config.method.removeprefix("ldreg_")])
+            assert settings.weight == (of_vit or LDREG_WEIGHTS[config.method.removeprefix("ldreg_")]), path
             # Where the batch is not the paper's, nor are the neighbours.
-            assert ("k" in settings) == (path.parent.name == "imagenet" or "moco" in path.stem)
-        assert settings.get("k", 16) < 2 * config.optimizer.batch_size
-        assert settings.warmup_epochs < config.max_epochs
+            assert ("k" in settings) == (path.parent.name == "imagenet" or "moco" in path.stem), path
+        assert settings.get("k", 16) < 2 * config.optimizer.batch_size, path
+        assert settings.warmup_epochs < config.max_epochs, path
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("pretrain/imagenet/*.yaml")), ids=label)
-def test_imagenet_has_the_released_learning_rates(path):
-    config = load(path)
-    batch = config.optimizer.batch_size * len(config.devices)
-    assert config.optimizer.lr * batch / 256 == pytest.approx(RELEASED_LEARNING_RATES[path.stem], rel=1e-4)
+def test_imagenet_has_the_released_learning_rates():
+    found = {}
+    for path in ROOT.glob("pretrain/imagenet/*.yaml"):
+        config = composed(path)
+        found[path.stem] = config.optimizer.lr * config.optimizer.batch_size * len(config.devices) / 256
+    assert found == pytest.approx(RELEASED_LEARNING_RATES, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["digits", "patches"])
@@ -103,13 +115,14 @@ def test_the_configs_of_embedded_data_share_data_backbone_and_epochs(name):
     assert {config.optimizer.batch_size for config in configs} == {128}
 
 
-@pytest.mark.parametrize("path", [path for path in PRETRAIN if "dbn" in path.stem], ids=label)
-def test_groups_divide_the_axes_and_are_smaller_than_the_batch(path):
-    config = load(path)
-    options = config.method_kwargs
-    assert options.proj_output_dim % options.num_groups == 0
-    # Of one device too: a user may train on a single one.
-    assert options.proj_output_dim // options.num_groups < config.optimizer.batch_size
+def test_groups_divide_the_axes_and_are_smaller_than_the_batch():
+    for path in PRETRAIN:
+        if "dbn" in path.stem:
+            config = composed(path)
+            options = config.method_kwargs
+            assert options.proj_output_dim % options.num_groups == 0, path
+            # Of one device too: a user may train on a single one.
+            assert options.proj_output_dim // options.num_groups < config.optimizer.batch_size, path
 
 
 def test_bn_and_shuffled_dbn_differ_by_the_normalization_alone():
@@ -143,23 +156,17 @@ def test_adadim_has_the_settings_of_its_parents_on_the_digits():
     assert all(adadim[f"proj_{key}_dim"] == vicreg[f"proj_{key}_dim"] for key in ("hidden", "output"))
 
 
-@pytest.mark.parametrize("path", PRETRAIN, ids=label)
-def test_the_options_are_those_of_the_method(path):
-    from solo_dimreg.config.blocks import read_blocks
-    from solo_dimreg.config.parsing import parameter_names
-    from solo_dimreg.solo_learn import register
-
-    config, host = load(path), register()
-    if config.method not in host.methods:
-        assert host.generation == "published"
-        return
-    read_blocks(lambda name: plain(config.get(name)))
-    method = host.methods[config.method]
-    if issubclass(method, host.Method):
-        names = parameter_names(method.build)[0]
-        if method.criterion:
-            names |= parameter_names(method.criterion)[0]
-        assert set(config.method_kwargs) <= names
+def test_the_options_are_those_of_the_method(host):
+    for path in PRETRAIN:
+        config = composed(path)
+        read_blocks(plain(config).get)
+        method = host.methods.get(config.method)
+        assert method or host.generation == "published", path
+        if method and issubclass(method, host.Method):
+            names = parameter_names(method.build)[0]
+            if method.criterion:
+                names |= parameter_names(method.criterion)[0]
+            assert set(config.method_kwargs) <= names, path
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_slurm", "submitit_local"])
@@ -198,8 +205,13 @@ def with_a_tiny_backbone(config):
     return config
 
 
-@pytest.mark.parametrize("path", PRETRAIN, ids=label)
-def test_every_pretraining_config_trains(path, host, few_digits, tmp_path, monkeypatch, one_thread):
+def is_kept(path: Path) -> bool:
+    """Whether a config is trained without ``--all`` too: a method, a regularizer, and the largest images."""
+    return label(path) in ("pretrain/digits/simclr.yaml", "pretrain/imagenet/ldreg_byol.yaml")
+
+
+@pytest.mark.parametrize("path", most_slow(PRETRAIN, is_kept), ids=label)
+def test_every_pretraining_config_trains(path, host, few_digits, tmp_path, monkeypatch):
     """Through the command's own function: schema, checks, solo-learn's data, one step, the monitor."""
     config = tiny(path, few_digits)
     if config.method not in host.methods:
@@ -217,26 +229,20 @@ def test_every_pretraining_config_trains(path, host, few_digits, tmp_path, monke
     assert ("monitor" in config) == bool(list(tmp_path.rglob("dimensionality.csv")))
 
 
-def backbones():
-    """One config for each backbone with its options and resolution."""
-    unique = {}
+@slow
+def test_every_backbone_is_built(host, few_digits):
+    built = set()
     for path in PRETRAIN:
-        config = load(path)
-        unique.setdefault(str((plain(config.backbone), config.augmentations[0].crop_size)), path)
-    return list(unique.values())
+        config = tiny(path, few_digits)
+        kind = str((plain(config.backbone), config.augmentations[0].crop_size))
+        if kind not in built and config.method in host.methods:
+            model = build(config, host)
+            assert sum(weight.numel() for weight in host.backbone(model).parameters()) > 1e6, path
+            built.add(kind)
 
 
-@pytest.mark.parametrize("path", backbones(), ids=label)
-def test_every_backbone_is_built(path, host, few_digits):
-    config = tiny(path, few_digits)
-    if config.method not in host.methods:
-        pytest.skip(f"the {host.generation} solo-learn has no {config.method}")
-    model = build(config, host)
-    assert sum(weight.numel() for weight in host.backbone(model).parameters()) > 1e6
-
-
-@pytest.mark.parametrize("path", LINEAR, ids=label)
-def test_every_linear_config_trains(path, host, few_digits, tmp_path, one_thread):
+@pytest.mark.parametrize("path", most_slow(LINEAR, lambda path: path.parent.name == "digits"), ids=label)
+def test_every_linear_config_trains(path, host, few_digits, tmp_path):
     pretrained = small(few_digits)
     pretrained.data.val_path = str(few_digits / "val")
     run = Run(tmp_path, tmp_path / "simclr-ep=0.ckpt", pretrained, build(pretrained, host).eval())
