@@ -15,7 +15,8 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
   docs         builds the documentation, the API reference included, in results/docs; a broken link fails
   setup        only make the environment (.venv); the other commands do this as needed
-  test         lint, type-check and test
+  test         lints, types and every behaviour once, within 8 minutes on two cores; `test --all` adds the matrices
+               and the long tests, within half an hour
   help         this text
 
 OPTIONS are handed on to `solo-dimreg benchmark`, `claims`, `sprites`, `toy` or `bench`, or to pytest. Results go to results/COMMAND.
@@ -105,7 +106,10 @@ setup() {
 }
 
 run_tests() {
-  local cores
+  local cores each arguments=() selection=(-m "not slow")
+  for each in "$@"; do
+    if [ "$each" = --all ]; then selection=(); else arguments+=("$each"); fi
+  done
   cores=$(getconf _NPROCESSORS_ONLN)
   unset HYDRA_FULL_ERROR
   # A worker on each core, with one thread: threads of small networks wait for each other.
@@ -113,7 +117,8 @@ run_tests() {
   "$venv/bin/ruff" check .
   "$venv/bin/ruff" format --check .
   "$venv/bin/mypy"
-  "$venv/bin/python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadgroup "$@"
+  "$venv/bin/python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadgroup \
+    "${selection[@]}" "${arguments[@]}"
 }
 
 command=${1:-quick}
