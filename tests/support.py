@@ -68,7 +68,10 @@ PROJECTED = {"wmse": BATCH // 2}
 def most_slow(values: Iterable[Any], keep: Container[Any] | Callable[[Any], bool]) -> list[Any]:
     """The values of a matrix of cases, all but those to keep marked as slow."""
     kept = keep if callable(keep) else keep.__contains__
-    return [value if kept(value) else pytest.param(value, marks=slow) for value in values]
+    return [
+        value if kept(value) else pytest.param(*(value if isinstance(value, tuple) else [value]), marks=slow)
+        for value in values
+    ]
 
 
 def config(method: str, train_path: str, **changes: Any) -> DictConfig:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from solo_dimreg.cli import COMMANDS
 from solo_dimreg.solo_learn.contract import missing_packages
 
+ROOT = Path(__file__).parents[2]
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
 
@@ -32,14 +32,7 @@ def pretrain(name: str, data: Path, *overrides: str) -> tuple[str, ...]:
     return ("pretrain", "-cp", "digits", "-cn", name, "max_epochs=1", *SMALL, *paths(data), *overrides)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches(here, command: str) -> None:
-    shown = here(command, "--help")
-    assert shown.returncode == 0
-    assert "Usage:" in shown.stdout and len(shown.stdout.splitlines()) > 5
-
-
-def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) -> None:
+def test_pretrain_linear_and_knn_end_to_end(here, tmp_path: Path, few_digits: Path) -> None:
     terms = ("regularizers.ldreg.warmup_epochs=0", "regularizers.ldreg.k=8")
     run = solo_dimreg(*pretrain("ldreg_byol", few_digits, *terms), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -52,15 +45,8 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
     header = (checkpoint.parent / "metrics.csv").read_text().splitlines()[0]
     assert "train_ldreg_epoch" in header and "val_acc1" in header
 
-    probe = (
-        "linear",
-        str(checkpoint.parent),
-        "--out",
-        "linear.json",
-        "max_epochs=2",
-        "optimizer.batch_size=32",
-    )
-    result = solo_dimreg(*probe, "data.num_workers=0", cwd=tmp_path)
+    probe = ("linear", str(checkpoint.parent), "--out", "linear.json", "max_epochs=2", SMALL[0])
+    result = here(*probe, "data.num_workers=0")
     assert result.returncode == 0, result.stderr
     assert 0 <= json.loads((tmp_path / "linear.json").read_text())["linear"]["acc1"] <= 100
 
@@ -68,17 +54,16 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
     for split in ("train", "val"):
         for index, digit in enumerate("36"):
             shutil.copytree(few_digits / split / digit, other / split / f"kind{index}")
-    result = solo_dimreg(
+    result = here(
         *("linear", str(checkpoint.parent), "--data", str(other), "--out", "other.json", "max_epochs=1"),
         *("optimizer.batch_size=8", "+classifier.normalization=bn", "+classifier.init_std=0.01"),
-        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert "2 classes (kind0, kind1)" in result.stdout
     probed = json.loads((tmp_path / "other.json").read_text())
     assert probed["data"] == str(other) and 0 <= probed["linear"]["acc1"] <= 100
 
-    options = (
+    options = [
         "--k",
         "5",
         "--k",
@@ -89,8 +74,8 @@ def test_pretrain_linear_and_knn_end_to_end(tmp_path: Path, few_digits: Path) ->
         "projector",
         "--out",
         "knn.json",
-    )
-    result = solo_dimreg("knn", str(checkpoint), *options, cwd=tmp_path)
+    ]
+    result = here("knn", str(checkpoint), *options, "--out", "knn.json")
     assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "knn.json").read_text())["knn"]
     assert [(row["feature"], row["k"]) for row in rows] == [
@@ -145,33 +130,59 @@ def test_missing_checkpoint_is_refused(here) -> None:
     fails(here("linear", "nowhere"), "nowhere")
 
 
-def without_solo_learn(tmp_path: Path) -> dict[str, str]:
-    """An environment in which no solo-learn can be found."""
+# Each of the command lines in its arguments, one after the other; prints their status, output and errors.
+IN_TURN = """
+import contextlib, io, json, sys
+from solo_dimreg.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["solo-dimreg", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as exit_:
+            status = exit_.code
+    print(json.dumps([status, out.getvalue(), err.getvalue()]))
+"""
+
+
+def without_solo_learn(tmp_path: Path, *commands: tuple[str, ...]) -> list[subprocess.CompletedProcess]:
+    """Run commands in a process in which no solo-learn can be found."""
     (tmp_path / "sitecustomize.py").write_text(
         "from importlib.machinery import PathFinder\n"
         "find = PathFinder.find_spec\n"
         "hidden = lambda name, *rest: None if name.partition('.')[0] == 'solo' else find(name, *rest)\n"
         "PathFinder.find_spec = staticmethod(hidden)\n"
     )
-    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [subprocess.CompletedProcess(commands, *json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def test_without_solo_learn(tmp_path: Path, few_digits: Path) -> None:
-    env = without_solo_learn(tmp_path)
-    run = solo_dimreg(*pretrain("simclr", few_digits), cwd=tmp_path, env=env)
-    fails(run, "solo-learn", "PYTHONPATH", "pip install")
-    run = solo_dimreg("doctor", "--json", cwd=tmp_path, env=env)
-    assert run.returncode == 1
-    (problem,) = json.loads(run.stdout)["problems"]
+    trained, checked, library, listed = without_solo_learn(
+        tmp_path,
+        pretrain("simclr", few_digits),
+        ("doctor", "--json"),
+        ("doctor", "--library"),
+        ("methods", "--json"),
+    )
+    fails(trained, "solo-learn", "PYTHONPATH", "pip install")
+    assert checked.returncode == 1
+    (problem,) = json.loads(checked.stdout)["problems"]
     assert "solo-learn" in problem["what"] and "pip install" in problem["mend"]
-    run = solo_dimreg("doctor", "--library", cwd=tmp_path, env=env)
-    assert run.returncode == 0, run.stdout
+    assert library.returncode == 0, library.stdout
     assert (
         "Training is impossible. What works: the library, diagnose, report, the tracker, the Lightning"
-        in (run.stdout)
+        in library.stdout
     )
-    run = solo_dimreg("methods", "--json", cwd=tmp_path, env=env)
-    names = {row["name"] for row in json.loads(run.stdout) if row["kind"] == "method"}
+    names = {row["name"] for row in json.loads(listed.stdout) if row["kind"] == "method"}
     assert {"adadim", "directclr", "shuffled_dbn", "ldreg_<method>", "minlid_<method>"} <= names
 
 
@@ -241,7 +252,7 @@ def test_all_that_solo_learn_lacks_is_named_at_once(host, monkeypatch: pytest.Mo
     assert missing_packages(root) == lacking
 
 
-def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, few_digits: Path) -> None:
+def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Path, few_digits: Path) -> None:
     arguments = ["benchmark", "quick", "--out", "results", "--row", "simclr", "--linear", "max_epochs=1"]
     arguments += ["--linear", "optimizer.batch_size=32", "max_epochs=8", *SMALL[:2], *paths(few_digits)]
     process = subprocess.Popen(
@@ -263,10 +274,10 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(tmp_path: Path, fe
     assert "Interrupted" in errors and "Traceback" not in errors
     assert list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob("result.json"))
 
-    again = solo_dimreg(*arguments, cwd=tmp_path)
+    again = here(*arguments)
     assert again.returncode == 0, again.stderr
     assert "resuming after epoch" in again.stdout
     (result,) = tmp_path.rglob("result.json")
     assert "ep=7" in json.loads(result.read_text())["checkpoint"]
-    third = solo_dimreg(*arguments, cwd=tmp_path)
+    third = here(*arguments)
     assert third.returncode == 0 and "finished before: skipped" in third.stdout

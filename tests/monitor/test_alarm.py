@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -215,14 +213,14 @@ def test_without_a_projector_its_embeddings_are_refused(
         pretrain(settings)
 
 
-def test_the_command_ends_with_status_3(few_digits: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "solo_dimreg", "pretrain", "--config-path", "digits", "--config-name"]
+def test_the_command_ends_with_status_3(here: Any, few_digits: Path, tmp_path: Path) -> None:
+    command = ["pretrain", "--config-path", "digits", "--config-name"]
     command += ["simclr", "method=minlid_simclr", "backbone={name:timm/test_resnet}", "scheduler.name=none"]
     command += ["optimizer.batch_size=16", "optimizer.lr=0.02", "method_kwargs.proj_hidden_dim=32"]
     command += ["+regularizers.ldreg={weight:20.0,k:8,warmup_epochs:0}", "max_epochs=20"]
     command += ["+monitor.alarm={drawdown:0.4,patience:2,action:stop}", "checkpoint.dir=trained"]
     command += [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = here(*command)
     assert done.returncode == 3, done.stderr
     assert len(re.findall(r"error: MinLIDSimCLR may have collapsed", done.stderr)) == 1
     assert "Traceback" not in done.stderr and len(good_ones(str(tmp_path / "trained"))) == 1

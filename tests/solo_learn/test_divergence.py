@@ -227,6 +227,7 @@ def test_a_checkpoint_that_cannot_be_removed_ends_no_training(
     assert "ep=1.ckpt: the previous checkpoint cannot be removed" in line and "not allowed" in line
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_write_leaves_whole_checkpoints(few_digits: Path, tmp_path: Path) -> None:
     run = subprocess.Popen(
         command(few_digits, "max_epochs=50"),

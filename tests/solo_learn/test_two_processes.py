@@ -83,6 +83,7 @@ def test_a_full_disk_of_the_first_process_ends_both(few_digits: Path, tmp_path: 
     assert not [*tmp_path.rglob("*.ckpt"), *tmp_path.rglob("*partial")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_process_that_is_killed_ends_the_other(few_digits: Path, tmp_path: Path, which: int) -> None:
     with training(few_digits, tmp_path, epochs=999) as run:

@@ -102,6 +102,8 @@ if __name__ == "__main__":
     sys.exit()
 
 
+import pytest  # noqa: E402
+
 TIMES = ("pretrain_seconds", "pretrain_seconds_std", "finished", "checkpoint")
 
 
@@ -112,6 +114,7 @@ def without_times(value):
     return [without_times(each) for each in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_what_was_killed_five_times_ends_with_the_same(tmp_path: Path, few_digits: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(

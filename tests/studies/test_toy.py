@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,20 +142,8 @@ def test_no_steps_are_refused(experiment) -> None:
         experiment(steps=0)
 
 
-def test_the_command_writes_figures_and_plots(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "solo_dimreg",
-        "toy",
-        "--out",
-        "deep/toy",
-        "--steps",
-        "150",
-        "--seed",
-        "4",
-    ]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+def test_the_command_writes_figures_and_plots(here, tmp_path: Path) -> None:
+    run = here("toy", "--out", "deep/toy", "--steps", "150", "--seed", "4")
     assert run.returncode == 0, run.stderr
     out = tmp_path / "deep" / "toy"
     written = {"toy.json", "strong_augmentation.png", "implicit_regularization.png", "alignment.png"}
@@ -173,9 +159,8 @@ def test_the_command_writes_figures_and_plots(tmp_path: Path) -> None:
     np.testing.assert_allclose(alignment @ alignment.T, np.eye(16), atol=1e-9)
 
 
-def test_the_command_refuses_no_steps_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "solo_dimreg", "toy", "--out", str(tmp_path / "toy"), "--steps", "0"]
-    run = subprocess.run(command, capture_output=True, text=True)
+def test_the_command_refuses_no_steps_in_one_line(here, tmp_path: Path) -> None:
+    run = here("toy", "--out", str(tmp_path / "toy"), "--steps", "0")
     assert run.returncode == 2
     assert run.stderr.strip() == "error: steps must be an integer >= 1, got 0."
     assert not (tmp_path / "toy").exists()

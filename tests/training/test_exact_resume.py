@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from support import METHODS, small
+from support import METHODS, most_slow, small
 
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.reports.run_files import read_curves
@@ -43,7 +43,7 @@ def last(folder: str) -> Path:
 NAMES = [*METHODS, "adadim", "directclr", "lejepa", "shuffled_dbn"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", most_slow(NAMES, ("byol", "shuffled_dbn")))
 def test_a_resumed_run_is_the_same(
     few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cholesky: None, name: str
 ) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import is_zipfile
 
+import pytest
+
 SLURM = {
     "SLURM_NTASKS": "1", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0",
     "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
@@ -25,6 +27,7 @@ def until(condition: Callable[[], object], run: subprocess.Popen) -> None:
         time.sleep(0.1)  # between looks for a file that the other process writes; nothing is timed
 
 
+@pytest.mark.slow
 def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Path, tmp_path: Path) -> None:
     asked, scontrol = tmp_path / "asked", tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
