@@ -16,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support import most_slow
 from torchvision.transforms.functional import to_tensor
 
 from solo_dimreg.functional import (
@@ -198,7 +199,7 @@ def test_an_untrained_resnet_is_judged_by_its_figures(here: Any, folder: Path, d
     assert found["verdict"]["kind"] == "global collapse"
 
 
-@pytest.mark.parametrize("factors", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("factors", most_slow([1, 2, 3, 4, 5], keep=[3]))
 def test_the_pixels_of_sprites_have_the_dimension_of_their_factors(
     here: Any, folder: Path, factors: int
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import skdim
 import torch
 from PIL import Image
+from support import most_slow
 
 from solo_dimreg.datasets import DATASETS, sprites, write_sprites
 from solo_dimreg.datasets.sprites import (
@@ -46,7 +47,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("free", range(1, 9))
+@pytest.mark.parametrize("free", most_slow(range(1, 9), keep=[3, 8]))
 def test_the_lid_of_the_pixels_is_the_number_of_free_factors(free: int) -> None:
     x = torch.from_numpy(pixels(2000, free))
     queries = torch.arange(300)
@@ -54,14 +55,14 @@ def test_the_lid_of_the_pixels_is_the_number_of_free_factors(free: int) -> None:
     assert float(lid) == pytest.approx(free, rel=0.12)
 
 
-@pytest.mark.parametrize("free", range(1, 9))
+@pytest.mark.parametrize("free", most_slow(range(1, 9), keep=[3]))
 def test_an_independent_estimator_finds_the_same_dimension(free: int) -> None:
     """From the number of close pairs instead of the distances around a point."""
     correlation = skdim.id.CorrInt(k1=10, k2=20).fit(pixels(2000, free))
     assert correlation.dimension_ == pytest.approx(free, rel=0.12)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", most_slow(SHAPES, keep=["hook"]))
 def test_every_factor_moves_the_image_smoothly_and_in_a_direction_of_its_own(shape: str) -> None:
     low, high = np.array(list(FACTORS.values())).T
     rng = np.random.default_rng(0)

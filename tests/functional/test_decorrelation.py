@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numeric import normal
 from torch.autograd import gradcheck
 
 from solo_dimreg.functional import (
@@ -15,10 +16,6 @@ from solo_dimreg.functional import (
     off_diagonal_correlation,
     zca_whiten,
 )
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def correlated(b, d, seed=0, dtype=torch.float32):

@@ -6,7 +6,7 @@ import scipy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric import check_against
+from numeric import check_against, normal
 from scipy.spatial.distance import pdist
 from torch.autograd import gradcheck
 
@@ -19,10 +19,6 @@ from solo_dimreg.functional import (
 )
 
 ORDERS = [1, 2]
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def naive_gram(x):

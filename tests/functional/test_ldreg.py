@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from numeric import normal
 
 from solo_dimreg.functional import ldreg_loss, ldreg_penalty, local_intrinsic_dimensionality
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def test_penalties_are_those_of_the_paper():

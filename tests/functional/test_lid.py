@@ -5,15 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numeric import normal
 from torch.autograd import gradcheck
 
 from solo_dimreg.functional import geometric_mean_lid, local_intrinsic_dimensionality
 
 ESTIMATORS = ["mom", "mle"]
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def naive_lid(query, reference, k, estimator):

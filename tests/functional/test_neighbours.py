@@ -2,15 +2,12 @@
 
 import pytest
 import torch
+from numeric import normal
 
 from solo_dimreg.functional import ldreg_loss, local_intrinsic_dimensionality
 from solo_dimreg.functional.neighbours import nearest_neighbours
 
 K = 16
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def clusters(radius, size=40):

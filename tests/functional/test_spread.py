@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numeric import normal
 from torch.autograd import gradcheck
 
 from solo_dimreg.functional import (
@@ -16,10 +17,6 @@ from solo_dimreg.functional import (
     self_clustering,
     singular_spectrum,
 )
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def with_spectrum(variances, rows=64):

@@ -80,12 +80,9 @@ def test_only_the_first_entries_get_a_gradient_from_the_loss(few_digits: Path) -
     ("kwargs", "words"),
     [
         ({"dim": 513}, ["method_kwargs.dim", "513", "512"]),
-        ({"dim": 0}, ["method_kwargs: dim", "0"]),
-        ({"dim": True}, ["method_kwargs: dim", "True"]),
         ({"mode": "single", "proj_output_dim": 0}, ["method_kwargs: proj_output_dim", ">= 1, got 0"]),
         ({"mode": "group", "num_groups": 2.0}, ["method_kwargs: num_groups", "got 2.0"]),
         ({"mode": "group", "num_groups": True}, ["method_kwargs: num_groups", "got True"]),
-        ({"temperature": float("inf")}, ["method_kwargs: temperature", "got inf"]),
         ({"mode": "directclip"}, ["method_kwargs.mode", "Did you mean 'directclr'"]),
         ({"temperature": 0}, ["method_kwargs: temperature", "> 0"]),
         ({"mode": "group", "num_groups": 7}, ["method_kwargs.num_groups", "7", "512"]),

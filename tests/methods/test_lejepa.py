@@ -62,7 +62,6 @@ def test_it_counts_its_steps_and_saves_them(host: Host, few_digits: Path) -> Non
     ("kwargs", "words"),
     [
         ({"weight": 2}, ["method_kwargs", "weight must be a finite number in [0, 1]", "2"]),
-        ({"num_slices": 0}, ["method_kwargs", "num_slices", "0"]),
         ({"proj_output_dim": 0}, ["method_kwargs", "proj_output_dim", "0"]),
         ({"lamb": 0.1}, ["method_kwargs.lamb", "Valid: knots, num_slices, proj_hidden_dim"]),
     ],
