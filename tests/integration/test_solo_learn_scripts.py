@@ -20,7 +20,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from support import config
+from support import config, most_slow
 
 from solo_dimreg.solo_learn.scripts import _Script
 
@@ -115,6 +115,7 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
         assert knn.returncode == 2 and "use solo-dimreg knn" in knn.stderr, knn.stderr
 
 
+@pytest.mark.slow
 def test_a_config_of_ours_by_its_name(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
     # A folder that no clone has, relative as in the README.
     arguments = ("data.val_path=null", *on_digits(few_digits), "+limit_train_batches=1")
@@ -122,6 +123,7 @@ def test_a_config_of_ours_by_its_name(solo_learn_clone: Path, few_digits: Path, 
     assert run_folder(tmp_path, "ldreg_simclr")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_resumed(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_damaged_checkpoint_is_not_resumed(
         script(*run, f"++resume_from_checkpoint={given}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU only a config for GPUs is fitted")
 def test_a_run_is_prolonged_on_a_cpu_and_without_foreign_warnings(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
@@ -188,6 +191,7 @@ def test_a_block_in_solo_learns_own_config(solo_learn_clone: Path, few_digits: P
     assert 1 < watched(run_folder(tmp_path, "byol"))["z_effective_rank"] < 96
 
 
+@pytest.mark.slow
 def test_child_processes_of_ddp_register_too(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +207,7 @@ def test_child_processes_of_ddp_register_too(
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_side_by_side(solo_learn_clone: Path, few_digits: Path, tmp_path: Path) -> None:
     """The workers of joblib's launcher are handed the task and have to know our methods."""
     sweep = ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+seed=1,2")
@@ -284,7 +289,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "says"), WRONG, ids=[str(list(c.values())[-1]) for c, _ in WRONG])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    most_slow(WRONG, keep=lambda case: case[1] in ("optimizer.lrr", TRAINED)),
+    ids=[str(list(c.values())[-1]) for c, _ in WRONG],
+)
 def test_a_config_of_ours_that_cannot_work_ends_the_script_in_one_line(
     pretrain_here: Any, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
@@ -306,6 +315,7 @@ def test_a_config_without_a_word_of_ours_runs_whatever_is_in_it(pretrain_here: A
     assert list((tmp_path / "trained_models").rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_bad_image_is_named_from_a_worker_of_the_script(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -327,6 +337,7 @@ def columns(file: Path, *names: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(lines) for name in names if row.get(name)]
 
 
+@pytest.mark.slow
 def test_the_scripts_read_deep_images_as_those_of_8_bits(
     pretrain_here: Any, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -397,6 +408,7 @@ def test_deep_images_that_dali_would_misread_are_named(
     assert line.startswith("warning: data.train_path: ") and "which DALI" in line
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_leaves_the_others_of_a_sweep(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import BATCH, METHOD_KWARGS, RandomViews, build, small
+from support import BATCH, METHOD_KWARGS, RandomViews, build, most_slow, small
 from torch.utils.data import DataLoader, TensorDataset
 
 from solo_dimreg.config.blocks import AlarmSettings, MonitorSettings, read_blocks
@@ -56,7 +56,7 @@ def history(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("on", ["train", "val"])
-@pytest.mark.parametrize("name", ["simclr", "byol", "directclr", "shuffled_dbn"])
+@pytest.mark.parametrize("name", most_slow(["simclr", "byol", "directclr", "shuffled_dbn"], keep=["byol"]))
 def test_training_is_the_same_to_the_bit(host: Host, few_digits: Path, name: str, on: str) -> None:
     states = []
     for block in ({}, {"monitor": {"on": on}}):
@@ -71,7 +71,10 @@ def test_training_is_the_same_to_the_bit(host: Host, few_digits: Path, name: str
 
 
 @pytest.mark.parametrize("on", ["train", "val"])
-@pytest.mark.parametrize("name", [*METHODS, "directclr", "adadim", "shuffled_dbn", "ldreg_byol"])
+@pytest.mark.parametrize(
+    "name",
+    most_slow([*METHODS, "directclr", "adadim", "shuffled_dbn", "ldreg_byol"], keep=["simclr", "ldreg_byol"]),
+)
 def test_every_method_can_be_watched(host: Host, few_digits: Path, name: str, on: str) -> None:
     views = ["alignment"] if on == "train" else []
     metrics = ["effective_rank", "off_diagonal_correlation", "mutual_information", *views]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from support import most_slow
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader, TensorDataset
@@ -69,7 +70,7 @@ def train(pl: Any, backend: str, whole: bool, monitors: list[Any]) -> tuple[Any,
 
 
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", most_slow(["eager", "aot_eager"], keep=["aot_eager"]))
 @pytest.mark.parametrize("name", INSTALLED)
 def test_each_step_runs_the_same_compiled_code(
     name: str, backend: str, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import AUGMENTATION, build, config, train_steps
+from support import AUGMENTATION, build, config, most_slow, train_steps
 from torch import nn
 
 from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine
@@ -50,7 +50,7 @@ def small_crops(made: Any, size: int) -> None:
     made.augmentations = [copy.deepcopy(AUGMENTATION), {**copy.deepcopy(AUGMENTATION), "crop_size": size}]
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", most_slow(WIDTHS, keep=["resnet10t"]))
 def test_a_step_with_every_kind_of_model(host: Host, few_digits: Path, name: str) -> None:
     model = build(settings(few_digits, name))
     backbone = host.backbone(model)
@@ -65,7 +65,7 @@ def test_a_step_with_every_kind_of_model(host: Host, few_digits: Path, name: str
     assert model(torch.randn(2, 3, 32, 32))["feats"].shape == (2, WIDTHS[name])
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", most_slow(WIDTHS, keep=["resnet10t"]))
 def test_the_momentum_copy_starts_equal_and_follows(host: Host, few_digits: Path, name: str) -> None:
     model = build(settings(few_digits, name, method="byol"))
     online, copied = host.backbone(model), momentum_backbone(host, model)
@@ -80,7 +80,7 @@ def test_the_momentum_copy_starts_equal_and_follows(host: Host, few_digits: Path
     assert any(not torch.equal(value, start[key]) for key, value in copied.named_parameters())
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", most_slow(WIDTHS, keep=["resnet10t"]))
 def test_trained_saved_read_back_and_evaluated(
     host: Host, few_digits: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import METHODS, build, build_small, config, train_steps
+from support import METHODS, build, build_small, config, most_slow, train_steps
 from torch import nn
 
 from solo_dimreg import DecorrelatedBatchNorm, ShuffledDBN
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
 WITH_PROJECTOR = [name for name in METHODS if name != "mae"]
 
 
-@pytest.mark.parametrize("name", [*WITH_PROJECTOR, "directclr", "adadim", "ldreg_byol"])
+@pytest.mark.parametrize(
+    "name", most_slow([*WITH_PROJECTOR, "directclr", "adadim", "ldreg_byol"], keep=["simclr", "ldreg_byol"])
+)
 def test_every_projector_ends_with_the_layer(host: Host, few_digits: Path, name: str) -> None:
     changes: dict[str, Any] = {"projector": {"normalization": "shuffled_dbn", "affine": True}}
     if name == "directclr":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support import config
+from support import config, slow
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import register
@@ -75,10 +75,12 @@ def epoch(folder: Path, number: int) -> Path:
     ("method", "scheduler"),
     [
         ("byol", {"name": "warmup_cosine", "warmup_epochs": 1}),
-        ("byol", {"name": "warmup_cosine", "warmup_epochs": 1, "interval": "epoch"}),
-        ("byol", {"name": "step", "lr_decay_steps": [1, 3]}),
-        ("byol", {"name": "none"}),
-        ("simsiam", {"name": "warmup_cosine", "warmup_epochs": 1}),  # with a predictor of a constant rate
+        pytest.param("byol", {"name": "warmup_cosine", "warmup_epochs": 1, "interval": "epoch"}, marks=slow),
+        pytest.param("byol", {"name": "step", "lr_decay_steps": [1, 3]}, marks=slow),
+        pytest.param("byol", {"name": "none"}, marks=slow),
+        pytest.param(
+            "simsiam", {"name": "warmup_cosine", "warmup_epochs": 1}, marks=slow
+        ),  # with a predictor of a constant rate
     ],
 )
 def test_every_step_is_that_of_the_whole_training(
