@@ -15,6 +15,7 @@ import pytest
 
 from solo_dimreg.solo_learn.contract import missing_packages
 
+TINY = "backbone.name=timm/test_resnet"
 ROOT = Path(__file__).parents[2]
 SMALL = ("optimizer.batch_size=32", "data.num_workers=0", "checkpoint.dir=out")
 
@@ -34,7 +35,7 @@ def pretrain(name: str, data: Path, *overrides: str) -> tuple[str, ...]:
 
 def test_pretrain_linear_and_knn_end_to_end(here, tmp_path: Path, few_digits: Path) -> None:
     terms = ("regularizers.ldreg.warmup_epochs=0", "regularizers.ldreg.k=8")
-    run = solo_dimreg(*pretrain("ldreg_byol", few_digits, *terms), cwd=tmp_path)
+    run = solo_dimreg(*pretrain("ldreg_byol", few_digits, TINY, *terms), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     (checkpoint,) = tmp_path.glob("out/ldreg_byol/*/*.ckpt")
     assert f"solo-dimreg knn {checkpoint.parent.relative_to(tmp_path)}" in run.stdout
@@ -254,7 +255,8 @@ def test_all_that_solo_learn_lacks_is_named_at_once(host, monkeypatch: pytest.Mo
 
 def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Path, few_digits: Path) -> None:
     arguments = ["benchmark", "quick", "--out", "results", "--row", "simclr", "--linear", "max_epochs=1"]
-    arguments += ["--linear", "optimizer.batch_size=32", "max_epochs=8", *SMALL[:2], *paths(few_digits)]
+    arguments += ["--linear", "optimizer.batch_size=32", "max_epochs=12", *SMALL[:2], *paths(few_digits)]
+    arguments += [TINY, "++monitor.metrics=[effective_rank]"]
     process = subprocess.Popen(
         [sys.executable, "-m", "solo_dimreg", *arguments],
         cwd=tmp_path,
@@ -278,6 +280,6 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Pa
     assert again.returncode == 0, again.stderr
     assert "resuming after epoch" in again.stdout
     (result,) = tmp_path.rglob("result.json")
-    assert "ep=7" in json.loads(result.read_text())["checkpoint"]
+    assert "ep=11" in json.loads(result.read_text())["checkpoint"]
     third = here(*arguments)
     assert third.returncode == 0 and "finished before: skipped" in third.stdout
