@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from solo_dimreg.cli import main
 from solo_dimreg.datasets.digits import write_digits
 from solo_dimreg.solo_learn import Host, register
 
-# Workers of pytest-xdist, one on each core, would wait for each other's threads.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+# With models and images this small a second thread mostly waits, and so do those of another worker.
+torch.set_num_threads(1)
 
 # What these fixtures make is made once: the tests that use them run in one worker.
 SHARED = ("all_results", "site", "study", "wheel", "without_block")
@@ -34,15 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def host() -> Host:
     return register()
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread: with models and images this small, a second one mostly waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def notebook() -> dict[str, Any]:
     return json.loads(NOTEBOOK.read_text())
 
 
-def test_it_prints_what_is_committed(notebook: dict[str, Any], one_thread: None) -> None:
+def test_it_prints_what_is_committed(notebook: dict[str, Any]) -> None:
     for cell, (printed, picture) in zip(code_cells(notebook), run(notebook), strict=True):
         text, drawn = committed(cell)
         assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", text).split()

@@ -27,8 +27,6 @@ from solo_dimreg.functional import (
 )
 from solo_dimreg.metrics.neighbourhoods import random_indices
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

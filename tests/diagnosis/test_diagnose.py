@@ -18,8 +18,6 @@ from solo_dimreg import diagnose
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import effective_rank, geometric_mean_lid, matrix_mutual_information, rankme
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -18,7 +18,6 @@ from solo_dimreg.functional import effective_rank
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = [
     *("alpha", "beta", "H_R", "H_Z", "matrix_entropy_R", "matrix_entropy_Z", "I_RZ"),
     *("loss_sample", "loss_dimension", "adadim_loss"),

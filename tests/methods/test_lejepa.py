@@ -14,7 +14,6 @@ from solo_dimreg import LeJEPA
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_slices": 64}
 
 

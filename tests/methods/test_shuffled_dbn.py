@@ -16,7 +16,6 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NORMALIZATIONS = ["none", "bn", "dbn", "shuffled_dbn"]
 SMALL = {"proj_hidden_dim": 32, "proj_output_dim": 16, "num_groups": 4}
 

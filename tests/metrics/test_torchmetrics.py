@@ -15,8 +15,6 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.metrics import torchmetrics_classes
 from solo_dimreg.metrics.registry import METRICS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

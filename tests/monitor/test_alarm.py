@@ -22,8 +22,6 @@ from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.checkpoints import find_checkpoint
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def read_monitor(block: Any) -> MonitorSettings | None:
     return read_blocks({"monitor": block}.get).monitor

@@ -22,7 +22,6 @@ from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.hooks import outputs_of
 from solo_dimreg.solo_learn.registration import generation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PUBLISHED = [m for m in METHOD_KWARGS if m not in ("all4one", "mae", "mocov3", "supcon", "vibcreg")]
 METHODS = PUBLISHED if generation() == "published" else list(METHOD_KWARGS)
 WITHOUT_PROJECTOR = ("mae",)

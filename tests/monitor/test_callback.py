@@ -24,7 +24,6 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import directclr_loss, effective_rank, matrix_mutual_information
 from solo_dimreg.monitor.lightning import LIGHTNINGS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]
 
 

@@ -19,7 +19,6 @@ from solo_dimreg import DimensionalityMonitor, diagnose
 from solo_dimreg.functional import effective_rank
 from solo_dimreg.monitor.lightning import LIGHTNINGS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]
 EPOCHS, STEPS, ROWS = 3, 10, 8
 

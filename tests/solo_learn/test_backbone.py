@@ -18,7 +18,6 @@ from solo_dimreg.solo_learn.backbone import TimmBackbone
 from solo_dimreg.training.evaluation import extract_splits, knn_accuracy, linear_accuracy
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # A ResNet, a ConvNeXt, a ViT, and two of EfficientNet's kind, one with a layer after the pooling.
 WIDTHS = {
     "resnet10t": 512,

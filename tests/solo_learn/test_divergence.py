@@ -24,8 +24,6 @@ from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.nn import LDReg
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STEPS = 7  # an epoch, of 16 of the 120 images
 SHORT = ("optimizer.batch_size=16", "data.num_workers=0", "method_kwargs.proj_hidden_dim=32")
 

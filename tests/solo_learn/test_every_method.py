@@ -15,7 +15,7 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.registration import generation
 
-pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
+pytestmark = pytest.mark.usefixtures("cholesky")
 # Those whose loss takes small crops too; the others unpack exactly two views, or leave the small ones out.
 MULTICROP = {"current": ["byol", "simclr", "supcon", "swav"], "published": ["byol", "simclr"]}[
     generation() or "current"

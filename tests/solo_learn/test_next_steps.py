@@ -24,7 +24,7 @@ FAST = {"linear": ("max_epochs=1",), "diagnose": ("--batch-size", "64"), "knn": 
 
 
 @pytest.fixture(scope="module")
-def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with labels and validation images."""
     settings = small(few_digits)
     settings.data.val_path = str(few_digits / "val")
@@ -35,7 +35,7 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory, one_thre
 
 
 @pytest.fixture(scope="module")
-def without_labels(few_digits: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def without_labels(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a folder of images."""
     flat = tmp_path_factory.mktemp("flat")
     for number, image in enumerate(sorted((few_digits / "train").rglob("*.png"))[::2]):

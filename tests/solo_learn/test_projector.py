@@ -17,7 +17,7 @@ from solo_dimreg.solo_learn import Host
 from solo_dimreg.solo_learn.hooks import find_projector
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread", "cholesky")
+pytestmark = pytest.mark.usefixtures("cholesky")
 WITH_PROJECTOR = [name for name in METHODS if name != "mae"]
 
 

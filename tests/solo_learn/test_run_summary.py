@@ -57,7 +57,6 @@ def test_a_training_is_recorded_and_ends_with_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
-    one_thread: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = small(few_digits, monitor={"every_n_epochs": 1}, max_epochs=2)

@@ -29,8 +29,6 @@ from solo_dimreg.studies.toy.experiments import (
     train,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def orthogonal(width: int, seed: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))[0]

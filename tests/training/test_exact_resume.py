@@ -15,8 +15,6 @@ from solo_dimreg.reports.run_files import read_curves
 from solo_dimreg.solo_learn import register
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Killed(Exception):
     """In place of a kill -9: what is not in the checkpoint is lost."""

@@ -12,8 +12,6 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import register
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Step(NamedTuple):
     """Return the options of every group of the optimizer in one step."""

@@ -17,8 +17,6 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.training.pretraining import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Evil:
     def __reduce__(self) -> Any:

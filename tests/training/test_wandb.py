@@ -23,7 +23,7 @@ BLOCK, WHOLE_OR_LAST = 32_768, (1, 4)
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, and nothing known of an account or a server."""
     wandb.finish()
     wandb.teardown()  # what another test has set up
