@@ -253,6 +253,7 @@ def test_all_that_solo_learn_lacks_is_named_at_once(host, monkeypatch: pytest.Mo
     assert missing_packages(root) == lacking
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Path, few_digits: Path) -> None:
     arguments = ["benchmark", "quick", "--out", "results", "--row", "simclr", "--linear", "max_epochs=1"]
     arguments += ["--linear", "optimizer.batch_size=32", "max_epochs=12", *SMALL[:2], *paths(few_digits)]

@@ -13,24 +13,6 @@ def test_it_is_the_function():
     torch.testing.assert_close(DirectCLR(dim=4, temperature=0.2)(r1, r2), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dim": 0}, "dim must be an integer >= 1, got 0"),
-        ({"dim": True}, "got True"),
-        ({"temperature": -0.1}, "temperature must be a finite number > 0, got -0.1"),
-        ({"temperature": "0.1"}, "got '0.1'"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        DirectCLR(**options)
-
-
 def test_a_width_below_dim_is_refused():
     with pytest.raises(ValueError, match="from 1 to the width of r1, 64, got 360"):
         DirectCLR()(torch.zeros(4, 64), torch.zeros(4, 64))
-
-
-def test_options_are_printed():
-    assert repr(DirectCLR()) == "DirectCLR(dim=360, temperature=0.1)"

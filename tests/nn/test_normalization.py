@@ -1,6 +1,5 @@
 """The layer behind a projector, by the names of a config."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -33,20 +32,3 @@ def test_options_reach_the_layer():
         True,
         None,
     )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"normalization": "whiten"}, "Unknown normalization 'whiten'"),
-        ({"num_groups": 3}, "num_groups must divide the 8 axes, got 3"),
-        ({"num_groups": "all"}, "num_groups must be an integer >= 1, got 'all'"),
-        ({"eps": -1}, "eps must be a finite number >= 0"),
-        ({"momentum": 2}, "momentum"),
-        ({"affine": 1}, "affine must be true or false, got 1"),
-        ({"track_running_stats": None}, "track_running_stats must be true or false"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        normalization_layer(8, **options)
