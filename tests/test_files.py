@@ -35,6 +35,7 @@ def test_two_at_once_write_one_whole_data_set(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["digits"]
 
 
+@pytest.mark.slow
 def test_a_termination_leaves_nothing_behind(tmp_path: Path) -> None:
     run = command("data", "sprites", "--images", "60000", "--out", "sprites", cwd=tmp_path)
     end = time.monotonic() + 120

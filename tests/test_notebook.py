@@ -57,6 +57,7 @@ def notebook() -> dict[str, Any]:
     return json.loads(NOTEBOOK.read_text())
 
 
+@pytest.mark.slow
 def test_it_prints_what_is_committed(notebook: dict[str, Any]) -> None:
     for cell, (printed, picture) in zip(code_cells(notebook), run(notebook), strict=True):
         text, drawn = committed(cell)

@@ -68,7 +68,9 @@ from solo_dimreg.functional import effective_rank  # noqa: E402
 INSTALLED = [name for name in LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize(
+    "name", [*INSTALLED[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in INSTALLED[1:])]
+)
 def test_both_have_the_figures_of_all_samples(name, tmp_path):
     root = Path(solo_dimreg.__file__).parent.parent
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}

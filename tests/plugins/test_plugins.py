@@ -83,6 +83,7 @@ def test_a_checkout_that_was_never_installed_is_whole(tmp_path: Path) -> None:
     assert {"lid", "rankme"} <= set(metrics) and "digits" in folders
 
 
+@pytest.mark.slow
 def test_an_installed_plugin_trains_by_name(tmp_path: Path, few_digits: Path) -> None:
     install(tmp_path, "variance-hinge", DECOV)
     listed = solo_dimreg(tmp_path, "methods", "--json")

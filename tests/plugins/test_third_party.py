@@ -138,7 +138,7 @@ def test_the_method_trains_on_the_backbone_and_is_evaluated(
     ("overrides", "words"),
     [
         (["+method_kwargs.weight=-1"], ["method_kwargs: weight must be >= 0", "-1"]),
-        (["+backbone.kwargs.widht=3"], ["backbone.kwargs", "widht"]),
+        pytest.param(["+backbone.kwargs.widht=3"], ["backbone.kwargs", "widht"], marks=pytest.mark.slow),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(

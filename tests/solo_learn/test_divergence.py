@@ -129,19 +129,21 @@ def test_an_epoch_without_targets_is_not_a_divergence(
     assert "the loss is" not in capfd.readouterr().err
 
 
-def test_the_command_ends_with_status_3(few_digits: Path, tmp_path: Path) -> None:
+def test_the_command_ends_with_status_3(here: Any, few_digits: Path) -> None:
     overrides = (
+        "backbone.name=timm/test_resnet",
         "max_epochs=3",
         "optimizer.name=sgd",
         "optimizer.lr=1e9",
         "scheduler.name=none",
         "monitor=null",
     )
-    done = subprocess.run(command(few_digits, *overrides), cwd=tmp_path, capture_output=True, text=True)
+    done = here(*command(few_digits, *overrides)[3:])
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("has diverged") == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_one_line_and_no_part_of_a_checkpoint(few_digits: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
@@ -182,6 +184,7 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(
     assert (first.parent / "args.json").read_bytes() == arguments
 
 
+@pytest.mark.slow
 def test_a_full_file_system_loses_nothing(few_digits: Path, tmp_path: Path) -> None:
     """20 MB have no room for a checkpoint of 34, 48 MB have for one, from which the run goes on with more."""
     unshare = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]

@@ -73,6 +73,7 @@ def ends_within_a_minute(run: subprocess.Popen) -> bool:
     return not members(run)
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_the_first_process_ends_both(few_digits: Path, tmp_path: Path) -> None:
     with training(few_digits, tmp_path, epochs=1, file_size=500_000) as run:
         assert run.wait(timeout=240) == 1
@@ -121,6 +122,7 @@ def test_an_alarm_stops_both(few_digits: Path, tmp_path: Path) -> None:
     assert good.name in line and is_zipfile(good)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_told_once(few_digits: Path, tmp_path: Path) -> None:
     rate = ["optimizer.name=sgd", "optimizer.lr=1e9", "scheduler.name=none", "+divergence={patience:2}"]
     with training(few_digits, tmp_path, 9, *rate) as run:

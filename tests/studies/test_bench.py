@@ -24,6 +24,7 @@ def test_medians_are_taken_in_turn():
     assert "".join(calls) == "ab" * 4 and len(seconds) == 2 and min(seconds) >= 0
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_function():
     # A matrix of all pairs of 2,048 features takes 16 MiB; its sorted copy and their indices 48 MiB.
     ours, textbook = (

@@ -77,6 +77,7 @@ def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str) -> 
         assert len({config["backbone"]["name"] for config in configs.values()}) == 1
 
 
+@pytest.mark.slow
 def test_rows_side_by_side_are_those_one_by_one(
     tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

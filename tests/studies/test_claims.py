@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from support import most_slow
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.claims.claim import Claim, Number, decide
@@ -98,6 +99,7 @@ def test_of_numbers_that_are_not_finite_nothing_is_shown(bad: float) -> None:
     assert [each.verdict for each in both] == ["not shown", "holds"]
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_false_verdicts_are_rare() -> None:
     rng = np.random.default_rng(1)
     draws = rng.normal(0.0, 1.0, (4000, 8))
@@ -222,7 +224,7 @@ def test_every_claim_says_what_is_to_be_said() -> None:
         assert rows.setdefault(row.name, row) == row, "two runs under one name"
 
 
-@pytest.mark.parametrize("data", SETTINGS)
+@pytest.mark.parametrize("data", most_slow(SETTINGS, keep=["digits"]))
 def test_rows_differ_from_their_config_by_what_is_compared(data: str) -> None:
     from solo_dimreg.config.composing import compose
     from solo_dimreg.config.values import plain
@@ -334,6 +336,7 @@ def test_the_list_needs_no_run(here) -> None:
     assert {each["name"] for each in content["claims"]} >= {"minlid", "directclr-ladder", "adadim-alpha"}
 
 
+@pytest.mark.slow
 def test_what_needs_no_training_is_measured_once_a_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +349,7 @@ def test_what_needs_no_training_is_measured_once_a_seed(
     assert again.values == outcome.values and sum("finished before" in line for line in said) == 2
 
 
+@pytest.mark.slow
 def test_claims_of_the_newest_losses_are_measured_on_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +367,7 @@ def test_claims_of_the_newest_losses_are_measured_on_points(
     assert (values["uniformity-spreads"][0] > 0.09).all()
 
 
+@pytest.mark.slow
 def test_a_run_of_quick_is_used(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is found by its settings, so that what is compared is never another training."""
     from solo_dimreg.studies.benchmark import run_suite
