@@ -21,7 +21,7 @@ COMMON: dict[str, Any] = {"weight": REQUIRED, "warmup_epochs": 0, "where": "feat
 
 
 def description(value: Any) -> str:
-    """Return the first sentence of the docstring of a class or a function; return "" without one.
+    """Return the first sentence of the docstring of a class or a function; without one, return its name.
 
     solo-learn documents the constructors of its methods. A regularizer of ours that only adds defaults is
     described by the class that computes it. A variant of a method is described as the method with what the
@@ -33,7 +33,7 @@ def description(value: Any) -> str:
             given = " (" + ", ".join(f"{key} = {option}" for key, option in value.keywords.items()) + ")"
         # What a partial hands a function to is described by that function.
         value = next((each for each in value.args if callable(each)), value.func)
-    text = next((inspect.cleandoc(each) for each in _documented(value) if each), "")
+    text = next((inspect.cleandoc(each) for each in _documented(value) if each), value.__name__)
     sentence = re.sub(r"\s*\[\d[^\]]*\]", "", " ".join(text.partition("\n\n")[0].split()))  # no references
     return sentence.partition(". ")[0].rstrip(".") + given
 
