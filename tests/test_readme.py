@@ -168,6 +168,8 @@ def refusal_of_config(stage: str, folder: str, name: str, overrides: Sequence[st
     schema = {"pretrain": Pretraining, "linear": Linear}[stage]
     try:
         settings = compose(stage, str(config_root() / stage / Path(folder).name), name, overrides)
+        if stage == "linear":  # our command takes it from its argument, and the script's user gives it
+            settings.pretrained_feature_extractor = "trained_models/ldreg_simclr"
         parse_config(register(), settings, schema)
     except ConfigError as error:
         return str(error)

@@ -29,7 +29,7 @@ Example:
 def command(
     as_json_: bool, repeats: int, large: bool, steps: bool, page: Path | None, files: tuple[Path, ...]
 ) -> None:
-    """Measure the time and memory of losses and the monitor; 'benchmark' compares the accuracy of methods.
+    """Measure the time and memory of losses and the monitor, not the accuracy as 'benchmark' does.
 
     Every cost is a ratio. Each function is compared with its textbook formulation, which runs in the same
     process. The exit status is 1 unless both give the same loss and gradient. The command takes minutes, and

@@ -40,7 +40,7 @@ def command(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Train several methods alike and compare their accuracy; 'bench' measures what their losses cost.
+    """Train several methods alike and compare their accuracy, not their cost as 'bench' does.
 
     NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet. OVERRIDES change
     every pretraining config. Finished runs are skipped, and an interrupted run resumes.

@@ -77,7 +77,7 @@ def mnist(out: Path, force: bool) -> None:
 @click.option("--seed", default=0, help="Seed of the factors.")
 @FORCE
 def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: bool) -> None:
-    """Draw images of a known dimension, and train nothing; 'solo-dimreg sprites' trains on them.
+    """Draw images of a known dimension, without the training of 'solo-dimreg sprites'.
 
     The dimension is the number of free factors. The class is the shape: a drop, a hook or a moon. The
     factors are size, angle, x, y, hue, width, light and ground, in this order; the first ones are free, and

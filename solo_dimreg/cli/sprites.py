@@ -36,7 +36,7 @@ def command(
     linear_overrides: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Train on sprites of a known dimension and compare the LID with it; 'data sprites' only draws them.
+    """Train on sprites of a known dimension, which 'data sprites' only draws, and compare the LID with it.
 
     The true dimension is the number of free factors. The local intrinsic dimensionality (LID) is measured for
     the pixels, an untrained backbone, and the backbones that SimCLR trains without and with LDReg. A linear
