@@ -203,7 +203,7 @@ def test_without_a_projector_its_embeddings_are_refused(
 
     def without(self: Any) -> list[Any]:
         callbacks = whole(self)
-        callbacks[-1].projector = None
+        callbacks[-1].names["embeddings"] = None
         return callbacks
 
     monkeypatch.setattr(kind, "configure_callbacks", without)
