@@ -116,7 +116,7 @@ run_tests() {
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=offline MPLBACKEND=Agg
   "$venv/bin/ruff" check .
   "$venv/bin/ruff" format --check .
-  PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" "$venv/bin/lint-imports" --no-cache
+  "$venv/bin/lint-imports" --no-cache
   "$venv/bin/mypy"
   "$venv/bin/python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadgroup \
     "${selection[@]}" "${arguments[@]}"

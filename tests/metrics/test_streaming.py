@@ -110,10 +110,11 @@ def test_the_sample_is_uniform(merged):
 def test_memory_does_not_grow_with_the_samples():
     def numbers(count):
         statistics = stream(*data(count, 4, 2), sizes=(50,), sample_size=30)
-        held = [value for value in vars(statistics).values() if isinstance(value, torch.Tensor)]
-        return sum(each.numel() for each in [*held, *filter(None.__ne__, statistics._sample)])
+        kept = [value for value in vars(statistics).values() if isinstance(value, dict)]
+        held = [statistics._keys, *(each for value in kept for each in value.values())]
+        return sum(each.numel() for each in held)
 
-    assert numbers(100) == numbers(3000) == 6 + 36 + 30 + 30 * 6
+    assert numbers(100) == numbers(3000) == 6 + 16 + 4 + 30 + 30 * 6
 
 
 def test_the_sample_does_not_follow_changes_of_the_batch():

@@ -248,12 +248,12 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(host: Host, f
 def test_a_projector_that_the_training_does_not_use(host: Host, few_digits: Path) -> None:
     """No embeddings were seen, and the validation does not stand in for the training."""
     method = build(small(few_digits, monitor={"metrics": ["effective_rank"]}))
-    method.projector, unused = torch.nn.Identity(), method.projector
     monitor = method.configure_callbacks()[-1]
+    method.unused, monitor.names["embeddings"] = torch.nn.Identity(), "unused"
     method.configure_callbacks = lambda: [monitor]
-    method.projector = unused
 
-    fit(host, method, validate=True)
+    with pytest.warns(UserWarning, match="training never called embeddings='unused'"):
+        fit(host, method, validate=True)
     (row,) = history(Path.cwd())
     assert set(row) == {"epoch", "step", "effective_rank"}
 
