@@ -46,12 +46,12 @@ def command(
     """
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.sprites import FREE_FACTORS, results_table, run_sprites
+    from solo_dimreg.studies.sprites import FREE_FACTORS, run_sprites, sprites_table
 
     out = out.expanduser()
     check_writable("--out", out)
     results = run_sprites(
         out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
     )
-    print_table(*results_table(results["rows"]))
+    print_table(*sprites_table(results["rows"]))
     click.echo(f"Results: {out / 'sprites.json'}, {out / 'sprites.png'}")

@@ -110,7 +110,7 @@ def decode(paths: Sequence[Path], progress: bool = False) -> Found:
     return found
 
 
-def spread(paths: Sequence[Path]) -> Sequence[Path]:
+def evenly_spread(paths: Sequence[Path]) -> Sequence[Path]:
     """Return at most ``SAMPLE`` of the paths, evenly spread."""
     count = min(len(paths), SAMPLE)
     return [paths[number * len(paths) // count] for number in range(count)]
@@ -122,7 +122,7 @@ def readings_of(dataset: Any) -> str:
     Args:
         dataset: A data set of images on disk, of torchvision or solo-learn.
     """
-    found = decode(spread(image_files(dataset)))
+    found = decode(evenly_spread(image_files(dataset)))
     clauses = found.readings()
     return f"of {found.images} images looked at, {'; '.join(clauses)}." if clauses else ""
 
@@ -138,7 +138,7 @@ def check_plain(key: str, folder: Path, reader: str) -> None:
     Raises:
         ConfigError: a plain conversion to 8 bits changes the pixels of an image; names the first one.
     """
-    for path in spread(sorted(image_paths(folder))):
+    for path in evenly_spread(sorted(image_paths(folder))):
         with Image.open(path) as image:
             kind = "has more than 8 bits a channel" if is_deep(image) else "has its drawing in alpha"
             plain = image.convert("RGB")

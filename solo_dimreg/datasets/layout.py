@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from solo_dimreg.datasets.check import HELD_BACK, NO_IMAGES, TRAINING, image_paths, spread
+from solo_dimreg.datasets.check import HELD_BACK, NO_IMAGES, TRAINING, evenly_spread, image_paths
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image
 from solo_dimreg.errors import ConfigError
 
@@ -67,7 +67,7 @@ def find_layout(folder: Path) -> Layout:
                 "folders, solo-learn reads everything in the folder as an image."
             )
     sides, grey = [], True
-    for path in spread(paths):
+    for path in evenly_spread(paths):
         image = load_image(path)
         sides.append(min(image.size))
         grey = grey and int(np.ptp(np.asarray(image, dtype=int), axis=2).max()) <= GREY

@@ -12,7 +12,7 @@ from torch import Tensor
 from solo_dimreg.functional._rows import few_indices
 from solo_dimreg.metrics.neighbourhoods import (
     Neighbourhoods,
-    NeighbourSearch,
+    SearchByBatches,
     neighbours_sought,
     random_indices,
     unit_scale,
@@ -59,7 +59,7 @@ class SearchAmongAll:
     ) -> None:
         self._first, self._count, self._seen = first, count, 0
         self._counted: dict[str, Tensor] = {}
-        self._searches: dict[str, NeighbourSearch] = {}
+        self._searches: dict[str, SearchByBatches] = {}
         self._labels: dict[str, Tensor | None] = {}
         self._few: dict[str, Tensor] = {}  # whether other metrics of neighbours look at a row
         self._rows: dict[str, list[Tensor]] = {kind: [] for kind in first}
@@ -69,7 +69,7 @@ class SearchAmongAll:
             place = 0 if kind == "features" else 1
             self._labels[kind] = None if parts[2][0] is None else torch.cat(parts[2])
             k = neighbours_sought(len(indices))
-            self._searches[kind] = NeighbourSearch(torch.cat(parts[place]), places, k)
+            self._searches[kind] = SearchByBatches(torch.cat(parts[place]), places, k)
             none = torch.zeros(count, dtype=torch.bool)
             self._counted[kind] = none.index_fill(0, indices, True)
             self._few[kind] = none.index_fill(0, indices[few_indices(len(indices))], True)

@@ -45,7 +45,7 @@ def render(template: Path, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= {"SIGNS": SIGNS, "addresses": addresses, "number_columns": number_columns}
-    environment.filters["plain"] = plain
+    environment.filters["plain"] = escape_markdown
     return environment.get_template(template.name).render(values)
 
 
@@ -68,7 +68,7 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"-?\d[\d.]*( ± \d[\d.]*)?( s| min| h)?|–|nan( ± nan)?", cell) is not None
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text escaped for Markdown, even for the cell of a table."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     return " ".join(re.sub(r"([\\`*\[\]|])", r"\\\1", escaped).split())

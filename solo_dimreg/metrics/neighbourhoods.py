@@ -69,7 +69,7 @@ def neighbours_within(rows: Tensor, labels: Tensor | None = None, limit: int = K
     else:
         queries = random_indices(len(first)).to(rows.device)
         chosen = first[queries]
-        search = NeighbourSearch(points[queries], queries, neighbours_sought(len(points)))
+        search = SearchByBatches(points[queries], queries, neighbours_sought(len(points)))
         for part in points.split(8192):
             search.update(part)
         distances = search.distances
@@ -85,7 +85,7 @@ def unit_scale(rows: Tensor) -> Tensor:
     return (rows / (length or 1.0)).float()
 
 
-class NeighbourSearch:
+class SearchByBatches:
     """A search for the nearest neighbours of some samples among all samples, which arrive batch by batch.
 
     Args:

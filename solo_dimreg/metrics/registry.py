@@ -30,14 +30,14 @@ ARXIV = "https://arxiv.org/abs/"
 EMPTY_DIRECTION = 1e-6
 
 
-class Source(NamedTuple):
+class Reference(NamedTuple):
     """The paper of a metric, and its address; both may be empty."""
 
     paper: str = ""
     address: str = ""
 
 
-OURS = Source()
+OURS = Reference()
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class MetricRecord:
     inputs: str = ROWS
     falls: bool = True
     explanation: str = ""
-    source: Source = OURS
+    source: Reference = OURS
     of_moments: Callable[[Moments], Any] | None = None
     of_neighbours: Callable[[Neighbourhoods], Any] | None = None
     torchmetrics: str = ""
@@ -98,11 +98,13 @@ def _directions_filled(moments: Moments) -> int:
     return int((moments.spectrum > EMPTY_DIRECTION * moments.spectrum[0]).sum())
 
 
-LDREG = Source("Huang et al., LDReg, ICLR 2024", ARXIV + "2401.10474")
-RENYI = Source("Sanchez Giraldo et al., 2015", ARXIV + "1211.2459")
-WANG = Source("Wang & Isola, ICML 2020", ARXIV + "2005.10242")
-COSTA = Source("Costa & Hero, IEEE TSP 2004; used by Mordacq et al., IdEst, ICML 2026", ARXIV + "2606.03338")
-TSITSULIN = Source("Tsitsulin et al., TAG-ML at ICML 2023", ARXIV + "2305.16562")
+LDREG = Reference("Huang et al., LDReg, ICLR 2024", ARXIV + "2401.10474")
+RENYI = Reference("Sanchez Giraldo et al., 2015", ARXIV + "1211.2459")
+WANG = Reference("Wang & Isola, ICML 2020", ARXIV + "2005.10242")
+COSTA = Reference(
+    "Costa & Hero, IEEE TSP 2004; used by Mordacq et al., IdEst, ICML 2026", ARXIV + "2606.03338"
+)
+TSITSULIN = Reference("Tsitsulin et al., TAG-ML at ICML 2023", ARXIV + "2305.16562")
 
 # In the order of the tables.
 _RECORDS = (
@@ -146,7 +148,7 @@ _RECORDS = (
         explanation="The number of dimensions filled globally: the exponential of the entropy of the "
         "normalized singular values. A fall to a fifth of the peak is a warning, and a fall to a half is "
         "usual; more is not better by itself.",
-        source=Source("Roy & Vetterli, EUSIPCO 2007"),
+        source=Reference("Roy & Vetterli, EUSIPCO 2007"),
         of_moments=lambda moments: entropy(moments.spectrum.sqrt()).exp(),
         torchmetrics="EffectiveRank",
     ),
@@ -194,7 +196,7 @@ _RECORDS = (
         label="dimension (TwoNN)",
         explanation="The intrinsic dimension from the distances to the two nearest neighbours. Neither a "
         "high nor a low one is good by itself.",
-        source=Source("Facco et al., Scientific Reports 2017"),
+        source=Reference("Facco et al., Scientific Reports 2017"),
         of_neighbours=lambda near: of_few(functional.two_nn, near.rows),
         torchmetrics="TwoNN",
     ),
@@ -217,7 +219,7 @@ _RECORDS = (
         explanation="The variance, divided by the variance of the leading direction: 1 if that direction has "
         "all of it, and the number of dimensions if all are equal. Its authors find that too even is no "
         "better than too uneven.",
-        source=Source("He & Ozay, ICML 2022"),
+        source=Reference("He & Ozay, ICML 2022"),
         of_moments=lambda moments: normalized_sum(moments.spectrum),
         torchmetrics="NESum",
     ),
@@ -227,7 +229,7 @@ _RECORDS = (
         label="RankMe",
         decimals=1,
         explanation="The smoothed effective rank of the features without centring.",
-        source=Source("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
+        source=Reference("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
         of_moments=lambda moments: smoothed_rank(moments.singular_values),
         torchmetrics="RankMe",
     ),
@@ -248,7 +250,7 @@ _RECORDS = (
         falls=False,
         explanation="The exponent of the power law by which the spectrum decays, at ranks 4 to 100. Values "
         "near 1 tend to go with good representations, and larger values with few dimensions.",
-        source=Source("Agrawal et al., NeurIPS 2022"),
+        source=Reference("Agrawal et al., NeurIPS 2022"),
         of_moments=lambda moments: power_law_exponent(moments.spectrum[moments.spectrum > 0]),
         torchmetrics="AlphaReQ",
     ),
@@ -260,7 +262,7 @@ _RECORDS = (
         falls=False,
         explanation="The mean absolute correlation of two different axes: 0 if the axes are decorrelated, "
         "and near 1 if all of them are alike.",
-        source=Source("Hua et al., ICCV 2021", ARXIV + "2105.00470"),
+        source=Reference("Hua et al., ICCV 2021", ARXIV + "2105.00470"),
         of_moments=lambda moments: moments.correlations[1],
         torchmetrics="OffDiagonalCorrelation",
     ),
@@ -332,7 +334,7 @@ _RECORDS = (
         inputs=VIEWS,
         explanation="The effective rank of the differences between samples, relative to the differences "
         "between their views. The monitor uses two views of each sample; the paper uses more.",
-        source=Source("Thilak et al., ICLR 2024"),
+        source=Reference("Thilak et al., ICLR 2024"),
         torchmetrics="LiDAR",
     ),
 )

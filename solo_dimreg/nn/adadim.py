@@ -36,8 +36,8 @@ RANK_OF = ("view", "both")
 RANK_AGAINST = ("attainable", "start")
 
 
-@torch.library.custom_op("solo_dimreg::ranks_in_turn", mutates_args=("calls",))
-def _ranks_in_turn(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
+@torch.library.custom_op("solo_dimreg::alternate_ranks", mutates_args=("calls",))
+def _alternate_ranks(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
     """Return :func:`_ranks` at each ``every``-th call and the ``last`` ranks otherwise; count the calls.
 
     The count is on the CPU, so that no device is waited for. This is a custom operator, since torch.compile
@@ -50,7 +50,7 @@ def _ranks_in_turn(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int
     return _ranks(r, z).to(last) if due else last.clone()
 
 
-@_ranks_in_turn.register_fake
+@_alternate_ranks.register_fake
 def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
     return torch.empty_like(last)
 
@@ -202,7 +202,7 @@ class AdaDim(Float32Buffers):
         dimension = vicreg_loss(z1, z2, **self.vicreg_weights)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gamma != 0):
             entropy_r, entropy_z, information = matrix_entropies(r, z, self.order)
-        rank_r, rank_z, alpha = self._follow(r.detach(), z.detach(), progress)
+        rank_r, rank_z, alpha = self._measure(r.detach(), z.detach(), progress)
         beta = self._beta(alpha, progress)
         self.metrics = {
             "alpha": alpha,
@@ -220,7 +220,7 @@ class AdaDim(Float32Buffers):
         )
 
     @torch.no_grad()
-    def _follow(self, r: Tensor, z: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _measure(self, r: Tensor, z: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the effective ranks of R and Z, and alpha."""
         views = 2 if self.rank_of == "view" else 1
         r, z = (x.view(views, -1, x.shape[1]) for x in (r, z))
@@ -230,7 +230,7 @@ class AdaDim(Float32Buffers):
     def _effective_ranks(self, r: Tensor, z: Tensor) -> Tensor:
         if not self.training:
             return _ranks(r, z)
-        ranks = _ranks_in_turn(r, z, self.last_ranks, self._calls, self.rank_every)
+        ranks = _alternate_ranks(r, z, self.last_ranks, self._calls, self.rank_every)
         # A step that overflowed gives NaN and will be skipped, so its rank must not be kept.
         self.last_ranks.copy_(torch.where(ranks.isfinite(), ranks, self.last_ranks))
         return ranks

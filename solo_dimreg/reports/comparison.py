@@ -16,7 +16,7 @@ from solo_dimreg.files import write_text
 from solo_dimreg.metrics.explanations import ACCURACY, SPECTRUM, explain
 from solo_dimreg.reports.provenance import evaluations_table, what_ran
 from solo_dimreg.reports.run_files import ABSENT, LOGGED, RunRecord
-from solo_dimreg.reports.runs import by_method, differences, read_runs
+from solo_dimreg.reports.runs import by_method, differing_settings, read_runs
 from solo_dimreg.reports.summary import mean_and_deviation, mean_as_text, results_table, summarize
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -176,7 +176,7 @@ def _configurations(records: Sequence[RunRecord]) -> Section:
         return Section(heading, "There is only one configuration.")
     if not any(record.settings for record in records):
         return Section(heading, "The configurations (args.json of each run) are not here.")
-    found = differences(records)
+    found = differing_settings(records)
     if not found:
         return Section(heading, "There are none.")
     text = f"The table has only the settings that differ; {ABSENT} means that a configuration has none."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.solo_learn.checkpoints import read_object
 
 # The columns of solo-learn's metrics.csv that are drawn, and their names in explanations.py.
 LOGGED = {"train_alpha_epoch": "adadim_alpha", "val_acc1": "val_acc1"}
@@ -53,28 +53,13 @@ def seed_of(content: Mapping[str, Any]) -> Any:
     return seed if seed is None or isinstance(seed, int) else str(seed)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold a JSON object.")
-    return content
-
-
 def read_configuration(folder: Path) -> dict[str, Any]:
     """Return the config of the run in a checkpoint folder.
 
     Raises:
         ConfigError: ``args.json`` is damaged.
     """
-    arguments = read_object(folder / "args.json")
+    arguments = read_object(folder / "args.json", "the settings of a run")
     # With the published solo-learn, our whole config is kept beside its arguments.
     own = arguments.get("config")
     return own if isinstance(own, dict) else arguments

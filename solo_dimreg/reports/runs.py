@@ -8,15 +8,8 @@ from typing import Any
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.plain_runs import plain_runs
-from solo_dimreg.reports.run_files import (
-    ABSENT,
-    RunRecord,
-    flatten,
-    read_configuration,
-    read_curves,
-    read_object,
-    seed_of,
-)
+from solo_dimreg.reports.run_files import ABSENT, RunRecord, flatten, read_configuration, read_curves, seed_of
+from solo_dimreg.solo_learn.checkpoints import read_object
 from solo_dimreg.training.results import read_evaluations
 
 # The metrics of a run's result.json, and their labels in tables.
@@ -75,7 +68,7 @@ def _benchmark_run(result: dict[str, Any], folders: Sequence[Path]) -> RunRecord
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    results = read_object(path)
+    results = read_object(path, "the results of a benchmark")
     runs = results.get("runs")
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
         raise ConfigError(f"{path}: 'runs' must be a list of at least one run.")
@@ -104,7 +97,7 @@ def by_method(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return grouped
 
 
-def differences(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Return the settings in which methods differ, with a value for every method of :func:`by_method`."""
     grouped = by_method(records)
     found = {}

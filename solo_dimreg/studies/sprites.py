@@ -94,7 +94,7 @@ def run_sprites(
         for row in _measure(folder, free, out / "runs" / f"factors{free}", pretrained):
             content["rows"].append(row)
             write_json(out / "sprites.json", content)
-    save_png(draw_lids(content["rows"]), out / "sprites.png")
+    save_png(draw_known_and_measured(content["rows"]), out / "sprites.png")
     return content
 
 
@@ -177,7 +177,7 @@ def readout(
     }
 
 
-def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def sprites_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the cells of the comparison, as text."""
 
     def text(value: float | None, digits: int = 2) -> str:
@@ -199,7 +199,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
 
 
 @rc_context(STYLE)
-def draw_lids(rows: Sequence[dict[str, Any]]) -> Figure:
+def draw_known_and_measured(rows: Sequence[dict[str, Any]]) -> Figure:
     """Return a figure of each representation's LID over the number of free factors, beside the truth."""
     figure = Figure(figsize=(WIDTH, 4.0))
     figure.set_label("LID of sprites over their true dimension")

@@ -51,7 +51,7 @@ def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) ->
     """
     given = settings.get("resume_from_checkpoint")
     if given is not None:
-        check_given(Path(given))
+        check_checkpoint(Path(given))
         compare_given(host, Path(given), arguments)
         return Path(given)
     enabled = [(settings.get(block) or {}).get("enabled", False) for block in ("auto_resume", "checkpoint")]
@@ -61,7 +61,7 @@ def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) ->
     return found
 
 
-def check_given(checkpoint: Path) -> None:
+def check_checkpoint(checkpoint: Path) -> None:
     """Refuse a checkpoint in ``resume_from_checkpoint`` that is damaged or could run code.
 
     Raises:

@@ -24,7 +24,7 @@ from solo_dimreg.errors import ConfigError, unforeseen, warn
 from solo_dimreg.quiet import silence
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import find_backbone
-from solo_dimreg.training.resuming import check_given, compare_given, find_latest
+from solo_dimreg.training.resuming import check_checkpoint, compare_given, find_latest
 from solo_dimreg.training.wandb_mode import settle_wandb
 
 ON_CPU = "accelerator=cpu devices='\"1\"' strategy=auto precision=32 sync_batchnorm=False"
@@ -65,7 +65,7 @@ class ScriptChecks:
         settings.update({key: self.settings[key] for key in MACHINE if key in self.settings})
         _check_machine(host, self.settings)
         if (given := settings.get("resume_from_checkpoint")) is not None:
-            check_given(Path(given))
+            check_checkpoint(Path(given))
         for line in idle_settings(host, loaded):
             warn(line)
         settle_wandb(settings)

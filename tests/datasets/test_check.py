@@ -16,11 +16,12 @@ from support import BATCH, config
 from torchvision.transforms.functional import to_tensor
 
 from solo_dimreg.config.data import check_data, check_image_folder, check_reader
-from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images, spread
+from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.opening import open_source
 from solo_dimreg.errors import ConfigError, one_line
 from solo_dimreg.solo_learn import Host
+from solo_dimreg.studies.bench_cases import spread
 from solo_dimreg.training.evaluation import labelled_images
 from solo_dimreg.training.pretraining import pretrain
 

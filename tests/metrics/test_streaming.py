@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from solo_dimreg.metrics.neighbourhoods import NeighbourSearch
+from solo_dimreg.metrics.neighbourhoods import SearchByBatches
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 
@@ -157,7 +157,7 @@ def test_neighbours_against_scipy(n, size, scale, seed):
     )
     rows[1] = rows[0]  # duplicates are neighbours at distance 0
     indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:5]
-    search = NeighbourSearch(rows[indices], indices, 4)
+    search = SearchByBatches(rows[indices], indices, 4)
     for batch in rows.split(size):
         search.update(batch)
     # SciPy sums squared differences: duplicates are at distance 0 exactly. The first is the row itself.
@@ -166,7 +166,7 @@ def test_neighbours_against_scipy(n, size, scale, seed):
 
 
 def test_fewer_neighbours_than_asked_for():
-    search = NeighbourSearch(torch.eye(3)[:1], torch.tensor([0]), 10)
+    search = SearchByBatches(torch.eye(3)[:1], torch.tensor([0]), 10)
     search.update(torch.eye(3))
     torch.testing.assert_close(search.distances, torch.full((1, 2), 2**0.5))
 

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_tensor
 from solo_dimreg.datasets import write_sprites
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import geometric_mean_lid
-from solo_dimreg.studies.sprites import METHODS, read_pixels, read_split, readout, results_table, run_sprites
+from solo_dimreg.studies.sprites import METHODS, read_pixels, read_split, readout, run_sprites, sprites_table
 
 SMALL = ("max_epochs=1", "optimizer.batch_size=32")
 
@@ -90,11 +90,11 @@ def test_the_table_leaves_out_what_was_held() -> None:
         },
         {"factors": 1, "representation": "simclr", "lid": 2, "readout": {"size": -1}, "linear_acc1": 99.96},
     ]
-    header, cells = results_table(rows)
+    header, cells = sprites_table(rows)
     assert header[3:] == ["R2 size", "linear top-1 %"]
     assert cells == [["1", "pixels", "1.06", "0.50", ""], ["1", "simclr", "2.00", "-1.00", "100.0"]]
     rows[1]["readout"] = {"size": -1, "angle": 0.3}
-    header, cells = results_table(rows)
+    header, cells = sprites_table(rows)
     assert header[3:5] == ["R2 size", "R2 angle"] and cells[0][3:5] == ["0.50", ""]
 
 
