@@ -1,4 +1,4 @@
-"""Metrics of dimensionality: a record for each in :mod:`.registry`, and ``torchmetrics.Metric`` classes.
+"""Metrics of dimensionality: a record for each, and ``torchmetrics.Metric`` classes made of the records.
 
 The classes need ``pip install 'solo-dimreg[torchmetrics]'``; torchmetrics is imported when a class is asked
 for. They work like torchmetrics' own: in a ``MetricCollection``, in Lightning's ``self.log``, and

@@ -99,5 +99,5 @@ def test_the_table_leaves_out_what_was_held() -> None:
 
 
 def test_a_wrong_number_of_factors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--factors: 9"):
+    with pytest.raises(ConfigError, match="factors must be an integer from 1 to 8, got 9"):
         run_sprites(tmp_path, [9])
