@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
+from solo_dimreg.config.values import OWN_BLOCKS
 from solo_dimreg.errors import ConfigError
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./@:][\w-]+)*")
@@ -123,3 +124,13 @@ def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> l
         else:
             changed.append("++" + text.lstrip("+"))
     return changed
+
+
+def with_own_blocks(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides such that those of our blocks may set a key that the config lacks."""
+    return [
+        "++" + text.lstrip("+")
+        if text.lstrip("+").partition("=")[0].partition(".")[0] in (*OWN_BLOCKS, "extra_keys")
+        else text
+        for text in overrides
+    ]

@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args
 from omegaconf import DictConfig
 
@@ -110,6 +111,24 @@ def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
         check(given.overrides, given.multirun)
     except DimregError as error:
         end(error)
+
+
+def change_overrides(change: Callable[[list[str]], list[str]]) -> None:
+    """Let ``change`` replace the overrides whenever this process composes a config.
+
+    Hydra has read the command line before it finds us, so its loader of configs is replaced.
+    """
+    load = ConfigLoaderImpl.load_configuration
+    if hasattr(load, "__wrapped__"):
+        return
+
+    @wraps(load)
+    def changed(
+        self: Any, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        return load(self, config_name, change(overrides), *args, **kwargs)
+
+    ConfigLoaderImpl.load_configuration = changed  # type: ignore[method-assign]
 
 
 @contextmanager

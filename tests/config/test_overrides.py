@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from solo_dimreg.config.composing import compose
 from solo_dimreg.config.loading import load_settings
-from solo_dimreg.config.overrides import for_shell, quoted, read_overrides
+from solo_dimreg.config.overrides import for_shell, quoted, read_overrides, with_own_blocks
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
 
@@ -110,3 +110,9 @@ def test_a_config_of_a_group_that_is_not_there_is_named_without_hydras_paths() -
     ) as refused:
         compose("pretrain", "digits", "simclr", ["augmentations=asymetric"])
     assert "provider" not in str(refused.value) and "Valid: symmetric." in str(refused.value)
+
+
+def test_our_blocks_need_no_plus_in_solo_learns_scripts() -> None:
+    given = ["monitor.on=val", "+regularizers.ldreg.k=8", "~monitor", "optimizer.lr=1", "monitors.on=val"]
+    changed = ["++monitor.on=val", "++regularizers.ldreg.k=8", *given[2:]]
+    assert with_own_blocks(given) == changed == with_own_blocks(changed)

@@ -76,11 +76,14 @@ def test_our_config_beside_solo_learns_and_its_linear_evaluation(
     # At the one resolution at which main_linear.py evaluates images of one's own.
     overrides = (f"data.val_path={few_digits / 'val'}", "augmentations.0.crop_size=224")
     overrides += ("backbone.name=timm/test_resnet", "regularizers.ldreg.warmup_epochs=0")
+    overrides += ("divergence.patience=7",)  # without a +, although the config has no such block
     overrides += on_digits(few_digits)
     printed = script(solo_learn_clone, "main_pretrain.py", folder, "ldreg_simclr", tmp_path, *overrides)
     assert "LDRegSimCLR: ldreg of the features, weight 0.01, k = 16; monitor every epoch, to " in printed
     run = run_folder(tmp_path, "ldreg_simclr")
-    assert json.loads((run / "args.json").read_text())["regularizers"]["ldreg"]["warmup_epochs"] == 0
+    arguments = json.loads((run / "args.json").read_text())
+    assert arguments["regularizers"]["ldreg"]["warmup_epochs"] == 0
+    assert arguments["divergence"] == {"patience": 7}
     record = json.loads((run / "run.json").read_text())
     assert record["steps"] == 3 and record["data"]["train_images"] == 120
     assert record["environment"]["solo-learn"] == "current"
@@ -412,7 +415,7 @@ def test_deep_images_that_dali_would_misread_are_named(
 def test_a_job_that_fails_leaves_the_others_of_a_sweep(
     solo_learn_clone: Path, few_digits: Path, tmp_path: Path
 ) -> None:
-    sweep = ("--multirun", "optimizer.lr=1e30,0.01", "optimizer.name=sgd", "+divergence.patience=1")
+    sweep = ("--multirun", "optimizer.lr=1e30,0.01", "optimizer.name=sgd", "divergence.patience=1")
     settings = ("data.val_path=null", *on_digits(few_digits), "scheduler.name=none")
     command = [sys.executable, str(solo_learn_clone / "main_pretrain.py"), "--config-path", "digits"]
     command += ["--config-name", "simclr", *sweep, *ON_CPU, *settings]
