@@ -16,12 +16,11 @@ from support import BATCH, config
 from torchvision.transforms.functional import to_tensor
 
 from solo_dimreg.config.data import check_data, check_image_folder, check_reader
-from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images
+from solo_dimreg.datasets.check import CIRCLE, HIDDEN, check_images, evenly_spread
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.opening import open_source
 from solo_dimreg.errors import ConfigError, one_line
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.studies.bench_cases import spread
 from solo_dimreg.training.evaluation import labelled_images
 from solo_dimreg.training.pretraining import pretrain
 
@@ -160,7 +159,7 @@ def test_what_dali_would_misread_is_refused_by_a_sample(images: Path) -> None:
 @pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (1, 1), (64, 64), (65, 64), (1000, 64)])
 def test_a_sample_is_spread_over_all(count: int, looked_at: int) -> None:
     paths = [Path(str(number)) for number in range(count)]
-    sample = spread(paths)
+    sample = evenly_spread(paths)
     assert len(sample) == looked_at and sample[:1] == paths[:1]
     assert not count or count - int(str(sample[-1])) <= -(-count // 64)
 
