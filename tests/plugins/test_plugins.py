@@ -93,7 +93,7 @@ def test_an_installed_plugin_trains_by_name(tmp_path: Path, few_digits: Path) ->
         "kind": "regularizer",
         "plugin": "variance_hinge",
         "distribution": "variance-hinge",
-        "description": "",  # and not that of torch's class above it
+        "description": "VarianceHinge",  # and not that of torch's class above it
         "weight": "required",
     }
     run = solo_dimreg(
