@@ -79,7 +79,7 @@ def _with_kinds(block: Any) -> Any:
         names, open_ended = parameter_names(kind)
         if not open_ended:
             check_keys(f"regularizers.{name}", given or {}, names | own)
-        merged = {**getattr(kind, "defaults", {}), **(given or {})}
+        merged = {**vars(kind).get("defaults", {}), **(given or {})}
         if "weight" not in merged:
             raise Refusal("is missing; it must be a number >= 0.", f"{name}.weight")
         terms[name] = {key: merged.pop(key) for key in own & set(merged)}
@@ -148,15 +148,14 @@ class MonitorSettings(Block):
         if self.alarm is not None:
             metric = self.alarm.metric
             name = metric.removeprefix("z_")
-            self._needs_views(metric, "alarm.metric")
+            self._needs_views(name, "alarm.metric")
             if monitored_metrics()[name].inputs == FEATURES_AND_EMBEDDINGS and name != metric:
                 raise Refusal(f"{metric!r} covers both already; leave out the z_.", "alarm.metric")
             self.metrics = [*dict.fromkeys([*self.metrics, name])]
         return self
 
     def _needs_views(self, metric: str, key: str) -> None:
-        inputs = monitored_metrics()[metric.removeprefix("z_")].inputs
-        if inputs == VIEWS and self.on == "val":
+        if monitored_metrics()[metric].inputs == VIEWS and self.on == "val":
             raise Refusal(f"{metric!r} needs two views, which only on: train has.", key)
 
     def how_often(self) -> str:

@@ -52,7 +52,7 @@ def _documented(value: Any) -> Iterator[str | None]:
 
 def options_of_regularizer(kind: Any) -> dict[str, Any]:
     """Return the settings of a regularizer in a ``regularizers:`` block, with their defaults."""
-    return {**COMMON, **_parameters(kind), **getattr(kind, "defaults", {})}
+    return {**COMMON, **_parameters(kind), **vars(kind).get("defaults", {})}
 
 
 def options_of(host: Host, name: str) -> dict[str, Any]:

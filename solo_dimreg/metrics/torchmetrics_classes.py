@@ -69,7 +69,11 @@ class _Uncached(Metric):
 
 
 class _OfMoments(_Uncached):
-    """A metric of the moments of all rows, which are sums; ``max_samples`` limits nothing."""
+    """A metric of the moments of all rows, whose state is a matrix of (1 + D)² sums in float64.
+
+    ``max_samples`` limits nothing. Directions whose standard deviation is below about 6e-8 of the length of
+    the features are lost in the sums.
+    """
 
     #: The function that computes the metric from the moments.
     of_moments: Callable[[Moments], Any]
@@ -82,9 +86,22 @@ class _OfMoments(_Uncached):
         self.add_state("sums", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("resolution", torch.tensor(0.0), dist_reduce_fx="max")
 
+    def forward(self, features: Tensor) -> Tensor:
+        """Add a batch, and return the metric of this batch alone."""
+        self.update(features)
+        rows = with_float64(features).detach()
+        alone = Moments(len(rows), rows.double().mean(dim=0), torch.finfo(features.dtype).eps, rows=rows)
+        value = self._value(alone) if rows.isfinite().all() else self._undefined()
+        self._forward_cache: Any = value
+        return value
+
     def update(self, features: Tensor) -> None:
         """Add a batch of features or embeddings, shape (B, D)."""
         check_features("features", features)
+        if self.sums.dim() and len(self.sums) != features.shape[1] + 1:
+            raise ValueError(
+                f"features: have width {features.shape[1]}, and had {len(self.sums) - 1} before."
+            )
         rows = with_float64(features).detach().double().to(self.sums.device)
         rows = torch.cat([rows.new_ones(len(rows), 1), rows], dim=1)
         self.sums = self.sums + rows.T @ rows
@@ -93,8 +110,28 @@ class _OfMoments(_Uncached):
     def compute(self) -> Tensor:
         """Compute the metric of all rows of all processes, a scalar."""
         self._refuse_no_rows(self.sums.dim())
-        value = self.of_moments(Moments.from_sums(self.sums, float(self.resolution)))
-        return torch.as_tensor(value, dtype=torch.float32, device=self.sums.device)
+        if not self.sums.isfinite().all():
+            return self._undefined()
+        return self._value(Moments.from_sums(self.sums, float(self.resolution)))
+
+    def _value(self, moments: Moments) -> Tensor:
+        return torch.as_tensor(self.of_moments(moments), dtype=torch.float32, device=self.sums.device)
+
+    def _undefined(self) -> Tensor:
+        return torch.full((), torch.nan, device=self.sums.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Move the states, but keep sums in float64 where they are if the device has no float64."""
+
+        def move(state: Tensor) -> Tensor:
+            try:
+                return fn(state)
+            except TypeError:
+                if state.dtype != torch.float64:
+                    raise
+                return state
+
+        return super()._apply(move, *args, **kwargs)
 
 
 class _OfRows(_Uncached):

@@ -47,79 +47,26 @@ PREFIXES = {"": "features", "z_": "embeddings"}
 PLOT_PAUSE = 100
 
 
-class DimensionalityMonitor(JoinedCallback):
-    """A Lightning callback that watches the dimensionality of the features while a model trains.
+class BlockMonitor(JoinedCallback):
+    """The monitor of a ``monitor:`` block.
 
-    It reads the outputs of two modules of the LightningModule, by hooks, in the training (or validation)
-    step. It reads the first call of a module in each step. For ``alignment`` and ``lidar`` it also reads the
-    second call before the backward pass, which must be on another view of the same images. It draws no random
-    numbers and changes no gradient.
-
-    It measures after an epoch or a number of steps, and at the end of the training. The metrics of the last
-    samples are logged as ``dimensionality/...``, kept in ``history``, and written to ``dimensionality.csv``
-    and ``.png`` in the folder of the logger (wandb gets them too). It works in distributed trainings, and
-    with modules that ``torch.compile`` has compiled, unless these are called before the training.
-
-    Several monitors in one trainer must differ in ``features``, ``embeddings`` or ``on``. The difference is
-    added to the name under which each monitor logs and writes, as in ``dimensionality-val``.
+    Lightning drops a callback of the user's if the module brings one of the same class or of one below it, so
+    :class:`DimensionalityMonitor` stands below this class.
 
     Args:
-        features: Name of the module whose outputs (B, D) are the features, as in ``model.named_modules()``.
-        embeddings: Name of the module whose outputs are the embeddings; None without one. With ``on="val"``,
-            validation must call it.
-        settings: The settings of a ``monitor:`` block: ``every_n_epochs`` (1), ``every_n_steps`` (None;
-            optimizer steps, instead of epochs unless both are given), ``on`` ("train" or "val"),
-            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``) and
-            ``alarm``. The alarm is a mapping: it triggers when ``metric`` ("effective_rank") has been
-            ``drawdown`` (0.8, a part) below its own peak in ``patience`` (3) looks in a row. Its ``action``
-            "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
-            ``ModelCheckpoint`` from before the fall is kept.
-
-    Attributes:
-        history: The metrics so far, one dict for each look, with its ``epoch``, from 0, and ``step``.
-
-    Raises:
-        ConfigError: a setting is wrong; or, when the training starts, there is no such module.
-        MissingPackageError: Lightning is not installed: ``pip install 'solo-dimreg[lightning]'``.
-
-    Example:
-        >>> monitor = DimensionalityMonitor(features="backbone", embeddings="projector", every_n_epochs=5)
-        >>> trainer = Trainer(callbacks=[monitor])  # doctest: +SKIP
+        settings: The block.
+        features, embeddings: The names of the backbone, and of the projector if there is one.
     """
 
-    def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
-        # The second call of an unknown module may be on other images, so metrics of two views are measured
-        # only if they are named.
-        usual = [name for name in MONITORED if METRICS[name].inputs != VIEWS]
-        chosen = read_blocks({"monitor": {"metrics": usual, **settings}}.get).monitor
-        if chosen is None:
-            raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
-        self._prepare(chosen, features, embeddings, from_config=False)
+    # Whether the projector is known to take the features, and an alarm may end the process.
+    from_config = True
 
-    @classmethod
-    def of_block(
-        cls, settings: MonitorSettings, features: str, embeddings: str | None
-    ) -> DimensionalityMonitor:
-        """Return the monitor of a ``monitor:`` block, for a method of solo-learn.
-
-        Args:
-            settings: The block.
-            features, embeddings: The names of the backbone, and of the projector if there is one.
-        """
-        monitor = cls.__new__(cls)
-        monitor._prepare(settings, features, embeddings, from_config=True)
-        return monitor
-
-    def _prepare(
-        self, settings: MonitorSettings, features: str, embeddings: str | None, from_config: bool
-    ) -> None:
+    def __init__(self, settings: MonitorSettings, features: str, embeddings: str | None) -> None:
         self.settings = settings
         self.metrics, self.on, self.max_samples = settings.metrics, settings.on, settings.max_samples
         self.every_n_epochs, self.every_n_steps = settings.every_n_epochs, settings.every_n_steps
         self.alarm_settings: AlarmSettings | None = settings.alarm
         self.names = {"features": features, "embeddings": embeddings}
-        # Then the projector is known to take the features, and an alarm may end the process.
-        self.from_config = from_config
         self.name = NAME  # the name of its files and the prefix of the logged names
         self.alone = True  # in its trainer
         self.accepted = False  # by a trainer, beside its other monitors
@@ -152,7 +99,7 @@ class DimensionalityMonitor(JoinedCallback):
         :meth:`setup` has compared the monitors, which does say it, each one has a name of its own.
         """
         if self.from_config:
-            return type(self).__qualname__
+            return "DimensionalityMonitor"
         name = f"{type(self).__qualname__}{self.identity!r}"
         return name if self.accepted else f"{name} at {id(self):#x}"
 
@@ -182,9 +129,11 @@ class DimensionalityMonitor(JoinedCallback):
         """
         if stage == "fit" and not trainer.global_step:
             self._begin()
-        kinds = (each for each in trainer.callbacks if isinstance(each, DimensionalityMonitor))
+        kinds = (each for each in trainer.callbacks if isinstance(each, BlockMonitor))
         others = [each.identity for each in kinds if each is not self]
         self.alone = not others
+        if self.from_config:
+            return
         if self.identity in others:
             raise ConfigError(
                 f"features: two monitors look at {self.names['features']!r} on {self.on!r}; "
@@ -409,6 +358,58 @@ class DimensionalityMonitor(JoinedCallback):
         if self.folder is not None and self.history:
             with warn_if_writing_fails():
                 save_png(draw_history(self.history), self.folder / f"{self.name}.png")
+
+
+class DimensionalityMonitor(BlockMonitor):
+    """A Lightning callback that watches the dimensionality of the features while a model trains.
+
+    It reads the outputs of two modules of the LightningModule, by hooks, in the training (or validation)
+    step. It reads the first call of a module in each step. For ``alignment`` and ``lidar`` it also reads the
+    second call before the backward pass, which must be on another view of the same images. It draws no random
+    numbers and changes no gradient.
+
+    It measures after an epoch or a number of steps, and at the end of the training. The metrics of the last
+    samples are logged as ``dimensionality/...``, kept in ``history``, and written to ``dimensionality.csv``
+    and ``.png`` in the folder of the logger (wandb gets them too). It works in distributed trainings, and
+    with modules that ``torch.compile`` has compiled, unless these are called before the training.
+
+    Several monitors in one trainer must differ in ``features``, ``embeddings`` or ``on``. The difference is
+    added to the name under which each monitor logs and writes, as in ``dimensionality-val``.
+
+    Args:
+        features: Name of the module whose outputs (B, D) are the features, as in ``model.named_modules()``.
+        embeddings: Name of the module whose outputs are the embeddings; None without one. With ``on="val"``,
+            validation must call it.
+        settings: The settings of a ``monitor:`` block: ``every_n_epochs`` (1), ``every_n_steps`` (None;
+            optimizer steps, instead of epochs unless both are given), ``on`` ("train" or "val"),
+            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``) and
+            ``alarm``. The alarm is a mapping: it triggers when ``metric`` ("effective_rank") has been
+            ``drawdown`` (0.8, a part) below its own peak in ``patience`` (3) looks in a row. Its ``action``
+            "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
+            ``ModelCheckpoint`` from before the fall is kept.
+
+    Attributes:
+        history: The metrics so far, one dict for each look, with its ``epoch``, from 0, and ``step``.
+
+    Raises:
+        ConfigError: a setting is wrong; or, when the training starts, there is no such module.
+        MissingPackageError: Lightning is not installed: ``pip install 'solo-dimreg[lightning]'``.
+
+    Example:
+        >>> monitor = DimensionalityMonitor(features="backbone", embeddings="projector", every_n_epochs=5)
+        >>> trainer = Trainer(callbacks=[monitor])  # doctest: +SKIP
+    """
+
+    from_config = False
+
+    def __init__(self, features: str = "backbone", embeddings: str | None = None, **settings: Any) -> None:
+        # The second call of an unknown module may be on other images, so metrics of two views are measured
+        # only if they are named.
+        usual = [name for name in MONITORED if METRICS[name].inputs != VIEWS]
+        chosen = read_blocks({"monitor": {"metrics": usual, **settings}}.get).monitor
+        if chosen is None:
+            raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
+        super().__init__(chosen, features, embeddings)
 
 
 def _is_due(every: int | None, before: int, after: int) -> bool:

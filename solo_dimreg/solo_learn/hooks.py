@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.monitor.callback import DimensionalityMonitor
+from solo_dimreg.monitor.callback import BlockMonitor
 from solo_dimreg.nn import DecorrelatedBatchNorm
 from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
@@ -82,7 +82,7 @@ class FeatureHooks(Mixin):
             return callbacks
         names = {module: name for name, module in self.named_modules()}
         watched = names[self.host.backbone(self)], projector_name(self)
-        return [*callbacks, DimensionalityMonitor.of_block(self.blocks.monitor, *watched)]
+        return [*callbacks, BlockMonitor(self.blocks.monitor, *watched)]
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Return solo-learn's outputs, with the terms of the features in ``loss``."""

@@ -295,3 +295,32 @@ def test_a_metric_of_moments_needs_no_rows_and_forgives_a_large_mean() -> None:
     for _ in range(100):
         metric.update(torch.full((50, 64), 0.3))
     assert metric.compute() == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_have_no_metrics(value: float) -> None:
+    rows = X.clone()
+    rows[3, 2] = value
+    for metric in (metrics.EffectiveRank(), metrics.NESum(), metrics.MeanShare(), metrics.RankMe()):
+        assert metric(rows).isnan() and metric.compute().isnan()
+
+
+def test_a_batch_of_another_width_is_refused() -> None:
+    metric = metrics.EffectiveRank()
+    metric.update(X)
+    with pytest.raises(ValueError, match="width 3, and had"):
+        metric.update(X[:, :3])
+
+
+def test_sums_stay_where_they_are_if_a_device_has_no_float64() -> None:
+    """Stands in for MPS, whose TypeError it raises."""
+
+    def move(state: torch.Tensor) -> torch.Tensor:
+        if state.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return state
+
+    metric = metrics.EffectiveRank()
+    metric.update(X)
+    before = metric.compute()
+    assert metric._apply(move).compute() == before
