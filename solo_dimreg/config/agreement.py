@@ -74,7 +74,7 @@ def idle_settings(host: Host, settings: Pretraining) -> Iterator[str]:
     epochs, warmup = settings.max_epochs, settings.scheduler.warmup_epochs
     if settings.scheduler.name == "warmup_cosine" and warmup >= epochs:
         yield (
-            f"scheduler.warmup_epochs: {warmup} is not shorter than the training (max_epochs={epochs}): "
+            f"scheduler.warmup_epochs: {warmup:g} is not shorter than the training (max_epochs={epochs}): "
             "the learning rate never reaches optimizer.lr."
         )
     given = plain(settings.raw.get("regularizers")) or {}

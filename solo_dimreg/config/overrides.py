@@ -126,11 +126,16 @@ def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> l
     return changed
 
 
-def with_own_blocks(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides such that those of our blocks may set a key that the config lacks."""
-    return [
-        "++" + text.lstrip("+")
-        if text.lstrip("+").partition("=")[0].partition(".")[0] in (*OWN_BLOCKS, "extra_keys")
-        else text
-        for text in overrides
-    ]
+def with_own_blocks(overrides: Iterable[str], is_group: Callable[[str], bool]) -> list[str]:
+    """Return the overrides such that those of our blocks may set a key that the config lacks.
+
+    Args:
+        overrides: The overrides of a command line.
+        is_group: As for :func:`without_plus`.
+    """
+    changed = []
+    for text in overrides:
+        key = text.lstrip("+").partition("=")[0]
+        ours = key.partition(".")[0] in (*OWN_BLOCKS, "extra_keys") and not is_group(key)
+        changed.append("++" + text.lstrip("+") if ours else text)
+    return changed

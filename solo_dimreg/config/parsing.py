@@ -103,7 +103,7 @@ def _describe(key: str, fault: Mapping[str, Any]) -> str:
         return str(said)
     if isinstance(said, Refusal):
         return f"{'.'.join(filter(None, (key, said.inside)))}: {said}"
-    if fault["type"] == "missing" or (fault["input"] is None and said is None):
+    if fault["type"] == "missing":
         return f"{key}: is missing from the config; it must be there."
     if fault["type"] == "model_type":
         return f"{key}: {fault['input']!r} is not allowed; it must be a mapping of settings."

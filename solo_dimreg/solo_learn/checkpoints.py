@@ -30,7 +30,8 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{checkpoint}: holds more than weights and settings, which could run code and is not loaded. If "
-            "you trust it, torch.load(..., weights_only=False) it and save it without 'lr_schedulers'."
+            "you trust it, torch.load(..., weights_only=False) it and save it without 'lr_schedulers', for "
+            "linear, knn and diagnose; it cannot be resumed then."
         ) from error
     except Exception as error:
         reason = first_line(error)[:200]

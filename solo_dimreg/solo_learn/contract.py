@@ -41,7 +41,8 @@ BOTH = {
 CLASSIFICATION = "prepare_datasets prepare_transforms prepare_dataloaders"
 OWN = {
     "current": {
-        "solo.methods.base": "BaseMethod._BACKBONES pl.strategies.DDPStrategy",
+        "solo.methods.base": "BaseMethod._BACKBONES BaseMethod.add_and_assert_specific_cfg "
+        "BaseMomentumMethod.add_and_assert_specific_cfg pl.strategies.DDPStrategy",
         "solo.args.linear": "parse_cfg",
         "solo.args.pretrain": "parse_cfg",
         "solo.data.classification_dataloader": CLASSIFICATION,

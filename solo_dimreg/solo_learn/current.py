@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -64,16 +65,21 @@ SMALLEST = {
 }
 
 
-def _complete(parse: Callable[[DictConfig], DictConfig]) -> tuple[DictConfig, set[str]]:
-    """Return the smallest config after one of solo-learn's parsers, and the dotted keys that it requires."""
+def _complete(parse: Callable[[DictConfig], DictConfig]) -> tuple[DictConfig, set[str], bool]:
+    """Return the smallest config after a parser, the dotted keys that it requires, and whether it ended."""
     required: set[str] = set()
 
     def is_missing(_: DictConfig, key: str) -> bool:
         required.add(key)
         return False
 
-    with mock.patch.object(OmegaConf, "is_missing", is_missing):
-        return parse(OmegaConf.create(SMALLEST)), required
+    config = OmegaConf.create(SMALLEST)
+    whole = False
+    # A fork or a plugin may refuse what a config so small lacks; what it has filled in by then is known.
+    with mock.patch.object(OmegaConf, "is_missing", is_missing), suppress(Exception):
+        config = parse(config)
+        whole = True
+    return config, required, whole
 
 
 def _keys(block: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -138,13 +144,15 @@ class CurrentHost(Host):
             linear.parse_cfg,
             self.momentum_method.add_and_assert_specific_cfg,  # type: ignore[attr-defined]
         ):
-            completed, required = _complete(parse)
+            completed, required, _ = _complete(parse)
             keys |= required | {*_keys(plain(completed))}
         return keys
 
     def method_options(self, name: str) -> dict[str, Any]:
         method: Any = self.methods[name]
-        completed, required = _complete(method.add_and_assert_specific_cfg)
+        completed, required, whole = _complete(method.add_and_assert_specific_cfg)
+        if not whole:
+            return {}
         block = "method_kwargs."
         options = {each.removeprefix(block): REQUIRED for each in required if each.startswith(block)}
         return dict(sorted((options | plain(completed.method_kwargs)).items()))

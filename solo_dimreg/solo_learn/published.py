@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.config.parsing import check_keys
 from solo_dimreg.config.values import OWN_BLOCKS, REQUIRED, device_count, plain
-from solo_dimreg.errors import ConfigError, PluginError, unknown
+from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn.backbone import (
     build_backbone,
@@ -121,8 +121,6 @@ class PublishedHost(Host):
         return {each: REQUIRED if value is None else value for each, value in defaults.items()}
 
     def pretraining_arguments(self, settings: DictConfig) -> dict[str, Any]:
-        if settings.method not in self.trainable:
-            raise ConfigError(f"method: {unknown('method', settings.method, self.trainable)}")
         if (settings.data.get("fraction") or -1) > 0:
             raise ConfigError(f"data.fraction: {settings.data.fraction} needs the current solo-learn.")
         if settings.data.get("format") == "h5":

@@ -32,42 +32,50 @@ class Saving:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.kept: Path | None = None
-        self._failure: TrainingError | None = None
+        self._failure: OSError | RuntimeError | None = None
 
     def take_over(self, trainer: Any) -> None:
         """Replace the saving of the trainer and of its callbacks of solo-learn."""
         from solo.utils import checkpointer
 
-        write, save = trainer.strategy.save_checkpoint, trainer.save_checkpoint
+        # In a second training of this trainer, the first one's replacements are replaced.
+        write, save = (
+            getattr(method, "__wrapped__", method)
+            for method in (trainer.strategy.save_checkpoint, trainer.save_checkpoint)
+        )
 
         @wraps(write)
-        def write_whole(checkpoint: Any, filepath: Any, *args: Any, **kwargs: Any) -> None:
-            """Write under a temporary name first, and keep an error until all have passed the barrier."""
+        def write_partial(checkpoint: Any, filepath: Any, *args: Any, **kwargs: Any) -> None:
+            """Write under a temporary name, and keep an error until all have passed Lightning's barrier."""
             path = Path(filepath)
-            partial = path.with_name(f".{path.name}.partial")
             try:
                 for stale in path.parent.glob(".*.ckpt.partial") if rank() == 0 else ():
                     stale.unlink(missing_ok=True)  # from a run that was killed while it wrote
-                write(checkpoint, partial, *args, **kwargs)
-                if rank() == 0:
-                    os.replace(partial, path)
+                write(checkpoint, _partial(path), *args, **kwargs)
             except (OSError, RuntimeError) as error:
                 if is_lost_process(error):
                     raise
-                partial.unlink(missing_ok=True)
-                self._failure = self.failure(path, "the checkpoint", error)
+                self._failure = error
 
         @wraps(save)
-        def save_or_raise(filepath: Any, *args: Any, **kwargs: Any) -> None:
-            self._failure = None
-            save(filepath, *args, **kwargs)
-            if self._failure is not None:
-                raise self._failure
-            self.kept = Path(filepath)
+        def save_whole(filepath: Any, *args: Any, **kwargs: Any) -> None:
+            path, self._failure = Path(filepath), None
+            save(path, *args, **kwargs)
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                if rank() == 0:
+                    os.replace(_partial(path), path)
+            except (OSError, RuntimeError) as error:
+                _partial(path).unlink(missing_ok=True)
+                raise self.failure(path, "the checkpoint", error) from error
+            self.kept = path
 
-        trainer.strategy.save_checkpoint, trainer.save_checkpoint = write_whole, save_or_raise
+        trainer.strategy.save_checkpoint, trainer.save_checkpoint = write_partial, save_whole
         for callback in trainer.callbacks:
-            if isinstance(callback, checkpointer.Checkpointer):
+            if isinstance(callback, Checkpointer):  # in a second training of this trainer
+                callback.saving = self
+            elif isinstance(callback, checkpointer.Checkpointer):
                 callback.__class__ = mixed_in(Checkpointer, type(callback), saving=self)
 
     def failure(self, path: Path, what: str, error: Exception) -> TrainingError:
@@ -143,6 +151,10 @@ class Checkpointer(Mixin):
                 raise self.saving.failure(folder / "args.json", "the settings of the run", error) from error
             finally:
                 self.path = folder
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def all_finite(module: Any) -> bool:

@@ -113,10 +113,14 @@ def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
         end(error)
 
 
-def change_overrides(change: Callable[[list[str]], list[str]]) -> None:
+def change_overrides(change: Callable[[list[str], Callable[[str], bool]], list[str]]) -> None:
     """Let ``change`` replace the overrides whenever this process composes a config.
 
     Hydra has read the command line before it finds us, so its loader of configs is replaced.
+
+    Args:
+        change: Called with the overrides, and with a function that says whether a key names a group of
+            configs.
     """
     load = ConfigLoaderImpl.load_configuration
     if hasattr(load, "__wrapped__"):
@@ -126,7 +130,8 @@ def change_overrides(change: Callable[[list[str]], list[str]]) -> None:
     def changed(
         self: Any, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
-        return load(self, config_name, change(overrides), *args, **kwargs)
+        changes = change(overrides, lambda key: bool(self.get_group_options(key)))
+        return load(self, config_name, changes, *args, **kwargs)
 
     ConfigLoaderImpl.load_configuration = changed  # type: ignore[method-assign]
 

@@ -127,6 +127,8 @@ def run_row(
     """
     from solo_dimreg.config.composing import compose, fit_to_machine
     from solo_dimreg.config.folders import config_root
+    from solo_dimreg.config.loading import parse_config
+    from solo_dimreg.config.schema import Linear, Pretraining
 
     configs = config_root()
     fixed = ("checkpoint.enabled=True", f"++seed={seed}")
@@ -139,7 +141,8 @@ def run_row(
     )
     folder_of_probe = str(configs / "linear" / suite.folder)
     linear = compose("linear", folder_of_probe, "linear", (*ONE_DEVICE, *linear_overrides))
-    for each in (settings, linear):
+    for each, schema in ((settings, Pretraining), (linear, Linear)):
+        parse_config(register(), each, schema)
         fit_to_machine(each)
     wanted = json.dumps([register().generation, plain(settings), plain(linear)], sort_keys=True)
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]

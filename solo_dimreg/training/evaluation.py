@@ -234,8 +234,8 @@ def linear_accuracy(
     Args:
         host: The solo-learn in use.
         run: The pretrained run.
-        settings: A config from :func:`solo_dimreg.config.composing.evaluation_settings`, fitted to the
-            machine.
+        settings: A config from :func:`solo_dimreg.config.composing.evaluation_settings`; it is fitted to
+            the machine, in place.
         other_data: Whether the images are others than those of the pretraining, of any size and kind.
         extracted: The result of :func:`extract_splits` on the same images. It is used if the probe sees them
             without random crops.

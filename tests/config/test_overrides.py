@@ -115,4 +115,6 @@ def test_a_config_of_a_group_that_is_not_there_is_named_without_hydras_paths() -
 def test_our_blocks_need_no_plus_in_solo_learns_scripts() -> None:
     given = ["monitor.on=val", "+regularizers.ldreg.k=8", "~monitor", "optimizer.lr=1", "monitors.on=val"]
     changed = ["++monitor.on=val", "++regularizers.ldreg.k=8", *given[2:]]
-    assert with_own_blocks(given) == changed == with_own_blocks(changed)
+    assert with_own_blocks(given, lambda _: False) == changed == with_own_blocks(changed, lambda _: False)
+    # A group of configs of the user's, from which one is chosen.
+    assert with_own_blocks(["+monitor=often"], lambda key: key == "monitor") == ["+monitor=often"]

@@ -22,6 +22,7 @@ from support import config, small
 from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.nn import LDReg
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.pretraining import pretrain
 
 STEPS = 7  # an epoch, of 16 of the 120 images
@@ -226,6 +227,24 @@ def test_a_checkpoint_that_cannot_be_removed_ends_no_training(
     warned = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
     (line,) = (line for line in warned if "only 28 steps" not in line)
     assert "ep=1.ckpt: the previous checkpoint cannot be removed" in line and "not allowed" in line
+
+
+def test_a_second_training_of_a_trainer_saves_as_the_first(
+    host: Host, few_digits: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(few_digits, tmp_path)
+    arguments = host.pretraining_arguments(settings)
+    method, data = host.build_method(arguments), host.training_data(arguments)
+    checkpointer = host.checkpointer(arguments, tmp_path / "second")
+    checkpointer.frequency = 1
+    options = {**host.trainer_settings(settings), "callbacks": [checkpointer], "logger": False}
+    trainer = host.pl.Trainer(**{**options, "enable_checkpointing": False, "max_epochs": 1})
+    for epochs in (1, 2):
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(method, **data)
+        (last,) = (tmp_path / "second").rglob(f"*ep={epochs - 1}.ckpt")
+        assert is_zipfile(last)
+    assert not [*(tmp_path / "second").rglob(".*.partial")]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
+from solo_dimreg.config.composing import compose, evaluation_settings, other_data
 from solo_dimreg.functional import lidar
 from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.studies.benchmark import ONE_DEVICE
@@ -45,7 +45,6 @@ def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> f
     """Return the linear accuracy in percent on other images, at the resolution of the pretraining."""
     overrides = (*ONE_DEVICE, *linear_overrides, *other_data(data))
     linear = compose("linear", data.name, "linear", overrides)
-    fit_to_machine(linear)
     return linear_accuracy(register(), run, evaluation_settings(linear, run, overrides), other_data=True)[
         "acc1"
     ]
