@@ -9,7 +9,9 @@ The training stops after ``patience`` steps in a row whose loss is not finite.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +36,15 @@ if TYPE_CHECKING:
     from solo_dimreg.solo_learn.base import Host
 
 NEVER = 2**62
+LONGEST_WAIT = 1_000  # steps from one look at the losses to the next, however long the patience is
 
 
 class DivergenceCallback(Mixin):
     """The divergence callback.
+
+    It keeps the losses of the last steps on the device and looks at them before the training could have had
+    ``patience`` steps in a row without a finite loss, and at the end of each epoch, before a checkpoint is
+    saved. No step in between waits for the device or sends a message.
 
     Args:
         host: The solo-learn in use.
@@ -49,15 +56,16 @@ class DivergenceCallback(Mixin):
     def __init__(self, host: Host, patience: int) -> None:
         super().__init__()
         self.host, self.patience = host, patience
-        self.bad = 0  # steps in a row without a finite loss, until now
-        self.printed = self.all_printed = False
+        self.bad = 0  # steps in a row without a finite loss, until the last look
+        self.wait = patience  # steps until the next look
+        # Each step since the last look: its number, its loss and terms as one tensor, the names of the terms.
+        self.unseen: list[tuple[int, Tensor, list[str]]] = []
+        self.printed = False
         self.first = (NEVER, "")  # the step and process as one number, and the message
         self.saving: Saving | None = None
         self.continuing: Continuing | None = None
         self.resumed: dict[str, Any] | None = None
         self.module: Any = None
-        # The loss of the previous step: a GPU has computed it already, so reading it does not wait.
-        self.previous: tuple[int, Tensor, dict[str, Tensor]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs and that solo-learn and Lightning do not save."""
@@ -117,58 +125,61 @@ class DivergenceCallback(Mixin):
             say(line)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        """Check the loss of a step."""
+        """Keep the loss of a step; look at all that were kept when it is time."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
             return
-        if loss.device.type != "cpu" and self.previous is not None:
-            self._check_loss(module, *self.previous)
-        self.previous = trainer.global_step, loss.detach(), dict(module.last_terms)
-        if loss.device.type == "cpu":
-            self._check_loss(module, *self.previous)
-        self._stop_together(trainer, module)
+        values = [loss, *module.last_terms.values()]
+        stacked = torch.stack([value.detach().float().reshape(()) for value in values])
+        self.unseen.append((trainer.global_step, stacked, list(module.last_terms)))
+        self.wait -= 1
+        if self.wait == 0 or trainer.is_last_batch:
+            self._look(module)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Stop with an error if the weights are not finite at the end of the training."""
+        self._look(module)
         if not all_finite(module):
-            self._print_first(module)
             self._stop(module, "its weights are not finite at the end")
 
-    def _check_loss(self, module: Any, step: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        if bool(torch.isfinite(loss)) or has_no_targets(module):
-            self.bad = 0
-            return
-        self.bad += 1
-        if self.printed:
-            return
-        self.printed = True
-        guilty = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]
-        source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
-        line = f"Step {step} of {name_of(module)}: the loss is {float(loss):g}; it came from {source}."
-        if world_size() == 1:
-            write_line(line)
-        else:
-            self.first = step * world_size() + rank(), line
+    def _look(self, module: Any) -> None:
+        """Read the losses since the last look, tell the first that is not finite, and stop all processes.
 
-    def _print_first(self, module: Any) -> None:
-        """Print the message from the process that saw the first NaN; every process must call this."""
-        if world_size() == 1 or self.all_printed:
-            return
-        earliest = -max_over_processes(-self.first[0], module)
-        self.all_printed = earliest < NEVER
-        if self.all_printed and self.first[0] == earliest:
-            write_line(self.first[1])
-
-    def _stop_together(self, trainer: Any, module: Any) -> None:
-        """Stop all processes at the same step, although one may see the NaN a step earlier."""
-        worst = self.bad
-        if world_size() > 1:
-            if (trainer.global_step % self.patience) != 0:
-                return
-            self._print_first(module)
-            worst = max_over_processes(worst, module)
+        Every process must call this at the same step.
+        """
+        self._read_losses(module)
+        if not self.printed:
+            self._print_first(-max_over_processes(-self.first[0], module))
+        worst = max_over_processes(self.bad, module)
         if worst >= self.patience:
             self._stop(module, f"{worst} steps in a row had no finite loss")
+        self.wait = min(self.patience - worst, LONGEST_WAIT)
+
+    def _read_losses(self, module: Any) -> None:
+        """Count the steps without a finite loss, and describe the first one of this process."""
+        unseen, self.unseen = self.unseen, []
+        if not unseen:
+            return
+        values = iter(torch.cat([stacked for _, stacked, _ in unseen]).tolist())
+        for step, _, names in unseen:
+            loss, *terms = (next(values) for _ in range(1 + len(names)))
+            if math.isfinite(loss) or has_no_targets(module):
+                self.bad = 0
+                continue
+            self.bad += 1
+            if self.first[0] < NEVER:
+                continue
+            found = zip(names, terms, strict=True)
+            guilty = [f"{name} = {value:g}" for name, value in found if not math.isfinite(value)]
+            source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
+            line = f"Step {step} of {name_of(module)}: the loss is {loss:g}; it came from {source}."
+            self.first = step * world_size() + rank(), line
+
+    def _print_first(self, earliest: int) -> None:
+        """Print the message about the first loss that is not finite, on the process that has it."""
+        self.printed = earliest < NEVER
+        if self.printed and self.first[0] == earliest:
+            write_line(self.first[1])
 
     def _stop(self, module: Any, why: str) -> None:
         kept = f"the last finite checkpoint is {self.kept}" if self.kept else "no checkpoint was written"
@@ -184,6 +195,10 @@ class DivergenceCallback(Mixin):
 
         The causes are an image that cannot be read and another process that has ended.
         """
+        if world_size() == 1 and not self.printed:
+            with suppress(RuntimeError):  # a device that has failed cannot be read
+                self._read_losses(module)
+                self._print_first(self.first[0])
         if not is_lost_process(exception):
             if isinstance(exception, DimregError) or not trainer.global_step:
                 end_script(exception, "train")

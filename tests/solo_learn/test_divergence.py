@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -10,19 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from zipfile import is_zipfile
 
 import pytest
 import torch
 from omegaconf import DictConfig
 from support import config, small
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.errors import ConfigError, DivergenceError, TrainingError
 from solo_dimreg.nn import LDReg
 from solo_dimreg.solo_learn import Host
+from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.training.pretraining import pretrain
 
 STEPS = 7  # an epoch, of 16 of the 120 images
@@ -119,6 +124,73 @@ def test_a_single_bad_step_is_told_and_survived(
     )
     assert len(calls) > 3 and capfd.readouterr().err.count("it came from its term ldreg = nan") == 1
     assert len(checkpoints(tmp_path)) == 1
+
+
+class Module:
+    """What the divergence callback needs of a method."""
+
+    def __init__(self) -> None:
+        self.last_terms: dict[str, torch.Tensor] = {}
+        self.raises = True
+
+    def parameters(self) -> list[torch.Tensor]:
+        return []
+
+
+def test_no_step_between_two_looks_waits_for_the_device(capfd: pytest.CaptureFixture) -> None:
+    """A tensor on the device ``meta`` has no value, so that reading it is an error."""
+    callback, module = DivergenceCallback(cast(Any, None), patience=4), Module()
+
+    def step(number: int, device: str, last: bool = False, loss: float = 0.0, term: float = 0.0) -> None:
+        module.last_terms = {"ldreg": torch.tensor(term, device=device)}
+        trainer = SimpleNamespace(global_step=number, is_last_batch=last)
+        callback.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss, device=device)})
+
+    for number in (1, 2, 3):
+        step(number, "meta")
+    for last in (False, True):  # the fourth step of the patience, and the last one of an epoch
+        with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+            step(4, "meta", last)
+    callback = DivergenceCallback(cast(Any, None), patience=4)
+    for number, value in enumerate((0.0, math.nan, math.inf, 0.0, math.nan, math.nan, math.nan), start=1):
+        step(number, "cpu", loss=value, term=value)
+    assert callback.bad == 0 and callback.wait == 1
+    with pytest.raises(DivergenceError, match="4 steps in a row had no finite loss"):
+        step(8, "cpu", loss=math.nan)
+    said = capfd.readouterr().err
+    assert said == "Step 2 of Module: the loss is nan; it came from its term ldreg = nan.\n"
+
+
+class Waits(TorchDispatchMode):
+    """Collects the places of our package that read a tensor's value during a training step."""
+
+    OPERATIONS = ("_local_scalar_dense", "is_nonzero", "nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ours: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.OPERATIONS:
+            frames = [f for f in traceback.extract_stack()[:-1] if "/torch/" not in f.filename]
+            steps = {"training_step", "on_train_batch_end"} & {frame.name for frame in frames}
+            if steps and "/solo_dimreg/" in frames[-1].filename:
+                self.ours.append(f"{frames[-1].filename}:{frames[-1].lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_training_step_of_ours_reads_a_value(few_digits: Path, tmp_path: Path) -> None:
+    terms = ("decorrelation", "effective_rank", "uniformity", "wasserstein_uniformity")
+    settings = settings_of(
+        few_digits,
+        tmp_path,
+        max_epochs=1,
+        regularizers={name: {"weight": 0.1} for name in terms},
+        projector={"normalization": "shuffled_dbn"},
+    )
+    with Waits() as waits:
+        pretrain(settings)
+    assert waits.ours == []
 
 
 def test_an_epoch_without_targets_is_not_a_divergence(
