@@ -28,6 +28,7 @@ def make_adadim(base: type) -> type:
         """
 
         large_crops = 2
+        same_on_all_processes = True
         criterion = AdaDimLoss
 
         def build(self, proj_hidden_dim: int = 2048, proj_output_dim: int = 2048, **options: Any) -> None:

@@ -47,6 +47,7 @@ def make_directclr(base: type) -> type:
         """
 
         large_crops = 2
+        same_on_all_processes = True
 
         def build(
             self,

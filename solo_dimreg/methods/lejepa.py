@@ -29,6 +29,7 @@ def make_lejepa(base: type) -> type:
         """
 
         large_crops = 2
+        same_on_all_processes = True
         uses_small_crops = True
         criterion = LeJEPALoss
 

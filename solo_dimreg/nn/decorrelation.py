@@ -218,6 +218,8 @@ class Decorrelation(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(
         self, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0

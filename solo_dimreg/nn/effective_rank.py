@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class EffectiveRank(nn.Module):
     Example:
         >>> loss = EffectiveRank()(torch.randn(32, 16))
     """
+
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, center: bool = True) -> None:
         super().__init__()

@@ -59,6 +59,8 @@ class LDReg(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}  # the paper's for SimCLR
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(
         self, k: int | None = None, estimator: str = "mom", norm: str = "l1", direction: str = "max"

@@ -40,6 +40,8 @@ class SIGReg(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
         super().__init__()

@@ -37,6 +37,8 @@ class TREGS(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, sphere_weight: float = 0.004) -> None:
         super().__init__()

@@ -31,6 +31,8 @@ class Uniformity(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     @full_precision
     def forward(
@@ -65,6 +67,9 @@ class KoLeo(nn.Module):
         >>> loss = KoLeo()(torch.randn(32, 16))
     """
 
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
+
     @full_precision
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
@@ -89,6 +94,8 @@ class WassersteinUniformity(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
 
     @full_precision
     def forward(

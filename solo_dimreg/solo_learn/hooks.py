@@ -25,6 +25,7 @@ from solo_dimreg.monitor.callback import BlockMonitor
 from solo_dimreg.nn import DecorrelatedBatchNorm
 from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
+from solo_dimreg.solo_learn.method import average_over_processes
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
@@ -114,7 +115,8 @@ def regularize(
             yield from (0 * parameter.sum() for parameter in term.parameters())
             continue
         value = term(views, momentum_views)
-        module.log(f"train_{name}", value, on_epoch=True, sync_dist=True)
+        same = getattr(term.regularizer, "same_on_all_processes", False)
+        module.log(f"train_{name}", value, on_epoch=True, **average_over_processes(same))
         module.last_terms[name] = value.detach()
         yield term.weight * value
 

@@ -27,6 +27,7 @@ class Method(ABC, Mixin):
     large_crops: int | None = None  # the number that the method requires
     uses_small_crops = False  # whether the loss also gets the small crops, after the large ones
     criterion: type | None = None
+    same_on_all_processes = False  # whether all that the loss returns is computed over all processes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         options: Mapping[str, Any] = self.host.read_block(args, kwargs, "method_kwargs") or {}
@@ -81,8 +82,17 @@ class Method(ABC, Mixin):
         losses = self.loss(features, embeddings)
         loss = losses.pop("loss")
         figures = {f"train_{name}": value for name, value in losses.items()}
-        self.log_dict(figures, on_epoch=True, sync_dist=True)
+        self.log_dict(figures, on_epoch=True, **average_over_processes(self.same_on_all_processes))
         return loss + out["loss"]
+
+
+def average_over_processes(same: bool) -> dict[str, bool]:
+    """Return the options of Lightning's ``log`` for a value of each process.
+
+    A value that is the same on all processes needs no message. With ``rank_zero_only``, Lightning sends none,
+    and does not recommend to send one either.
+    """
+    return {"sync_dist": True, "rank_zero_only": same}
 
 
 def _with_key(block: str, error: Exception) -> str:
