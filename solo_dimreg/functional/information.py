@@ -44,7 +44,7 @@ def matrix_entropy(x: Tensor, order: int = 2) -> Tensor:
     """
     check_order(order)
     check_features("x", x)
-    return ORDERS[order](_gram(x))
+    return ORDERS[order](_trace_one(_smaller_gram(normalize_rows(x))))
 
 
 @full_precision
@@ -76,7 +76,7 @@ def matrix_mutual_information(x: Tensor, y: Tensor, order: int = 2) -> Tensor:
 def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the entropy of ``x``, the entropy of ``y`` and their mutual information.
 
-    Each Gram matrix is built once. The arguments and errors are the same as for
+    The Gram matrices of the joint entropy are built once. The arguments and errors are the same as for
     :func:`matrix_mutual_information`.
     """
     check_order(order)
@@ -84,8 +84,12 @@ def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tens
     check_features("y", y)
     if len(x) != len(y):
         raise ValueError(f"x and y must hold the same samples, got {len(x)} and {len(y)} rows.")
-    gram_x, gram_y = _gram(x), _gram(y)
-    h_x, h_y, h_xy = (ORDERS[order](gram) for gram in (gram_x, gram_y, _trace_one(gram_x * gram_y)))
+    units = normalize_rows(x), normalize_rows(y)
+    grams = [_trace_one(unit @ unit.T) for unit in units]
+    h_xy = ORDERS[order](_trace_one(grams[0] * grams[1]))
+    if order == 1:  # each decomposition of a matrix as wide as the batch costs more than a product
+        grams = [_trace_one(_smaller_gram(unit)) for unit in units]
+    h_x, h_y = (ORDERS[order](gram) for gram in grams)
     return h_x, h_y, h_x + h_y - h_xy
 
 
@@ -198,9 +202,9 @@ def _quadratic(gram: Tensor) -> Tensor:
 ORDERS: dict[int, Callable[[Tensor], Tensor]] = {1: _shannon, 2: _quadratic}
 
 
-def _gram(x: Tensor) -> Tensor:
-    unit = normalize_rows(x)
-    return _trace_one(unit @ unit.T)
+def _smaller_gram(x: Tensor) -> Tensor:
+    """Return ``x x^T`` or ``x^T x``, whichever is smaller; their nonzero eigenvalues are equal."""
+    return x @ x.T if len(x) <= x.shape[1] else x.T @ x
 
 
 def _trace_one(gram: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numeric import check_against, normal
 from scipy.spatial.distance import pdist
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo_dimreg.functional import (
     alignment,
@@ -51,6 +52,34 @@ def test_entropy_and_information_against_eigenvalues(b, d, order):
     assert matrix_mutual_information(x, y, order).item() == pytest.approx(h_x + h_y - h_xy, rel=1e-9)
 
 
+class LargestSpectrum(TorchDispatchMode):
+    """Records the width of the largest matrix that is decomposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == "_linalg_eigh":
+            self.width = max(self.width, args[0].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("b", "d"), [(300, 20), (20, 300)])
+def test_entropy_decomposes_the_smaller_gram_matrix(b, d):
+    x = normal(b, d).float().requires_grad_()
+    with LargestSpectrum() as largest:
+        entropy = matrix_entropy(x, order=1)
+    assert largest.width == min(b, d)
+    assert entropy.item() == pytest.approx(naive_entropy(naive_gram(x.detach().double()), 1), rel=1e-6)
+    wide = x.detach().double().requires_grad_()
+    unit = wide / wide.norm(dim=1, keepdim=True)
+    values = torch.linalg.eigvalsh(unit @ unit.T / b).clamp_min(1e-30)
+    expected = torch.autograd.grad(-(values * values.log()).sum(), wide)[0]
+    gradient = torch.autograd.grad(entropy, x)[0].double()
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_information_at_its_ends(order):
     assert matrix_mutual_information(normal(8, 5), torch.ones(8, 2), order).item() == pytest.approx(
@@ -74,7 +103,8 @@ def test_entropy_is_bounded_and_sees_directions_only(seed, b, d, order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradients(order):
     x, y = normal(4, 6).requires_grad_(), normal(4, 5, seed=1).requires_grad_()
-    assert gradcheck(lambda a: matrix_entropy(a, order), (x,))
+    for rows in (x, normal(6, 4).requires_grad_()):
+        assert gradcheck(lambda a: matrix_entropy(a, order), (rows,))
     assert gradcheck(lambda a, b: matrix_mutual_information(a, b, order), (x, y))
     repeated = torch.eye(4, dtype=torch.float64).requires_grad_()
     assert gradcheck(lambda a: matrix_entropy(a, order), (repeated,))
