@@ -71,9 +71,10 @@ class AdaDim(Float32Buffers):
     After each call, ``metrics`` holds these values, detached:
 
     - ``alpha`` and ``beta``;
-    - ``H_R`` and ``H_Z``, the effective ranks of R and Z, by which [1] measures H(R) and H(Z);
-    - ``matrix_entropy_R`` and ``matrix_entropy_Z``, and the ``I_RZ`` computed from them;
-    - ``loss_sample`` and ``loss_dimension``, without their weights.
+    - ``H_R`` and ``H_Z``, the effective ranks of R and Z, by which [1] measures H(R) and H(Z), if alpha
+      follows the rank;
+    - ``matrix_entropy_R`` and ``matrix_entropy_Z``, and the ``I_RZ`` computed from them, unless gamma is 0;
+    - ``loss_sample`` and ``loss_dimension``, without their weights, unless alpha is 0 or 1.
 
     The matrix entropy of features that are not centred and not negative hardly moves. They all share the
     direction of their mean, so their Gram matrix is close to one of rank 1 whatever else they do.
@@ -194,38 +195,45 @@ class AdaDim(Float32Buffers):
             ValueError: there are not two views, their shapes do not fit, or the progress is out of range.
         """
         check_between("progress", progress, 0, 1)
-        r1, r2 = (all_gather(r) for r in _two("r_views", r_views))
-        z1, z2 = (all_gather(z) for z in _two("z_views", z_views))
-        r, z = torch.cat([r1, r2]), torch.cat([z1, z2])
-
-        sample = ntxent_loss(z1, z2, self.temperature)
-        dimension = vicreg_loss(z1, z2, **self.vicreg_weights)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gamma != 0):
+        r_views, z_views = _two("r_views", r_views), _two("z_views", z_views)
+        z1, z2 = (all_gather(z) for z in z_views)
+        sample = dimension = information = z1.new_zeros(())
+        parts: dict[str, Tensor] = {}
+        ranks: dict[str, Tensor] = {}
+        # What a gamma of 0 or a fixed alpha does not need is not computed.
+        if self.gamma != 0 or self.alpha == "erank":
+            r, z = torch.cat([all_gather(view) for view in r_views]), torch.cat([z1, z2])
+        if self.gamma != 0:
             entropy_r, entropy_z, information = matrix_entropies(r, z, self.order)
-        rank_r, rank_z, alpha = self._measure(r.detach(), z.detach(), progress)
+            parts |= {"matrix_entropy_R": entropy_r, "matrix_entropy_Z": entropy_z, "I_RZ": information}
+        if self.alpha != 0:
+            sample = parts["loss_sample"] = ntxent_loss(z1, z2, self.temperature)
+        if self.alpha != 1:
+            dimension = parts["loss_dimension"] = vicreg_loss(z1, z2, **self.vicreg_weights)
+        if self.alpha == "erank":
+            alpha, ranks = self._measure(r.detach(), z.detach())
+        elif isinstance(self.alpha, str):
+            alpha = z1.new_full((), SCHEDULES[self.alpha](progress))
+        else:
+            alpha = z1.new_full((), self.alpha)
         beta = self._beta(alpha, progress)
         self.metrics = {
             "alpha": alpha,
             "beta": beta,
-            "H_R": rank_r,
-            "H_Z": rank_z,
-            "matrix_entropy_R": entropy_r.detach(),
-            "matrix_entropy_Z": entropy_z.detach(),
-            "I_RZ": information.detach(),
-            "loss_sample": sample.detach(),
-            "loss_dimension": dimension.detach(),
+            **ranks,
+            **{name: part.detach() for name, part in parts.items()},
         }
         return adadim_loss(
             self.sample_weight * sample, self.dimension_weight * dimension, information, alpha, beta
         )
 
     @torch.no_grad()
-    def _measure(self, r: Tensor, z: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the effective ranks of R and Z, and alpha."""
+    def _measure(self, r: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return alpha and the effective ranks of R and Z, from which it follows."""
         views = 2 if self.rank_of == "view" else 1
         r, z = (x.view(views, -1, x.shape[1]) for x in (r, z))
-        ranks = self._effective_ranks(r, z)
-        return ranks[0], ranks[1], self._alpha(ranks[1], float(min(z.shape[1:])), progress)
+        rank_r, rank_z = self._effective_ranks(r, z)
+        return self._alpha(rank_z, float(min(z.shape[1:]))), {"H_R": rank_r, "H_Z": rank_z}
 
     def _effective_ranks(self, r: Tensor, z: Tensor) -> Tensor:
         if not self.training:
@@ -235,11 +243,7 @@ class AdaDim(Float32Buffers):
         self.last_ranks.copy_(torch.where(ranks.isfinite(), ranks, self.last_ranks))
         return ranks
 
-    def _alpha(self, rank: Tensor, attainable: float, progress: float) -> Tensor:
-        if not isinstance(self.alpha, str):
-            return torch.full_like(rank, self.alpha)
-        if self.alpha in SCHEDULES:
-            return torch.full_like(rank, SCHEDULES[self.alpha](progress))
+    def _alpha(self, rank: Tensor, attainable: float) -> Tensor:
         filled = rank / attainable
         if self.rank_against == "start":
             start = torch.where(self.start_rank > 0, self.start_rank.to(rank), rank)

@@ -1,7 +1,10 @@
 """The AdaDim module: its weights, its average and its state."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo_dimreg import AdaDim
 from solo_dimreg.functional import (
@@ -176,7 +179,45 @@ def test_no_gamma_is_the_first_version():
     adadim = AdaDim(gamma=0)
     adadim(r, z).backward()
     assert r[0].grad is None and z[0].grad is not None
-    assert torch.isfinite(adadim.metrics["I_RZ"])
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products and the decompositions."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "_linalg_eigh", "_linalg_svd"):
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+# NT-Xent takes one product, VICReg one a view, the information two Gram matrices.
+@pytest.mark.parametrize(
+    ("options", "products", "absent"),
+    [
+        ({"alpha": 0, "gamma": 0}, 2, {"H_R", "H_Z", "I_RZ", "loss_sample"}),
+        ({"alpha": 1, "gamma": 0}, 1, {"H_R", "H_Z", "I_RZ", "loss_dimension"}),
+        ({"alpha": 0.3, "gamma": 0}, 3, {"H_R", "H_Z", "I_RZ"}),
+        ({"alpha": "linear", "gamma": 0}, 3, {"H_R", "H_Z", "I_RZ"}),
+        ({"alpha": 0.3}, 5, {"H_R", "H_Z"}),
+    ],
+)
+def test_what_the_loss_does_not_need_is_not_computed(options, products, absent):
+    r, z = batch()
+    adadim = AdaDim(**options)
+    with Products() as found:
+        loss = adadim(r, z, progress=0.5)
+    assert found.counts == {"mm": products}
+    assert not absent & adadim.metrics.keys()
+    alpha = adadim.metrics["alpha"]
+    expected = alpha * ntxent_loss(*z) + (1 - alpha) * vicreg_loss(*z)
+    if adadim.gamma:
+        expected = expected + 0.01 * alpha * matrix_mutual_information(torch.cat(r), torch.cat(z))
+    torch.testing.assert_close(loss, expected)
 
 
 def test_alpha_gets_no_gradient():
