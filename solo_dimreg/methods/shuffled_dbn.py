@@ -27,7 +27,7 @@ def make_shuffled_dbn(base: type) -> type:
                     ``shuffled_dbn`` groups that are drawn anew at every step. Defaults to ``shuffled_dbn``.
                 num_groups (int): number of groups of axes that are whitened, a divisor of
                     ``proj_output_dim``. With ``auto``, a group has at most half as many axes as the batch has
-                    samples. Defaults to 8.
+                    samples, and at most 256. Defaults to 8.
                 proj_hidden_dim (int): width of the projector's hidden layer. Defaults to 2048.
                 proj_output_dim (int): width of the embeddings. Defaults to 256.
                 eps (float): added to variances and eigenvalues. Defaults to 1e-5.

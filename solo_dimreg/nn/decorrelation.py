@@ -40,7 +40,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
         num_features: number of axes D.
         num_groups: number of groups of consecutive axes, a divisor of D. A group must have fewer axes than
             the batch has samples. "auto" takes the fewest groups that have at most half as many axes as the
-            first batch has samples, after [2]'s released code.
+            first batch has samples, after [2]'s released code, and at most 256, since the time to decompose
+            a group grows as the cube of its axes.
         eps: added to the eigenvalues of the covariance, at least 0; [2]'s released code has 0.
         momentum: weight of the batch in the running statistics, from 0 to 1.
         affine: learn a scale and a shift of each axis.

@@ -7,6 +7,7 @@ from torch import nn
 import solo_dimreg
 from solo_dimreg import DecorrelatedBatchNorm, Decorrelation, ShuffledDBN
 from solo_dimreg.functional import decorrelation_loss, zca_whiten
+from solo_dimreg.functional.decorrelation import automatic_groups
 
 
 def embeddings(b=40, d=6, seed=0, dtype=torch.float64):
@@ -193,6 +194,22 @@ def test_automatic_groups_have_at_most_half_as_many_axes_as_samples(b, groups):
     # The groups are settled: a later batch of another size does not regroup the running statistics.
     layer(embeddings(39, seed=1))
     assert layer.num_groups == groups
+
+
+@pytest.mark.parametrize(
+    ("d", "b", "groups"),
+    [
+        (2048, 4096, 8),
+        (2048, 256, 16),
+        (512, 4096, 2),
+        (256, 64, 8),
+        (256, 512, 1),
+        (128, 128, 2),
+        (2050, 8192, 10),
+    ],
+)
+def test_automatic_groups_have_at_most_256_axes(d, b, groups):
+    assert automatic_groups(d, b) == groups
 
 
 def test_automatic_groups_are_read_back():
