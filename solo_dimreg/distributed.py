@@ -93,10 +93,10 @@ def shared_gathers() -> Iterator[None]:
         _step = outer
 
 
-def broadcast(x: Tensor) -> Tensor:
-    """Return the ``x`` of rank 0 on every process, for random choices that all processes must share."""
+def broadcast(x: Tensor, source: int = 0) -> Tensor:
+    """Return the ``x`` of one process, by its rank, on every process, for choices that all must share."""
     if world_size() > 1:
-        dist.broadcast(x, src=0)
+        dist.broadcast(x, src=source)
     return x
 
 

@@ -35,6 +35,7 @@ from solo_dimreg.distributed import all_gather, all_mean, rank, shared_gathers, 
 from solo_dimreg.errors import warn
 from solo_dimreg.functional import matrix_entropy, uniformity
 from solo_dimreg.metrics.streaming import FeatureStatistics
+from solo_dimreg.nn import t_regs
 
 GROUPS = (2, 3)
 BATCH = 12
@@ -190,6 +191,17 @@ def collectives_of_a_step():
     return counts, float(total.detach()), float(apart.detach())
 
 
+def trees_of_a_step():
+    """Count the spanning trees that this process computes for the two views of a step."""
+    trees, original = [], t_regs.spanning_tree
+    t_regs.spanning_tree = lambda x: (trees.append(1), original(x))[1]
+    try:
+        compute("t_regs", torch.float32, parallel=world_size() > 1)
+    finally:
+        t_regs.spanning_tree = original
+    return len(trees)
+
+
 def gather_integers():
     return all_gather(torch.tensor([[rank()], [10 + rank()]]))
 
@@ -211,6 +223,7 @@ def worker(rank_, size, folder):
     results["alpha"] = averaged_rank()
     results["streamed"] = gathered_statistics()
     results["collectives"] = collectives_of_a_step()
+    results["trees"] = trees_of_a_step()
     torch.save(results, f"{folder}/{size}-{rank_}.pt")
     dist.destroy_process_group()
 
@@ -287,6 +300,11 @@ def test_state_is_that_of_one_process(results):
         torch.testing.assert_close(result["statistics"], running_statistics(), rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(result["alpha"], averaged_rank(), rtol=1e-10, atol=0)
         torch.testing.assert_close(result["streamed"], gathered_statistics(), rtol=1e-8, atol=1e-12)
+
+
+def test_each_spanning_tree_is_computed_by_one_process(results):
+    trees = [result["trees"] for result in results]
+    assert trees == [1, 1, 0][: len(trees)] and trees_of_a_step() == 2
 
 
 def test_one_process_gathers_nothing():

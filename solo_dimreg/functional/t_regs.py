@@ -36,7 +36,11 @@ def t_reg_loss(x: Tensor, sphere_weight: float = 0.004) -> Tensor:
     """
     check_features("x", x)
     check_between("sphere_weight", sphere_weight, 0)
-    edges = spanning_tree(x.detach())
+    return t_reg_loss_of(x, spanning_tree(x.detach()), sphere_weight)
+
+
+def t_reg_loss_of(x: Tensor, edges: Tensor, sphere_weight: float) -> Tensor:
+    """Return the loss of :func:`t_reg_loss` from the edges of the tree, pairs of row numbers (2, B - 1)."""
     length = torch.linalg.vector_norm(x[edges[0]] - x[edges[1]], dim=1).sum() / len(x)
     sphere = ((torch.linalg.vector_norm(x, dim=1) - 1) ** 2).mean()
     return sphere_weight * sphere - length

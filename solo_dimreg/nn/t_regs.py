@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.distributed import all_gather
+from solo_dimreg.distributed import all_gather, broadcast, rank, world_size
 from solo_dimreg.functional._checks import check_between
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.t_regs import t_reg_loss
+from solo_dimreg.functional.t_regs import spanning_tree, t_reg_loss_of
 from solo_dimreg.nn._views import as_views
 
 
@@ -19,7 +19,7 @@ class TREGS(nn.Module):
     """A loss that lengthens the minimum spanning tree of each view near the unit sphere [1, eq. 9].
 
     It is the sum of the views' T-REG losses, see :func:`solo_dimreg.functional.t_reg_loss`. Each view has a
-    tree of its own, through the embeddings of all processes.
+    tree of its own, through the embeddings of all processes. One process computes it for all.
 
     References:
         [1] Mordacq et al., T-REGS: Minimum Spanning Tree Regularization for Self-Supervised Learning, NeurIPS
@@ -61,9 +61,26 @@ class TREGS(nn.Module):
         Raises:
             ValueError: there are no views, or the shapes do not fit.
         """
-        listed = as_views("views", views, minimum=1)
-        return torch.stack([t_reg_loss(all_gather(view), self.sphere_weight) for view in listed]).sum()
+        gathered = [all_gather(view) for view in as_views("views", views, minimum=1)]
+        trees = shared_trees([view.detach() for view in gathered])
+        losses = [
+            t_reg_loss_of(view, tree, self.sphere_weight) for view, tree in zip(gathered, trees, strict=True)
+        ]
+        return torch.stack(losses).sum()
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""
         return f"sphere_weight={self.sphere_weight}"
+
+
+def shared_trees(gathered: Sequence[Tensor]) -> list[Tensor]:
+    """Return the spanning tree of each view on all processes, computed by one of them.
+
+    The views are divided among the processes, which compute their trees at the same time.
+    """
+    makers = [number % world_size() for number in range(len(gathered))]
+    trees = [
+        spanning_tree(view) if rank() == maker else view.new_empty(2, len(view) - 1, dtype=torch.long)
+        for view, maker in zip(gathered, makers, strict=True)
+    ]
+    return [broadcast(tree, maker) for tree, maker in zip(trees, makers, strict=True)]
