@@ -130,7 +130,7 @@ class DivergenceCallback(Mixin):
         if not isinstance(loss, Tensor):
             return
         values = [loss, *module.last_terms.values()]
-        stacked = torch.stack([value.detach().float().reshape(()) for value in values])
+        stacked = torch.stack([v.detach().to(loss.device, torch.float32).reshape(()) for v in values])
         self.unseen.append((trainer.global_step, stacked, list(module.last_terms)))
         self.wait -= 1
         if self.wait == 0 or trainer.is_last_batch:
