@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def check_against(ours: Callable[[Tensor], Tensor], theirs: Callable[[np.ndarray], float], x: Tensor) -> None:
@@ -23,6 +26,20 @@ def check_against(ours: Callable[[Tensor], Tensor], theirs: Callable[[np.ndarray
         shift[index] = step
         expected[index] = (theirs(start + shift) - theirs(start - shift)) / (2 * step)
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+class WidestSpectrum(TorchDispatchMode):
+    """Records the width of the widest matrix that is decomposed; an SVD counts as infinitely wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_linalg_eigh", "_linalg_svd"):
+            self.width = max(self.width, args[0].shape[-1] if name == "_linalg_eigh" else math.inf)
+        return func(*args, **(kwargs or {}))
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

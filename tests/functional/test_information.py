@@ -6,13 +6,13 @@ import scipy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric import check_against, normal
+from numeric import WidestSpectrum, check_against, normal
 from scipy.spatial.distance import pdist
 from torch.autograd import gradcheck
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo_dimreg.functional import (
     alignment,
+    effective_rank,
     matrix_entropy,
     matrix_mutual_information,
     uniformity,
@@ -52,25 +52,12 @@ def test_entropy_and_information_against_eigenvalues(b, d, order):
     assert matrix_mutual_information(x, y, order).item() == pytest.approx(h_x + h_y - h_xy, rel=1e-9)
 
 
-class LargestSpectrum(TorchDispatchMode):
-    """Records the width of the largest matrix that is decomposed."""
-
-    def __init__(self):
-        super().__init__()
-        self.width = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__ == "_linalg_eigh":
-            self.width = max(self.width, args[0].shape[-1])
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(("b", "d"), [(300, 20), (20, 300)])
 def test_entropy_decomposes_the_smaller_gram_matrix(b, d):
     x = normal(b, d).float().requires_grad_()
-    with LargestSpectrum() as largest:
+    with WidestSpectrum() as widest:
         entropy = matrix_entropy(x, order=1)
-    assert largest.width == min(b, d)
+    assert widest.width == min(b, d)
     assert entropy.item() == pytest.approx(naive_entropy(naive_gram(x.detach().double()), 1), rel=1e-6)
     wide = x.detach().double().requires_grad_()
     unit = wide / wide.norm(dim=1, keepdim=True)
@@ -154,6 +141,15 @@ def wasserstein_in_scipy(x):
 def test_wasserstein_uniformity_is_the_distance_to_a_gaussian():
     x = normal(12, 4) * torch.tensor([3.0, 1.0, 1.0, 0.2]).double() + 0.5
     check_against(wasserstein_uniformity, wasserstein_in_scipy, x)
+
+
+@pytest.mark.parametrize("measure", [wasserstein_uniformity, effective_rank])
+@pytest.mark.parametrize(("b", "d"), [(300, 20), (20, 300)])
+def test_singular_values_come_from_the_smaller_gram_matrix(measure, b, d):
+    x = normal(b, d).float().requires_grad_()
+    with WidestSpectrum() as widest:
+        measure(x).backward()
+    assert widest.width == min(b, d)
 
 
 def test_wasserstein_uniformity_of_fewer_rows_than_axes():
