@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,42 @@ from support import build, small, train_steps
 from solo_dimreg.nn import Uniformity
 from solo_dimreg.plugins import registered
 from solo_dimreg.solo_learn import Host
+from solo_dimreg.solo_learn.method import average_over_processes
 
 METHODS = {"adadim": True, "directclr": True, "lejepa": True, "shuffled_dbn": False}
 
 
 @pytest.fixture
 def messages(host: Host, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Count the values that Lightning would average over the processes in two steps."""
+    """Count the values of two steps that Lightning is asked to average over the processes."""
+    log = host.pl.LightningModule.log
 
     def count(name: str, **changes: Any) -> int:
-        calls: list[Any] = []
-        strategy = host.pl.strategies.SingleDeviceStrategy
-        monkeypatch.setattr(strategy, "reduce", lambda self, value, *_, **__: (calls.append(1), value)[1])
+        sent: list[Any] = []
+
+        def count_and_log(self: Any, *args: Any, **options: Any) -> None:
+            if options.get("sync_dist") and not options.get("rank_zero_only"):
+                sent.append(options)
+            log(self, *args, **options)
+
+        monkeypatch.setattr(host.pl.LightningModule, "log", count_and_log)
         train_steps(host, build(small(few_digits, name, **changes)), steps=2)
-        return len(calls)
+        return len(sent)
 
     return count
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_lightning_sends_no_message_for_what_is_the_same(host: Host, same: bool) -> None:
+    result = importlib.import_module(f"{host.pl.__name__}.trainer.connectors.logger_connector.result")
+    options, sent = average_over_processes(same), []
+    sync = result._Sync(
+        fn=lambda value, **_: sent.append(value),
+        _should=options["sync_dist"],
+        rank_zero_only=options["rank_zero_only"],
+    )
+    sync(1.0)
+    assert sent == ([] if same else [1.0])
 
 
 def test_our_terms_are_logged_without_a_message(messages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
