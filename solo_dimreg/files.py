@@ -1,4 +1,4 @@
-"""Read and write files; each is written under a temporary name and then renamed."""
+"""Find, read and write files; each is written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -122,6 +122,33 @@ def aside(target: Path) -> Path:
     while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
         number += 1
     return path
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path]:
+    """Return the run's folder and its latest checkpoint.
+
+    Args:
+        path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
+
+    Raises:
+        ConfigError: There is no run, or there are several.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint; give a .ckpt file or the folder that holds it.")
+    if path.is_file():
+        folder, checkpoints = path.parent, [path]
+    else:
+        folders = sorted({file.parent for file in path.rglob("*.ckpt")})
+        if len(folders) != 1:
+            listed = ", ".join(str(f) for f in folders) or "none"
+            raise ConfigError(f"{path}: must hold one run with checkpoints; found {listed}.")
+        folder = folders[0]
+        checkpoints = sorted(
+            folder.glob("*.ckpt"), key=lambda file: (checkpoint_epoch(file), file.stat().st_mtime)
+        )
+    if not (folder / "args.json").is_file():
+        raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
+    return folder, checkpoints[-1]
 
 
 def checkpoint_epoch(checkpoint: Path) -> int:

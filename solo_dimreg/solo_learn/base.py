@@ -23,13 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, DimregError, unknown
-from solo_dimreg.solo_learn.checkpoints import (
-    find_checkpoint,
-    first_line,
-    generation_of,
-    read_checkpoint,
-    read_object,
-)
+from solo_dimreg.files import find_checkpoint
+from solo_dimreg.solo_learn.checkpoints import first_line, generation_of, read_checkpoint, read_object
 from solo_dimreg.solo_learn.method import Method
 from solo_dimreg.solo_learn.mixins import mixed_in
 

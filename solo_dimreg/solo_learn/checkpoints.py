@@ -75,33 +75,6 @@ def generation_of(arguments: dict[str, Any]) -> str:
     return "current" if "backbone" in arguments else "published"
 
 
-def find_checkpoint(path: Path) -> tuple[Path, Path]:
-    """Return the run's folder and its latest checkpoint.
-
-    Args:
-        path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
-
-    Raises:
-        ConfigError: There is no run, or there are several.
-    """
-    if not path.exists():
-        raise ConfigError(f"{path}: no such checkpoint; give a .ckpt file or the folder that holds it.")
-    if path.is_file():
-        folder, checkpoints = path.parent, [path]
-    else:
-        folders = sorted({file.parent for file in path.rglob("*.ckpt")})
-        if len(folders) != 1:
-            listed = ", ".join(str(f) for f in folders) or "none"
-            raise ConfigError(f"{path}: must hold one run with checkpoints; found {listed}.")
-        folder = folders[0]
-        checkpoints = sorted(
-            folder.glob("*.ckpt"), key=lambda file: (checkpoint_epoch(file), file.stat().st_mtime)
-        )
-    if not (folder / "args.json").is_file():
-        raise ConfigError(f"{folder}: args.json is missing; solo-learn writes it beside its checkpoints.")
-    return folder, checkpoints[-1]
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, without its full stop."""
     return str(error).strip().partition("\n")[0].rstrip(".")

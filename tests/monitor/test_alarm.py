@@ -16,10 +16,9 @@ from support import small
 
 from solo_dimreg.config.blocks import AlarmSettings, MonitorSettings, read_blocks
 from solo_dimreg.errors import CollapseError, ConfigError
-from solo_dimreg.files import checkpoint_epoch
+from solo_dimreg.files import checkpoint_epoch, find_checkpoint
 from solo_dimreg.monitor.alarm import GOOD, Alarm, describe
 from solo_dimreg.solo_learn import Host, register
-from solo_dimreg.solo_learn.checkpoints import find_checkpoint
 from solo_dimreg.training.pretraining import pretrain
 
 
