@@ -62,18 +62,19 @@ def command(
         write_page(page, "claims", files or [out / "claims.json"], claims_tables)
         click.echo(f"Page: {page}")
         return
+    if list_:
+        _list(names, as_json)
+        return
+    if quick and names:
+        from solo_dimreg.errors import ConfigError
+
+        raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.errors import ConfigError
     from solo_dimreg.studies.claims.page import HEADER, rows, summary
     from solo_dimreg.studies.claims.papers import QUICK
     from solo_dimreg.studies.claims.study import run_claims
     from solo_dimreg.studies.parallel import default_jobs
 
-    if list_:
-        _list(names, as_json)
-        return
-    if quick and names:
-        raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     say = (lambda text: click.echo(text, err=True)) if as_json else click.echo
     outcomes = run_claims(
         out,

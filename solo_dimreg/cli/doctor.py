@@ -13,8 +13,6 @@ from typing import Any
 
 import click
 
-from solo_dimreg.solo_learn.record import version_of
-
 # Packages whose name differs from the name of their module.
 PACKAGE_OF = {
     "PIL": "pillow",
@@ -69,6 +67,7 @@ def examine() -> dict[str, Any]:
     ``hints`` do neither.
     """
     from solo_dimreg.config.folders import config_root, shipped_folders
+    from solo_dimreg.solo_learn.record import version_of
 
     problems: list[dict[str, str]] = []
     library: list[dict[str, str]] = []
@@ -137,6 +136,7 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     from solo_dimreg.errors import DimregError
     from solo_dimreg.solo_learn import register
     from solo_dimreg.solo_learn.contract import missing_names, missing_packages
+    from solo_dimreg.solo_learn.record import version_of
     from solo_dimreg.solo_learn.registration import MISSING, generation
 
     kind: str | None = None

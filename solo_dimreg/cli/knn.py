@@ -64,6 +64,11 @@ def command(
     --k, --temperature, --distance and --feature may be repeated; every combination is evaluated. Each result
     is kept beside the checkpoint as knn-*.json, where 'solo-dimreg report' finds it.
     """
+    from solo_dimreg.files import find_checkpoint
+
+    checkpoint = checkpoint.expanduser()
+    find_checkpoint(checkpoint)  # a wrong one is refused before solo-learn is imported
+
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import write_json
     from solo_dimreg.solo_learn import register
@@ -71,7 +76,7 @@ def command(
     from solo_dimreg.training.results import save_evaluation
 
     host = register()
-    run = host.read_run(checkpoint.expanduser())
+    run = host.read_run(checkpoint)
     settings = run.settings
     if train_path:
         settings.data.train_path = train_path

@@ -51,6 +51,11 @@ def command(
     on. They are resized to the resolution of the pretraining. `classifier.normalization=bn
     classifier.init_std=0.01` is the classifier of LDReg's protocol, and the default on ImageNet.
     """
+    from solo_dimreg.files import find_checkpoint
+
+    checkpoint = checkpoint.expanduser()
+    find_checkpoint(checkpoint)  # a wrong one is refused before solo-learn is imported
+
     from omegaconf import OmegaConf
 
     from solo_dimreg.cli.output import print_table
@@ -64,7 +69,7 @@ def command(
     from solo_dimreg.training.results import probe_settings, save_evaluation
 
     host = register()
-    run = host.read_run(checkpoint.expanduser())
+    run = host.read_run(checkpoint)
     folder = LINEAR_CONFIGS.get(run.settings.data.dataset, "digits")
     if data is not None:
         overrides = (*overrides, *other_data(data.expanduser()))

@@ -44,12 +44,14 @@ def command(
     Finished runs are skipped, and an interrupted run resumes. sprites.json and sprites.png have the rows of
     the last call.
     """
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.sprites import FREE_FACTORS, run_sprites, sprites_table
 
     out = out.expanduser()
     check_writable("--out", out)
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies.sprites import FREE_FACTORS, run_sprites, sprites_table
+
     results = run_sprites(
         out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
     )

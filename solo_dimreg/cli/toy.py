@@ -35,15 +35,17 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from solo_dimreg.files import check_writable
+
+    out = out.expanduser()
+    check_writable("--out", out)
+
     import torch
 
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.files import check_writable
     from solo_dimreg.studies.toy.study import run_toy
 
     torch.set_num_threads(1)  # with matrices this small more threads mostly wait for each other
-    out = out.expanduser()
-    check_writable("--out", out)
     effects = run_toy(out, steps, seed, say=click.echo)
     gaps = [
         [f"lower 8 below upper 8 log singular values, noise {noise}", "", f"{gap:.2f}"]
@@ -76,18 +78,22 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
     Two trainings differ only in their learning rate. The third has the rate of the one that collapses, and
     a remedy. The command writes caught.json and caught.png, and takes some minutes on a CPU.
     """
-    from solo_dimreg.cli.output import print_table
-    from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.caught import HEADER, caught_tables, run_caught, table
-    from solo_dimreg.studies.pages import write_page
-    from solo_dimreg.studies.parallel import default_jobs
-
     if page is not None:
+        from solo_dimreg.studies.caught import caught_tables
+        from solo_dimreg.studies.pages import write_page
+
         write_page(page, "caught", files or [out / "caught.json"], caught_tables)
         click.echo(f"Page: {page}")
         return
+    from solo_dimreg.files import check_writable
+
     out = out.expanduser()
     check_writable("--out", out)
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies.caught import HEADER, run_caught, table
+    from solo_dimreg.studies.parallel import default_jobs
+
     content = run_caught(out, seed, jobs or default_jobs(), say=click.echo)
     print_table(HEADER, table(content))
     click.echo(f"Figure: {out / 'caught.png'}")

@@ -1,13 +1,16 @@
-"""The core stays light: importing it brings in torch and nothing else."""
+"""The core stays light: the package alone imports nothing, and its modules import torch and nothing else."""
 
 import subprocess
 import sys
+
+import solo_dimreg
 
 PROGRAM = """
 import sys
 import torch
 before = {name.partition(".")[0] for name in sys.modules}
 import solo_dimreg, solo_dimreg.functional, solo_dimreg.distributed
+from solo_dimreg import LDReg
 new = {name.partition(".")[0] for name in sys.modules} - before - sys.stdlib_module_names
 print(sorted(new))
 """
@@ -16,6 +19,35 @@ print(sorted(new))
 def test_importing_the_package_imports_torch_only():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['solo_dimreg']"
+
+
+LAZY = """
+import sys
+import solo_dimreg
+
+before = set(dir(solo_dimreg))
+assert not {"torch", "numpy", "solo_dimreg.nn", "solo_dimreg.functional"} & sys.modules.keys()
+assert before >= {*solo_dimreg.__all__, "distributed", "errors", "functional", "nn"}
+assert not hasattr(solo_dimreg, "LDRegs") and "torch" not in sys.modules
+assert solo_dimreg.functional.effective_rank and solo_dimreg.nn.LDReg is solo_dimreg.LDReg
+from solo_dimreg import *
+
+assert globals().keys() >= set(solo_dimreg.__all__)
+import pickle
+
+for name in {*solo_dimreg.__all__} - {"__version__"}:
+    value = globals()[name]
+    assert value is getattr(solo_dimreg, name) and pickle.loads(pickle.dumps(value)) is value
+"""
+
+
+def test_names_of_the_package_are_imported_when_asked_for():
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_name_of_nn_is_a_name_of_the_package():
+    assert set(solo_dimreg.nn.__all__) <= set(solo_dimreg.__all__)
 
 
 # Modules and names of Python that Windows lacks, or macOS.
