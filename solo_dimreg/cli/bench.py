@@ -25,9 +25,18 @@ Example:
 )
 @click.option("--large", is_flag=True, help="Also measure LDReg's loss on 8,192 features.")
 @click.option("--steps/--no-steps", default=True, show_default=True, help="Measure whole training steps.")
+@click.option(
+    "--launches", is_flag=True, help="Count device operations and waits instead, which needs no GPU."
+)
 @page_options("results/bench.json")
 def command(
-    as_json_: bool, repeats: int, large: bool, steps: bool, page: Path | None, files: tuple[Path, ...]
+    as_json_: bool,
+    repeats: int,
+    large: bool,
+    steps: bool,
+    launches: bool,
+    page: Path | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Measure the time and memory of losses and the monitor, not the accuracy as 'benchmark' does.
 
@@ -40,6 +49,9 @@ def command(
 
         write_page(page, "costs", files or [Path("results/bench.json")], costs_tables)
         click.echo(f"Page: {page}")
+        return
+    if launches:
+        _count_launches(as_json_)
         return
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies import bench
@@ -58,3 +70,19 @@ def command(
         print_table(["measured", "on", "ratio", "value", "same loss and gradient"], rows)
     if any(cost.agrees is False for cost in costs):
         raise SystemExit(1)
+
+
+def _count_launches(as_json: bool) -> None:
+    """Print what each function asks of a device, ours beside the textbook's."""
+    from dataclasses import asdict, astuple
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import to_json
+    from solo_dimreg.studies.launches import run
+
+    counts = list(run())
+    if as_json:
+        click.echo(to_json([asdict(each) for each in counts]))
+    else:
+        header = ["function", "on", "of", "forward", "backward", "waits", "collectives"]
+        print_table(header, [astuple(each) for each in counts])

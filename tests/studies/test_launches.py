@@ -1,0 +1,66 @@
+"""What the losses ask of a device is counted, so that it cannot creep."""
+
+import json
+
+import pytest
+import torch
+
+from solo_dimreg.studies import launches
+from solo_dimreg.studies.bench import TERMS
+from solo_dimreg.studies.bench_cases import cases, features
+
+# The most device operations forward and backward, and the most waits; LDReg and KoLeo are measured elsewhere.
+LIMITS = {
+    "effective rank": (48, 44, 1),
+    "DBN": (43, 36, 1),
+    "DirectCLR": (39, 47, 0),
+    "uniformity": (26, 37, 0),
+    "Wasserstein uniformity": (68, 65, 1),
+    "SIGReg": (144, 194, 0),
+    "VISReg": (43, 54, 0),
+    "T-REG": (14, 23, 0),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases() if case.name in LIMITS], ids=lambda case: case.name
+)
+def test_losses_keep_to_their_limits(case):
+    found = launches.count(case.name, "ours", case.ours, [features(case.shape)])
+    forward, backward, waits = LIMITS[case.name]
+    assert 0 < found.forward <= forward and 0 < found.backward <= backward
+    assert found.waits <= waits and found.collectives == 0
+
+
+def test_views_are_free_and_waits_are_found():
+    x = torch.randn(4, 4)
+    found = launches.count("views", "ours", lambda x: x.view(2, 8).t()[1:].unsqueeze(0).detach(), [x])
+    assert (found.forward, found.backward, found.waits) == (0, 0, 0)
+    found = launches.count("two", "ours", lambda x: (x * 2).sin(), [x])
+    assert (found.forward, found.waits, found.on) == (2, 0, "4 x 4") and found.backward >= 2
+    for wait in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: bool((x > 0).all()), torch.nonzero):
+        assert launches.count("waits", "ours", wait, [x]).waits == 1
+
+
+def test_collectives_are_counted(tmp_path):
+    group = torch.distributed
+    group.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        found = launches.count("sum", "ours", lambda x: group.all_reduce(x.detach()), [torch.ones(2)])
+    finally:
+        group.destroy_process_group()
+    assert (found.collectives, found.forward) == (1, 0)
+
+
+def test_the_command_counts_every_term_and_prints_json(here, monkeypatch):
+    few = [case for case in cases() if case.name in LIMITS]
+    monkeypatch.setattr(launches, "cases", lambda: few)
+    done = here("bench", "--launches", "--json")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    names = {each["name"] for each in counts}
+    assert names >= {*LIMITS, "divergence callback", *(f"regularizer {term}" for term in TERMS)}
+    assert all(each["forward"] > 0 for each in counts)
+    assert {each["who"] for each in counts} == {"ours", "textbook"}
+    done = here("bench", "--launches")
+    assert done.returncode == 0 and "collectives" in done.stdout.splitlines()[0]
