@@ -74,7 +74,8 @@ def command(
 
 def _count_launches(as_json: bool) -> None:
     """Print what each function asks of a device, ours beside the textbook's."""
-    from dataclasses import asdict, astuple
+    from dataclasses import asdict
+    from itertools import groupby
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import to_json
@@ -83,6 +84,11 @@ def _count_launches(as_json: bool) -> None:
     counts = list(run())
     if as_json:
         click.echo(to_json([asdict(each) for each in counts]))
-    else:
-        header = ["function", "on", "of", "forward", "backward", "waits", "collectives"]
-        print_table(header, [astuple(each) for each in counts])
+        return
+    click.echo("Device operations of ours, or of ours/the textbook's:")
+    columns = ("forward", "backward", "waits", "collectives")
+    rows = []
+    for (name, on), group in groupby(counts, key=lambda each: (each.name, each.on)):
+        pair = list(group)
+        rows.append([name, on, *("/".join(str(getattr(c, column)) for c in pair) for column in columns)])
+    print_table(["function", "on", "forward", "back", "waits", "collectives"], rows)

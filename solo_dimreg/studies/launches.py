@@ -82,7 +82,7 @@ def count(name: str, who: str, function: Callable[..., Any], inputs: list[Tensor
         with backward:
             torch.autograd.grad(value, inputs, allow_unused=True)
     waits, collectives = forward.waits + backward.waits, forward.collectives + backward.collectives
-    on = " x ".join(map(str, inputs[0].shape))
+    on = "x".join(map(str, inputs[0].shape)) or "a number"
     return Launches(name, on, who, forward.operations, backward.operations, waits, collectives)
 
 
@@ -93,7 +93,7 @@ def run() -> Iterator[Launches]:
             yield count(case.name, who, loss, [features(case.shape)])
     views = [features(SHAPE, seed) for seed in (0, 1)]
     for name, (term, _) in TERMS.items():
-        yield count(f"regularizer {name}", "ours", _of_views(term()), views)
+        yield count(f"term {name}", "ours", _of_views(term()), views)
     for name, record in METRICS.items():
         if record.function is not None:
             inputs = views[:1] if record.inputs == ROWS else views
