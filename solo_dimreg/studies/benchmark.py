@@ -141,8 +141,11 @@ def run_row(
     )
     folder_of_probe = str(configs / "linear" / suite.folder)
     linear = compose("linear", folder_of_probe, "linear", (*ONE_DEVICE, *linear_overrides))
-    for each, schema in ((settings, Pretraining), (linear, Linear)):
-        parse_config(register(), each, schema)
+    parse_config(register(), settings, Pretraining)
+    # The checkpoint is not written yet.
+    complete = OmegaConf.create({**plain(linear), "pretrained_feature_extractor": str(folder)})
+    parse_config(register(), complete, Linear)
+    for each in (settings, linear):
         fit_to_machine(each)
     wanted = json.dumps([register().generation, plain(settings), plain(linear)], sort_keys=True)
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest()[:12]

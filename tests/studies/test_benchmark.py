@@ -105,3 +105,21 @@ def test_rows_side_by_side_are_those_one_by_one(
     for one, other in zip(together["runs"], alone["runs"], strict=True):
         for name in ("linear_acc1", "knn_acc1", "effective_rank", "spectrum"):
             assert one[name] == other[name]
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "probe", "message"),
+    [
+        ([], ["optimizer.name=foo"], "optimizer.name: Unknown"),
+        ([], ["devices=foo"], "devices: 'foo'"),
+        (["devices=foo"], [], "devices: 'foo'"),
+        (["name=${nowhere}"], [], "name: "),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_trained(
+    pretraining: list[str], probe: list[str], message: str, few_digits: Path, tmp_path: Path
+) -> None:
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    with pytest.raises(ConfigError, match=message):
+        run_suite("quick", tmp_path / "results", 1, ["simclr"], [*paths, *pretraining], probe)
+    assert not [*tmp_path.rglob("*.ckpt")]
