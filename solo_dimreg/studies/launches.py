@@ -111,5 +111,6 @@ def _divergence_check() -> Callable[[Tensor], None]:
     from solo_dimreg.solo_learn.divergence import DivergenceCallback
 
     callback: Any = DivergenceCallback(None, 10)  # type: ignore[arg-type]
-    trainer, module = SimpleNamespace(global_step=1), SimpleNamespace(last_terms={})
+    trainer = SimpleNamespace(global_step=1, is_last_batch=False)
+    module = SimpleNamespace(last_terms={})
     return lambda loss: callback.on_train_batch_end(trainer, module, {"loss": loss})
