@@ -8,7 +8,7 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import normalize_rows
-from solo_dimreg.functional.neighbours import NeighbourDistances
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 _EPS = 1e-8  # added to each distance, as in the released code of DINOv2
 
@@ -39,9 +39,7 @@ def koleo_loss(x: Tensor) -> Tensor:
     if len(x) == 1:
         return x[:, :0].sum()
     unit = normalize_rows(x)
-    # A view: an autograd function that gets one tensor twice breaks the graph of torch.compile.
-    itself = torch.arange(len(x), device=x.device)
-    distances, _ = NeighbourDistances.apply(unit, unit.view_as(unit), 1, itself)
+    distances, _ = nearest_neighbours(unit, unit, 1, torch.arange(len(x), device=x.device))
     coincide = distances <= 2 * torch.finfo(x.dtype).eps
     loss = -(torch.where(coincide, 0, distances) + _EPS).log().mean()
     return torch.where(x.isfinite().all(), loss, torch.nan)

@@ -10,7 +10,7 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_choice, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional._rows import distinct_rows
-from solo_dimreg.functional.neighbours import NeighbourDistances, nearest_neighbours
+from solo_dimreg.functional.neighbours import nearest_neighbours
 
 
 @full_precision
@@ -68,14 +68,13 @@ def local_intrinsic_dimensionality(
             raise ValueError(
                 "self_indices names rows of reference, but no reference was given: give both or neither."
             )
-        # A view: an autograd function that gets one tensor twice breaks the graph of torch.compile.
-        reference, self_indices = x.view_as(x), torch.arange(len(x), device=x.device)
+        reference, self_indices = x, torch.arange(len(x), device=x.device)
     _check_reference(x, reference, self_indices)
 
     k = min(k, len(reference) - (self_indices is not None))
     if k < 2:
         return x[:, :0].sum(dim=1) + 1
-    distances, _ = NeighbourDistances.apply(x, reference, k, self_indices)
+    distances, _ = nearest_neighbours(x, reference, k, self_indices)
     return lid_of_distances(distances, estimator)
 
 

@@ -1,16 +1,17 @@
-"""Distances to the nearest neighbours: searched by matrix products, then computed exactly.
+"""Distances to the nearest neighbours, found by one matrix product.
 
-A matrix product gives the distances of all pairs at a fraction of the cost, but it loses the distances that
-are small against the length of the features. Here it only proposes candidates, by a lower bound of each
-distance. The distances to the candidates are computed from differences, and prove for almost every query that
-no other point can be nearer. The few other queries are searched again by differences alone.
+The product loses distances that are small against the length of the features. On a CPU these are computed
+again from differences, and the few queries whose neighbours it could confuse are searched by differences
+alone. On other devices the distances to all candidates are computed from differences, as no step may wait for
+what another has found.
 
-The forward and the backward pass are custom operators of ``torch``, which ``torch.compile`` does not trace.
+Search and gradient are custom operators of ``torch``, which ``torch.compile`` does not trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,194 +19,223 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solo_dimreg.functional._neighbour_search import COLUMNS, DIFFERENCES, NeighbourSearch
 from solo_dimreg.functional._precision import full_products
 
-# The candidates beyond the k nearest. The farthest must be farther than the k-th, by more than rounding.
-_MARGIN = 4
-# The gradient of a pair is computed from its difference if its distance is this many times below its length.
-_CLOSE = 8.0
+# Tests set it, to run on the CPU what other devices run.
+SHAPED_FOR_CUDA = False
+# The candidates beyond the k nearest.
+_MARGIN = 8
+# A neighbour is close if its squared distance is this many times below the squared length of the query.
+_CLOSE = 4.0
+# The numbers that are held at a time: they fit into the cache of a CPU, or are 1 GiB in float32.
+_NUMBERS_ON_CPU, _NUMBERS_ON_DEVICE = 2**21, 2**28
 
 
-@torch.library.custom_op("solo_dimreg::nearest_neighbours", mutates_args=())
 def nearest_neighbours(
     x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the distances to the k nearest rows of ``reference``, ascending, and the numbers of these rows.
 
-    Rounding may swap neighbours whose distances it makes equal, and changes nothing else.
+    The distances can be differentiated once, in ``x`` and in ``reference``. A distance of 0 has gradient 0.
 
     Args:
         x: queries, shape (B, D), float32 or float64.
-        reference: shape (N, D), of the same dtype. If it is ``x`` itself, each product serves two queries.
+        reference: shape (N, D), of the same dtype.
         k: at most N, or N - 1 with ``self_indices``.
         self_indices: the row of each query in ``reference``, which is left out, shape (B,).
 
     Returns:
         Two tensors of shape (B, k), the second integer.
     """
-    with full_products():
-        return _search(x, reference, k, self_indices)
+    scale = _power_of_two(x.detach(), reference.detach())
+    distances, neighbours = _Differentiable.apply(x * scale, reference * scale, k, self_indices)
+    return distances / scale, neighbours
 
 
-def _search(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-    search = NeighbourSearch(x, reference, self_indices)
+def _power_of_two(x: Tensor, reference: Tensor) -> Tensor:
+    """Return the power of two that scales the largest entry to about 2^50, or 1 if it is 0 or not finite.
+
+    Scaling by a power of two is exact. Around 2^50 squares have room above, and far more room below, where an
+    outlier leaves the other points.
+    """
+    size = torch.stack([*x.aminmax(), *reference.aminmax()]).abs().max()
+    most = 126 if x.dtype == torch.float32 else 1022
+    return (50 - size.log2().floor()).nan_to_num(0, 0, 0).clamp(-most, most).exp2()
+
+
+@torch.library.custom_op("solo_dimreg::nearest_neighbours", mutates_args=())
+def _find_neighbours(
+    x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Do the work of :func:`nearest_neighbours` for features whose squares fit into their dtype."""
+    queries, others = _centred(x, reference)
+    lengths = _squared_lengths(others)
     candidates = min(k + _MARGIN, len(reference) - (self_indices is not None))
-    bounds, neighbours = search.candidates(candidates)
-    distances, order = search.distances_to(neighbours).sort(dim=1)
-    neighbours = neighbours.gather(1, order[:, :k])
-    radius = distances[:, k - 1]
-    proven = (radius**2 <= bounds[:, -1]) | (radius == 0)
-    distances = distances[:, :k].contiguous()
-    if candidates < len(reference) - (self_indices is not None):
-        (again,) = (~proven).nonzero(as_tuple=True)
-        if len(again):
-            distances[again], neighbours[again] = search.search_exactly(again, k)
-    return distances / search.scale, neighbours
+    all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
+    for rows in _chunks(x, len(reference)):
+        itself = None if self_indices is None else self_indices[rows, None]
+        with full_products():
+            squares = torch.addmm(lengths, queries[rows], others.T, alpha=-2)
+        if itself is not None:
+            squares.scatter_(1, itself, torch.inf)
+        squares, neighbours = squares.topk(candidates, dim=1, largest=False)
+        if _on_cpu(x):
+            own = _squared_lengths(queries[rows])[:, None]
+            distances, neighbours = _corrected(x[rows], reference, own, squares + own, neighbours, k, itself)
+        else:
+            distances, order = _distances(x[rows], reference, neighbours).sort(dim=1)
+            neighbours = neighbours.gather(1, order)
+        all_distances[rows], all_neighbours[rows] = distances[:, :k], neighbours[:, :k]
+    return all_distances, all_neighbours
 
 
-@nearest_neighbours.register_fake
-def _(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
+@_find_neighbours.register_fake
+def _find_fake(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.long)
 
 
-@torch.library.custom_op("solo_dimreg::distances_backward", mutates_args=())
-def distances_backward(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
+def _corrected(
+    x: Tensor,
+    reference: Tensor,
+    own: Tensor,
+    squares: Tensor,
+    neighbours: Tensor,
+    k: int,
+    itself: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of queries and reference from the gradients of their distances.
+    """Return distances and neighbours from squared distances (B, C), with the close ones made accurate.
 
-    The gradient of a query is ``sum_j g_ij (x_i - y_j) / d_ij``, along the unit vectors from its
-    neighbours. With the weights ``w = g / d``, k to a row, it equals ``sum_j w_ij x_i - w y``: a sparse
-    product instead of B x k differences. This would cancel for pairs whose distance is small against their
-    length; only these are computed one by one. A distance of 0 has no direction.
-
-    Args:
-        x: queries, shape (B, D).
-        reference: shape (N, D).
-        distances: shape (B, k).
-        neighbours: rows of ``reference``, shape (B, k).
-        grad: gradient of each distance, shape (B, k).
-
-    Returns:
-        The gradients of ``x``, shape (B, D), and of ``reference``, shape (N, D).
+    ``own`` is the squared length of each query, (B, 1).
     """
-    grad_reference = torch.empty_like(reference)
-    return _distances_backward(x, reference, distances, neighbours, grad, grad_reference), grad_reference
+    close = squares * _CLOSE < own
+    distances = squares.clamp_min(0).sqrt()
+    pairs = close.nonzero()
+    if not len(pairs):
+        return distances, neighbours
+    for query, place in (part.unbind(dim=1) for part in pairs.split(_NUMBERS_ON_CPU // x.shape[1] + 1)):
+        differences = x[query].sub_(reference[neighbours[query, place]])
+        distances[query, place] = torch.linalg.vector_norm(differences, dim=1)
+    distances, order = distances.sort(dim=1)
+    neighbours = neighbours.gather(1, order)
+    if squares.shape[1] < len(reference) - (itself is not None):
+        # No other row is nearer than the farthest candidate, up to the rounding error of an inner product:
+        # a small multiple of sqrt(D) epsilons of the lengths.
+        radius = distances[:, k - 1 : k]
+        error = (
+            (4 + math.sqrt(x.shape[1])) * torch.finfo(x.dtype).eps * (own + (own.sqrt() + radius).square())
+        )
+        unproven = close[:, k - 1 : k] & (radius > 0) & (radius.square() > squares[:, -1:] - error)
+        for again in unproven[:, 0].nonzero()[:, 0].split(_NUMBERS_ON_CPU // len(reference) + 1):
+            exact = torch.cdist(x[again], reference, compute_mode="donot_use_mm_for_euclid_dist")
+            if itself is not None:
+                exact.scatter_(1, itself[again], torch.inf)
+            distances[again, :k], neighbours[again, :k] = exact.topk(k, dim=1, largest=False)
+    return distances, neighbours
 
 
-@distances_backward.register_fake
-def _(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
+def _distances(x: Tensor, reference: Tensor, neighbours: Tensor) -> Tensor:
+    """Return the distance of each query to its neighbours (B, C), from their differences."""
+    distances = x.new_empty(neighbours.shape)
+    for rows in _chunks(x, neighbours.shape[1] * x.shape[1]):
+        differences = reference[neighbours[rows]].sub_(x[rows, None])
+        torch.linalg.vector_norm(differences, dim=2, out=distances[rows])
+    return distances
+
+
+@torch.library.custom_op("solo_dimreg::distances_backward", mutates_args=())
+def _distances_backward(
+    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor, for_reference: bool
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(reference)
+    """Return the gradients of ``x``, and of ``reference`` if asked for, from those of the distances (B, k).
+
+    The gradient of a query is ``sum_j w_ij (x_i - y_j)`` with the weights ``w = grad / distance``. A distance
+    of 0, or one so small that its weight could overflow, has weight 0.
+    """
+    weights = grad / F.threshold(distances, torch.finfo(x.dtype).tiny ** 0.5, math.inf)
+    grad_x, grad_reference = _backward_fake(x, reference, distances, neighbours, grad, for_reference)
+    if not _on_cpu(x):
+        if for_reference:
+            grad_reference.zero_()
+        for rows in _chunks(x, neighbours.shape[1] * x.shape[1]):
+            differences = x[rows, None] - reference[neighbours[rows]]
+            with full_products():
+                torch.bmm(weights[rows, None], differences, out=grad_x[rows, None])
+            if for_reference:
+                differences.mul_(weights[rows, :, None])
+                grad_reference.index_add_(0, neighbours[rows].flatten(), differences.flatten(0, 1), alpha=-1)
+        return grad_x, grad_reference
+
+    # As a sparse product, sum_j w_ij x_i - sum_j w_ij y_j. It would cancel for close neighbours, but loses only
+    # half of the digits that the square of a distance loses.
+    queries, others = _centred(x, reference)
+    close = distances.square() * _CLOSE**2 < _squared_lengths(queries)[:, None]
+    of_far = weights.masked_fill(close, 0)
+    products = F.embedding_bag(neighbours, others, per_sample_weights=of_far, mode="sum")
+    torch.addcmul(products.neg_(), of_far.sum(dim=1, keepdim=True), queries, out=grad_x)
+    if for_reference:
+        others_of_pairs, order = neighbours.flatten().sort()
+        bags = torch.searchsorted(others_of_pairs, torch.arange(len(reference), device=x.device))
+        sorted_weights = of_far.flatten()[order]
+        products = F.embedding_bag(
+            order // neighbours.shape[1], queries, bags, per_sample_weights=sorted_weights, mode="sum"
+        )
+        totals = x.new_zeros(len(reference)).index_add_(0, others_of_pairs, sorted_weights)
+        torch.addcmul(products.neg_(), totals[:, None], others, out=grad_reference)
+    pairs = close.nonzero()
+    for query, place in (part.unbind(dim=1) for part in pairs.split(_NUMBERS_ON_CPU // x.shape[1] + 1)):
+        other = neighbours[query, place]
+        directions = x[query].sub_(reference[other]).mul_(weights[query, place, None])
+        grad_x.index_add_(0, query, directions)
+        if for_reference:
+            grad_reference.index_add_(0, other, directions, alpha=-1)
+    return grad_x, grad_reference
 
 
-@torch.library.custom_op("solo_dimreg::distances_backward_queries", mutates_args=())
-def distances_backward_queries(
-    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor
-) -> Tensor:
-    """Compute the gradient of the queries alone, see :func:`distances_backward`."""
-    return _distances_backward(x, reference, distances, neighbours, grad)
+@_distances_backward.register_fake
+def _backward_fake(
+    x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor, for_reference: bool
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(reference) if for_reference else x.new_empty(0)
 
 
-@distances_backward_queries.register_fake
-def _(x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-class NeighbourDistances(torch.autograd.Function):
-    """:func:`nearest_neighbours` with the gradient of the distances to the neighbours found."""
+class _Differentiable(torch.autograd.Function):
+    """The search with its gradient; ``torch.func`` needs this form of it."""
 
     @staticmethod
     def forward(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return distances, (B, k), and rows of ``reference``, (B, k)."""
-        return nearest_neighbours(x, reference, k, self_indices)
+        return _find_neighbours(x, reference, k, self_indices)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Save the tensors that the gradient depends on."""
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:2], *output)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """Return the gradients of the inputs from the gradient of the distances."""
-        arguments = (*ctx.saved_tensors, grad)
-        if ctx.needs_input_grad[1]:
-            return *distances_backward(*arguments), None, None
-        return distances_backward_queries(*arguments), None, None, None
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if grad is None:
+            return None, None, None, None
+        for_reference = ctx.needs_input_grad[1]
+        grad_x, grad_reference = _distances_backward(*ctx.saved_tensors, grad, for_reference)
+        return grad_x, grad_reference if for_reference else None, None, None
 
 
-def _distances_backward(
-    x: Tensor,
-    reference: Tensor,
-    distances: Tensor,
-    neighbours: Tensor,
-    grad: Tensor,
-    grad_reference: Tensor | None = None,
-) -> Tensor:
-    """Return the gradient of ``x``, and write that of ``reference`` into ``grad_reference`` if given."""
-    search = NeighbourSearch(x, reference)
-    scaled = distances * search.scale
-    lengths = search.squared_lengths(reference)
-    own = lengths if search.one_set else search.squared_lengths(x)
-    long = own[:, None] + lengths[neighbours]
-    # Pairs whose weight could overflow count as close too.
-    close = (scaled**2 * _CLOSE**2 < long) | (scaled < torch.finfo(x.dtype).tiny ** 0.5)
-    weights = torch.where(close, 0, grad / torch.where(close, 1, scaled))
-    totals = weights.sum(dim=1, keepdim=True)
-    grad_x = torch.empty_like(x)
-    for_reference = None if grad_reference is None else _transposed(neighbours, weights, len(reference))
-    for start in range(0, x.shape[1], COLUMNS):
-        part = slice(start, start + COLUMNS)
-        queries = (x[:, part] - search.centre[part]).mul_(search.scale)
-        others = queries if search.one_set else (reference[:, part] - search.centre[part]).mul_(search.scale)
-        products = F.embedding_bag(neighbours, others, per_sample_weights=weights, mode="sum")
-        grad_x[:, part] = products.neg_().addcmul_(totals, queries)
-        if for_reference is not None and grad_reference is not None:
-            total, products = for_reference(queries)
-            grad_reference[:, part] = total[:, None] * others - products
-    _add_close_pairs(search, scaled, neighbours, grad, close & (scaled > 0), grad_x, grad_reference)
-    return grad_x
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not SHAPED_FOR_CUDA
 
 
-def _transposed(neighbours: Tensor, weights: Tensor, count: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that multiplies the transposed weights by a matrix (B, ...).
-
-    It returns the sums of the transposed weights, (N,), and the product.
-    """
-    flat, order = neighbours.flatten().sort()
-    offsets = torch.searchsorted(flat, torch.arange(count + 1, device=flat.device))
-    rows, sorted_weights = order // neighbours.shape[1], weights.flatten()[order]
-    total = weights.new_zeros(count).index_add_(0, flat, sorted_weights)
-
-    def product(matrix: Tensor) -> tuple[Tensor, Tensor]:
-        bags = F.embedding_bag(
-            rows, matrix, offsets, mode="sum", per_sample_weights=sorted_weights, include_last_offset=True
-        )
-        return total, bags
-
-    return product
+def _chunks(x: Tensor, numbers: int) -> Iterator[slice]:
+    """Return slices of the rows of ``x`` so that ``numbers`` for each row stay within the limit."""
+    size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else _NUMBERS_ON_DEVICE) // numbers)
+    return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
 
 
-def _add_close_pairs(
-    search: NeighbourSearch,
-    scaled: Tensor,
-    neighbours: Tensor,
-    grad: Tensor,
-    close: Tensor,
-    grad_x: Tensor,
-    grad_reference: Tensor | None,
-) -> None:
-    """Add the gradients of the chosen pairs one by one."""
-    for pairs in close.nonzero().split(max(1, DIFFERENCES // grad_x.shape[1])):
-        query, place = pairs.unbind(dim=1)
-        other = neighbours[query, place]
-        # The direction first: the quotient of gradient and length overflows for nearly coinciding points.
-        directions = (search.x[query] * search.scale).sub_(search.reference[other] * search.scale)
-        directions.div_(scaled[query, place, None]).mul_(grad[query, place, None])
-        grad_x.index_add_(0, query, directions)
-        if grad_reference is not None:
-            grad_reference.index_add_(0, other, directions, alpha=-1)
+def _centred(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both without the mean of the reference; the shorter they are, the better is their product."""
+    centre = reference.mean(dim=0).nan_to_num(0, 0, 0)
+    return x - centre, reference - centre
+
+
+def _squared_lengths(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1).square()

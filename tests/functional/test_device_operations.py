@@ -1,0 +1,75 @@
+"""The operations of a device other than a CPU, run on the CPU: how many there are, and that none waits."""
+
+import pytest
+from numeric import normal
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from solo_dimreg import KoLeo, LDReg
+from solo_dimreg.functional import local_intrinsic_dimensionality, neighbours
+
+CUSTOM = {
+    "solo_dimreg::nearest_neighbours": neighbours._find_neighbours,
+    "solo_dimreg::distances_backward": neighbours._distances_backward,
+}
+SYNCHRONIZING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero"}
+# The scalar of ``where(condition, 0, x)`` stays on the CPU, and the other two compute nothing.
+NOT_ON_THE_DEVICE = (
+    "aten::scalar_tensor",
+    "aten::promote_types",
+    "aten::empty",
+    "aten::new_empty",
+    "aten::detach",
+)
+
+
+class Operations(TorchDispatchMode):
+    """Collects the names of the operations that a device would run; a view is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name
+        if name in CUSTOM:
+            with self:  # the operations inside
+                return CUSTOM[name]._init_fn(*args, **(kwargs or {}))
+        if not function.is_view and not name.startswith(NOT_ON_THE_DEVICE):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def operations(loss, x):
+    """Return how many operations a forward and a backward pass take; none of them waits for a result."""
+    x = x.clone().requires_grad_()
+    with Operations() as forward:
+        value = loss(x)
+    with Operations() as backward:
+        value.backward()
+    assert not SYNCHRONIZING & {*forward.names, *backward.names}
+    return len(forward.names), len(backward.names)
+
+
+# Rows and features are divided by ``part``, and the numbers held at a time by its square, so that there are
+# as many chunks.
+@pytest.mark.parametrize(
+    ("b", "d", "k", "part", "forward", "backward"),
+    [
+        (512, 512, 64, 4, 60, 40),
+        (2048, 2048, 64, 16, 60, 40),
+        (4096, 2048, 64, 16, 60, 40),
+        (16384, 2048, 128, 64, 110, 90),
+    ],
+)
+def test_ldreg_takes_few_operations(b, d, k, part, forward, backward, monkeypatch):
+    monkeypatch.setattr(neighbours, "SHAPED_FOR_CUDA", True)
+    monkeypatch.setattr(neighbours, "_NUMBERS_ON_DEVICE", neighbours._NUMBERS_ON_DEVICE // part**2)
+    found = operations(LDReg(k=k), normal(b // part, d // part).float())
+    assert found[0] <= forward and found[1] <= backward, found
+
+
+@pytest.mark.parametrize("loss", [KoLeo(), lambda x: local_intrinsic_dimensionality(x, k=8).log().sum()])
+def test_what_differentiates_the_reference_takes_few_operations(loss, monkeypatch):
+    monkeypatch.setattr(neighbours, "SHAPED_FOR_CUDA", True)
+    found = operations(loss, normal(64, 8).float())
+    assert found[0] <= 60 and found[1] <= 45, found
