@@ -31,6 +31,11 @@ _CLOSE = 4.0
 _NUMBERS_ON_CPU, _NUMBERS_ON_DEVICE = 2**21, 2**28
 
 
+# On a CPU each product serves two queries within a set of up to this many rows (1 GiB in float32). So many of
+# them are multiplied at a time.
+_MOST_WITHIN, _TILE = 2**14, 256
+
+
 def nearest_neighbours(
     x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -72,10 +77,12 @@ def _find_neighbours(
     lengths = _squared_lengths(others)
     candidates = min(k + _MARGIN, len(reference) - (self_indices is not None))
     all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
+    within = None
+    if _on_cpu(x) and len(x) <= _MOST_WITHIN and torch.equal(x, reference):
+        within = _squares_within(queries, lengths)
     for rows in _chunks(x, len(reference)):
         itself = None if self_indices is None else self_indices[rows, None]
-        with full_products():
-            squares = torch.addmm(lengths, queries[rows], others.T, alpha=-2)
+        squares = _squares(queries[rows], others, lengths) if within is None else within[rows]
         if itself is not None:
             squares.scatter_(1, itself, torch.inf)
         squares, neighbours = squares.topk(candidates, dim=1, largest=False)
@@ -87,6 +94,24 @@ def _find_neighbours(
             neighbours = neighbours.gather(1, order)
         all_distances[rows], all_neighbours[rows] = distances[:, :k], neighbours[:, :k]
     return all_distances, all_neighbours
+
+
+def _squares(queries: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
+    """Return the squared distances of all pairs, less the squared length of the query."""
+    with full_products():
+        return torch.addmm(lengths, queries, others.T, alpha=-2)
+
+
+def _squares_within(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return the same for all pairs of one set, by half of the products."""
+    squares = x.new_empty(len(x), len(x))
+    for start in range(0, len(x), _TILE):
+        stop = min(start + _TILE, len(x))
+        part = _squares(x[start:stop], x[start:], lengths[start:])
+        squares[start:stop, start:] = part
+        mirrored = part[:, stop - start :].T
+        squares[stop:, start:stop] = mirrored + (lengths[start:stop] - lengths[stop:, None])
+    return squares
 
 
 @_find_neighbours.register_fake
@@ -165,8 +190,8 @@ def _distances_backward(
                 grad_reference.index_add_(0, neighbours[rows].flatten(), differences.flatten(0, 1), alpha=-1)
         return grad_x, grad_reference
 
-    # As a sparse product, sum_j w_ij x_i - sum_j w_ij y_j. It would cancel for close neighbours, but loses only
-    # half of the digits that the square of a distance loses.
+    # As a sparse product, sum_j w_ij x_i - sum_j w_ij y_j. It would cancel for close neighbours, but
+    # loses only half of the digits that the square of a distance loses.
     queries, others = _centred(x, reference)
     close = distances.square() * _CLOSE**2 < _squared_lengths(queries)[:, None]
     of_far = weights.masked_fill(close, 0)
