@@ -30,9 +30,10 @@ def test_warnings() -> None:
     assert [str(each.message) for each in caught] == list(SHOWN)
 
 
-def test_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     silence()
     logger = logging.getLogger(LOGGERS[1])
+    monkeypatch.setattr(logger, "disabled", False)  # as a program leaves it that configures its logging anew
     logger.addHandler(caplog.handler)  # Lightning, if it is imported, keeps its lines from the root
     try:
         with caplog.at_level(logging.INFO, logger.name):
