@@ -68,7 +68,7 @@ def locked(option: str, folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{option}: another run is writing into {str(folder)!r}; wait for it, or give another folder."
         ) from error
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # filelock raises the second for a missing flock
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"{option}: {str(folder)!r} is on a file system without locks ({reason}), where two runs could "

@@ -206,7 +206,7 @@ def with_a_tiny_backbone(config):
 
 
 def is_kept(path: Path) -> bool:
-    """Whether a config is trained without ``--all`` too: a method, a regularizer, and the largest images."""
+    """Return whether a config is trained without ``--all`` too: a method, a term, and the largest images."""
     return label(path) in ("pretrain/digits/simclr.yaml", "pretrain/imagenet/ldreg_byol.yaml")
 
 

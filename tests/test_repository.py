@@ -1,4 +1,4 @@
-"""What the repository holds at its top."""
+"""Compare the top level of the repository with the files that belong there."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def stop(module: Any, error: TrainingError, cause: BaseException | None = None) 
     one prints the line; if that one is gone, the second does.
     """
     if not _prints_the_error():
-        time.sleep(HEAD_START)
+        time.sleep(HEAD_START)  # the first process must print the line before it is killed
         raise Stopped(error.status)
     if getattr(module, "raises", False):
         raise error from cause

@@ -30,7 +30,7 @@ WAITS = {
 
 @dataclass(frozen=True)
 class Launches:
-    """What a forward and a backward pass of one function ask of a device.
+    """The numbers of operations, waits and messages of a forward and a backward pass of one function.
 
     Attributes:
         name: The name of the function.

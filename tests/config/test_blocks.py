@@ -1,4 +1,4 @@
-"""What a config becomes when it is loaded: typed settings, and the keys that solo-learn's own code reads."""
+"""Load configs, and compare the typed settings and the keys that solo-learn's own code reads."""
 
 from __future__ import annotations
 

@@ -67,8 +67,6 @@ def shape(request, monkeypatch):
 # with respect to huge or tiny features is tiny or huge.
 @pytest.mark.parametrize("name", sorted(POINTS.keys() - {"an outlier", "huge", "tiny", "subnormal"}))
 def test_value_and_gradient_are_those_of_float64(name, shape):
-    if shape == "device" and name.endswith("tight clusters"):
-        pytest.skip("there are more points in a cluster than candidates, and no search by differences")
     rounded = POINTS[name].float()
     results = []
     for x in (rounded, rounded.double()):
@@ -79,7 +77,12 @@ def test_value_and_gradient_are_those_of_float64(name, shape):
         lids = local_intrinsic_dimensionality(x, reference, K, self_indices=own).log().mean()
         results.append((loss, *torch.autograd.grad(loss, x), *torch.autograd.grad(lids, (x, reference))))
     for found, expected in zip(*results, strict=True):
-        assert (found - expected).norm() <= 1e-5 * expected.norm()
+        # On a device without the search by differences, a cluster of more points than candidates may lose the
+        # nearest ones; the values are then finite, and no more is promised.
+        if shape == "device" and name.endswith("tight clusters"):
+            assert found.isfinite().all()
+        else:
+            assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_the_candidates_of_one_set_are_those_of_two():

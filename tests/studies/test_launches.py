@@ -1,4 +1,4 @@
-"""What the losses ask of a device is counted, so that it cannot creep."""
+"""Count the device operations of each loss, and hold their limits, so that they cannot creep."""
 
 import json
 
