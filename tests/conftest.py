@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not os.environ.get("SOLO_LEARN"):
         terminalreporter.write_line(
             "Not run: the tests of the current solo-learn's own scripts. "
-            "SOLO_LEARN=<clone of github.com/vturrisi/solo-learn> ./reproduce.sh test runs them too."
+            "SOLO_LEARN=<clone of github.com/vturrisi/solo-learn> ./reproduce.sh test --all runs them."
         )
 
 

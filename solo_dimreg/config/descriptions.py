@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from solo_dimreg.config.blocks import RegularizerSettings
 from solo_dimreg.config.values import REQUIRED, base_name
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ GENERAL = (
     *("builtins", "torch.", "lightning", "pytorch_lightning"),
     *("solo.methods.base", "solo_dimreg.solo_learn."),
 )
-COMMON: dict[str, Any] = {"weight": REQUIRED, "warmup_epochs": 0, "where": "features"}
+# The settings that every regularizer has, beside the options of its class.
+COMMON: dict[str, Any] = {
+    name: REQUIRED if field.is_required() else field.default
+    for name, field in RegularizerSettings.model_fields.items()
+    if name not in ("kind", "options")
+}
 
 
 def description(value: Any) -> str:
