@@ -11,7 +11,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
                the full benchmarks; each says which data it expects where
   claims       tries claims of the papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
-  toy          DirectCLR's two toy experiments: why dimensions collapse, seconds on a CPU
+  toy          three toy experiments: why dimensions collapse and how they are learned, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
   docs         builds the documentation, the API reference included, in results/docs; a broken link fails
   setup        only make the environment (.venv); the other commands do this as needed

@@ -1,4 +1,4 @@
-"""DirectCLR's toy experiments: the effects at full size, the parts against NumPy and SciPy."""
+"""The toy experiments: the effects at full size, the parts against NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from scipy.linalg import subspace_angles
 from scipy.special import softmax
 from support import most_slow
@@ -29,6 +30,7 @@ from solo_dimreg.studies.toy.experiments import (
     subspace_cosine,
     train,
 )
+from solo_dimreg.studies.toy.stepwise import rise_times, stepwise_learning
 
 
 def orthogonal(width: int, seed: int) -> np.ndarray:
@@ -76,6 +78,34 @@ def test_training_against_a_gradient_by_hand() -> None:
         slope = (softmax(logits, axis=1) + softmax(logits, axis=0) - 2 * np.eye(128)) / (2 * 128 * 0.1)
         weight = weight - 0.05 * ((slope @ z2).T @ x1 + (slope.T @ z1).T @ x2)
     np.testing.assert_allclose(layer.weight.detach(), weight, atol=2e-5)
+
+
+def test_dimensions_are_learned_one_by_one_at_the_predicted_times() -> None:
+    result = stepwise_learning(seed=2)
+    assert result.error < 0.02
+    values = np.array(result.eigenvalues)
+    assert (values[0] < 1e-6).all() and (values[-1] > 0.95).all()
+    between = (np.array(result.predicted[1:]) + result.predicted[:-1]) / 2
+    learned = (values > 0.5).sum(axis=1)[np.searchsorted(result.times, between)]
+    np.testing.assert_array_equal(learned, range(1, 8))
+
+
+def test_rise_times_against_an_integrated_mode() -> None:
+    """The mode's equation, integrated by SciPy from an aligned start."""
+    modes, values = orthogonal(3, 0), np.array([2.0, 1.0, 0.3])
+    start = np.array([1e-2, 3e-3, 1e-3])
+    correlation = torch.from_numpy(modes @ np.diag(values) @ modes.T)
+    weight = torch.from_numpy(np.diag(start) @ modes.T)
+    for value, first, found in zip(values, start, rise_times(correlation, weight), strict=True):
+
+        def rise(_: float, s: np.ndarray, g: float = value) -> np.ndarray:
+            return 4 * g * s * (1 - g * s**2)
+
+        def half(_: float, s: np.ndarray, g: float = value) -> float:
+            return g * s[0] ** 2 - 0.5
+
+        solved = solve_ivp(rise, (0, 50), [first], events=half, rtol=1e-10, atol=1e-14)
+        assert float(found) == pytest.approx(solved.t_events[0][0], rel=1e-6)
 
 
 def test_pairs_differ_where_the_noise_is_and_no_point_is_twice_in_a_batch() -> None:
@@ -148,6 +178,7 @@ def test_the_command_writes_figures_and_plots(here, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     out = tmp_path / "deep" / "toy"
     written = {"toy.json", "strong_augmentation.png", "implicit_regularization.png", "alignment.png"}
+    written |= {"stepwise_learning.png"}
     assert {path.name for path in out.iterdir()} == written
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
 

@@ -1,4 +1,4 @@
-"""Run DirectCLR's two toy experiments, and write and plot their results."""
+"""Run the three toy experiments, and write and plot their results."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from solo_dimreg.studies.toy.experiments import (
     strong_augmentation,
     subspace_cosine,
 )
+from solo_dimreg.studies.toy.stepwise import StepwiseLearning, stepwise_learning
 
 UPPER, LOWER = COLOURS[0], COLOURS[5]
 
 
 def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run both experiments, write toy.json and the plots into a folder, and return the effects.
+    """Run all experiments, write toy.json and the plots into a folder, and return the effects.
 
     Raises:
         ConfigError: ``steps`` is below 1.
@@ -43,7 +44,9 @@ def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dic
         strong.append(strong_augmentation(noise, steps, seed))
     say(f"Implicit regularization: {steps} steps ...")
     implicit = implicit_regularization(steps, seed)
-    effects = _effects(strong, implicit)
+    say("Stepwise learning ...")
+    stepwise = stepwise_learning(seed)
+    effects = {**_effects(strong, implicit), "stepwise_error": stepwise.error}
     write_json(
         out / "toy.json",
         {
@@ -52,11 +55,13 @@ def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dic
             "effects": effects,
             "strong_augmentation": [asdict(each) for each in strong],
             "implicit_regularization": asdict(implicit),
+            "stepwise_learning": asdict(stepwise),
         },
     )
     save_png(draw_strong(strong), out / "strong_augmentation.png")
     save_png(draw_implicit(implicit), out / "implicit_regularization.png")
     save_png(draw_alignment(implicit), out / "alignment.png")
+    save_png(draw_stepwise(stepwise), out / "stepwise_learning.png")
     return effects
 
 
@@ -138,6 +143,24 @@ def draw_alignment(result: ImplicitRegularization) -> Figure:
         axes.title.set_fontsize(11)
     panels[0].set_ylabel("right singular vector of layer 2")
     figure.colorbar(image, ax=panels, label="|inner product|", shrink=0.8)
+    return figure
+
+
+@rc_context(STYLE)
+def draw_stepwise(result: StepwiseLearning) -> Figure:
+    """Return a figure of the eigenvalues over time, with the predicted times of their rise."""
+    figure = Figure(figsize=(7.2, 3.4))
+    figure.set_label("Linear Barlow Twins learns one dimension after another")
+    axes = figure.add_subplot()
+    for values in np.array(result.eigenvalues).T:
+        axes.plot(result.times, values, color=UPPER, linewidth=1.3)
+    axes.vlines(result.predicted, 0, 1, color=LOWER, linestyle="--", linewidth=1)
+    axes.set(xlabel="learning rate x step", ylabel="eigenvalue of the embeddings")
+    handles = [
+        Line2D([], [], color=UPPER, label="measured"),
+        Line2D([], [], color=LOWER, linestyle="--", label="predicted time of the rise"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
     return figure
 
 
