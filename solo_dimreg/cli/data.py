@@ -54,6 +54,21 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
     click.echo(f"Patches: {write_patches(out, patches=patches, seed=seed, force=force)}")
 
 
+@command.command("overlay", epilog=_example("solo-dimreg data overlay --out datasets/overlay"))
+@_out("datasets/overlay")
+@click.option("--patches", default=470, help="Number of images over each picture, a fifth of them in val/.")
+@click.option("--seed", default=0, help="Seed of the patches, the digits and their places.")
+@FORCE
+def overlay(out: Path, patches: int, seed: int, force: bool) -> None:
+    """Write digits over patches, in a colour that the augmentation 'grayscale' removes from some views.
+
+    The class is the digit. A network learns from such views what it may forget, with and without a projector.
+    """
+    from solo_dimreg.datasets.overlay import write_overlay
+
+    click.echo(f"Overlay: {write_overlay(out, patches=patches, seed=seed, force=force)}")
+
+
 @command.command("mnist", epilog=_example("solo-dimreg data mnist --out datasets/mnist"))
 @_out("datasets/mnist")
 @FORCE

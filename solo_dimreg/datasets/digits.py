@@ -87,9 +87,14 @@ def write_mnist(out: Path, *, force: bool = False) -> Path:
 
 def _named(labels: np.ndarray, pixels: np.ndarray) -> Iterator[tuple[str, Image.Image]]:
     """Yield each grey image with its name, ``<split>/<class>/<index>.png``."""
-    train, val = train_test_split(
+    for split, indices in split_indices(labels).items():
+        for index in indices:
+            yield f"{split}/{labels[index]}/{index:04d}.png", Image.fromarray(pixels[index])
+
+
+def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the indices of ``train`` and ``val``, ascending: the stratified 80/20 split of every machine."""
+    parts = train_test_split(
         np.arange(len(labels)), test_size=VAL_FRACTION, stratify=labels, random_state=SPLIT_SEED
     )
-    for split, indices in (("train", train), ("val", val)):
-        for index in np.sort(indices):
-            yield f"{split}/{labels[index]}/{index:04d}.png", Image.fromarray(pixels[index])
+    return dict(zip(("train", "val"), map(np.sort, parts), strict=True))

@@ -73,10 +73,7 @@ def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool =
         ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
         DimregError: scikit-image or scikit-learn is missing, or does not contain these pictures.
     """
-    check_int("patches", patches, minimum=5)
-    check_int("seed", seed, minimum=0)
-    val = round(patches * VAL_FRACTION)
-    counts = {"train": patches - val, "val": val}
+    counts = counts_of(patches, seed)
     manifest: dict[str, Any] = {
         "name": "patches",
         "description": f"{SIZE} x {SIZE} patches of photographs and textures, RGB; the class is the picture; "
@@ -88,10 +85,19 @@ def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool =
         "seed": seed,
         "splits": {split: count * len(PICTURES) for split, count in counts.items()},
     }
-    return write_image_folder(Path(out), manifest, _images(counts, seed), force=force)
+    return write_image_folder(Path(out), manifest, draw_patches(counts, seed), force=force)
 
 
-def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Image]]:
+def counts_of(patches: int, seed: int) -> dict[str, int]:
+    """Return the number of patches of each picture in each split, after checking both options."""
+    check_int("patches", patches, minimum=5)
+    check_int("seed", seed, minimum=0)
+    val = round(patches * VAL_FRACTION)
+    return {"train": patches - val, "val": val}
+
+
+def draw_patches(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Image]]:
+    """Yield ``<split>/<picture>/<index>.png`` and the patch, ``counts[split]`` of each picture."""
     for number, (name, picture) in enumerate(PICTURES.items()):
         pixels = np.asarray(Image.open(file_in(picture.package, picture.file)).convert("RGB"))
         generator = np.random.default_rng([seed, number])
