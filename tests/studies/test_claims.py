@@ -17,8 +17,8 @@ from solo_dimreg.studies.claims.numbers import equal, exceeds, rise, slower, tau
 from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
 from solo_dimreg.studies.claims.papers.alarm import DRAWDOWN, HEALTHY, alarm_claims
 from solo_dimreg.studies.claims.settings import SETTINGS
-from solo_dimreg.studies.claims.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.claims.study import all_claims, run_claims
+from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.suites import Row
 
 

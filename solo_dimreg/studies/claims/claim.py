@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from solo_dimreg.studies.claims.statistics import LEVEL, Estimate, all_above, any_below, estimate, holm
+from solo_dimreg.studies.statistics import LEVEL, Estimate, all_above, any_below, estimate, holm
 from solo_dimreg.studies.suites import Row
 
 # The results of one seed, by the name of the row or of the experiment.

@@ -10,6 +10,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = (1 - CONFIDENCE) / 2  # one-sided
+SPENT = 2 / 3  # of the level that is left, at each look
 # Numbers of the seeds that differ by less than EQUAL times the largest count as equal, and numbers below ZERO
 # as 0: sums of percentages and ranks are rounded at 1e-13. Both are ROUNDED times the results that were
 # subtracted, if that is more: an accuracy is a float32, and a mean of batches.
@@ -20,11 +21,11 @@ ROUNDED = 1e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean over the seeds of a number that a claim says is above 0.
+    """The mean over the seeds of a number, such as one that a claim says is above 0.
 
     Attributes:
         mean: The mean.
-        low, high: Its 95 % interval, Student's t.
+        low, high: Its interval, Student's t.
         error: Its standard error.
         p_above: One-sided p-value of "it is not above 0".
         p_below: One-sided p-value of "it is not below 0".
@@ -38,7 +39,7 @@ class Estimate:
     p_below: float
 
 
-def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
+def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CONFIDENCE) -> Estimate:
     """Return the estimate of Student's t from one number per seed.
 
     For two methods, the number is the difference of their runs with that seed.
@@ -48,6 +49,7 @@ def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
             p-value is then that of a sign test, and zeros show nothing. If one is not finite, nothing is
             known.
         size: If the numbers are differences: the largest result that was subtracted or subtracted from.
+        confidence: The confidence of the interval.
 
     Raises:
         ValueError: There are fewer than two numbers.
@@ -64,7 +66,7 @@ def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
         above, below = (chance if mean > 0 else 1.0), (chance if mean < 0 else 1.0)
         return Estimate(mean, mean, mean, 0.0, above, below)
     found = stats.ttest_1samp(values, 0.0, alternative="greater")
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
     p = float(found.pvalue)
     error = float(stats.sem(values))
     return Estimate(mean, float(interval.low), float(interval.high), error, p, 1 - p)
@@ -101,3 +103,12 @@ def all_above(estimates: Sequence[Estimate]) -> float:
 def any_below(estimates: Sequence[Estimate]) -> float:
     """Return the p-value of "none of them is below 0", corrected for their number."""
     return min(1.0, len(estimates) * min(each.p_below for each in estimates))
+
+
+def level_of_look(look: int) -> float:
+    """Return the two-sided level of a look at the results, the first of which is 1.
+
+    A look spends SPENT of what the earlier ones left of 1 - CONFIDENCE. All looks together, however many,
+    spend no more than that, so the chance of a false positive at any of them stays below it (Bonferroni).
+    """
+    return (1 - CONFIDENCE) * SPENT * (1 - SPENT) ** (look - 1)
