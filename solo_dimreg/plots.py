@@ -70,7 +70,7 @@ def draw_accuracies(
             color=COLOURS[i],
             capsize=3,
         )
-    axes.set_yticks(range(len(names)), [_short(name, 20) for name in names])
+    axes.set_yticks(range(len(names)), [shorten(name, 20) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("top-1 accuracy (%)")
     points = [
@@ -130,7 +130,7 @@ def draw_curves(
         for name in (name for name in names if name in runs):
             handles[name] = _draw_seeds(axes, runs[name], _line(names.index(name)))
     if len(names) > 1:
-        _legend(figure, [handles[name] for name in shown], [_short(name) for name in shown])
+        _legend(figure, [handles[name] for name in shown], [shorten(name) for name in shown])
     return figure
 
 
@@ -208,7 +208,7 @@ def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figur
     figure = Figure(figsize=(WIDTH, 4.4))
     figure.set_label(f"Absolute correlation of the axes of {name}")
     axes = figure.add_subplot()
-    axes.set_title(_short(name), fontsize=10)
+    axes.set_title(shorten(name), fontsize=10)
     picture = axes.imshow(correlation, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     axes.grid(False)
     axes.set_xticks([])
@@ -236,14 +236,14 @@ def _line(i: int) -> dict[str, Any]:
     }
 
 
-def _short(name: str, length: int = 28) -> str:
+def shorten(name: str, length: int = 28) -> str:
     """Return the name, without its middle if it is too long for a plot."""
     kept = (length - 1) // 2
     return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _legend_columns(labels: Iterable[str]) -> int:
-    return max(1, min(4, 56 // (max(len(_short(label)) for label in labels) + 7)))
+    return max(1, min(4, 56 // (max(len(shorten(label)) for label in labels) + 7)))
 
 
 def _legend_height(labels: Collection[str]) -> float:
@@ -258,7 +258,7 @@ def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> No
 def _legend_of_lines(figure: Figure, places: Mapping[str, int]) -> None:
     """Draw a legend of names and lines; matplotlib's own legend leaves out names that start with ``_``."""
     handles = [Line2D([], [], **_line(place)) for place in places.values()]
-    _legend(figure, handles, [_short(name) for name in places])
+    _legend(figure, handles, [shorten(name) for name in places])
 
 
 def save_png(figure: Figure, path: Path) -> None:

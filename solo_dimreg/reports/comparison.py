@@ -42,7 +42,10 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report, which both pages show."""
+    """A section of the report, which both pages show.
+
+    The ``kind`` of a text that is shown as a banner is a key of ``SIGNS``; ``code`` is YAML.
+    """
 
     heading: str
     text: str = ""
@@ -50,6 +53,8 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
     cards: Sequence[Card] = field(default_factory=tuple)
     folded: bool = False
+    kind: str = ""
+    code: str = ""
 
 
 def write_report(folder: Path, out: Path) -> Path:
@@ -73,7 +78,7 @@ def write_report(folder: Path, out: Path) -> Path:
     sections = [
         *_accuracies(records),
         *_evaluations(records),
-        *_curves(records),
+        *curves_sections(records),
         _configurations(records),
         _provenance(results, records),
     ]
@@ -112,7 +117,8 @@ def _accuracies(records: Sequence[RunRecord]) -> list[Section]:
     return [Section(heading, LEGEND, *results_table(summary), cards)]
 
 
-def _curves(records: Sequence[RunRecord]) -> list[Section]:
+def curves_sections(records: Sequence[RunRecord]) -> list[Section]:
+    """Return the sections with the metrics of the runs over the epochs."""
     grouped = by_method(records)
     found = {name for record in records for name in record.curves} - set(COUNTS)
     heading = "Over the epochs"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy import optimize, stats
 
 from solo_dimreg.studies.statistics import level_of_look
 
 POWER = 0.8
-# The standard deviation, in points, of the difference of two paired runs' true accuracies, and the part of the
-# validation images on which just one of the two is right. Together they give 2.85 points on 480 images: the
-# median of the 27 paired differences of linear accuracy in docs/data/claims.json.
+# The standard deviation in points of paired differences without the chance of few images, and the part of the
+# validation images on which just one of two paired runs is right. Together they give 2.85 points on 480
+# images: the median of the 27 paired differences of linear accuracy in docs/data/claims.json.
 TRAINING = 2.0
 DISAGREE = 0.2
 
@@ -27,14 +28,16 @@ def smallest_difference(seeds: int, spread: float, level: float) -> float:
     bound = stats.t.isf(level / 2, seeds - 1)
 
     def lack(shift: float) -> float:
-        return float(stats.nct.sf(bound, seeds - 1, shift)) - POWER
+        return 1 - POWER - float(stats.nct.cdf(bound, seeds - 1, shift))
 
-    # The other tail is negligible there.
-    return float(optimize.brentq(lack, 0.1, 1.5 * bound + 3)) * spread / math.sqrt(seeds)
+    with np.errstate(divide="ignore"):  # in the far tail of SciPy's noncentral t
+        # The other tail is negligible there.
+        shift = optimize.brentq(lack, 0.1, 1.5 * bound + 3)
+    return float(shift) * spread / math.sqrt(seeds)
 
 
 def assumed_spread(images: int) -> float:
-    """Return the standard deviation in points of paired differences of accuracy that is assumed without a pilot.
+    """Return the standard deviation in points that paired differences of accuracy are assumed to have.
 
     Args:
         images: The number of validation images; their binomial error is a part of it.
@@ -62,6 +65,6 @@ def power_statement(images: int, seeds: int, spread: float | None = None, rows: 
     among = f" over {rows} rows" if rows > 1 else ""
     return (
         f"With {seeds} seeds only differences above about {found:.2g} points can be shown: paired t-test, "
-        f"{100 * POWER:.0f} % power, two-sided {100 * share:.2g} %{among} (the first look's share of 5 %), and "
-        f"differences that vary by {spread:.2g} points from seed to seed ({source})."
+        f"{100 * POWER:.0f} % power, two-sided {100 * share:.2g} %{among} (the first look's share of 5 %), "
+        f"and differences that vary by {spread:.2g} points from seed to seed ({source})."
     )
