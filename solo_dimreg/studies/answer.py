@@ -145,16 +145,16 @@ class Answer:
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and cells of the table of rows: means, differences that decide, and the word."""
+        """Return header and cells of the table of rows: the word, the difference that decides, and means."""
         against = [f"difference in {short(key)} to {self.baseline}" for key in self.compared]
-        header = ["row", "runs", *(LABELS[key] for key in self.measures), *against, "better?"]
+        header = ["row", "better?", *against, *(LABELS[key] for key in self.measures), "runs"]
         return header, [
             [
                 row.name,
-                str(row.runs),
-                *(_cell(row.means.get(key), key) for key in self.measures),
-                *(_cell(row.differences.get(key), key, "+") for key in self.compared),
                 row.verdict,
+                *(_cell(row.differences.get(key), key, "+") for key in self.compared),
+                *(_cell(row.means.get(key), key) for key in self.measures),
+                str(row.runs),
             ]
             for row in self.rows
         ]
@@ -168,7 +168,12 @@ class Answer:
 
     def rule(self) -> str:
         """Return the rule by which the words were chosen, and what the intervals are about."""
-        decides = f"The {short(self.primary)} decides" if self.primary else "Nothing is decided here"
+        decides = "Nothing is decided here, since there is no accuracy."
+        if self.primary:
+            decides = (
+                f"The {short(self.primary)} decides, after Holm's correction for the number of rows; "
+                "intervals are without it, so a row can be 'not shown' although its interval leaves out 0."
+            )
         each = 100 * (1 - level_of_look(self.look))
         other = "would give."
         if self.images:
@@ -180,10 +185,8 @@ class Answer:
         return (
             "Runs with one seed share the order of the data and, if the networks are the same, the initial "
             "weights. Rows are therefore compared seed by seed, by Student's t over the paired differences. "
-            f"{decides}, after Holm's correction for the number of rows. An interval is of one row and one "
-            "measure, without that correction, so a row can be 'not shown' although its interval leaves out "
-            f"0. 'Within {MARGIN:g} point' means that the whole interval is that near to 0. Seeds may be "
-            "added: the first look at the results spends two thirds of the 5 % error that is allowed, and "
+            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. Seeds may "
+            "be added: the first look at the results spends two thirds of the 5 % error that is allowed, and "
             "each later look two thirds of what is left, so words and intervals have at most 5 % error over "
             f"all looks together. This is look {self.look}, with intervals of {each:.4g} % each. The "
             f"intervals are over seeds on these validation images and do not say what other images {other}"
@@ -208,7 +211,8 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
         runs[run["row"]][run["seed"]] = run
     baseline, count = results["baseline"], len(results["seeds"])
     found = [key for key in LABELS if any(_finite(run.get(key)) for run in results["runs"])]
-    primary = next((key for key in ACCURACIES if any(key in run for run in results["runs"])), None)
+    given = {key for run in results["runs"] for key, value in run.items() if value is not None}
+    primary = next((key for key in ACCURACIES if key in given), None)
     measures = tuple(key for key in found if not primary or key in (*ACCURACIES, *DIMENSIONS))
     look = 1 + len({seeds for seeds in results.get("looks") or () if seeds < count})
     level, planned = level_of_look(look), tuple(results.get("planned_seeds") or ())

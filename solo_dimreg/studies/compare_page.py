@@ -46,7 +46,7 @@ def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
     sections = [*_sections(answer, results)]
     for card in (card for section in sections for card in section.cards):
         plots.save_png(card.figure, out / f"{card.name}.png")
-    title = f"Is it better? {results['study']}"
+    title = f"{results['study']}: is it better?"
     for kind in ("md", "html"):
         page = render(TEMPLATES / f"report.{kind}.j2", title=title, sections=sections)
         write_text(out / f"compare.{kind}", page)
@@ -55,7 +55,10 @@ def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
 
 
 def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
-    yield Section("The answer", answer.sentence(), kind="good" if answer.take else "warning")
+    words = {row.word for row in answer.others}
+    heading = "Unfinished" if "unfinished" in words else "Not shown" if answer.primary else "Unknown"
+    heading = f"Yes: {answer.take}" if answer.take else heading
+    yield Section(heading, answer.sentence(), kind="good" if answer.take else "warning")
     if answer.primary is None:
         yield Section("How well scores without labels order runs", label_free(answer))
     text = "A cell has the mean over the seeds and its interval; 'What the words mean', below, says how."

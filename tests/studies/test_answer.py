@@ -80,7 +80,7 @@ def test_all_looks_together_have_five_percent_errors() -> None:
             shown = answer_of(results(names, looks=list(range(3, seeds, 3))))
             found = any(row.word != "not shown" for row in shown.others)
             assert found == (smallest[draw] < level_of_look(look))
-    assert 0.03 < wrong.mean() < 0.05 < naive.mean()
+    assert 0.03 < wrong.mean() < 0.05 and naive.mean() > 0.1
     assert 0.03 < outside.mean() < 0.05  # the intervals of a row cover 0 at all four looks
 
 
@@ -142,7 +142,7 @@ def test_rows_without_all_seeds() -> None:
     assert paired.word == "better" and paired.differences["linear_acc1"].mean == 9.5
     alone = answer_of(results({"a": [60.0], "b": [70.0]}))
     assert alone.others[0].word == "not shown" and "give no interval" in alone.sentence()
-    assert alone.table()[1][1][-2:] == ["+10.0", "not shown"]
+    assert alone.table()[1][1][1:3] == ["not shown", "+10.0"]
 
 
 def test_the_word_follows_knn_without_a_linear_probe() -> None:
@@ -257,6 +257,12 @@ def test_the_config_of_a_row_without_its_checkpoints() -> None:
     assert "# The row: byol +regularizers" in code and "# Remove: monitor" in code
 
 
-def test_a_page_without_a_better_row(tmp_path: Path) -> None:
+def test_pages_without_a_better_row(tmp_path: Path) -> None:
     write_answer(results({"byol": [60.0, 63, 61], "other": [61.0, 60, 64]}), tmp_path)
     assert "None is shown to help, so keep byol." in (tmp_path / "compare.md").read_text()
+    content = results({"byol": [60.0, 63, 61], "other": [61.0, 60, 64]})
+    for run in content["runs"]:
+        del run["linear_acc1"]
+    write_answer(content, tmp_path / "free")
+    page = (tmp_path / "free/compare.html").read_text()
+    assert "no row can be recommended" in page and "(claim effective-rank-orders)" in page
