@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeGuard
 
 from solo_dimreg.metrics.registry import METRICS
@@ -29,7 +30,8 @@ class RowAnswer:
     """What the runs say of one row.
 
     Attributes:
-        name: The name of the row.
+        name: The name of the row in the results.
+        title: Its name in tables and texts.
         runs: The number of its runs that did not fail.
         means: The mean of each measure.
         differences: The mean of each measure's paired difference to the baseline, which itself has none.
@@ -40,6 +42,7 @@ class RowAnswer:
     """
 
     name: str
+    title: str
     runs: int
     means: dict[str, Estimate]
     differences: dict[str, Estimate]
@@ -76,6 +79,11 @@ class Answer:
     images: int | None
 
     @property
+    def base(self) -> str:
+        """Return the title of the baseline."""
+        return next(row.title for row in self.rows if row.name == self.baseline)
+
+    @property
     def others(self) -> list[RowAnswer]:
         """Return the rows without the baseline."""
         return [row for row in self.rows if row.name != self.baseline]
@@ -101,7 +109,7 @@ class Answer:
         if self.primary is None:
             said = ["Which row is better is unknown: the images have no labels, so there is no accuracy."]
             return " ".join([*said, *filter(None, map(self._rank, self.others))])
-        found = [f"{row.name} is better than {self._by(row, self.primary)}" for row in self.better]
+        found = [f"{row.title} is better than {self._by(row, self.primary)}" for row in self.better]
         if found:
             said = [f"{'; '.join(found)}, on these images over {self.seeds} seeds."]
             said += ["Which of these is best was not tested."] if len(found) > 1 else []
@@ -109,16 +117,16 @@ class Answer:
             said = ["No row is shown to help.", self._room(self.primary)]
         for row in self.others:
             if row.word == "worse":
-                said.append(f"{row.name} is worse than {self._by(row, self.primary, -1)}.")
+                said.append(f"{row.title} is worse than {self._by(row, self.primary, -1)}.")
             elif row.word == "unfinished" or row.notes:
-                said.append(f"{row.name}: {row.verdict}.")
+                said.append(f"{row.title}: {row.verdict}.")
         return " ".join(filter(None, said))
 
     def _by(self, row: RowAnswer, key: str, sign: int = 1) -> str:
         found = row.differences[key]
         low, high = sorted((sign * found.low, sign * found.high))
         points = f"{sign * found.mean:.1f} points of {short(key)}"
-        return f"{self.baseline} by {points} ({low:.1f} to {high:.1f})"
+        return f"{self.base} by {points} ({low:.1f} to {high:.1f})"
 
     def _room(self, key: str) -> str:
         """Return how much a row may help all the same."""
@@ -129,7 +137,7 @@ class Answer:
         high = widest.differences[key].high
         if not high > 0:
             return ""
-        room = f"The intervals leave room for a gain of up to {high:.1f} points ({widest.name})"
+        room = f"The intervals leave room for a gain of up to {high:.1f} points ({widest.title})"
         return f"{room}; a larger one would have been seen on these images."
 
     def _rank(self, row: RowAnswer) -> str:
@@ -140,17 +148,17 @@ class Answer:
         where = "above" if found.mean > 0 else "below"
         unsure = "" if found.low * found.high > 0 else ", which may be chance"
         return (
-            f"The effective rank of {row.name} is {abs(found.mean):.3g} {where} that of {self.baseline} "
+            f"The effective rank of {row.title} is {abs(found.mean):.3g} {where} that of {self.base} "
             f"({found.low:+.3g} to {found.high:+.3g}){unsure}."
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells of the table of rows: the word, the difference that decides, and means."""
-        against = [f"difference in {short(key)} to {self.baseline}" for key in self.compared]
+        against = [f"difference in {short(key)} to {self.base}" for key in self.compared]
         header = ["row", "better?", *against, *(LABELS[key] for key in self.measures), "runs"]
         return header, [
             [
-                row.name,
+                row.title,
                 row.verdict,
                 *(_cell(row.differences.get(key), key, "+") for key in self.compared),
                 *(_cell(row.means.get(key), key) for key in self.measures),
@@ -162,7 +170,7 @@ class Answer:
     def differences_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells of the table of the differences to the baseline in all measures."""
         return ["row", *(LABELS[key] for key in self.measures)], [
-            [row.name, *(_cell(row.differences.get(key), key, "+") for key in self.measures)]
+            [row.title, *(_cell(row.differences.get(key), key, "+") for key in self.measures)]
             for row in self.others
         ]
 
@@ -202,21 +210,26 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
 
     Args:
         results: ``baseline``, ``rows`` by name, ``seeds``, and ``runs`` with ``row``, ``seed`` and their
-            measures. A run with ``failed`` (a text), or whose primary measure is not finite, has failed:
-            nothing is claimed of its row. A row that lacks one of ``planned_seeds`` is unfinished. ``looks``
-            are the numbers of seeds at earlier looks.
+            measures; ``val_images`` of a run, or of its ``data``, says how many images gave them. A run with
+            ``failed`` (a text), or whose primary measure is not finite, has failed: nothing is claimed of
+            its row. A row that lacks one of ``planned_seeds`` is unfinished. ``looks`` are the numbers of
+            seeds at earlier looks.
     """
+    titles = {name: row.get("title") or name for name, row in results["rows"].items()}
+    if len(set(titles.values())) < len(titles):
+        titles = {name: name for name in titles}
     runs: dict[str, dict[Any, Mapping[str, Any]]] = {name: {} for name in results["rows"]}
     for run in results["runs"]:
         runs[run["row"]][run["seed"]] = run
-    baseline, count = results["baseline"], len(results["seeds"])
+    baseline, planned = results["baseline"], tuple(results.get("planned_seeds") or ())
     found = [key for key in LABELS if any(_finite(run.get(key)) for run in results["runs"])]
     given = {key for run in results["runs"] for key, value in run.items() if value is not None}
     primary = next((key for key in ACCURACIES if key in given), None)
     measures = tuple(key for key in found if not primary or key in (*ACCURACIES, *DIMENSIONS))
-    look = 1 + len({seeds for seeds in results.get("looks") or () if seeds < count})
-    level, planned = level_of_look(look), tuple(results.get("planned_seeds") or ())
-    compared = _Comparison(runs, baseline, primary, measures, 1 - level, planned)
+    count = len(results["seeds"])
+    look = 1 + len({seeds for seeds in results.get("looks") or () if seeds < max(count, len(planned))})
+    level = level_of_look(look)
+    compared = _Comparison(titles, runs, baseline, primary, measures, 1 - level, planned)
     # Runs that equal the baseline's are no test: they cannot differ from it.
     tested = [name for name in runs if name != baseline and not compared.identical(name)]
     # Over the share of the error that this look may spend, p-values compare with 5 %.
@@ -230,6 +243,7 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
 class _Comparison:
     """The runs of the rows by seed, and how they are compared."""
 
+    titles: Mapping[str, str]
     runs: Mapping[str, Mapping[Any, Mapping[str, Any]]]
     baseline: str
     primary: str | None
@@ -239,8 +253,8 @@ class _Comparison:
 
     @property
     def images(self) -> int | None:
-        data = [run.get("data") or {} for runs in self.runs.values() for run in runs.values()]
-        counts = [each.get("val_images") for each in data]
+        given = [run for runs in self.runs.values() for run in runs.values()]
+        counts = [run.get("val_images") or (run.get("data") or {}).get("val_images") for run in given]
         return min((int(count) for count in counts if count), default=None)
 
     def failed(self, name: str) -> list[Any]:
@@ -288,18 +302,19 @@ class _Comparison:
         return min(1.0, 2 * min(found.p_above, found.p_below))
 
     def row(self, name: str, p: float) -> RowAnswer:
-        runs, failed = self.runs[name], self.failed(name)
+        runs, failed, base = self.runs[name], self.failed(name), self.titles[self.baseline]
         values = {key: [run[key] for run in runs.values() if _finite(run.get(key))] for key in self.measures}
         means = {key: self.estimate(each) for key, each in values.items() if each}
+        known = partial(RowAnswer, name, self.titles[name], len(runs) - len(failed), means)
         notes = [f"failed with seed {', '.join(map(str, failed))}: nothing is claimed"] if failed else []
         if name == self.baseline:
-            return RowAnswer(name, len(runs) - len(failed), means, {}, "baseline", 1.0, tuple(notes))
+            return known({}, "baseline", 1.0, tuple(notes))
         differences = {key: self.difference(name, key) for key in self.measures}
         primary = differences.get(self.primary or "")
         if self.failed(self.baseline):
-            notes.append(f"{self.baseline} failed: nothing is claimed")
+            notes.append(f"{base} failed: nothing is claimed")
         if self.identical(name):
-            notes.append(f"its runs equal those of {self.baseline}")
+            notes.append(f"its runs equal those of {base}")
         if primary and primary.low >= -MARGIN and primary.high <= MARGIN:
             notes.append(f"within {MARGIN:g} point")
         if self.primary is None:
@@ -310,7 +325,7 @@ class _Comparison:
             word = "better" if primary.mean > 0 else "worse"
         else:
             word = "not shown"
-        return RowAnswer(name, len(runs) - len(failed), means, differences, word, p, tuple(notes))
+        return known(differences, word, p, tuple(notes))
 
 
 def short(key: str) -> str:

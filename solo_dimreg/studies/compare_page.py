@@ -55,25 +55,26 @@ def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
 
 
 def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
+    titles = {row.name: row.title for row in answer.rows}
+    runs = [run | {"row": titles[name]} for name in titles for run in results["runs"] if run["row"] == name]
     words = {row.word for row in answer.others}
     heading = "Unfinished" if "unfinished" in words else "Not shown" if answer.primary else "Unknown"
-    heading = f"Yes: {answer.take}" if answer.take else heading
+    heading = f"Yes: {titles[answer.take]}" if answer.take else heading
     yield Section(heading, answer.sentence(), kind="good" if answer.take else "warning")
     if answer.primary is None:
         yield Section("How well scores without labels order runs", label_free(answer))
     text = "A cell has the mean over the seeds and its interval; 'What the words mean', below, says how."
     yield Section("The rows", text, *answer.table(), _forests(answer))
     if len(answer.measures) > len(answer.compared):
-        text = f"The means of the paired differences to {answer.baseline}, with their intervals."
+        text = f"The means of the paired differences to {answer.base}, with their intervals."
         yield Section("All differences", text, *answer.differences_table())
     yield _to_take(answer, results)
     yield Section("What the words mean", answer.rule())
-    runs = sorted(results["runs"], key=lambda run: list(results["rows"]).index(run["row"]))
     yield from _diagnoses(runs)
     spectra = {run["row"]: run["spectrum"] for run in reversed(runs) if run.get("spectrum")}
     if spectra:
-        names = [row.name for row in answer.rows if row.name in spectra]
-        drawn = plots.draw_spectra({name: spectra[name] for name in names}, [row.name for row in answer.rows])
+        names = list(titles.values())
+        drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra}, names)
         yield Section("Spectra", "These are of one seed a row.", cards=[Card(drawn, SPECTRUM, "spectra")])
     if any(run.get("curves") for run in runs):
         yield from curves_sections([_record(run) for run in runs])
@@ -93,7 +94,7 @@ def _forests(answer: Answer) -> list[Card]:
     cards = []
     for key in answer.measures:
         if any(math.isfinite(row.differences[key].mean) for row in answer.others):
-            text = f"The mean paired difference to {answer.baseline} and its interval."
+            text = f"The mean paired difference to {answer.base} and its interval."
             if key == answer.primary:
                 text += f" A row in the grey band is within {MARGIN:g} point."
             label = f"difference in {LABELS[key]}"
@@ -106,7 +107,7 @@ def draw_differences(answer: Answer, key: str) -> Figure:
     """Return a figure of the paired differences to the baseline in one measure, with their intervals."""
     rows = answer.others
     figure = Figure(figsize=(plots.WIDTH, 1.1 + 0.36 * len(rows)))
-    figure.set_label(f"Differences to {answer.baseline} in {short(key)}")
+    figure.set_label(f"Differences to {answer.base} in {short(key)}")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         found, word = row.differences[key], row.word if key == answer.primary else ""
@@ -119,9 +120,9 @@ def draw_differences(answer: Answer, key: str) -> Figure:
     axes.axvline(0, color=plots.COLOURS[7], linewidth=1)
     if key in ACCURACIES:
         axes.axvspan(-MARGIN, MARGIN, color=plots.COLOURS[7], alpha=0.15, linewidth=0)
-    axes.set_yticks(range(len(rows)), [plots.shorten(row.name, 24) for row in rows])
+    axes.set_yticks(range(len(rows)), [plots.shorten(row.title, 24) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"{short(key)} minus that of {plots.shorten(answer.baseline, 20)}")
+    axes.set_xlabel(f"{short(key)} minus that of {plots.shorten(answer.base, 20)}")
     return figure
 
 
@@ -141,14 +142,16 @@ def _diagnoses(runs: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
 
 
 def _to_take(answer: Answer, results: Mapping[str, Any]) -> Section:
-    heading, base = "The config to take", answer.baseline
+    heading = "The config to take"
     if answer.primary is None:
         return Section(heading, "Without accuracies, no row can be recommended.")
     if answer.take is None:
-        return Section(heading, f"None is shown to help, so keep {base}.")
+        return Section(heading, f"None is shown to help, so keep {answer.base}.")
     first = {run["row"]: run for run in reversed(results["runs"])}
-    text = f"{answer.take} is shown to be better. Put these lines into the config of {base}."
-    code = changes_yaml(results["rows"][answer.take], first[answer.take], first[base])
+    text = (
+        f"{answer.better[0].title} is shown to be better. Put these lines into the config of {answer.base}."
+    )
+    code = changes_yaml(results["rows"][answer.take], first[answer.take], first[answer.baseline])
     return Section(heading, text, code=code)
 
 
