@@ -161,7 +161,7 @@ class Answer:
                 row.title,
                 row.verdict,
                 *(_cell(row.differences.get(key), key, "+") for key in self.compared),
-                *(_cell(row.means.get(key), key) for key in self.measures),
+                *(_cell(row.means[key], key) for key in self.measures),
                 str(row.runs),
             ]
             for row in self.rows
@@ -283,11 +283,18 @@ class _Comparison:
         pairs = self.pairs(name, key)
         size = max((abs(value) for pair in pairs for value in pair), default=0.0)
         found = self.estimate([one - other for one, other in pairs], size)
-        if key not in ACCURACIES or not self.images or self.identical(name):
+        if key not in ACCURACIES:
             return found
         # An accuracy is a count of images, so even equal differences are known only up to half an image.
-        half = 50 / self.images
-        return replace(found, low=min(found.low, found.mean - half), high=max(found.high, found.mean + half))
+        half = 50 / self.images if self.images and not self.identical(name) else 0.0
+        low, high = min(found.low, found.mean - half), max(found.high, found.mean + half)
+        return replace(found, low=max(low, -100.0), high=min(high, 100.0))
+
+    def mean(self, name: str, key: str) -> Estimate:
+        found = self.estimate([run[key] for run in self.runs[name].values() if _finite(run.get(key))])
+        if key not in ACCURACIES:
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
     def estimate(self, values: Sequence[float], size: float = 0.0) -> Estimate:
         if len(values) < 2:
@@ -303,8 +310,7 @@ class _Comparison:
 
     def row(self, name: str, p: float) -> RowAnswer:
         runs, failed, base = self.runs[name], self.failed(name), self.titles[self.baseline]
-        values = {key: [run[key] for run in runs.values() if _finite(run.get(key))] for key in self.measures}
-        means = {key: self.estimate(each) for key, each in values.items() if each}
+        means = {key: self.mean(name, key) for key in self.measures}
         known = partial(RowAnswer, name, self.titles[name], len(runs) - len(failed), means)
         notes = [f"failed with seed {', '.join(map(str, failed))}: nothing is claimed"] if failed else []
         if name == self.baseline:

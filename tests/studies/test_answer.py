@@ -140,6 +140,9 @@ def test_rows_without_all_seeds() -> None:
     # Without a plan, the pairs decide.
     paired = answer_of({**content, "planned_seeds": None}).others[0]
     assert paired.word == "better" and paired.differences["linear_acc1"].mean == 9.5
+    (row,) = answer_of(results({"a": [90.0, 10.0], "b": [10.0, 90.0]})).others
+    assert (row.means["linear_acc1"].low, row.means["linear_acc1"].high) == (0, 100)
+    assert (row.differences["linear_acc1"].low, row.differences["linear_acc1"].high) == (-100, 100)
     alone = answer_of(results({"a": [60.0], "b": [70.0]}))
     assert alone.others[0].word == "not shown" and "give no interval" in alone.sentence()
     assert alone.table()[1][1][1:3] == ["not shown", "+10.0"]
