@@ -1,0 +1,250 @@
+"""The times of losses and of whole steps on a device, each beside the textbook's or the step without the term."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+from solo_dimreg import nn as ours
+from solo_dimreg.functional import directclr_loss, ldreg_loss, ntxent_loss, vicreg_loss
+from solo_dimreg.studies.bench import TERMS
+from solo_dimreg.studies.bench_cases import Loss, cases, features, textbook_ldreg
+from solo_dimreg.studies.gpu.rows import Rows, main
+
+REPEATS = 7
+LDREG = ((512, 64), (1024, 64), (2048, 64), (4096, 64), (8192, 128), (16384, 128))
+WIDTH = 2048
+IMAGES = 128  # of a view, halved until a step fits into the memory
+
+
+def topk_ldreg(x: Tensor, k: int) -> Tensor:
+    """Return LDReg's loss from all distances and ``topk`` instead of a full sort, with autograd."""
+    distances = torch.cdist(x, x.detach(), compute_mode="use_mm_for_euclid_dist")
+    nearest = distances.topk(k + 1, dim=1, largest=False).values[:, 1:]
+    mean = nearest[:, :-1].mean(dim=1)
+    return -(mean / (nearest[:, -1] - mean)).log().mean()
+
+
+def medians(functions: Sequence[Callable[[], object]], device: torch.device, repeats: int) -> list[float]:
+    """Return each function's median milliseconds on the device, over rounds in which all take their turn."""
+    for function in [*functions, *functions]:
+        function()
+    rounds = [[_milliseconds(function, device) for function in functions] for _ in range(repeats)]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        function()
+        return 1e3 * (time.perf_counter() - start)
+    torch.cuda.synchronize()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    function()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def peak_memory(function: Callable[[], object], device: torch.device) -> float | None:
+    """Return the MiB that the function allocates at most beside what there is; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    function()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _backward(loss: Loss, x: Tensor) -> None:
+    torch.autograd.grad(loss(x), x)
+
+
+def compare(name: str, others: dict[str, Loss], x: Tensor, rows: Rows) -> None:
+    """Add a row with the time and the memory of our loss and of the others, and the ratios."""
+
+    def measure() -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        with _made_on(x.device):
+            calls = [partial(_backward, loss, x) for loss in others.values()]
+            times = medians(calls, x.device, REPEATS)
+            for who, milliseconds, call in zip(others, times, calls, strict=True):
+                values[f"{who}, ms"] = milliseconds
+                if (mebibytes := peak_memory(call, x.device)) is not None:
+                    values[f"{who}, MiB"] = mebibytes
+            for who, milliseconds in zip(list(others)[1:], times[1:], strict=True):
+                values[f"{who} over ours"] = milliseconds / times[0]
+        return values
+
+    rows.run(name, measure)
+
+
+class _MadeOn(TorchFunctionMode):
+    """Makes the constants of the textbooks, which are written for a CPU, on the device of the features.
+
+    What a seeded generator draws is drawn once, on the CPU, and kept.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.drawn: dict[Any, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.Tensor.numpy:
+            return func(args[0].cpu())
+        if func in _device_constructors() and kwargs.get("device") is None:
+            generator = kwargs.get("generator")
+            if generator is None:
+                kwargs["device"] = self.device
+            elif generator.device.type == "cpu":
+                key = (func, args, generator.initial_seed())
+                if key not in self.drawn:
+                    self.drawn[key] = func(*args, **kwargs).to(self.device)
+                return self.drawn[key]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _made_on(device: torch.device) -> Iterator[None]:
+    if device.type == "cpu":
+        yield
+    else:
+        with _MadeOn(device):
+            yield
+
+
+def run_losses(rows: Rows, device: torch.device) -> None:
+    """Measure LDReg at growing sizes against two textbooks, and every other loss at one size."""
+    part = 1 if device.type == "cuda" else 8
+    for b, k in LDREG:
+        if part > 1 and b > 4096:
+            continue
+        x = features((b // part, WIDTH // part)).to(device).requires_grad_()
+        losses: dict[str, Loss] = {
+            "ours": partial(ldreg_loss, k=k // part),
+            "sort": partial(textbook_ldreg, k=k // part),
+            "topk": partial(topk_ldreg, k=k // part),
+        }
+        compare(f"LDReg, {b // part} x {WIDTH // part}, k = {k // part}", losses, x, rows)
+    for case in cases():
+        if not case.name.startswith("LDReg"):
+            x = features(case.shape).to(device).requires_grad_()
+            name = f"{case.name}, {' x '.join(map(str, case.shape))}"
+            compare(name, {"ours": case.ours, "textbook": case.textbook}, x, rows)
+
+
+class Step:
+    """A training step of a backbone and a projector on two views of random images, with NT-Xent.
+
+    It runs in bfloat16 by autocast, with ``channels_last`` and a fused SGD where there is CUDA.
+
+    Args:
+        device: Where it runs: a ResNet-50 at 224 pixels on CUDA, a small network at 64 on a CPU.
+        images: The number of images of a view.
+    """
+
+    def __init__(self, device: torch.device, images: int) -> None:
+        self.device = device
+        self.backbone = _backbone(device).to(device, memory_format=torch.channels_last)
+        size = 224 if device.type == "cuda" else 64
+        self.views = [
+            torch.rand(images, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        ]
+        with torch.no_grad():
+            width = self.backbone(self.views[0][:2]).shape[1]
+        self.projector = nn.Sequential(
+            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 256)
+        ).to(device)
+        parameters = [*self.backbone.parameters(), *self.projector.parameters()]
+        self.optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+
+    def __call__(self, loss: Callable[[list[Tensor], list[Tensor]], Tensor]) -> None:
+        """Make one step with the loss of features and embeddings."""
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            r = [self.backbone(view) for view in self.views]
+            z = [self.projector(each) for each in r]
+            total = loss(r, z)
+        total.backward()
+        self.optimizer.step()
+
+
+def _backbone(device: torch.device) -> nn.Module:
+    import timm
+
+    if device.type == "cuda":
+        return timm.create_model("resnet50", num_classes=0)
+    return timm.create_model("test_resnet" if timm.is_model("test_resnet") else "resnet18", num_classes=0)
+
+
+def step_losses(device: torch.device) -> dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]]:
+    """Return NT-Xent alone, with each regularizer, and the losses of the methods, of features and embeddings."""
+    adadim = ours.AdaDim().to(device)
+    dbn = ours.ShuffledDBN(256, 8).to(device)
+    losses: dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]] = {
+        "simclr": lambda r, z: ntxent_loss(*z),
+        "vicreg": lambda r, z: vicreg_loss(*z),
+        "adadim": lambda r, z: adadim(r, z),
+        "directclr": lambda r, z: directclr_loss(*r),
+        "shuffled_dbn": lambda r, z: F.mse_loss(dbn(z[0]), dbn(z[1])),
+    }
+    for name, (term, of_embeddings) in TERMS.items():
+        module = term().to(device)
+        losses[f"simclr + {name}"] = partial(_with_term, module, of_embeddings)
+    return losses
+
+
+def _with_term(module: nn.Module, of_embeddings: bool, r: list[Tensor], z: list[Tensor]) -> Tensor:
+    return ntxent_loss(*z) + 0.01 * module(z if of_embeddings else r)
+
+
+def run_steps(rows: Rows, device: torch.device) -> None:
+    """Measure whole steps with each term and method, as ratios to the step of SimCLR."""
+    step, images = _fitting_step(device)
+    losses = step_losses(device)
+    plain = partial(step, losses.pop("simclr"))
+    what = "ResNet-50, 224 px, bf16" if device.type == "cuda" else "a small network, 64 px, bf16"
+    for name, loss in losses.items():
+
+        def measure(loss: Callable[[list[Tensor], list[Tensor]], Tensor] = loss) -> dict[str, Any]:
+            without, own = medians([plain, partial(step, loss)], device, REPEATS)
+            return {"step, ms": own, "simclr, ms": without, "over simclr": own / without}
+
+        rows.run(f"{name}, {what}, 2 x {images}", measure)
+
+
+def _fitting_step(device: torch.device) -> tuple[Step, int]:
+    """Return the step with the most images that fit into the memory beside the largest loss."""
+    images = IMAGES if device.type == "cuda" else 16
+    while True:
+        try:
+            step = Step(device, images)
+            step(lambda r, z: ntxent_loss(*z))
+            return step, images
+        except torch.OutOfMemoryError:
+            if images <= 16:
+                raise
+        step = None  # type: ignore[assignment]
+        torch.cuda.empty_cache()
+        images //= 2
+
+
+SECTIONS = {"losses": run_losses, "steps": run_steps}
+
+if __name__ == "__main__":
+    main(SECTIONS)

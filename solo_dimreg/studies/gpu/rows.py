@@ -1,0 +1,95 @@
+"""The rows of a section's table, appended to a file as they are made: a kill leaves those before it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+class CannotRun(Exception):
+    """Raised by a check for what this machine cannot run; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        name: What was checked, measured or trained.
+        status: ``passed``, ``failed`` or ``skipped``.
+        values: The measured numbers, by the name of their column.
+        note: The error, or the reason of a skip.
+    """
+
+    name: str
+    status: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+class Rows:
+    """Runs checks and appends a row for each to a file, one JSON object a line.
+
+    Args:
+        file: The file, which may exist.
+        seconds: No check is begun after this time.
+    """
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file, self.seconds = file, seconds
+        self.start = time.monotonic()
+
+    def run(self, name: str, check: Callable[[], Mapping[str, Any] | None]) -> Row:
+        """Append and return the row of a check, which returns its values; an error fails this row only."""
+        try:
+            if time.monotonic() - self.start > self.seconds:
+                raise CannotRun(f"no time left of the {self.seconds:.0f} s of its section")
+            row = Row(name, PASSED, check() or {})
+        except CannotRun as reason:
+            row = Row(name, SKIPPED, note=str(reason))
+        except Exception as error:
+            row = Row(name, FAILED, note=first_line(error))
+        self.add(row)
+        return row
+
+    def add(self, row: Row) -> None:
+        """Append a row."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        passed = time.monotonic() - self.start
+        print(f"[{passed:5.1f} s] {row.name}: {row.status} {row.note}".rstrip(), flush=True)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an error and the beginning of its message, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a file; a last line that a kill has cut off is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(Row(**json.loads(line)))
+        except ValueError:
+            break
+    return rows
+
+
+def main(sections: Mapping[str, Callable[[Rows, torch.device], None]]) -> None:
+    """Run the section that the command line names: ``SECTION DEVICE FILE SECONDS``."""
+    name, device, file, seconds = sys.argv[1:]
+    torch.manual_seed(0)
+    sections[name](Rows(Path(file), float(seconds)), torch.device(device))
