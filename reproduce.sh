@@ -13,6 +13,8 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          three toy experiments: why dimensions collapse and how they are learned, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
+  gpu          checks, times and short trainings on a GPU in one table, at most 8 minutes; `gpu --cpu` what a CPU can
+               run. PYTHON=python3 takes a Python with torch as it is, and WHEELS=<folder> adds what it lacks
   docs         builds the documentation, the API reference included, in results/docs; a broken link fails
   setup        only make the environment (.venv); the other commands do this as needed
   test         lints, types and every behaviour once, within 8 minutes on two cores; `test --all` adds the matrices
@@ -151,6 +153,15 @@ case "$command" in
   bench)
     setup
     OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" "$venv/bin/python" -m solo_dimreg bench "$@"
+    ;;
+  gpu)
+    [ -z "${WHEELS:-}" ] || [ -d "$WHEELS" ] || die "WHEELS=$WHEELS is not a folder." 2
+    if [ -z "${PYTHON:-}" ]; then
+      setup
+      PYTHON="$venv/bin/python"
+    fi
+    PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m solo_dimreg.studies.gpu.study \
+      --wheels "${WHEELS:-wheels}" "$@"
     ;;
   docs)
     setup

@@ -16,11 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from solo_dimreg import nn as ours
-from solo_dimreg.functional import directclr_loss, ldreg_loss, ntxent_loss, vicreg_loss
+from solo_dimreg.functional import ldreg_loss, ntxent_loss, vicreg_loss
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import Loss, cases, features, textbook_ldreg
 from solo_dimreg.studies.gpu.rows import Rows, main
 
+ViewLoss = Callable[[list[Tensor], list[Tensor]], Tensor]
 REPEATS = 7
 LDREG = ((512, 64), (1024, 64), (2048, 64), (4096, 64), (8192, 128), (16384, 128))
 WIDTH = 2048
@@ -148,33 +149,41 @@ def run_losses(rows: Rows, device: torch.device) -> None:
 
 
 class Step:
-    """A training step of a backbone and a projector on two views of random images, with NT-Xent.
-
-    It runs in bfloat16 by autocast, with ``channels_last`` and a fused SGD where there is CUDA.
+    """A training step of a backbone and a projector on two views of random images, in bfloat16 by autocast.
 
     Args:
-        device: Where it runs: a ResNet-50 at 224 pixels on CUDA, a small network at 64 on a CPU.
+        backbone: Its name in timm.
+        device: Where it runs; the images are in ``channels_last``.
         images: The number of images of a view.
+        size: Their height and width.
+        lr: The learning rate of SGD.
     """
 
-    def __init__(self, device: torch.device, images: int) -> None:
+    def __init__(
+        self, backbone: str, device: torch.device, images: int, size: int, lr: float = 1e-3
+    ) -> None:
+        import timm
+
+        torch.manual_seed(0)
         self.device = device
-        self.backbone = _backbone(device).to(device, memory_format=torch.channels_last)
-        size = 224 if device.type == "cuda" else 64
+        self.backbone = timm.create_model(backbone, num_classes=0).to(
+            device, memory_format=torch.channels_last
+        )
+        clean = torch.rand(images, 3, size, size, device=device)
         self.views = [
-            torch.rand(images, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+            (clean + 0.1 * torch.randn_like(clean)).contiguous(memory_format=torch.channels_last)
             for _ in range(2)
         ]
         with torch.no_grad():
-            width = self.backbone(self.views[0][:2]).shape[1]
+            self.width = self.backbone(self.views[0][:2]).shape[1]
         self.projector = nn.Sequential(
-            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 256)
+            nn.Linear(self.width, self.width), nn.BatchNorm1d(self.width), nn.ReLU(), nn.Linear(self.width, 256)
         ).to(device)
         parameters = [*self.backbone.parameters(), *self.projector.parameters()]
-        self.optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+        self.optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9)
 
-    def __call__(self, loss: Callable[[list[Tensor], list[Tensor]], Tensor]) -> None:
-        """Make one step with the loss of features and embeddings."""
+    def __call__(self, loss: ViewLoss) -> Tensor:
+        """Make one step and return its loss, without waiting for it."""
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16):
             r = [self.backbone(view) for view in self.views]
@@ -182,30 +191,35 @@ class Step:
             total = loss(r, z)
         total.backward()
         self.optimizer.step()
+        return total.detach()
 
 
-def _backbone(device: torch.device) -> nn.Module:
+def small_backbone() -> str:
+    """Return the name of a network of timm that a CPU trains in seconds."""
     import timm
 
-    if device.type == "cuda":
-        return timm.create_model("resnet50", num_classes=0)
-    return timm.create_model("test_resnet" if timm.is_model("test_resnet") else "resnet18", num_classes=0)
+    return "test_resnet" if timm.is_model("test_resnet") else "resnet18"
 
 
-def step_losses(device: torch.device) -> dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]]:
-    """Return NT-Xent alone, with each regularizer, and the losses of the methods, of features and embeddings."""
-    adadim = ours.AdaDim().to(device)
-    dbn = ours.ShuffledDBN(256, 8).to(device)
-    losses: dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]] = {
+def step_losses(width: int, device: torch.device) -> dict[str, ViewLoss]:
+    """Return the losses of the methods, and NT-Xent with each regularizer, of features and embeddings.
+
+    Args:
+        width: The number of features.
+        device: Where the modules are.
+    """
+    adadim, lejepa = ours.AdaDim().to(device), ours.LeJEPA()
+    direct, dbn = ours.DirectCLR(dim=min(360, width)), ours.ShuffledDBN(256, "auto").to(device)
+    losses: dict[str, ViewLoss] = {
         "simclr": lambda r, z: ntxent_loss(*z),
         "vicreg": lambda r, z: vicreg_loss(*z),
         "adadim": lambda r, z: adadim(r, z),
-        "directclr": lambda r, z: directclr_loss(*r),
+        "directclr": lambda r, z: direct(*r),
+        "lejepa": lambda r, z: lejepa(z),
         "shuffled_dbn": lambda r, z: F.mse_loss(dbn(z[0]), dbn(z[1])),
     }
     for name, (term, of_embeddings) in TERMS.items():
-        module = term().to(device)
-        losses[f"simclr + {name}"] = partial(_with_term, module, of_embeddings)
+        losses[f"simclr + {name}"] = partial(_with_term, term().to(device), of_embeddings)
     return losses
 
 
@@ -215,31 +229,32 @@ def _with_term(module: nn.Module, of_embeddings: bool, r: list[Tensor], z: list[
 
 def run_steps(rows: Rows, device: torch.device) -> None:
     """Measure whole steps with each term and method, as ratios to the step of SimCLR."""
-    step, images = _fitting_step(device)
-    losses = step_losses(device)
+    backbone, size, images = (
+        ("resnet50", 224, IMAGES) if device.type == "cuda" else (small_backbone(), 64, 16)
+    )
+    step = _fitting_step(backbone, device, images, size)
+    losses = step_losses(step.width, device)
     plain = partial(step, losses.pop("simclr"))
-    what = "ResNet-50, 224 px, bf16" if device.type == "cuda" else "a small network, 64 px, bf16"
+    what = f"{backbone}, 2 x {len(step.views[0])} images of {size} px, bf16"
     for name, loss in losses.items():
 
-        def measure(loss: Callable[[list[Tensor], list[Tensor]], Tensor] = loss) -> dict[str, Any]:
+        def measure(loss: ViewLoss = loss) -> dict[str, Any]:
             without, own = medians([plain, partial(step, loss)], device, REPEATS)
             return {"step, ms": own, "simclr, ms": without, "over simclr": own / without}
 
-        rows.run(f"{name}, {what}, 2 x {images}", measure)
+        rows.run(f"{name}: {what}", measure)
 
 
-def _fitting_step(device: torch.device) -> tuple[Step, int]:
-    """Return the step with the most images that fit into the memory beside the largest loss."""
-    images = IMAGES if device.type == "cuda" else 16
+def _fitting_step(backbone: str, device: torch.device, images: int, size: int) -> Step:
+    """Return the step with the most images whose two views fit into the memory."""
     while True:
         try:
-            step = Step(device, images)
+            step = Step(backbone, device, images, size)
             step(lambda r, z: ntxent_loss(*z))
-            return step, images
+            return step
         except torch.OutOfMemoryError:
             if images <= 16:
                 raise
-        step = None  # type: ignore[assignment]
         torch.cuda.empty_cache()
         images //= 2
 

@@ -56,6 +56,9 @@ class Rows:
             row = Row(name, PASSED, check() or {})
         except CannotRun as reason:
             row = Row(name, SKIPPED, note=str(reason))
+        except ModuleNotFoundError as error:
+            own = str(error.name).startswith("solo_dimreg")
+            row = Row(name, FAILED, note=first_line(error)) if own else Row(name, SKIPPED, note=f"needs {error.name}")
         except Exception as error:
             row = Row(name, FAILED, note=first_line(error))
         self.add(row)
@@ -73,19 +76,6 @@ def first_line(error: BaseException) -> str:
     """Return the type of an error and the beginning of its message, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def read_rows(file: Path) -> list[Row]:
-    """Return the rows of a file; a last line that a kill has cut off is left out."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(Row(**json.loads(line)))
-        except ValueError:
-            break
-    return rows
 
 
 def main(sections: Mapping[str, Callable[[Rows, torch.device], None]]) -> None:
