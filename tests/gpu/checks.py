@@ -1,7 +1,7 @@
 """The losses on a device against float64 on the CPU, and under all that a training on a GPU switches on.
 
-Every check takes a device, so that a CPU runs what it can. The functions need torch, SciPy and timm alone: the
-command ``./reproduce.sh gpu`` calls them without pytest.
+Every check takes a device, so that a CPU runs what it can. They need torch, SciPy and timm alone: the command
+``./reproduce.sh gpu`` calls them without pytest.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def value_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def differences(found: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor]) -> dict[str, float]:
     """The relative errors of value and gradient; a gradient by its norm."""
-    (value, gradient), (true_value, true_gradient) = ([each.cpu().double() for each in pair] for pair in (found, truth))
+    value, gradient = (each.detach().cpu().double() for each in found)
+    true_value, true_gradient = (each.detach().cpu().double() for each in truth)
     return {
         "value": float((value - true_value).abs() / true_value.abs()),
         "gradient": float((gradient - true_gradient).norm() / true_gradient.norm()),
@@ -209,7 +210,7 @@ def check_metric(name: str, device: torch.device) -> dict[str, float]:
 
 
 def check_amp(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
-    """Features in half precision, autocast and a GradScaler give the loss and gradient of the rounded features."""
+    """In half precision, autocast and a GradScaler give loss and gradient of the rounded features."""
     x = features(SHAPE).to(dtype).float()
     moved = nn.Parameter(x.to(device).clone())
     optimizer = torch.optim.SGD([moved], lr=1e-3)
@@ -248,7 +249,7 @@ def tensor_float() -> Iterator[None]:
 
 
 def check_tf32(name: str, device: torch.device) -> dict[str, float]:
-    """With TensorFloat32 on, what promises full float32 products keeps its error; of the others it is measured."""
+    """TensorFloat32 leaves products in float32 that promise it; the error of the others is measured."""
     # Away from 0, where products in TensorFloat32 would lose the distances.
     x = features(SHAPE) + 3
     loss, truth = LOSSES[name](), LOSSES[name]()
@@ -403,7 +404,9 @@ def gathering_process(number: int, size: int, backend: str, kind: str, folder: s
     device = torch.device(kind, number % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group(backend, init_method=f"file://{folder}/init", rank=number, world_size=size)
+    torch.distributed.init_process_group(
+        backend, init_method=f"file://{folder}/init", rank=number, world_size=size
+    )
     results = {name: of_all_rows(name, device, True) for name in GATHERED}
     torch.save(results, f"{folder}/{number}.pt")
     torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The times of losses and of whole steps on a device, each beside the textbook's or the step without the term."""
+"""The times of losses and of whole steps on a device, beside the textbook's and the step without the term."""
 
 from __future__ import annotations
 
@@ -159,25 +159,25 @@ class Step:
         lr: The learning rate of SGD.
     """
 
-    def __init__(
-        self, backbone: str, device: torch.device, images: int, size: int, lr: float = 1e-3
-    ) -> None:
+    def __init__(self, backbone: str, device: torch.device, images: int, size: int, lr: float = 1e-3) -> None:
         import timm
 
         torch.manual_seed(0)
         self.device = device
-        self.backbone = timm.create_model(backbone, num_classes=0).to(
-            device, memory_format=torch.channels_last
-        )
+        backbone_ = timm.create_model(backbone, num_classes=0).to(device)
+        self.backbone: Any = backbone_.to(memory_format=torch.channels_last)
         clean = torch.rand(images, 3, size, size, device=device)
         self.views = [
             (clean + 0.1 * torch.randn_like(clean)).contiguous(memory_format=torch.channels_last)
             for _ in range(2)
         ]
         with torch.no_grad():
-            self.width = self.backbone(self.views[0][:2]).shape[1]
+            self.width = width = self.backbone(self.views[0][:2]).shape[1]
         self.projector = nn.Sequential(
-            nn.Linear(self.width, self.width), nn.BatchNorm1d(self.width), nn.ReLU(), nn.Linear(self.width, 256)
+            nn.Linear(width, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, 256),
         ).to(device)
         parameters = [*self.backbone.parameters(), *self.projector.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9)
@@ -211,8 +211,8 @@ def step_losses(width: int, device: torch.device) -> dict[str, ViewLoss]:
     adadim, lejepa = ours.AdaDim().to(device), ours.LeJEPA()
     direct, dbn = ours.DirectCLR(dim=min(360, width)), ours.ShuffledDBN(256, "auto").to(device)
     losses: dict[str, ViewLoss] = {
-        "simclr": lambda r, z: ntxent_loss(*z),
-        "vicreg": lambda r, z: vicreg_loss(*z),
+        "simclr": lambda r, z: ntxent_loss(z[0], z[1]),
+        "vicreg": lambda r, z: vicreg_loss(z[0], z[1]),
         "adadim": lambda r, z: adadim(r, z),
         "directclr": lambda r, z: direct(*r),
         "lejepa": lambda r, z: lejepa(z),
@@ -224,7 +224,7 @@ def step_losses(width: int, device: torch.device) -> dict[str, ViewLoss]:
 
 
 def _with_term(module: nn.Module, of_embeddings: bool, r: list[Tensor], z: list[Tensor]) -> Tensor:
-    return ntxent_loss(*z) + 0.01 * module(z if of_embeddings else r)
+    return ntxent_loss(z[0], z[1]) + 0.01 * module(z if of_embeddings else r)
 
 
 def run_steps(rows: Rows, device: torch.device) -> None:
@@ -250,7 +250,7 @@ def _fitting_step(backbone: str, device: torch.device, images: int, size: int) -
     while True:
         try:
             step = Step(backbone, device, images, size)
-            step(lambda r, z: ntxent_loss(*z))
+            step(lambda r, z: ntxent_loss(z[0], z[1]))
             return step
         except torch.OutOfMemoryError:
             if images <= 16:

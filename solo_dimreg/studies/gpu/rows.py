@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -58,7 +59,8 @@ class Rows:
             row = Row(name, SKIPPED, note=str(reason))
         except ModuleNotFoundError as error:
             own = str(error.name).startswith("solo_dimreg")
-            row = Row(name, FAILED, note=first_line(error)) if own else Row(name, SKIPPED, note=f"needs {error.name}")
+            note = first_line(error) if own else f"needs {error.name}"
+            row = Row(name, FAILED if own else SKIPPED, note=note)
         except Exception as error:
             row = Row(name, FAILED, note=first_line(error))
         self.add(row)
@@ -80,6 +82,8 @@ def first_line(error: BaseException) -> str:
 
 def main(sections: Mapping[str, Callable[[Rows, torch.device], None]]) -> None:
     """Run the section that the command line names: ``SECTION DEVICE FILE SECONDS``."""
+    import torch
+
     name, device, file, seconds = sys.argv[1:]
     torch.manual_seed(0)
     sections[name](Rows(Path(file), float(seconds)), torch.device(device))

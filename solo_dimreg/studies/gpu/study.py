@@ -1,7 +1,7 @@
 """Run the sections one after another and write one table, as Markdown and as JSON.
 
-This module needs the standard library alone. A section is a process with a time limit: what it has added before
-it fails or is stopped is in the table.
+This module needs the standard library alone. A section is a process with a time limit: what it has found
+before it fails or is stopped is in the table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 480
+NO_DEVICE = "No CUDA device: nothing was run. --cpu runs at small sizes what a CPU can run."
 # A section ends by itself this long before it is stopped.
 GRACE = 5
 # What may be missing, and what does without it.
@@ -65,7 +66,11 @@ class Section:
     seconds: int
 
 
-CHECKS, BENCH, TRAINING = "tests/gpu/checks.py", "solo_dimreg.studies.gpu.bench", "solo_dimreg.studies.gpu.training"
+CHECKS, BENCH, TRAINING = (
+    "tests/gpu/checks.py",
+    "solo_dimreg.studies.gpu.bench",
+    "solo_dimreg.studies.gpu.training",
+)
 # What needs the fewest packages comes first.
 SECTIONS = (
     Section("Values and gradients against float64 on the CPU", CHECKS, "values", 45),
@@ -106,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {machine['error']}", file=sys.stderr)
         return 2
     if not machine["devices"] and not given.cpu:
-        print("No CUDA device: nothing was run. --cpu runs at small sizes what a CPU can run.", file=sys.stderr)
+        print(
+            "No CUDA device: nothing was run. --cpu runs at small sizes what a CPU can run.", file=sys.stderr
+        )
         return 2
     device = "cpu" if given.cpu else "cuda"
     for name, what in machine["missing"].items():
@@ -145,7 +152,11 @@ def describe_machine() -> dict[str, Any]:
         "driver": _driver(),
         "cuDNN": torch.backends.cudnn.version(),
         "Python": platform.python_version(),
-        **{name: version for name in ("timm", "lightning", "pytorch-lightning") if (version := _version(name))},
+        **{
+            name: version
+            for name in ("timm", "lightning", "pytorch-lightning")
+            if (version := _version(name))
+        },
         "missing": missing,
     }
 
@@ -176,10 +187,20 @@ def add_wheels(folder: Path, target: Path) -> list[str]:
     Nothing is asked of an index, and the packages of the interpreter stay as they are. A wheel for another
     Python or system is named and left out.
     """
-    names = sorted({re.sub(r"[-_.]+", "-", each.name.partition("-")[0]).lower() for each in folder.glob("*.whl")})
+    names = sorted(
+        {re.sub(r"[-_.]+", "-", each.name.partition("-")[0]).lower() for each in folder.glob("*.whl")}
+    )
     lacking = [name for name in names if _version(name) is None]
     shutil.rmtree(target, ignore_errors=True)
-    options = ["--no-index", "--no-deps", "--no-compile", "--find-links", str(folder), "--target", str(target)]
+    options = [
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--find-links",
+        str(folder),
+        "--target",
+        str(target),
+    ]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     environment["PIP_CONFIG_FILE"] = os.devnull
@@ -276,7 +297,9 @@ def as_markdown(content: dict[str, Any]) -> str:
     """Return the table of ``gpu.json``: the machine, then a heading and a table for each section."""
     machine = content["machine"]
     devices = ", ".join(machine["devices"]) if content["device"] == "cuda" else "a CPU, at small sizes"
-    versions = [f"{name} {value}" for name, value in machine.items() if isinstance(value, (str, int)) and value]
+    versions = [
+        f"{name} {value}" for name, value in machine.items() if isinstance(value, (str, int)) and value
+    ]
     everything = [row for rows in content["sections"].values() for row in rows]
     lines = [
         "# On a GPU" if content["device"] == "cuda" else "# On a CPU, without a GPU",
@@ -284,7 +307,10 @@ def as_markdown(content: dict[str, Any]) -> str:
         f"On {devices}: {count(everything)}, in {content['seconds']:.0f} s. {', '.join(versions)}.",
     ]
     if machine["missing"]:
-        lines += ["", "Missing: " + ", ".join(f"{name} ({what})" for name, what in machine["missing"].items()) + "."]
+        lines += [
+            "",
+            "Missing: " + ", ".join(f"{name} ({what})" for name, what in machine["missing"].items()) + ".",
+        ]
     for title, rows in content["sections"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row["values"]))
         header = ["", "status", *columns, "note"]

@@ -132,7 +132,9 @@ def run_solo_learn(rows: Rows, device: torch.device) -> None:
         train = partial(_pretrain, host, Path(folder), digits)
         for name in names if cuda else names[:2]:
             rows.run(name, partial(train, name))
-        rows.run(f"ldreg_byol, precision {half}", partial(train, "ldreg_byol", f"precision={half}", on_gpu=True))
+        rows.run(
+            f"ldreg_byol, precision {half}", partial(train, "ldreg_byol", f"precision={half}", on_gpu=True)
+        )
         dali = partial(train, "ldreg_byol", "data.format=dali", on_gpu=True, needs="nvidia.dali")
         rows.run("ldreg_byol, DALI", dali)
 

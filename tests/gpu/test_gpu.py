@@ -1,0 +1,147 @@
+"""The checks of the losses on a GPU, and on the CPU what of them a CPU can run.
+
+``pytest -m gpu`` runs them where there is CUDA. ``./reproduce.sh gpu`` runs the same without pytest.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import most_slow
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+PATH = Path(__file__).with_name("checks.py")
+spec = importlib.util.spec_from_file_location("gpu_checks", PATH)
+checks = importlib.util.module_from_spec(spec)
+sys.modules["gpu_checks"] = checks
+spec.loader.exec_module(checks)
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
+on_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+]
+# Few of a matrix on the CPU, where other tests look at the same functions.
+KEPT = ("LDReg", "SIGReg", "DecorrelatedBatchNorm")
+DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(CUDA, id="cuda", marks=on_gpu)]
+devices = pytest.mark.parametrize("device", DEVICES)
+cuda = pytest.mark.parametrize("device", DEVICES[1:])
+losses = pytest.mark.parametrize("name", most_slow(checks.LOSSES, keep=KEPT))
+
+
+def done(check, *arguments):
+    try:
+        return check(*arguments)
+    except checks.CannotRun as reason:
+        pytest.skip(str(reason))
+
+
+@devices
+@losses
+def test_value_and_gradient(name, device):
+    done(checks.check_value, name, device)
+
+
+@devices
+@pytest.mark.parametrize("name", [name for name, record in checks.METRICS.items() if record.function])
+def test_metric(name, device):
+    done(checks.check_metric, name, device)
+
+
+@devices
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@losses
+def test_mixed_precision(name, dtype, device):
+    done(checks.check_amp, name, dtype, device)
+
+
+@devices
+@losses
+def test_tensor_float(name, device):
+    done(checks.check_tf32, name, device)
+
+
+@devices
+def test_channels_last(device):
+    done(checks.check_channels_last, "LDReg", device)
+
+
+@devices
+@losses
+def test_no_wait(name, device):
+    done(checks.check_waits, name, device)
+
+
+@cuda
+@losses
+def test_graph(name, device):
+    done(checks.check_graph, name, device)
+
+
+@cuda
+@pytest.mark.parametrize("name", checks.MODULES)
+def test_compiled(name, device):
+    done(checks.check_compiled, name, device, "inductor")
+
+
+@pytest.mark.slow
+def test_compiled_into_one_graph():
+    done(checks.check_compiled, "LDReg", CPU, "aot_eager")
+
+
+@pytest.mark.slow
+def test_two_processes_on_the_cpu():
+    done(checks.check_processes, 2, "gloo", CPU)
+
+
+@cuda
+@pytest.mark.parametrize(("size", "backend"), [(1, "nccl"), (2, "nccl"), (2, "gloo")])
+def test_processes(size, backend, device):
+    done(checks.check_processes, size, backend, device)
+
+
+@pytest.mark.parametrize("name", checks.LOSSES)
+def test_all_tensors_are_on_the_device(name):
+    """A tensor that a loss makes on the CPU is an error beside one of another device, which needs no GPU."""
+    if name == "geometric mean LID":
+        pytest.skip("it counts equal rows once, and how many there are is not known before")
+    checks.slices.cache_clear()
+    with FakeTensorMode():
+        assert checks.LOSSES[name]()(torch.empty(checks.SHAPE, device="cuda")).device.type == "cuda"
+    checks.slices.cache_clear()
+    x = torch.empty(checks.SHAPE, device="meta", requires_grad=True)
+    (gradient,) = torch.autograd.grad(checks.LOSSES[name]()(x), x)
+    assert gradient.device.type == "meta" and gradient.shape == x.shape
+
+
+def test_a_wrong_gradient_is_found(monkeypatch):
+    """The checks fail where the device is not right."""
+
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (1.001 if gradient.dtype == torch.float32 else 1)
+
+    right = checks.LOSSES["uniformity"]()
+
+    def wrong_value(x):
+        return right(x) * (1.0001 if x.dtype == torch.float32 else 1)
+
+    monkeypatch.setitem(checks.LOSSES, "wrong", lambda: lambda x: right(Scaled.apply(x)))
+    with pytest.raises(AssertionError, match="the gradient is off by"):
+        checks.check_value("wrong", CPU)
+    monkeypatch.setitem(checks.LOSSES, "wrong", lambda: wrong_value)
+    with pytest.raises(AssertionError, match="the value is off by"):
+        checks.check_value("wrong", CPU)
+    monkeypatch.setitem(checks.LOSSES, "LDReg", lambda: lambda x: right(x) * float(x.sum()))
+    with pytest.raises(AssertionError, match="1 waits are counted"):
+        checks.check_waits("LDReg", CPU)
