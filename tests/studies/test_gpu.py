@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -215,3 +216,48 @@ def test_wheels_add_what_is_lacking(tmp_path: Path, capsys: pytest.CaptureFixtur
     wheel(folder, "dimreg_other_package", "cp27-cp27m-win32")
     assert study.add_wheels(folder, target) == ["dimreg-test-package"]
     assert "dimreg-other-package was not added" in capsys.readouterr().out
+
+
+def test_an_interruption_ends_the_section_and_keeps_its_rows(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None or self in started:
+                return super().wait(timeout)
+            started.append(self)
+            while not (tmp_path / "hangs.jsonl").exists():
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(study.subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(study, "describe_machine", lambda: {"devices": [], "missing": {}})
+    monkeypatch.setattr(study, "SECTIONS", [study.Section("Some", str(script), "hangs", 60)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(KeyboardInterrupt):
+        study.main(["--cpu", "--out", str(tmp_path)])
+    assert started[0].poll() == -signal.SIGKILL
+    rows = json.loads((tmp_path / "gpu.json").read_text())["sections"]["Some"]
+    assert [(row["name"], row["note"]) for row in rows] == [("right", ""), ("the section", "was interrupted")]
+
+
+def test_failures_come_last_and_give_status_1(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    machine = {"devices": [], "missing": {"hydra": "solo-learn"}}
+    monkeypatch.setattr(study, "describe_machine", lambda: machine)
+    sections = [study.Section(title, str(script), name, 60) for title, name in (("A", "some"), ("B", "ends"))]
+    monkeypatch.setattr(study, "SECTIONS", sections)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert study.main(["--cpu", "--out", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "missing: hydra (solo-learn)"
+    assert lines[-3:] == [
+        f"{tmp_path / 'gpu.md'}: 2 passed, 2 failed, 1 skipped on cpu.",
+        "failed: A: wrong: ValueError: not right",
+        "failed: B: the section: ended with status 1; the end of ends.log: out of order",
+    ]

@@ -125,7 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit = min(section.seconds * (4 if given.cpu else 1), SECONDS - (time.monotonic() - start))
         print(f"{section.title} ...", flush=True)
         begin = time.monotonic()
-        results[section.title] = run_section(section, device, limit, environment, out)
+        try:
+            results[section.title] = run_section(section, device, limit, environment, out)
+        except BaseException:
+            found = read_rows(out / f"{section.name}.jsonl")
+            results[section.title] = [*found, _row("the section", "failed", "was interrupted")]
+            write_table(out, machine, device, results, time.monotonic() - start)
+            raise
         print(f"  {count(results[section.title])} in {time.monotonic() - begin:.0f} s", flush=True)
         write_table(out, machine, device, results, time.monotonic() - start)
     failed = [(title, row) for title, rows in results.items() for row in rows if row["status"] == "failed"]
@@ -333,4 +339,6 @@ def _cell(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    # An end by a signal ends the section too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -111,19 +111,23 @@ def _fit(with_monitor: bool, device: torch.device) -> dict[str, Any]:
 
 def run_solo_learn(rows: Rows, device: torch.device) -> None:
     """Train each of our configs of the digits some batches long with the solo-learn that is installed."""
-    missing = [name for name in ("solo", "hydra", "omegaconf", "pydantic", "sklearn") if not find_spec(name)]
-    if missing:
+    found: list[Any] = []
 
-        def lacking() -> None:
-            raise CannotRun(f"needs {', '.join(missing)}")
+    def start() -> dict[str, str]:
+        from solo_dimreg.datasets.digits import write_digits
+        from solo_dimreg.solo_learn import register
 
-        rows.run("every config of the digits", lacking)
+        if not find_spec("solo"):
+            raise CannotRun("needs solo")
+        found.extend([register(), write_digits])
+        return {"solo-learn": found[0].generation, "Lightning": found[0].pl.__version__}
+
+    rows.run("registration", start)
+    if not found:
         return
     from solo_dimreg.config.folders import find_config_folder
-    from solo_dimreg.datasets.digits import write_digits
-    from solo_dimreg.solo_learn import register
 
-    host = register()
+    host, write_digits = found
     half = "16" if host.pl.__version__.startswith("1.") else "16-mixed"
     names = sorted(path.stem for path in find_config_folder("pretrain", "digits").glob("*.yaml"))
     cuda = device.type == "cuda"
