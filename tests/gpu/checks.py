@@ -42,6 +42,7 @@ from solo_dimreg.studies.bench_cases import directions, features
 from solo_dimreg.studies.gpu.rows import CannotRun, Rows, main
 from solo_dimreg.studies.launches import count
 
+CPU = torch.device("cpu")
 SHAPE = (96, 48)
 VALUE, GRADIENT = 1e-5, 1e-4
 # Where float32 itself resolves less: roots of small eigenvalues, and sums that cancel.
@@ -62,18 +63,17 @@ def slices(width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return made.to(torch.promote_types(dtype, torch.float32))
 
 
-def sliced(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Loss]:
-    return lambda: lambda x: loss(x, slices(x.shape[1], x.device, x.dtype))
+def sliced(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[torch.device], Loss]:
+    return lambda _: lambda x: loss(x, slices(x.shape[1], x.device, x.dtype))
 
 
-def of_views(module: Callable[[], nn.Module], third: bool = False) -> Callable[[], Loss]:
+def of_views(module: Callable[[], nn.Module], third: bool = False) -> Callable[[torch.device], Loss]:
     """A new module on two views, and on a third as those of a momentum encoder."""
 
-    def make() -> Loss:
-        term = module()
+    def make(device: torch.device) -> Loss:
+        term = module().to(device)
 
         def loss(x: Tensor) -> Tensor:
-            term.to(x.device)
             views = [x, x.flip(1)]  # flips and parts, which half precision does not round
             return term(views, [x.roll(5, 1)]) if third else term(views)
 
@@ -82,51 +82,51 @@ def of_views(module: Callable[[], nn.Module], third: bool = False) -> Callable[[
     return make
 
 
-def layer(module: Callable[[], nn.Module]) -> Callable[[], Loss]:
-    def make() -> Loss:
-        whitening = module()
-        return lambda x: weighted(whitening.to(x.device)(x))
+def layer(module: Callable[[], nn.Module]) -> Callable[[torch.device], Loss]:
+    def make(device: torch.device) -> Loss:
+        whitening = module().to(device)
+        return lambda x: weighted(whitening(x))
 
     return make
 
 
-def adadim(**options: Any) -> Callable[[], Loss]:
-    def make() -> Loss:
-        module = AdaDim(**options)
-        return lambda x: module.to(x.device)([x, x.flip(1)], [x[:, :16], x[:, 8:24]])
+def adadim(**options: Any) -> Callable[[torch.device], Loss]:
+    def make(device: torch.device) -> Loss:
+        module = AdaDim(**options).to(device)
+        return lambda x: module([x, x.flip(1)], [x[:, :16], x[:, 8:24]])
 
     return make
 
 
-# Each makes a loss of features (B, D), with new state.
-LOSSES: dict[str, Callable[[], Loss]] = {
-    "LID": lambda: lambda x: F.local_intrinsic_dimensionality(x, k=16).log().mean(),
-    "LID, MLE": lambda: lambda x: F.local_intrinsic_dimensionality(x, k=16, estimator="mle").log().mean(),
-    "geometric mean LID": lambda: lambda x: F.geometric_mean_lid(x, k=16),
-    "ldreg": lambda: lambda x: F.ldreg_loss(x, k=16),
-    "koleo": lambda: F.koleo_loss,
+# Each makes a loss of features (B, D) on a device, with new state.
+LOSSES: dict[str, Callable[[torch.device], Loss]] = {
+    "LID": lambda _: lambda x: F.local_intrinsic_dimensionality(x, k=16).log().mean(),
+    "LID, MLE": lambda _: lambda x: F.local_intrinsic_dimensionality(x, k=16, estimator="mle").log().mean(),
+    "geometric mean LID": lambda _: lambda x: F.geometric_mean_lid(x, k=16),
+    "ldreg": lambda _: lambda x: F.ldreg_loss(x, k=16),
+    "koleo": lambda _: F.koleo_loss,
     "LDReg": of_views(lambda: LDReg(k=16)),
     "LDReg, momentum": of_views(lambda: LDReg(k=16, norm="l2"), third=True),
     "KoLeo": of_views(KoLeo),
-    "directclr": lambda: lambda x: F.directclr_loss(x, x.flip(1), dim=20),
-    "info_nce": lambda: lambda x: F.info_nce_loss(x, x.flip(1)),
-    "ntxent": lambda: lambda x: F.ntxent_loss(x, x.flip(1)),
-    "vicreg": lambda: lambda x: F.vicreg_loss(x, x.flip(1)),
-    "decorrelation": lambda: F.decorrelation_loss,
-    "uniformity": lambda: F.uniformity,
-    "alignment": lambda: lambda x: F.alignment(x, x.flip(1)),
+    "directclr": lambda _: lambda x: F.directclr_loss(x, x.flip(1), dim=20),
+    "info_nce": lambda _: lambda x: F.info_nce_loss(x, x.flip(1)),
+    "ntxent": lambda _: lambda x: F.ntxent_loss(x, x.flip(1)),
+    "vicreg": lambda _: lambda x: F.vicreg_loss(x, x.flip(1)),
+    "decorrelation": lambda _: F.decorrelation_loss,
+    "uniformity": lambda _: F.uniformity,
+    "alignment": lambda _: lambda x: F.alignment(x, x.flip(1)),
     "sigreg": sliced(F.sigreg_loss),
     "visreg": sliced(F.visreg_loss),
-    "t_reg": lambda: F.t_reg_loss,
-    "effective rank": lambda: lambda x: F.effective_rank(x, center=True),
-    "rankme": lambda: F.rankme,
-    "lidar": lambda: lambda x: F.lidar(x, samples_per_class=2),
-    "matrix entropy": lambda: F.matrix_entropy,
-    "matrix entropy, order 1": lambda: lambda x: F.matrix_entropy(x, order=1),
-    "matrix mutual information": lambda: lambda x: F.matrix_mutual_information(x, x[:, :8]),
-    "wasserstein uniformity": lambda: F.wasserstein_uniformity,
-    "ZCA whitening": lambda: lambda x: weighted(F.zca_whiten(x, num_groups=4, eps=1e-3)),
-    "DirectCLR": lambda: lambda x: DirectCLR(dim=20)(x, x.flip(1)),
+    "t_reg": lambda _: F.t_reg_loss,
+    "effective rank": lambda _: lambda x: F.effective_rank(x, center=True),
+    "rankme": lambda _: F.rankme,
+    "lidar": lambda _: lambda x: F.lidar(x, samples_per_class=2),
+    "matrix entropy": lambda _: F.matrix_entropy,
+    "matrix entropy, order 1": lambda _: lambda x: F.matrix_entropy(x, order=1),
+    "matrix mutual information": lambda _: lambda x: F.matrix_mutual_information(x, x[:, :8]),
+    "wasserstein uniformity": lambda _: F.wasserstein_uniformity,
+    "ZCA whitening": lambda _: lambda x: weighted(F.zca_whiten(x, num_groups=4, eps=1e-3)),
+    "DirectCLR": lambda _: lambda x: DirectCLR(dim=20)(x, x.flip(1)),
     "Decorrelation": of_views(Decorrelation),
     "Uniformity": of_views(Uniformity),
     "SIGReg": of_views(lambda: SIGReg(64)),
@@ -189,8 +189,8 @@ def check_value(name: str, device: torch.device) -> dict[str, float]:
     """Value and gradient in float32 on the device are those of float64 on the CPU."""
     x, times = features(SHAPE), LOOSE.get(name, 1)
     with same_slices(device):
-        found = value_and_gradient(LOSSES[name](), x.to(device))
-        truth = value_and_gradient(LOSSES[name](), x.double())
+        found = value_and_gradient(LOSSES[name](device), x.to(device))
+        truth = value_and_gradient(LOSSES[name](CPU), x.double())
     assert found[0].device.type == found[1].device.type == device.type
     return check_errors(differences(found, truth), times * VALUE, times * GRADIENT)
 
@@ -215,7 +215,7 @@ def check_amp(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, 
     moved = nn.Parameter(x.to(device).clone())
     optimizer = torch.optim.SGD([moved], lr=1e-3)
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**8, enabled=dtype == torch.float16)
-    loss = LOSSES[name]()
+    loss = LOSSES[name](device)
     with same_slices(device):
         with torch.autocast(device.type, dtype):
             value = loss(moved.to(dtype))
@@ -224,7 +224,7 @@ def check_amp(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, 
         scaler.unscale_(optimizer)
         gradient = moved.grad
         assert gradient is not None
-        errors = differences((value, gradient), value_and_gradient(LOSSES[name](), x.double()))
+        errors = differences((value, gradient), value_and_gradient(LOSSES[name](CPU), x.double()))
     before = moved.detach().clone()
     scaler.step(optimizer)
     scaler.update()
@@ -237,22 +237,19 @@ def check_amp(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, 
 
 @contextmanager
 def tensor_float() -> Iterator[None]:
-    """TensorFloat32 for products and convolutions, or what a CPU has instead."""
-    convolutions = torch.backends.cudnn.allow_tf32
+    """TensorFloat32 for products, or what a CPU has instead."""
     torch.set_float32_matmul_precision("medium")
-    torch.backends.cudnn.allow_tf32 = True
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def check_tf32(name: str, device: torch.device) -> dict[str, float]:
     """TensorFloat32 leaves products in float32 that promise it; the error of the others is measured."""
     # Away from 0, where products in TensorFloat32 would lose the distances.
     x = features(SHAPE) + 3
-    loss, truth = LOSSES[name](), LOSSES[name]()
+    loss, truth = LOSSES[name](device), LOSSES[name](CPU)
     with same_slices(device):
         expected = value_and_gradient(truth, x.double())
         with tensor_float():
@@ -266,9 +263,9 @@ def check_tf32(name: str, device: torch.device) -> dict[str, float]:
 
 
 @contextmanager
-def shaped_for(device: torch.device) -> Iterator[None]:
-    """The search that a GPU runs."""
-    neighbours.SHAPED_FOR_CUDA = device.type == "cpu"
+def shaped_for_cuda() -> Iterator[None]:
+    """The search that a GPU runs, on the CPU."""
+    neighbours.SHAPED_FOR_CUDA = True
     try:
         yield
     finally:
@@ -276,8 +273,8 @@ def shaped_for(device: torch.device) -> Iterator[None]:
 
 
 def counted_waits(name: str) -> int:
-    with shaped_for(torch.device("cpu")):
-        return count(name, "ours", LOSSES[name](), [features(SHAPE)]).waits
+    with shaped_for_cuda():
+        return count(name, "ours", LOSSES[name](CPU), [features(SHAPE)]).waits
 
 
 def check_waits(name: str, device: torch.device) -> dict[str, int]:
@@ -288,7 +285,7 @@ def check_waits(name: str, device: torch.device) -> dict[str, int]:
         raise CannotRun(f"waits {counted} times, as counted: for a decomposition or a tree")
     if name in ("t_reg", "TREGS"):
         raise CannotRun("the tree is computed on the CPU")
-    loss, x = LOSSES[name](), features(SHAPE).to(device).requires_grad_()
+    loss, x = LOSSES[name](device), features(SHAPE).to(device).requires_grad_()
     torch.autograd.grad(loss(x), x)  # what is made once is there at the second call
     if device.type != "cuda":
         return {"waits": counted}
@@ -305,7 +302,7 @@ def check_graph(name: str, device: torch.device) -> dict[str, float]:
     """Forward and backward captured in a CUDA graph give, replayed on other features, the same as without."""
     if device.type != "cuda":
         raise CannotRun("only CUDA has graphs")
-    loss, x = LOSSES[name](), features(SHAPE).to(device).requires_grad_()
+    loss, x = LOSSES[name](device), features(SHAPE).to(device).requires_grad_()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -327,7 +324,7 @@ def check_graph(name: str, device: torch.device) -> dict[str, float]:
         x.copy_(other)
     graph.replay()
     torch.cuda.synchronize()
-    expected = value_and_gradient(LOSSES[name](), other.to(device))
+    expected = value_and_gradient(LOSSES[name](device), other.to(device))
     errors = differences((value.detach(), gradient), expected)
     if name in ("SIGReg", "LeJEPA", "VISReg", "AdaDim", "AdaDim, order 1"):
         return errors  # with the directions, or the average, of the captured step
@@ -338,8 +335,8 @@ def check_compiled(name: str, device: torch.device, backend: str) -> dict[str, f
     """Compiled into one graph, a loss gives the same value and gradient."""
     torch.compiler.reset()
     x = features(SHAPE).to(device)
-    compiled = torch.compile(LOSSES[name](), fullgraph=True, backend=backend)
-    errors = differences(value_and_gradient(compiled, x), value_and_gradient(LOSSES[name](), x))
+    compiled = torch.compile(LOSSES[name](device), fullgraph=True, backend=backend)
+    errors = differences(value_and_gradient(compiled, x), value_and_gradient(LOSSES[name](device), x))
     times = LOOSE.get(name, 1)
     return check_errors(errors, times * VALUE, times * GRADIENT)
 
@@ -356,11 +353,11 @@ def check_channels_last(name: str, device: torch.device) -> dict[str, float]:
     """The gradient of a backbone in channels_last is the one in the usual memory format."""
     images = torch.rand(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
     results = []
-    torch.backends.cudnn.allow_tf32 = False
     for memory_format in (torch.contiguous_format, torch.channels_last):
         backbone = small_backbone().to(device, memory_format=memory_format)
-        loss = LOSSES[name]()(backbone(images.contiguous(memory_format=memory_format)))
-        gradients = torch.autograd.grad(loss, list(backbone.parameters()))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            loss = LOSSES[name](device)(backbone(images.contiguous(memory_format=memory_format)))
+            gradients = torch.autograd.grad(loss, list(backbone.parameters()))
         results.append((loss.detach(), torch.cat([each.flatten() for each in gradients])))
     # Convolutions of the two formats round differently, and a network enlarges that.
     return check_errors(differences(results[1], results[0]), 1e-3, 1e-1)
