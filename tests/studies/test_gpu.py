@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -192,8 +193,6 @@ def test_without_a_gpu_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def wheel(folder: Path, name: str, tag: str) -> None:
-    import zipfile
-
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as file:
         file.writestr(f"{name}/__init__.py", "")
@@ -208,14 +207,13 @@ def test_wheels_add_what_is_lacking(tmp_path: Path, capsys: pytest.CaptureFixtur
     folder.mkdir()
     wheel(folder, "dimreg_test_package", "py3-none-any")
     wheel(folder, "numpy", "py3-none-any")
+    wheel(folder, "dimreg_other_package", "cp27-cp27m-win32")
     assert study.add_wheels(folder, target) == ["dimreg-test-package"]
+    assert "dimreg-other-package was not added" in capsys.readouterr().out
     assert sorted(each.name for each in target.iterdir() if each.is_dir()) == [
         "dimreg_test_package",
         "dimreg_test_package-1.0.dist-info",
     ]
-    wheel(folder, "dimreg_other_package", "cp27-cp27m-win32")
-    assert study.add_wheels(folder, target) == ["dimreg-test-package"]
-    assert "dimreg-other-package was not added" in capsys.readouterr().out
 
 
 def test_an_interruption_ends_the_section_and_keeps_its_rows(
