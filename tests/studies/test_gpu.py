@@ -21,7 +21,7 @@ from solo_dimreg.studies.gpu.rows import CannotRun, Rows
 ROOT = Path(__file__).parents[2]
 BLOCKED = (
     *("hydra", "omegaconf", "pydantic", "solo", "pluggy", "lightning", "pytorch_lightning", "click", "rich"),
-    *("jinja2", "matplotlib", "sklearn"),
+    *("jinja2", "matplotlib", "sklearn", "scipy"),
 )
 SCRIPT = """
 import sys, time
@@ -168,20 +168,28 @@ def test_a_step_moves_the_network() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(before, step.backbone.parameters(), strict=True))
 
 
-def test_torch_and_timm_are_enough() -> None:
-    """What runs without solo-learn imports none of what comes with it."""
+def test_torch_and_timm_are_enough(tmp_path: Path) -> None:
+    """What runs without solo-learn imports none of what comes with it, and a check skips what it lacks."""
     code = f"""
 import sys
 for name in {BLOCKED}:
     sys.modules[name] = None
-import importlib.util, solo_dimreg.functional, solo_dimreg.nn
+import importlib.util, pathlib, solo_dimreg.functional, solo_dimreg.nn
 import solo_dimreg.studies.gpu.bench, solo_dimreg.studies.gpu.training, solo_dimreg.studies.gpu.study
 spec = importlib.util.spec_from_file_location("checks", {str(ROOT / study.CHECKS)!r})
-spec.loader.exec_module(importlib.util.module_from_spec(spec))
+checks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(checks)
+rows = checks.Rows(pathlib.Path({str(tmp_path / "rows.jsonl")!r}), 60)
+checks.run_graphs(rows, checks.CPU)
+for name in ("TREGS", "KoLeo"):
+    rows.run(name, lambda: checks.check_value(name, checks.CPU))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    *graphs, tree, koleo = study.read_rows(tmp_path / "rows.jsonl")
+    assert len(graphs) > 30 and {row["note"] for row in graphs} == {"only CUDA has graphs"}
+    assert (tree["note"], koleo["status"]) == ("needs scipy", "passed")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

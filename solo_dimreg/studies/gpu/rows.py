@@ -58,11 +58,12 @@ class Rows:
         except CannotRun as reason:
             row = Row(name, SKIPPED, note=str(reason))
         except ModuleNotFoundError as error:
-            own = str(error.name).startswith("solo_dimreg")
-            note = first_line(error) if own else f"needs {error.name}"
+            package = str(error.name).partition(".")[0]
+            own = package == "solo_dimreg"
+            note = in_one_line(error) if own else f"needs {package}"
             row = Row(name, FAILED if own else SKIPPED, note=note)
         except Exception as error:
-            row = Row(name, FAILED, note=first_line(error))
+            row = Row(name, FAILED, note=in_one_line(error))
         self.add(row)
         return row
 
@@ -74,9 +75,10 @@ class Rows:
         print(f"[{passed:5.1f} s] {row.name}: {row.status} {row.note}".rstrip(), flush=True)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the type of an error and the beginning of its message, in one line."""
-    text = " ".join(str(error).split())
+def in_one_line(error: BaseException) -> str:
+    """Return the type of an error and its message in one line; of a process's traceback, the last line."""
+    text = str(error).strip()
+    text = " ".join((text.splitlines()[-1] if "Traceback (most" in text else text).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
