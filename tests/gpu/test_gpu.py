@@ -5,20 +5,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from gpu import checks
 from support import most_slow
 from torch._subclasses.fake_tensor import FakeTensorMode
-
-PATH = Path(__file__).with_name("checks.py")
-spec = importlib.util.spec_from_file_location("gpu_checks", PATH)
-checks = importlib.util.module_from_spec(spec)
-sys.modules["gpu_checks"] = checks
-spec.loader.exec_module(checks)
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
