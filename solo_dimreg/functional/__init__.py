@@ -10,6 +10,7 @@ from solo_dimreg.functional.decorrelation import (
 )
 from solo_dimreg.functional.dimension import mst_dimension, two_nn
 from solo_dimreg.functional.directclr import directclr_loss, info_nce_loss
+from solo_dimreg.functional.dse import dense_structure, dse
 from solo_dimreg.functional.information import (
     alignment,
     matrix_entropy,
@@ -32,7 +33,9 @@ __all__ = [
     "alpha_req",
     "covariance_penalty",
     "decorrelation_loss",
+    "dense_structure",
     "directclr_loss",
+    "dse",
     "effective_rank",
     "geometric_mean_lid",
     "info_nce_loss",

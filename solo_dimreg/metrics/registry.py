@@ -23,8 +23,8 @@ from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS, Neighbourhoods
 
 # What a function takes: rows (B, D) of features or embeddings; two views of the same samples, of features or
-# embeddings; or the features and the embeddings of the same samples.
-ROWS, VIEWS, FEATURES_AND_EMBEDDINGS = "rows", "views", "features and embeddings"
+# embeddings; the features and the embeddings of the same samples; or the tokens (B, N, D) of images.
+ROWS, VIEWS, FEATURES_AND_EMBEDDINGS, TOKENS = "rows", "views", "features and embeddings", "tokens"
 ARXIV = "https://arxiv.org/abs/"
 # A direction is empty if it has less than this part of the variance of the leading one.
 EMPTY_DIRECTION = 1e-6
@@ -50,7 +50,7 @@ class MetricRecord:
         label: Its name in tables and plots.
         unit: What it is counted in; empty for a plain number.
         decimals: The digits after the point in tables.
-        inputs: What the function takes: ``ROWS``, ``VIEWS`` or ``FEATURES_AND_EMBEDDINGS``.
+        inputs: What the function takes: ``ROWS``, ``VIEWS``, ``FEATURES_AND_EMBEDDINGS`` or ``TOKENS``.
         falls: Whether it falls at a collapse from a value above 0, so that the alarm can watch it.
         explanation, source: Its meaning in a sentence or two, and the paper.
         of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
@@ -336,6 +336,19 @@ _RECORDS = (
         "between their views. The monitor uses two views of each sample; the paper uses more.",
         source=Reference("Thilak et al., ICLR 2024"),
         torchmetrics="LiDAR",
+    ),
+    MetricRecord(
+        "dse",
+        functional.dse,
+        label="DSE",
+        inputs=TOKENS,
+        falls=False,
+        explanation="The dense representation structure estimator: the distance between the clusters of the "
+        "patches, minus the radius of the clusters, plus the part of the dimensions that the patches fill. "
+        "Higher goes with better dense predictions.",
+        source=Reference("Dai et al., NeurIPS 2025", ARXIV + "2510.17299"),
+        in_monitor=False,
+        in_diagnosis=False,
     ),
 )
 METRICS = {record.name: record for record in _RECORDS}
