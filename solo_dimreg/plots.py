@@ -43,6 +43,8 @@ STYLE: Any = {
 # LIDs are left out that are further from the median than this many interquartile ranges and than this ratio.
 LID_SPREADS, LID_RATIO = 4.0, 8.0
 
+LAYER_NAMES = 30  # at most this many names of layers fit below a figure
+
 Curve = Mapping[int, float]  # a metric over the epochs: epoch -> value
 
 
@@ -131,6 +133,41 @@ def draw_curves(
             handles[name] = _draw_seeds(axes, runs[name], _line(names.index(name)))
     if len(names) > 1:
         _legend(figure, [handles[name] for name in shown], [shorten(name) for name in shown])
+    return figure
+
+
+@rc_context(STYLE)
+def draw_layers(
+    layers: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], behind: int | None = None
+) -> Figure:
+    """Draw metrics over the layers of a network, each in a panel.
+
+    Args:
+        layers: The names of the layers, in their order.
+        panels: For each metric, by its label, the values at the layers for each input, by name.
+        behind: The number of layers of the backbone, if there are further layers behind it.
+    """
+    names = list(next(iter(panels.values())))
+    longest = max(len(_short(name, 24)) for name in layers)
+    legend = _legend_height(names) if len(names) > 1 else 0
+    figure = Figure(figsize=(WIDTH, 1.35 * len(panels) + 0.075 * longest + legend))
+    figure.set_label(", ".join(panels) + " over the layers of " + ", ".join(names))
+    every = math.ceil(len(layers) / LAYER_NAMES)
+    shared = None
+    for place, (label, lines) in enumerate(panels.items(), 1):
+        axes = shared = figure.add_subplot(len(panels), 1, place, sharex=shared)
+        axes.set_title(label, fontsize=11)
+        for i, values in enumerate(lines.values()):
+            axes.plot(range(len(layers)), values, marker=".", **_line(i))
+        axes.set_ylim(bottom=0)
+        if behind is not None:
+            axes.axvline(behind - 0.5, color=INK, linewidth=0.8, alpha=0.6)
+        axes.set_xticks(range(0, len(layers), every))
+        axes.tick_params(labelbottom=place == len(panels))
+    ticks = [_short(name, 24) for name in layers[::every]]
+    axes.set_xticklabels(ticks, rotation=90, fontsize=8)
+    if len(names) > 1:
+        _legend_of_lines(figure, {name: i for i, name in enumerate(names)})
     return figure
 
 

@@ -10,6 +10,7 @@ import click
 EXAMPLE = """\b
 Examples:
   solo-dimreg diagnose trained_models/simclr/offline-ab12cd34
+  solo-dimreg diagnose trained_models/simclr/offline-ab12cd34 --layers --checkpoints
   solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
   solo-dimreg diagnose features.npy --labels labels.npy
 """
@@ -53,6 +54,14 @@ Examples:
     "--num-workers", type=click.IntRange(min=0), default=0, help="Worker processes of the image loader."
 )
 @click.option(
+    "--layers", is_flag=True, help="Also measure each block of a network, and say where dimensions are lost."
+)
+@click.option(
+    "--checkpoints",
+    is_flag=True,
+    help="Diagnose all checkpoints of a run, and say when dimensions are lost; the page shows the last one.",
+)
+@click.option(
     "--umap/--no-umap", default=True, help="Draw solo-learn's UMAP plot, where the extra umap is installed."
 )
 @click.option(
@@ -72,6 +81,8 @@ def command(
     labels: Path | None,
     batch_size: int,
     num_workers: int,
+    layers: bool,
+    checkpoints: bool,
     umap: bool,
     out: Path,
 ) -> None:
@@ -83,7 +94,7 @@ def command(
     its own images unless --images names others. Several inputs are shown side by side.
     """
     # Wrong input is refused before timm, torchvision and solo-learn are imported.
-    from solo_dimreg.diagnosis.sources.names import SUFFIXES, check_given
+    from solo_dimreg.diagnosis.sources.names import PIXELS, SUFFIXES, check_given
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
 
@@ -95,23 +106,51 @@ def command(
         raise ConfigError(f"--images: {str(images)!r} does not exist (working directory {Path.cwd()}).")
     for given in inputs:
         check_given(given, weights, embeddings, labels)
+        if layers and (given == PIXELS or Path(given).suffix in SUFFIXES):
+            raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
+    if checkpoints and len(inputs) > 1:
+        raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     out = out.expanduser()
     check_writable("--out", out)
 
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.diagnosis.diagnose import diagnose
+    from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course, checkpoints_of
+    from solo_dimreg.diagnosis.classes import collapsed_classes
+    from solo_dimreg.diagnosis.diagnose import Diagnosis, diagnose
+    from solo_dimreg.diagnosis.layer_profile import HEADER
+    from solo_dimreg.diagnosis.layers import diagnose_with_layers
     from solo_dimreg.diagnosis.page import write_diagnosis
     from solo_dimreg.diagnosis.sources.images import Images
-    from solo_dimreg.diagnosis.sources.opening import distinct_names, open_source
+    from solo_dimreg.diagnosis.sources.opening import Source, distinct_names, open_source
     from solo_dimreg.diagnosis.table import summary_table
     from solo_dimreg.solo_learn.registration import generation
 
     where = Images(images, dataset, split, size, batch_size, num_workers)
-    sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]
-    sources = distinct_names(sources, inputs)
+    files = checkpoints_of(inputs[0]) if checkpoints else []
     with_umap = umap and importlib.util.find_spec("umap") is not None and generation() is not None
-    diagnoses = [diagnose(source, with_umap) for source in sources]
+
+    def one(source: Source, with_umap: bool) -> Diagnosis:
+        return diagnose_with_layers(source, with_umap) if layers else diagnose(source, with_umap)
+
+    if files:
+        records = []
+        for file in files:  # one network in memory at a time
+            diagnoses = [one(open_source(str(file), where), with_umap and file is files[-1])]
+            records.append(Checkpoint.of(file, diagnoses[0]))
+        course = Course(records)
+        print_table(*course.table)
+        click.echo(f"\n{course.sentence}\n")
+    else:
+        course = None
+        sources = [open_source(given, where, weights, embeddings, labels) for given in inputs]
+        diagnoses = [one(source, with_umap) for source in distinct_names(sources, inputs)]
     print_table(*summary_table(diagnoses))
     for each in diagnoses:
         click.echo(f"\n{each.source.name}: {each.verdict} {each.caution}".rstrip())
-    click.echo(f"\nPage: {write_diagnosis(diagnoses, out)}")
+        if each.layers is not None:
+            click.echo()
+            print_table(HEADER[: len(each.layers.rows[0])], each.layers.rows)
+            click.echo(f"\n{each.layers.sentence} {each.layers.dense_sentence}".rstrip())
+        if collapsed := collapsed_classes(each.classes):
+            click.echo(collapsed)
+    click.echo(f"\nPage: {write_diagnosis(diagnoses, out, course)}")

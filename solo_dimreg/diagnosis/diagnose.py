@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from solo_dimreg.diagnosis.classes import mark_collapsed
+from solo_dimreg.diagnosis.layer_profile import LayerProfile
 from solo_dimreg.diagnosis.neighbourhoods import Batch, RowDigests, SearchAmongAll
 from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.diagnosis.verdict import THRESHOLDS, Verdict, judge
@@ -43,9 +45,10 @@ class Diagnosis:
         source: The input.
         features, embeddings: The metrics of each; the embeddings may be None.
         information: I(R;Z), empty without embeddings.
-        classes: For each class of the sample: name, number of points, LID, effective rank, and the part of
-            the variance that is within the class.
+        classes: For each class of the sample: name, number of points, LID, effective rank, the part of
+            the variance that is within the class, and whether its neighbourhoods have collapsed.
         umap: solo-learn's UMAP plot, a PNG; empty if there is none.
+        layers: The profile of the layers of the network, if it was asked for.
     """
 
     source: Source
@@ -54,6 +57,7 @@ class Diagnosis:
     information: dict[str, float]
     classes: list[dict[str, Any]]
     umap: bytes = b""
+    layers: LayerProfile | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -86,6 +90,7 @@ class Diagnosis:
             **{name: _space_dict(space) for name, space in self.spaces.items()},
             **self.information,
             "classes": self.classes,
+            **({} if self.layers is None else {"layers": self.layers.as_dict()}),
         }
 
 
@@ -205,7 +210,7 @@ def _classes(
                 "within_variance": float(own.var(dim=0, correction=0).sum()) / total,
             }
         )
-    return lines
+    return mark_collapsed(lines)
 
 
 def _umap(plot: Callable[[Path], None]) -> bytes:

@@ -12,7 +12,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
+from solo_dimreg.diagnosis.checkpoints import Course
+from solo_dimreg.diagnosis.classes import collapsed_classes
 from solo_dimreg.diagnosis.diagnose import Diagnosis, results
+from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
 from solo_dimreg.diagnosis.table import summary_table
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
 from solo_dimreg.diagnosis.verdict import THRESHOLDS, judge
@@ -50,32 +53,35 @@ EXPLANATIONS = {
 CELLS = 128
 # The names of the files that a diagnosis writes.
 OWN_FILES = re.compile(
-    r"diagnosis\.(html|json)|(spectra|cumulative_variance|lid|(correlation|umap)-\d+)\.png"
+    r"diagnosis\.(html|json)|(spectra|cumulative_variance|lid|training|(correlation|umap|layers)-\d+)\.png"
 )
 # The largest number of classes that the page shows.
 CLASSES = 50
 
 
-def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
+def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path, course: Course | None = None) -> Path:
     """Write the page, the plots and the metrics of one or several inputs.
 
     Args:
         diagnoses: The diagnoses; several are shown side by side.
         out: The folder to write into. The files of an earlier diagnosis there move to ``<out>.bak``, and a
             warning says so.
+        course: The checkpoints of the run, of which the diagnosis is the last.
 
     Returns:
         The path of the HTML page.
     """
     cards = _cards(diagnoses)
+    where = where_it_falls(diagnoses, course)
     _move_earlier(out)
-    for card in cards:
+    for card in [*cards, *where.cards]:
         plots.save_png(card.figure, out / f"{card.name}.png")
     for number, each in enumerate(diagnoses, 1):
         if each.umap:
             write_bytes(out / f"umap-{number}.png", each.umap)
-    write_json(out / "diagnosis.json", results(diagnoses))
-    write_text(out / "diagnosis.html", _render("diagnosis.html.j2", diagnoses, cards))
+    training = {} if course is None else {"training": course.as_dict()}
+    write_json(out / "diagnosis.json", {**results(diagnoses), **training})
+    write_text(out / "diagnosis.html", _render("diagnosis.html.j2", diagnoses, cards, where))
     return out / "diagnosis.html"
 
 
@@ -93,10 +99,10 @@ def _move_earlier(out: Path) -> None:
 
 def fragment(diagnosis: Diagnosis) -> str:
     """Return verdict, metrics, plots and classes of one input, as a part of another page or a notebook."""
-    return _render("fragment.html.j2", [diagnosis], _cards([diagnosis]))
+    return _render("fragment.html.j2", [diagnosis], _cards([diagnosis]), where_it_falls([diagnosis]))
 
 
-def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]) -> str:
+def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card], where: Where) -> str:
     umaps = {each.source.name: data_address(each.umap, "png") for each in diagnoses if each.umap}
     return render(
         TEMPLATES / template,
@@ -104,8 +110,13 @@ def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]
         diagnoses=diagnoses,
         metrics=summary_table(diagnoses),
         cards=cards,
+        where=where,
         umaps=[(name, replace(UMAP, label=f"{name}: UMAP"), address) for name, address in umaps.items()],
-        classes=[(each.source.name, len(each.classes), _classes(each)) for each in diagnoses if each.classes],
+        classes=[
+            (each.source.name, len(each.classes), _classes(each), collapsed_classes(each.classes))
+            for each in diagnoses
+            if each.classes
+        ],
         explanations=EXPLANATIONS.values(),
         thresholds=list(THRESHOLDS.items()),
         judge=judge,
@@ -150,6 +161,7 @@ def _classes(diagnosis: Diagnosis) -> list[list[str]]:
             "–" if line["lid"] is None else f"{line['lid']:.2f}",
             f"{line['effective_rank']:.1f}",
             f"{100 * line['within_variance']:.1f}",
+            "collapsed" if line["collapsed"] else "",
         ]
         for line in lowest
     ]

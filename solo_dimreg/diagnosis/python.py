@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import nn
 
 from solo_dimreg.diagnosis import diagnose as diagnostics
 from solo_dimreg.diagnosis.diagnose import Diagnosis
+from solo_dimreg.diagnosis.layer_profile import LayerProfile
+from solo_dimreg.diagnosis.layers import LayerRecorder, diagnose_with_layers
 from solo_dimreg.diagnosis.sources.arrays import Array, in_memory, open_arrays
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.models import collect
@@ -59,6 +61,11 @@ class DiagnosisResult(Space):
         """Return a row for each class: name, number of samples, LID, effective rank, and variance within."""
         return self.diagnosis.classes
 
+    @property
+    def layers(self) -> LayerProfile | None:
+        """Return the profile of the layers: ``sentence``, and ``layers`` with their metrics; None without."""
+        return self.diagnosis.layers
+
     def as_dict(self) -> dict[str, Any]:
         """Return all metrics, as in ``diagnosis.json``."""
         return self.diagnosis.as_dict()
@@ -96,6 +103,7 @@ def diagnose(
     labels: Any = None,
     max_samples: int | None = None,
     name: str | None = None,
+    layers: bool = False,
 ) -> DiagnosisResult:
     """Return whether features have collapsed completely, globally or locally, and their metrics.
 
@@ -115,6 +123,7 @@ def diagnose(
         labels: For features: the array or file of the labels, integers (N,), for the table of classes.
         max_samples: For a model: stop after this many samples.
         name: The name in the results.
+        layers: For a model or a checkpoint: also measure each block, and say where dimensions are lost.
 
     Raises:
         ConfigError: the input cannot be diagnosed; the message says in one line why.
@@ -124,10 +133,11 @@ def diagnose(
         >>> result.verdict.kind, round(result.effective_rank)
         ('global collapse', 4)
     """
+    profile = None
     if loader is not None:
-        source = _of_model(subject, loader, features, embeddings, max_samples, name)
         if labels is not None:
             raise ConfigError("labels: not used with a loader, which yields them itself: (images, labels).")
+        source, profile = _of_model(subject, loader, features, embeddings, max_samples, name, layers)
     elif isinstance(subject, nn.Module):
         raise ConfigError("loader: missing; a model needs images: diagnose(model, loader).")
     elif features is not None or max_samples is not None:
@@ -136,7 +146,10 @@ def diagnose(
         source = _of_path(Path(subject).expanduser(), embeddings, labels, name)
     else:
         source = _of_arrays(subject, embeddings, labels, name or "features")
-    found = diagnostics.diagnose(source)
+    if layers and loader is None:
+        found = diagnose_with_layers(source)
+    else:
+        found = replace(diagnostics.diagnose(source), layers=profile)
     return DiagnosisResult(**vars(found.features), diagnosis=found)
 
 
@@ -147,16 +160,33 @@ def _of_model(
     embeddings: Any,
     max_samples: int | None,
     name: str | None,
-) -> Source:
+    layers: bool,
+) -> tuple[Source, LayerProfile | None]:
     if not callable(model):
         raise ConfigError(f"loader: only allowed with a model; {type(model).__name__} is not a model.")
     if embeddings is not None and not isinstance(embeddings, str):
         raise ConfigError("embeddings: with a model, give the name of the module whose output they are.")
-    found = collect(model, loader, features, embeddings, max_samples)
+    profile = None
+    if layers:
+        if not isinstance(model, nn.Module):
+            raise ConfigError("layers: only a torch.nn.Module has layers that can be measured.")
+        expected = [max_samples, _length(getattr(loader, "dataset", None))]
+        count = min((each for each in expected if each), default=0)
+        with LayerRecorder(model, features or "", embeddings or "", count) as recorder:
+            recorder.is_open = True
+            found = collect(model, loader, features, embeddings, max_samples, recorder)
+        profile = recorder.profile()
+    else:
+        found = collect(model, loader, features, embeddings, max_samples)
     classes = getattr(getattr(loader, "dataset", None), "classes", ())
     name = name or type(model).__name__
     arrays = [None if rows is None else in_memory(rows) for rows in map(found.get, ("embeddings", "labels"))]
-    return array_source(name, open_arrays(in_memory(found["features"]), *arrays), f" of {name}", classes)
+    opened = open_arrays(in_memory(found["features"]), *arrays)
+    return array_source(name, opened, f" of {name}", classes), profile
+
+
+def _length(dataset: Any) -> int:
+    return len(dataset) if isinstance(dataset, Sized) else 0
 
 
 def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Source:

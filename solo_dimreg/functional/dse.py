@@ -42,8 +42,8 @@ class DenseStructure(NamedTuple):
 def dense_structure(x: Tensor) -> DenseStructure:
     """Compute the terms of the dense representation structure estimator (DSE) [1, sec. 4].
 
-    [1] finds that RankMe, LiDAR and alpha-ReQ of pooled features fall with the accuracy on dense tasks rising
-    and that this estimate rises with it. k-means gives the clusters, of tokens of length 1. Distances and
+    [1] finds that RankMe, LiDAR and alpha-ReQ go down where the accuracy on dense tasks goes up, and that
+    this estimate goes up with it. k-means gives the clusters, of tokens of length 1. Distances and
     radii are in units of the mean distance of a token to the mean of all. A radius is the sum of the singular
     values of the n centred tokens (n, D) of a cluster, over the root of max(n - 1, D). The weight of the
     dimension is 1, as in the authors' released code; [1] sets it by the standard deviations of the two terms
@@ -67,8 +67,8 @@ def dense_structure(x: Tensor) -> DenseStructure:
     distances, local, shared = [], [], []
     for image in x:
         local.append(torch.stack(_radii(image, _k_means(image, LOCAL_CLUSTERS, generator)[1])).mean())
-    for group in x.split(GROUP):
-        tokens = group.flatten(0, 1)
+    for images in x.split(GROUP):
+        tokens = images.flatten(0, 1)
         centres, own = _k_means(tokens, GLOBAL_CLUSTERS, generator)
         shared += _radii(tokens, own)
         nearest = torch.cdist(tokens, centres).scatter(1, own[:, None], torch.inf).amin(dim=1)
@@ -76,8 +76,8 @@ def dense_structure(x: Tensor) -> DenseStructure:
     order = torch.rand(x.shape[:2], generator=generator).argsort(dim=1).to(x.device)
     places = x.gather(1, order[..., None].expand_as(x)).transpose(0, 1)
     ranks = torch.stack([effective_rank(place) for place in places])
-    terms = (torch.stack(each).mean() / unit for each in (distances, local, shared))
-    return DenseStructure(*terms, ranks.mean() / min(x.shape[0], x.shape[2]))
+    distance, image, group = (torch.stack(each).mean() / unit for each in (distances, local, shared))
+    return DenseStructure(distance, image, group, ranks.mean() / min(x.shape[0], x.shape[2]))
 
 
 def dse(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.errors import ConfigError, nearest
+
+# Class and register tokens are at most this many.
+MAX_EXTRA_TOKENS = 8
 
 
 def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
@@ -51,6 +55,27 @@ def rows_of(option: str, output: Any) -> Tensor:
             "name a module that pools them."
         )
     return rows.detach()
+
+
+def positions_of(output: Any) -> Tensor | None:
+    """Return a module's output as detached vectors at N positions of each sample, (B, N, D).
+
+    Rows (B, D) have one position. A map (B, D, H, W) has H W positions, and (B, H, W, D) too if only its
+    first two sides are equal. Of tokens (B, N, D), those in front of a square grid, such as a class token,
+    are left out. It is None for another output.
+    """
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or not output.is_floating_point() or 0 in output.shape:
+        return None
+    x = output.detach()
+    if x.dim() == 4:
+        channels_last = x.shape[1] == x.shape[2] != x.shape[3]
+        return x.flatten(1, 2) if channels_last else x.flatten(2).mT
+    if x.dim() == 3:
+        extra = x.shape[1] - math.isqrt(x.shape[1]) ** 2
+        return x[:, extra:] if extra <= MAX_EXTRA_TOKENS else x
+    return x[:, None] if x.dim() == 2 else None
 
 
 class OutputRecorder:

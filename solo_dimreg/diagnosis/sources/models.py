@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from solo_dimreg.errors import ConfigError, brief
 from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, rows_of
 
 
+class Taker(Protocol):
+    """Takes the outputs of the layers in a forward pass."""
+
+    def take(self, batch: int, images: int) -> None:
+        """Take those of the first images of a batch."""
+
+
 @torch.no_grad()
 def collect(
     model: Callable[..., Any],
@@ -23,6 +30,7 @@ def collect(
     features: str | None = None,
     embeddings: str | None = None,
     max_samples: int | None = None,
+    layers: Taker | None = None,
 ) -> dict[str, Tensor]:
     """Run a model over a loader once, in evaluation mode, and return its outputs on the CPU.
 
@@ -32,6 +40,8 @@ def collect(
         loader: Yields images, or (images, labels, ...), on any device.
         features, embeddings: The names of modules of the model whose outputs are taken instead.
         max_samples: Stop after this many samples.
+        layers: Takes what its hooks have seen in each forward pass, see
+            :class:`solo_dimreg.diagnosis.layers.LayerRecorder`.
 
     Returns:
         ``features`` (N, D) and, if there are any, ``embeddings`` (N, d) and ``labels`` (N,).
@@ -49,6 +59,9 @@ def collect(
                 images = images.to(home.device, home.dtype if images.is_floating_point() else images.dtype)
             with explained_refusal(f"model: {type(model).__name__}", images):
                 found = forward(images)
+            if layers is not None:
+                left = len(images) if max_samples is None else max_samples - count
+                layers.take(len(images), min(len(images), left))
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
                 # A model or a loader may reuse its memory for the next batch.

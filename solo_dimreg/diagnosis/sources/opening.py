@@ -40,6 +40,8 @@ class Source:
         batches: Reads all samples from the start at every call; or, given indices, these samples in order.
         classes: The names of the classes, by label.
         umap: Draws solo-learn's UMAP plot into a file; None for a feature file.
+        model: The network that ``batches`` runs; None for a feature file and for pixels.
+        parts: The names of its backbone and its projector; empty for none.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Source:
     batches: Callable[[Sequence[int] | None], Iterator[Batch]]
     classes: Sequence[str] = ()
     umap: Callable[[Path], None] | None = field(default=None, compare=False)
+    model: nn.Module | None = field(default=None, compare=False)
+    parts: tuple[str, str] = ("", "")
 
 
 def open_source(
@@ -142,7 +146,10 @@ def _checkpoint(path: Path, images: Images) -> Source:
 
     name = f"{run.settings.method} ({run.folder.name})"
     described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; measured on {place}"
-    return _of_images(name, described, dataset, images, host.backbone(method), DEVICE, forward)
+    source = _of_images(name, described, dataset, images, host.backbone(method), DEVICE, forward)
+    # The online classifier is called too, and is no part of the network.
+    parts = nn.ModuleDict({key: each for key, each in method.named_children() if key != "classifier"})
+    return replace(source, model=parts, parts=(host.encoder, ""))
 
 
 def _trained(folder: Path) -> str:
@@ -206,7 +213,8 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
         backbone(example)
     described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
     full_name = f"{name} ({weights.name if weights else 'untrained'})"
-    return _of_images(full_name, described, dataset, images, backbone.to(DEVICE), DEVICE)
+    source = _of_images(full_name, described, dataset, images, backbone.to(DEVICE), DEVICE)
+    return replace(source, model=model)
 
 
 def _pixels(images: Images) -> Source:
