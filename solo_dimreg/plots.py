@@ -159,7 +159,7 @@ def draw_layers(
         axes.set_title(label, fontsize=11)
         for i, values in enumerate(lines.values()):
             axes.plot(range(len(layers)), values, marker=".", **_line(i))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max((each for line in lines.values() for each in line if each > 0), default=1))
         if behind is not None:
             axes.axvline(behind - 0.5, color=INK, linewidth=0.8, alpha=0.6)
         axes.set_xticks(range(0, len(layers), every))

@@ -114,6 +114,7 @@ class MonitorSettings(Block):
     on: Annotated[str, one_of("place", ("train", "val"))] = "train"
     max_samples: Annotated[int, whole(3)] = 1024
     metrics: list[str] = Field(default=[*MONITORED])
+    layers: list[str] = Field(default=[])
     alarm: Annotated[AlarmSettings | None, disabled_is_none, mapping("{drawdown: 0.8}"), false_is_none] = None
 
     @model_validator(mode="before")
@@ -140,6 +141,13 @@ class MonitorSettings(Block):
             if metric not in known:
                 raise Refusal(unknown("metric", str(metric), known))
         return list(metrics)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _are_names(cls, layers: Any) -> Any:
+        if not isinstance(layers, list | tuple) or not all(isinstance(name, str) and name for name in layers):
+            raise ValueError("a list of names of modules, [backbone.layer3, backbone.layer4]")
+        return list(dict.fromkeys(layers))
 
     @model_validator(mode="after")
     def _fits_together(self) -> MonitorSettings:

@@ -22,11 +22,11 @@ from torch import nn
 from solo_dimreg.config.blocks import MONITORED, AlarmSettings, MonitorSettings, read_blocks
 from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError
-from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, VIEWS
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, ROWS, VIEWS
 from solo_dimreg.monitor.alarm import Alarm, describe, send_alert
 from solo_dimreg.monitor.buffer import FeatureBuffer, measure
 from solo_dimreg.monitor.lightning import JoinedCallback
-from solo_dimreg.monitor.named_modules import OutputRecorder, find_module
+from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, pooled_rows
 from solo_dimreg.monitor.stopping import stop
 from solo_dimreg.monitor.writers import (
     checkpoints_of,
@@ -39,6 +39,7 @@ from solo_dimreg.monitor.writers import (
     warn_if_writing_fails,
     write_csv,
 )
+from solo_dimreg.plugins import monitored_metrics
 
 NAME = "dimensionality"
 # The prefix of the names of metrics, for each kind of rows.
@@ -160,6 +161,16 @@ class BlockMonitor(JoinedCallback):
             self.recorders.append(OutputRecorder(f"{kind} ({name})", part, buffer.add))
             if prefix:
                 self.projector = part
+        for name in self.settings.layers:
+            option = "monitor.layers" if self.from_config else "layers"
+            part = find_module(option, module, self._own_name(name))
+            self.buffers[f"{name}/"] = buffer = FeatureBuffer(self.max_samples)
+            self.recorders.append(OutputRecorder(f"{option} ({name})", part, buffer.add, pooled_rows))
+
+    def _own_name(self, name: str) -> str:
+        """Return the name of a module in this solo-learn, which may call the backbone encoder."""
+        first, dot, rest = name.partition(".")
+        return f"{self.names['features']}{dot}{rest}" if self.from_config and first == "backbone" else name
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuse settings that this training cannot measure."""
@@ -192,11 +203,12 @@ class BlockMonitor(JoinedCallback):
     def _warn_of_missing_outputs(self) -> None:
         step = {"train": "training", "val": "validation"}[self.on]
         for prefix, buffer in self.buffers.items():
-            kind, said = PREFIXES[prefix], ""
+            kind = PREFIXES.get(prefix, "layer")
+            name, said = self.names.get(kind) or prefix.removesuffix("/"), ""
             if not buffer.opened:
                 said = "the training ended before a validation, so there are no metrics."
             elif not buffer.steps:
-                said = f"{step} never called {kind}={self.names[kind]!r}, so there are no metrics of it."
+                said = f"{step} never called {kind}={name!r}, so there are no metrics of it."
             if said:
                 return warnings.warn(f"monitor: {said}", stacklevel=2)
 
@@ -304,6 +316,10 @@ class BlockMonitor(JoinedCallback):
         if not features:
             return
         values = measure(self.metrics, features, embeddings)
+        plain = [name for name in self.metrics if monitored_metrics()[name].inputs == ROWS]
+        for prefix in (f"{name}/" for name in self.settings.layers if taken[f"{name}/"]):
+            found = measure(plain, taken[prefix])
+            values |= {prefix + name: value for name, value in found.items()}
         self.logged = {f"{self.name}/{name}": value for name, value in values.items()}
         log_values(trainer, self.logged, epoch, step)
         log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
@@ -382,9 +398,10 @@ class DimensionalityMonitor(BlockMonitor):
             validation must call it.
         settings: The settings of a ``monitor:`` block: ``every_n_epochs`` (1), ``every_n_steps`` (None;
             optimizer steps, instead of epochs unless both are given), ``on`` ("train" or "val"),
-            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``) and
-            ``alarm``. The alarm is a mapping: it triggers when ``metric`` ("effective_rank") has been
-            ``drawdown`` (0.8, a part) below its own peak in ``patience`` (3) looks in a row. Its ``action``
+            ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``),
+            ``layers`` (further modules by name, whose maps or tokens are averaged) and ``alarm``. The alarm
+            is a mapping: it triggers when ``metric`` ("effective_rank") has been ``drawdown`` (0.8, a part)
+            below its own peak in ``patience`` (3) looks in a row. Its ``action``
             "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
             ``ModelCheckpoint`` from before the fall is kept.
 

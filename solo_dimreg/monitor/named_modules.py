@@ -78,6 +78,16 @@ def positions_of(output: Any) -> Tensor | None:
     return x[:, None] if x.dim() == 2 else None
 
 
+def pooled_rows(option: str, output: Any) -> Tensor:
+    """Return the means of a module's output over its positions, (B, D).
+
+    Raises:
+        ConfigError: The output is no rows, map or tokens.
+    """
+    positions = positions_of(output)
+    return rows_of(option, output) if positions is None else positions.mean(dim=1)
+
+
 class OutputRecorder:
     """A hook that passes each output of a module, as rows, to a function, until it is removed.
 
@@ -90,10 +100,17 @@ class OutputRecorder:
         module: The module. If it is compiled, it must not have been called yet.
         record: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
             place may be next, such as ``ReLU(inplace=True)``.
+        rows: Makes the rows from the option and an output.
     """
 
-    def __init__(self, option: str, module: nn.Module, record: Callable[[Tensor], Any]) -> None:
-        self.record = record
+    def __init__(
+        self,
+        option: str,
+        module: nn.Module,
+        record: Callable[[Tensor], Any],
+        rows: Callable[[str, Any], Tensor] = rows_of,
+    ) -> None:
+        self.record, self._rows = record, rows
         self._option = option
         self._number = next(_numbers)
         self._calls = torch.zeros((), dtype=torch.int64)
@@ -101,7 +118,7 @@ class OutputRecorder:
         self._handle = module.register_forward_hook(self._hook)
 
     def _hook(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        rows = rows_of(self._option, output)
+        rows = self._rows(self._option, output)
         if torch.compiler.is_compiling():
             torch.ops.solo_dimreg.record(rows, self._calls, self._number)
         else:

@@ -48,10 +48,13 @@ def draw_history(history: list[dict[str, float]]) -> Any:
     axis = "epoch" if len({row["epoch"] for row in history}) == len(history) else "step"
     panels: dict[str, dict[str, list[dict[int, float]]]] = {}
     for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
-        metric, kind = (name[2:], "embeddings") if name.startswith("z_") else (name, "features")
+        layer, _, metric = name.rpartition("/")
+        kind = layer or ("embeddings" if name.startswith("z_") else "features")
+        metric = metric if layer else metric.removeprefix("z_")
         curve = {int(row[axis]): row[name] for row in history if name in row}
         panels.setdefault(metric.replace("_", " "), {})[kind] = [curve]
-    return draw_curves(panels, ["features", "embeddings"], axis)
+    kinds = dict.fromkeys(kind for curves in panels.values() for kind in curves)
+    return draw_curves(panels, list({"features": None, "embeddings": None} | kinds), axis)
 
 
 def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int) -> None:
