@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -73,7 +72,7 @@ def positions_of(output: Any) -> Tensor | None:
         channels_last = x.shape[1] == x.shape[2] != x.shape[3]
         return x.flatten(1, 2) if channels_last else x.flatten(2).mT
     if x.dim() == 3:
-        extra = x.shape[1] - math.isqrt(x.shape[1]) ** 2
+        extra = x.shape[1] - int(x.shape[1] ** 0.5) ** 2  # math.isqrt breaks a compiled graph
         return x[:, extra:] if extra <= MAX_EXTRA_TOKENS else x
     return x[:, None] if x.dim() == 2 else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from solo_dimreg import diagnose
 from solo_dimreg.diagnosis.classes import collapsed_classes, mark_collapsed
 from solo_dimreg.diagnosis.layer_profile import Layer, LayerProfile
-from solo_dimreg.diagnosis.layers import LayerRecorder, blocks_of
+from solo_dimreg.diagnosis.layers import LayerRecorder, blocks_of, diagnose_with_layers
+from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import dense_structure, effective_rank, mean_share, off_diagonal_correlation
 from solo_dimreg.metrics.registry import METRICS
-from solo_dimreg.monitor.named_modules import positions_of
+from solo_dimreg.monitor.named_modules import OutputRecorder, pooled_rows, positions_of
 from solo_dimreg.training.pretraining import pretrain
 
 
@@ -138,6 +140,29 @@ def test_of_more_images_some_rows_are_kept_and_no_map() -> None:
     assert not any(module._forward_hooks for module in model.projector)
 
 
+def test_a_source_is_recorded_once_whatever_else_reads_it() -> None:
+    """Of more than 10,000 images, the search for neighbours reads some again, and all if some are equal."""
+    count, batch = 10_240, 1024
+    torch.manual_seed(0)
+    images, model = normal(count, 6), nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 5)).eval()
+    images[-1] = images[0]
+    passes = []
+
+    @torch.no_grad()
+    def batches(indices: Sequence[int] | None) -> Iterator[Any]:
+        passes.append(indices is None)
+        for rows in (images if indices is None else images[indices]).split(batch):
+            yield model(rows), None, None
+
+    found = diagnose_with_layers(Source("x", "x", count, batches, model=model))
+    assert passes.count(True) == 2 and passes.count(False) == 2
+    assert found.layers is not None and [layer.name for layer in found.layers.layers] == ["1", "2"]
+    assert found.layers.samples == 2048
+    with torch.no_grad():
+        expected = effective_rank(model[:2](images[::5]), center=True).item()
+    assert found.layers.layers[0].effective_rank == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_tokens_of_a_vit() -> None:
     torch.manual_seed(0)
     model, images = timm.create_model("test_vit", img_size=32, num_classes=0).eval(), normal(40, 3, 32, 32)
@@ -157,6 +182,15 @@ def test_the_tokens_of_a_vit() -> None:
     assert found.dense["layer"] == "norm" and found.dense["images"] == 40
     assert found.dense["dse"] == pytest.approx(dense_structure(tokens).estimate.item(), rel=1e-5)
     assert f"DSE {found.dense['dse']:.3f} at norm" in found.dense_sentence
+
+
+def test_pooling_stays_in_one_compiled_graph() -> None:
+    model, seen = nn.Sequential(nn.Linear(6, 8)), []
+    OutputRecorder("layers", model[0], lambda rows: seen.append(rows.clone()), pooled_rows)
+    tokens = normal(4, 17, 6)
+    with torch.no_grad():
+        out = torch.compile(model, backend="eager", fullgraph=True)(tokens)
+    torch.testing.assert_close(seen, [out[:, 1:].mean(dim=1)])
 
 
 def test_the_outputs_that_have_positions() -> None:

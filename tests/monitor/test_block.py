@@ -109,6 +109,30 @@ def test_it_sees_the_first_view_of_the_last_images(host: Host, few_digits: Path,
     assert row["lid"] == pytest.approx(registered("metrics")["lid"].value(r).item(), rel=1e-5)
 
 
+def test_named_layers_are_averaged_over_their_positions(host: Host, few_digits: Path) -> None:
+    layers = ["backbone.model.layer3", "projector.0"]
+    method = build(small(few_digits, monitor={"layers": layers, "metrics": ["effective_rank", "alignment"]}))
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    for name, module in zip(layers, (host.backbone(method).model.layer3, method.projector[0]), strict=True):
+        module.register_forward_hook(lambda m, i, output, name=name: seen[name].append(output.detach()))
+    trainer = fit(host, method)
+    (row,) = history(Path.cwd())
+    for name, outputs in seen.items():
+        x = torch.cat(outputs[::2])  # of the first view
+        rows = x.mean(dim=(2, 3)) if x.dim() == 4 else x
+        value = row[f"{name}/effective_rank"]
+        assert value == pytest.approx(effective_rank(rows, center=True).item(), rel=1e-5)
+        logged = trainer.callback_metrics[f"dimensionality/{name}/effective_rank"]
+        assert float(logged) == pytest.approx(value, rel=1e-6)
+        assert f"{name}/alignment" not in row
+
+
+@pytest.mark.parametrize("layers", ["backbone.layer3", [3], [""]])
+def test_layers_that_are_no_names_are_refused(layers: Any) -> None:
+    with pytest.raises(ConfigError, match=r"monitor\.layers: .*a list of names of modules"):
+        read_blocks({"monitor": {"layers": layers}}.get)
+
+
 @pytest.mark.parametrize("samples", [20, 1000])
 def test_figures_of_two_views_are_those_of_the_same_images(
     host: Host, few_digits: Path, samples: int
