@@ -299,6 +299,9 @@ def test_layers_over_the_checkpoints_of_a_run(here: Any, run: Path, few_digits: 
         assert parts[part]["effective_rank"] == pytest.approx(last[kind]["effective_rank"], rel=1e-3)
         assert parts[part]["lid"] == pytest.approx(last[kind]["lid"], rel=1e-3)
     assert not any("classifier" in layer["name"] for layer in last["layers"]["profile"])
+    python = diagnose(run, layers=True).layers  # of the last checkpoint, on its own images
+    assert python is not None and python.samples == 120
+    assert [each.name for each in python.layers] == [each["name"] for each in last["layers"]["profile"]]
     page = (tmp_path / "diagnosis" / "diagnosis.html").read_text()
     assert "Over the training" in page and "Layers of simclr" in page
     for name in ("training", "layers-1"):

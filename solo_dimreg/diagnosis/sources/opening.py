@@ -25,6 +25,9 @@ from solo_dimreg.solo_learn.backbone import PREFIX, build_backbone, input_size_k
 
 # The largest number of images in a UMAP plot; more are thinned out evenly.
 UMAP_IMAGES = 10_000
+# The parts of a method whose outputs are scores, and no representation: the online classifier, and SwAV's and
+# DeepCluster's prototypes.
+SCORES = ("classifier", "prototypes")
 # The number of rows of a feature file that are read at a time.
 ROWS = 8192
 
@@ -147,8 +150,7 @@ def _checkpoint(path: Path, images: Images) -> Source:
     name = f"{run.settings.method} ({run.folder.name})"
     described = f"checkpoint {run.checkpoint.name}{_trained(run.folder)}; measured on {place}"
     source = _of_images(name, described, dataset, images, host.backbone(method), DEVICE, forward)
-    # The online classifier is called too, and is no part of the network.
-    parts = nn.ModuleDict({key: each for key, each in method.named_children() if key != "classifier"})
+    parts = nn.ModuleDict({key: each for key, each in method.named_children() if key not in SCORES})
     return replace(source, model=parts, parts=(host.encoder, ""))
 
 
