@@ -15,6 +15,7 @@ from support import small
 from torch import Tensor, nn
 
 from solo_dimreg import diagnose
+from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course
 from solo_dimreg.diagnosis.classes import collapsed_classes, mark_collapsed
 from solo_dimreg.diagnosis.layer_profile import Layer, LayerProfile
 from solo_dimreg.diagnosis.layers import LayerRecorder, blocks_of, diagnose_with_layers
@@ -306,6 +307,29 @@ def test_layers_over_the_checkpoints_of_a_run(here: Any, run: Path, few_digits: 
     assert "Over the training" in page and "Layers of simclr" in page
     for name in ("training", "layers-1"):
         assert (tmp_path / "diagnosis" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        (
+            [30, 60, 40],
+            "The features keep their effective rank: 30.0 at epoch 0, 60.0 at epoch 1, 40.0 at epoch 2.",
+        ),
+        ([30, 60, 50, 24], "The features lose 60% of their effective rank after epoch 1: "),
+        ([60, 55, 9, 3], "it falls most from 55.0 at epoch 1 to 9.0 at epoch 2."),
+        (
+            [60, 9, 8],
+            "The features collapse after epoch 0: effective rank 60.0 at epoch 0 and 8.0 at epoch 2;",
+        ),
+    ],
+)
+def test_the_sentence_over_the_training(ranks: list[float], said: str) -> None:
+    course = [
+        Checkpoint("x.ckpt", epoch, "healthy", {"effective_rank": float(rank)}, 100, None, None)
+        for epoch, rank in enumerate(ranks)
+    ]
+    assert said in Course(course).sentence
 
 
 def test_runs_without_several_checkpoints_are_refused(here: Any, run: Path, tmp_path: Path) -> None:
