@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -179,7 +180,7 @@ class LayerRecorder:
             pooling = not [*self._modules[name].parameters()]
             if not (names and pooling and _equal(outputs[names[-1]], outputs[name])):
                 names.append(name)
-        for name, following in zip(names, [*names[1:], None], strict=True):
+        for name, following in zip_longest(names, names[1:]):
             if following is None or not self._continues(name, following):
                 yield name
 

@@ -265,6 +265,8 @@ def test_what_has_no_layers_is_one_line(here: Any, tmp_path: Path) -> None:
         diagnose(tmp_path / "x.pt", layers=True)
     with pytest.raises(ConfigError, match=r"only a torch\.nn\.Module"):
         diagnose(lambda x: x, [torch.randn(50, 4)], layers=True)
+    with pytest.raises(ConfigError, match="no module of the network returns"):
+        diagnose(nn.Identity(), [torch.randn(50, 4)], layers=True)
 
 
 @pytest.fixture(scope="module")
