@@ -45,11 +45,16 @@ def two_nn(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
+    return slope_of_ratios(nearest_ratios(x))
+
+
+def nearest_ratios(x: Tensor) -> Tensor:
+    """Return the sorted logarithms of TwoNN's ratios of the distinct rows of ``x``, none if undefined."""
     points = torch.unique(x, dim=0)
     later = torch.ones(1, dtype=torch.bool)
     while later.any():
         if len(points) < 3 or not points.isfinite().all():
-            return x.new_full((), math.nan)
+            return x.new_empty(0)
         itself = torch.arange(len(points), device=x.device)
         distances, neighbours = nearest_neighbours(points, points, 2, itself)
         # One of several rows that differ only by rounding stays.
@@ -58,12 +63,17 @@ def two_nn(x: Tensor) -> Tensor:
         later = near & (neighbours[:, 0] < itself)
         points = points[~later]
     logs = (distances[:, 1] / distances[:, 0]).log()
-    logs = logs[logs.isfinite()].sort().values  # rows may differ by less than a distance resolves
-    kept = logs[: int(KEPT * len(logs))]
-    ranks = torch.arange(1, len(kept) + 1, device=x.device, dtype=x.dtype)
-    heights = -torch.log1p(-ranks / max(len(logs), 1))
-    squares = (kept**2).sum()
-    return torch.where(squares > 0, (kept * heights).sum() / squares, math.nan)
+    return logs[logs.isfinite()].sort().values  # rows may differ by less than a distance resolves
+
+
+def slope_of_ratios(logs: Tensor) -> Tensor:
+    """Return TwoNN's dimension from the sorted logarithms of the ratios, (..., N)."""
+    count = logs.shape[-1]
+    kept = logs[..., : int(KEPT * count)]
+    ranks = torch.arange(1, kept.shape[-1] + 1, device=logs.device, dtype=logs.dtype)
+    heights = -torch.log1p(-ranks / max(count, 1))
+    squares = (kept**2).sum(dim=-1)
+    return torch.where(squares > 0, (kept * heights).sum(dim=-1) / squares, math.nan)
 
 
 @full_precision
@@ -96,27 +106,41 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
     check_features("x", x)
     check_int("max_points", max_points, minimum=2 * SMALLEST)
     generator = torch.Generator().manual_seed(0)
+    return growth_of_tree(distances_of_tree(x, max_points, generator), generator).to(x)
+
+
+def distances_of_tree(x: Tensor, max_points: int, generator: torch.Generator) -> Tensor:
+    """Return the distances of all pairs of at most ``max_points`` distinct rows, (n, n), float64, on the CPU."""
     points = torch.unique(x, dim=0).cpu()
     points = points[torch.randperm(len(points), generator=generator)[:max_points]].double()
-    if len(points) < 2 * SMALLEST or not points.isfinite().all():
-        return x.new_full((), math.nan)
     points = points - points.mean(dim=0)
     points = points / points.abs().max()
-    distances = torch.cdist(points, points)
-    counts = torch.logspace(math.log10(len(points) / SMALLEST), math.log10(len(points)), SIZES).round().long()
+    return torch.cdist(points, points)
+
+
+def growth_of_tree(distances: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the dimension by the spanning trees of random subsets of points, from the distances (n, n)."""
+    most = len(distances)
+    if most < 2 * SMALLEST or not distances.isfinite().all():
+        return distances.new_full((), math.nan)
+    counts = torch.logspace(math.log10(most / SMALLEST), math.log10(most), SIZES).round().long()
     means = []
     for n in counts.tolist():
-        draws = DRAWS if n < len(points) else 1  # all points can be chosen in one way only
+        draws = DRAWS if n < most else 1  # all points can be chosen in one way only
         means.append(sum(_tree_length(distances, n, generator) for _ in range(draws)) / draws)
     logs, lengths = counts.double().log(), torch.tensor(means, dtype=torch.float64).log()
     slope = ((logs - logs.mean()) * lengths).sum() / ((logs - logs.mean()) ** 2).sum()
-    return torch.where(slope < 1, 1 / (1 - slope), math.nan).to(x)
+    return torch.where(slope < 1, 1 / (1 - slope), math.nan)
 
 
 def _tree_length(distances: Tensor, count: int, generator: torch.Generator) -> float:
     """Return the length of the minimum spanning tree of ``count`` randomly chosen points."""
+    from scipy.cluster.hierarchy import linkage
+
     chosen = torch.randperm(len(distances), generator=generator)[:count]
-    return float(minimum_spanning_tree(distances[chosen][:, chosen]).sum())
+    row, column = torch.triu_indices(count, count, offset=1)
+    # The edges of the tree are where single linkage merges; SciPy finds them without a sparse graph.
+    return float(linkage(distances[chosen[row], chosen[column]].numpy(), "single")[:, 2].sum())
 
 
 def minimum_spanning_tree(weights: Tensor) -> Any:

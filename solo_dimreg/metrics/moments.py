@@ -105,18 +105,23 @@ class Moments:
         If the rows are fewer than the axes, they come from the Gram matrix of the centred rows, and the rest
         are 0.
         """
-        if not self._few_rows:
-            return _eigenvalues_of(self.covariance)
-        values = _eigenvalues_of(self._gram(self.mean)) / max(self.count - 1, 1)
+        values = _eigenvalues_of(self.products(self.mean)) / max(self.count - 1, 1)
         return torch.cat([values, values.new_zeros(len(self.mean) - len(values))])
 
     @cached_property
     def singular_values(self) -> Tensor:
         """Return the singular values of the features, not centred, descending, (min(N, D),)."""
-        if self._few_rows:
-            return _eigenvalues_of(self._gram(torch.zeros_like(self.mean))).sqrt()
-        squares = self._scatter + self.count * torch.outer(self.mean, self.mean)
-        return _eigenvalues_of(squares)[: self.count].sqrt()
+        return _eigenvalues_of(self.products(torch.zeros_like(self.mean)))[: self.count].sqrt()
+
+    def products(self, centre: Tensor) -> Tensor:
+        """Return ``X^T X`` of the rows X minus a centre, or ``X X^T`` if the rows are fewer than the axes."""
+        if self.few_rows:
+            gram = self.mean.new_zeros(self.count, self.count)
+            for block in self._columns(centre):
+                gram.addmm_(block, block.T)
+            return gram
+        distance = self.mean - centre
+        return self._scatter.addr(distance, distance, alpha=self.count)
 
     def correlation(self, floor: float | Tensor = 0.0) -> tuple[Tensor, float]:
         """Return the correlations of the axes, and the mean absolute correlation of two axes.
@@ -141,7 +146,7 @@ class Moments:
         edges = torch.searchsorted(cell, torch.arange(CELLS + 1, device=scale.device)).tolist()
         sums = scale.new_zeros(CELLS, CELLS)
         units = None
-        if self._few_rows:
+        if self.few_rows:
             blocks = self._columns(self.mean)
             parts = scale.split(COLUMNS)
             # These are entries of unit vectors: float32 rounds their products far below any relevant size.
@@ -158,7 +163,8 @@ class Moments:
         return sums / counts / counts[:, None], max(0.0, total) / (d * (d - 1))
 
     @property
-    def _few_rows(self) -> bool:
+    def few_rows(self) -> bool:
+        """Return whether there are rows, fewer than the axes."""
         return self.rows is not None and self.count < len(self.mean)
 
     @property
@@ -168,12 +174,6 @@ class Moments:
         assert self.rows is not None
         centred = self.rows.double() - self.mean
         return centred.T @ centred
-
-    def _gram(self, centre: Tensor) -> Tensor:
-        gram = self.mean.new_zeros(self.count, self.count)
-        for block in self._columns(centre):
-            gram.addmm_(block, block.T)
-        return gram
 
     def _columns(self, centre: Tensor) -> Iterator[Tensor]:
         """Yield the rows minus a centre, some columns at a time, in float64."""
