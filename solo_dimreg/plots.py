@@ -148,7 +148,7 @@ def draw_layers(
         behind: The number of layers of the backbone, if there are further layers behind it.
     """
     names = list(next(iter(panels.values())))
-    longest = max(len(_short(name, 24)) for name in layers)
+    longest = max(len(shorten(name, 24)) for name in layers)
     legend = _legend_height(names) if len(names) > 1 else 0
     figure = Figure(figsize=(WIDTH, 1.35 * len(panels) + 0.075 * longest + legend))
     figure.set_label(", ".join(panels) + " over the layers of " + ", ".join(names))
@@ -164,7 +164,7 @@ def draw_layers(
             axes.axvline(behind - 0.5, color=INK, linewidth=0.8, alpha=0.6)
         axes.set_xticks(range(0, len(layers), every))
         axes.tick_params(labelbottom=place == len(panels))
-    ticks = [_short(name, 24) for name in layers[::every]]
+    ticks = [shorten(name, 24) for name in layers[::every]]
     axes.set_xticklabels(ticks, rotation=90, fontsize=8)
     if len(names) > 1:
         _legend_of_lines(figure, {name: i for i, name in enumerate(names)})
@@ -224,6 +224,59 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_xlabel("LID of a point (line: geometric mean)")
     axes.set_ylabel("points (%)")
     _legend_of_lines(figure, {name: i for i, name in enumerate(lids)})
+    return figure
+
+
+@rc_context(STYLE)
+def draw_lid_by_k(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+    """Draw the mean LID over the number of neighbours, with the interval as a band.
+
+    Args:
+        curves: For each input, by name, the LID and the ends of its interval for each number of neighbours.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(curves)))
+    figure.set_label("LID over the number of neighbours of " + ", ".join(curves))
+    axes = figure.add_subplot()
+    for i, curve in enumerate(curves.values()):
+        values, low, high = zip(*curve.values(), strict=True) if curve else ((), (), ())
+        axes.plot(list(curve), values, marker=".", **_line(i))
+        axes.fill_between(list(curve), low, high, color=_line(i)["color"], alpha=0.25, linewidth=0)
+    sizes = sorted({k for curve in curves.values() for k in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(k) for k in sizes])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("number of neighbours")
+    axes.set_ylabel("LID (geometric mean)")
+    _legend_of_lines(figure, {name: i for i, name in enumerate(curves)})
+    return figure
+
+
+@rc_context(STYLE)
+def draw_atlas(shares: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """Draw parts of the attainable effective rank on a line for each network, highest first.
+
+    Args:
+        shares: For each group of networks, by its name, the part and the ends of its interval, by name of the
+            network. The last group is the one that is looked at; its names are bold.
+    """
+    every = [(name, i, *ends) for i, group in enumerate(shares.values()) for name, ends in group.items()]
+    every.sort(key=lambda each: each[2], reverse=True)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(every) + _legend_height(shares)))
+    figure.set_label("Effective rank over the attainable one among known networks")
+    axes = figure.add_subplot()
+    marks: Any = [
+        {"marker": mark, "color": COLOURS[i]} for i, mark in zip((7, 0, 5), ("o", "D", "s"), strict=True)
+    ]
+    for y, (_, group, share, low, high) in enumerate(every):
+        axes.plot([low, high], [y, y], color=marks[group]["color"])
+        axes.plot([share], [y], linestyle="", **marks[group])
+    axes.set_yticks(range(len(every)), [shorten(each[0], 30) for each in every], fontsize=9)
+    for label, each in zip(axes.get_yticklabels(), every, strict=True):
+        label.set_fontweight("bold" if each[1] == len(shares) - 1 else "normal")
+    axes.set_ylim(len(every) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("effective rank / attainable")
+    _legend(figure, [Line2D([], [], linestyle="", **mark) for mark in marks], list(shares))
     return figure
 
 

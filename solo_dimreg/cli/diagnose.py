@@ -117,6 +117,7 @@ def command(
     from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course, checkpoints_of
     from solo_dimreg.diagnosis.classes import collapsed_classes
     from solo_dimreg.diagnosis.diagnose import Diagnosis, diagnose
+    from solo_dimreg.diagnosis.differences import differences
     from solo_dimreg.diagnosis.layer_profile import HEADER
     from solo_dimreg.diagnosis.layers import diagnose_with_layers
     from solo_dimreg.diagnosis.page import write_diagnosis
@@ -146,11 +147,13 @@ def command(
         diagnoses = [one(source, with_umap) for source in distinct_names(sources, inputs)]
     print_table(*summary_table(diagnoses))
     for each in diagnoses:
-        click.echo(f"\n{each.source.name}: {each.verdict} {each.caution}".rstrip())
+        click.echo(f"\n{each.source.name}: {each.verdict} {each.intervals} {each.caution}".rstrip())
         if each.layers is not None:
             click.echo()
             print_table(HEADER[: len(each.layers.rows[0])], each.layers.rows)
             click.echo(f"\n{each.layers.sentence} {each.layers.dense_sentence}".rstrip())
         if collapsed := collapsed_classes(each.classes):
             click.echo(collapsed)
+    for comparison in differences(diagnoses):
+        click.echo(f"\n{comparison}")
     click.echo(f"\nPage: {write_diagnosis(diagnoses, out, course)}")

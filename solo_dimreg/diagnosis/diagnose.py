@@ -18,11 +18,20 @@ from solo_dimreg.diagnosis.classes import mark_collapsed
 from solo_dimreg.diagnosis.layer_profile import LayerProfile
 from solo_dimreg.diagnosis.neighbourhoods import Batch, RowDigests, SearchAmongAll
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.verdict import THRESHOLDS, Verdict, judge
+from solo_dimreg.diagnosis.verdict import Verdict, judge
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.functional import effective_rank
+from solo_dimreg.functional.spectrum import entropy
+from solo_dimreg.metrics.intervals import Interval, interval, of_influence, rank_deviations
+from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, Neighbourhoods, neighbours_within
-from solo_dimreg.metrics.numbers import Space, describe_space, mutual_information
+from solo_dimreg.metrics.numbers import (
+    Space,
+    describe_space,
+    information_deviations,
+    mutual_information,
+    with_intervals,
+)
+from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 MIN_SAMPLES = 3
@@ -35,6 +44,8 @@ MAX_VALUE = 1e100  # the largest value whose square does not overflow
 # The caution names a mean with more of the squared length than this. ReLU features of a healthy network have
 # less.
 SHARED = 0.95
+# The metrics that decide; what is printed of intervals and differences is theirs.
+DECIDING = [name for name in ("signal_rank", "effective_rank", "lid") if name in METRICS]
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,9 @@ class Diagnosis:
         source: The input.
         features, embeddings: The metrics of each; the embeddings may be None.
         information: I(R;Z), empty without embeddings.
-        classes: For each class of the sample: name, number of points, LID, effective rank, the part of
-            the variance that is within the class, and whether its neighbourhoods have collapsed.
+        moved: How far I(R;Z) moves in replicates of the sample, by name.
+        classes: For each class of the sample: name, number of points, LID, effective rank, the part of the
+            variance that is within the class, their intervals, and whether its neighbourhoods have collapsed.
         umap: solo-learn's UMAP plot, a PNG; empty if there is none.
         layers: The profile of the layers of the network, if it was asked for.
     """
@@ -55,6 +67,7 @@ class Diagnosis:
     features: Space
     embeddings: Space | None
     information: dict[str, float]
+    moved: dict[str, Tensor]
     classes: list[dict[str, Any]]
     umap: bytes = b""
     layers: LayerProfile | None = None
@@ -80,6 +93,20 @@ class Diagnosis:
         both = {"features": self.features, "embeddings": self.embeddings}
         return {name: space for name, space in both.items() if space is not None}
 
+    def information_interval(self, name: str = "mutual_information") -> Interval | None:
+        """Return the 95 % interval over images of I(R;Z), or None without embeddings."""
+        return interval(self.information[name], self.moved[name]) if name in self.moved else None
+
+    @property
+    def intervals(self) -> str:
+        """Return the 95 % intervals of the metrics of the features that decide, in a sentence."""
+        parts = []
+        for name in DECIDING:
+            if (found := self.features.interval(name)) is not None:
+                low, high = (f"{end:.{METRICS[name].decimals}f}" for end in found)
+                parts.append(f"{METRICS[name].label} {low} to {high}")
+        return f"95 % intervals over images: {', '.join(parts)}."
+
     def as_dict(self) -> dict[str, Any]:
         """Return all metrics, the spectra, and the quantiles of the LID, for JSON."""
         return {
@@ -89,6 +116,7 @@ class Diagnosis:
             "caution": self.caution,
             **{name: _space_dict(space) for name, space in self.spaces.items()},
             **self.information,
+            "intervals": {name: self.information_interval(name) for name in self.moved},
             "classes": self.classes,
             **({} if self.layers is None else {"layers": self.layers.as_dict()}),
         }
@@ -116,15 +144,20 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
         near = _read(source, statistics, bar)
         bar.set_description(f"{source.name}: metrics", refresh=False)
         sample, moments = statistics.sample, statistics.embeddings
-        space = describe_space(statistics.features, sample.features, near["features"])
-        embedded, information = None, {}
+        space = _measure(statistics.features, sample.features, near["features"])
+        embedded, information, moved = None, {}, {}
         if moments is not None and sample.embeddings is not None:
-            embedded = describe_space(moments, sample.embeddings, near["embeddings"])
+            embedded = _measure(moments, sample.embeddings, near["embeddings"])
             information = mutual_information(sample.features, sample.embeddings)
+            moved = information_deviations(sample.features, sample.embeddings)
     points = near["features"].labels
     classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
-    return Diagnosis(source, space, embedded, information, classes, umap)
+    return Diagnosis(source, space, embedded, information, moved, classes, umap)
+
+
+def _measure(moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
+    return with_intervals(describe_space(moments, sample, near), moments, sample, near)
 
 
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
@@ -200,14 +233,25 @@ def _classes(
     lines = []
     for value in values.tolist():
         members = labels == value
-        own, own_lids = features[members].double(), lids[points == value]
+        own, logs = features[members].double(), lids[points == value].double().log()
+        moments = Moments(len(own), own.mean(dim=0), torch.finfo(own.dtype).eps, rows=own)
+        numbers = {
+            "lid": float(logs.mean().exp()) if len(logs) else None,
+            "effective_rank": float(entropy(moments.spectrum.sqrt()).exp()),
+            "within_variance": float(moments.variances.sum()) * (len(own) - 1) / len(own) / total,
+        }
+        rank_moves, variance_moves = rank_deviations(moments, own)
+        moves = {
+            "lid": (numbers["lid"] or 0) * of_influence(logs) if len(logs) else logs,
+            "effective_rank": rank_moves,
+            "within_variance": (numbers["within_variance"] or 0) * variance_moves,
+        }
         lines.append(
             {
                 "class": str(names[value]) if 0 <= value < len(names) else str(value),
                 "samples": int(members.sum()),
-                "lid": float(own_lids.double().log().mean().exp()) if len(own_lids) else None,
-                "effective_rank": float(effective_rank(own, center=True)),
-                "within_variance": float(own.var(dim=0, correction=0).sum()) / total,
+                **numbers,
+                "intervals": {name: interval(numbers[name], moves[name]) for name in numbers},
             }
         )
     return mark_collapsed(lines)
@@ -254,12 +298,12 @@ def _space_dict(space: Space) -> dict[str, Any]:
     return {
         **space.numbers,
         "attainable_rank": space.attainable,
+        "lid_by_k": space.lid_by_k,
+        "intervals": {
+            **{name: found for name in space.numbers if (found := space.interval(name)) is not None},
+            "lid_by_k": {k: space.interval("lid_by_k", k) for k in space.lid_by_k},
+        },
         "verdict": judge(space).kind,
         "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),
         "spectrum": space.spectrum.tolist(),
     }
-
-
-def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
-    """Return the content of ``diagnosis.json``."""
-    return {"thresholds": THRESHOLDS, "inputs": [each.as_dict() for each in diagnoses]}

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
+from solo_dimreg.diagnosis import atlas
 from solo_dimreg.diagnosis.checkpoints import Course
 from solo_dimreg.diagnosis.classes import collapsed_classes
-from solo_dimreg.diagnosis.diagnose import Diagnosis, results
+from solo_dimreg.diagnosis.diagnose import Diagnosis
+from solo_dimreg.diagnosis.differences import differences, results
 from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
-from solo_dimreg.diagnosis.table import summary_table
+from solo_dimreg.diagnosis.table import differences_table, summary_table, with_interval
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
 from solo_dimreg.diagnosis.verdict import THRESHOLDS, judge
 from solo_dimreg.errors import warn
@@ -37,11 +39,26 @@ CUMULATIVE = Explanation(
     SPECTRUM.source,
     SPECTRUM.address,
 )
+LID_BY_K = Explanation(
+    "LID over the number of neighbours",
+    "The LID in ever wider neighbourhoods, with its 95 % interval. A curve that falls steeply says that the "
+    "dimension around a point depends on the scale, so that one number of neighbours hides what is local.",
+    "Denti et al., Scientific Reports 2022",
+    "https://arxiv.org/abs/2104.13832",
+)
+ATLAS = Explanation(
+    "known networks",
+    "The effective rank over the attainable one, among networks that are known. The sources are listed below.",
+)
 UMAP = Explanation(
     "UMAP",
     "solo-learn's UMAP plot of the features, coloured by class.",
     "McInnes et al., 2018",
     "https://arxiv.org/abs/1802.03426",
+)
+INTERVALS = (
+    "± is half of the 95 % interval over images: of what other samples of as many images would give. It does not "
+    "contain what all ranks and dimensions lose in small samples."
 )
 # The explanations for the page, which hold for the features and the embeddings.
 EXPLANATIONS = {
@@ -53,10 +70,11 @@ EXPLANATIONS = {
 CELLS = 128
 # The names of the files that a diagnosis writes.
 OWN_FILES = re.compile(
-    r"diagnosis\.(html|json)|(spectra|cumulative_variance|lid|training|(correlation|umap|layers)-\d+)\.png"
+    r"diagnosis\.(html|json)|"
+    r"(spectra|cumulative_variance|lid|lid_by_k|atlas|training|(correlation|umap|layers)-\d+)\.png"
 )
-# The largest number of classes that the page shows.
-CLASSES = 50
+# The largest number of classes that the page shows, and the decimals of their numbers.
+CLASSES, CELLS_OF_CLASS = 50, {"lid": 2, "effective_rank": 1, "within_variance": 3}
 
 
 def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path, course: Course | None = None) -> Path:
@@ -111,6 +129,9 @@ def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]
         metrics=summary_table(diagnoses),
         cards=cards,
         where=where,
+        differences=[(each, *differences_table(each)) for each in differences(diagnoses)],
+        networks=atlas.table(),
+        sources=atlas.sources(),
         umaps=[(name, replace(UMAP, label=f"{name}: UMAP"), address) for name, address in umaps.items()],
         classes=[
             (each.source.name, len(each.classes), _classes(each), collapsed_classes(each.classes))
@@ -121,6 +142,7 @@ def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]
         thresholds=list(THRESHOLDS.items()),
         judge=judge,
         kinds=KINDS,
+        INTERVALS=INTERVALS,
     )
 
 
@@ -134,10 +156,16 @@ def _cards(diagnoses: Sequence[Diagnosis]) -> list[Card]:
     # A spectrum is 0 beyond the attainable rank, whatever the features are.
     spectra = {name: space.spectrum[: space.attainable].tolist() for name, space in spaces.items()}
     lids = {name: space.lids.tolist() for name, space in spaces.items()}
+    curves = {
+        name: {k: (lid, *(space.interval("lid_by_k", k) or (lid, lid))) for k, lid in space.lid_by_k.items()}
+        for name, space in spaces.items()
+    }
     cards = [
         Card(plots.draw_spectra(spectra), SPECTRUM, "spectra"),
         Card(plots.draw_cumulative_variance(spectra), CUMULATIVE, "cumulative_variance"),
         Card(plots.draw_lids(lids), EXPLANATIONS["lid"], "lid"),
+        Card(plots.draw_lid_by_k(curves), LID_BY_K, "lid_by_k"),
+        Card(atlas.draw(diagnoses), ATLAS, "atlas"),
     ]
     for number, (name, space) in enumerate(spaces.items(), 1):
         drawn = plots.draw_correlation(_blocks(space.correlation).tolist(), name)
@@ -158,9 +186,7 @@ def _classes(diagnosis: Diagnosis) -> list[list[str]]:
         [
             line["class"],
             str(line["samples"]),
-            "–" if line["lid"] is None else f"{line['lid']:.2f}",
-            f"{line['effective_rank']:.1f}",
-            f"{100 * line['within_variance']:.1f}",
+            *(with_interval(line[name], line["intervals"][name], n) for name, n in CELLS_OF_CLASS.items()),
             "collapsed" if line["collapsed"] else "",
         ]
         for line in lowest

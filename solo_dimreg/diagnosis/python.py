@@ -11,6 +11,7 @@ from torch import nn
 
 from solo_dimreg.diagnosis import diagnose as diagnostics
 from solo_dimreg.diagnosis.diagnose import Diagnosis
+from solo_dimreg.diagnosis.differences import Comparison, compare
 from solo_dimreg.diagnosis.layer_profile import LayerProfile
 from solo_dimreg.diagnosis.layers import LayerRecorder, diagnose_with_layers
 from solo_dimreg.diagnosis.sources.arrays import Array, in_memory, open_arrays
@@ -28,7 +29,8 @@ from solo_dimreg.metrics.numbers import Space
 class DiagnosisResult(Space):
     """A verdict, and the metrics of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
 
-    A notebook shows it with its plots.
+    ``interval("effective_rank")`` is the 95 % interval over images of a metric, ``interval("lid_by_k", 64)`` that of
+    the LID with 64 neighbours. A notebook shows the result with its plots.
 
     Attributes:
         diagnosis: The whole diagnosis, with the embeddings.
@@ -66,8 +68,12 @@ class DiagnosisResult(Space):
         """Return the profile of the layers: ``sentence``, and ``layers`` with their metrics; None without."""
         return self.diagnosis.layers
 
+    def compared_with(self, other: DiagnosisResult) -> Comparison:
+        """Return the differences from another result with their intervals; printed, those that decide."""
+        return compare(self.diagnosis, other.diagnosis)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return all metrics, as in ``diagnosis.json``."""
+        """Return all metrics with their intervals, as in ``diagnosis.json``."""
         return self.diagnosis.as_dict()
 
     def save(self, folder: str | Path) -> Path:

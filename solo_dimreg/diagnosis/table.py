@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
+from solo_dimreg.diagnosis.differences import Comparison
 from solo_dimreg.diagnosis.verdict import judge
+from solo_dimreg.metrics.intervals import Interval
 from solo_dimreg.metrics.numbers import OF_ONE_SET
 from solo_dimreg.metrics.registry import METRICS, MetricRecord
 
@@ -20,18 +22,47 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
     header = ["", *(f"{each.source.name}, {name}" if several else name for each, name, _ in columns)]
     verdicts = ["verdict", *(judge(space).kind for _, _, space in columns)]
     lines = [
-        _line(record, [space.numbers[name] for _, _, space in columns])
+        _line(record, [(space.numbers[name], space.interval(name)) for _, _, space in columns])
         for name, record in OF_ONE_SET.items()
         if name not in ELSEWHERE
     ]
-    information = [each.information.get("mutual_information") for each, _, _ in columns]
+    information = [
+        (each.information.get("mutual_information"), each.information_interval()) for each, _, _ in columns
+    ]
     lines.append(_line(METRICS["mutual_information"], information))
     return header, [verdicts, *(line for line in lines if line)]
 
 
-def _line(record: MetricRecord, values: Sequence[float | None]) -> list[str]:
+def differences_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of all differences of one input from another, with their intervals."""
+    rows = []
+    for name, record in OF_ONE_SET.items():
+        found = [space.get(name) for space in comparison.spaces.values()]
+        if any(found):
+            cells = [each and with_interval(each.value, each.interval, record.decimals) for each in found]
+            rows.append([_label(record), *(cell or "–" for cell in cells)])
+    return ["", *comparison.spaces], rows
+
+
+def with_interval(value: float | None, interval: Interval | None, decimals: int) -> str:
+    """Return a number with half the width of its interval, or with the ends of an interval of counts."""
+    if value is None or interval is None:
+        return "–" if value is None else f"{value:.{decimals}f}"
+    low, high = interval
+    if isinstance(value, int):
+        return f"{value}" if low == high else f"{value} ({low} to {high})"
+    half = (high - low) / 2
+    # Half the width shows a digit, if that takes at most two more.
+    shown = next((n for n in range(decimals, decimals + 2) if half >= 0.5 * 10**-n), decimals + 2)
+    return f"{value:.{shown if half else decimals}f} ± {half:.{shown if half else decimals}f}"
+
+
+def _line(record: MetricRecord, values: Sequence[tuple[float | None, Interval | None]]) -> list[str]:
     """Return the row of a metric, or nothing if no input has it."""
-    if all(value is None for value in values):
+    if all(value is None for value, _ in values):
         return []
-    label = f"{record.label}, {record.unit}" if record.unit else record.label
-    return [label, *("–" if value is None else f"{value:.{record.decimals}f}" for value in values)]
+    return [_label(record), *(with_interval(*each, record.decimals) for each in values)]
+
+
+def _label(record: MetricRecord) -> str:
+    return f"{record.label}, {record.unit}" if record.unit else record.label

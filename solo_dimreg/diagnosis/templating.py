@@ -65,7 +65,8 @@ def number_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"-?\d[\d.]*( ± \d[\d.]*)?( s| min| h)?|–|nan( ± nan)?", cell) is not None
+    number = r"-?\d[\d.]*( ± \d[\d.]*| \(-?\d[\d.]* to -?\d[\d.]*\))?( s| min| h)?|–|nan( ± nan)?"
+    return re.fullmatch(number, cell) is not None
 
 
 def escape_markdown(text: str) -> str:

@@ -162,6 +162,13 @@ class Moments:
         counts = cell.bincount(minlength=CELLS).double()
         return sums / counts / counts[:, None], max(0.0, total) / (d * (d - 1))
 
+    def of_axes(self, axes: Tensor) -> Moments:
+        """Return the moments of some axes."""
+        if self.scatter is not None:
+            return Moments(self.count, self.mean[axes], self.resolution, self.scatter[axes][:, axes])
+        assert self.rows is not None
+        return Moments(self.count, self.mean[axes], self.resolution, rows=self.rows[:, axes])
+
     @property
     def few_rows(self) -> bool:
         """Return whether there are rows, fewer than the axes."""

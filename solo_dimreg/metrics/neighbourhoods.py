@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from solo_dimreg.functional._rows import KEPT_ROWS, distinct_rows
-from solo_dimreg.functional.lid import lid_of_distances, neighbour_distances
+from solo_dimreg.functional.lid import lid_of_distances
 from solo_dimreg.functional.neighbours import nearest_neighbours
+from solo_dimreg.metrics.intervals import of_influence
 
-# LDReg tracks the LID with 32 and with 512 neighbours; 512 are used only if they are a small part of all.
+# LDReg tracks the LID with 32 and with 512 neighbours; more than 32 only if they are a small part of all.
 LID_NEIGHBOURS, MANY_NEIGHBOURS = 32, 512
+SIZES = (8, 16, 32, 64, 128, 256, 512)  # the LID is a curve over these numbers of neighbours
 SMALL_PART = 4
 # If there are more samples than are kept, the neighbours of this many are sought among all samples.
 QUERIES = 1_000
@@ -28,12 +31,14 @@ class Neighbourhoods:
         duplicates: Number of rows that equal an earlier one, and are no neighbours.
         labels: The labels of the Q rows, or None.
         rows: The distinct rows, or at least those that metrics of pairs look at, (n, D).
+        neighbours: The places of the neighbours among the Q rows, (Q, k), if these are all distinct rows.
     """
 
     distances: Tensor
     duplicates: int
     labels: Tensor | None
     rows: Tensor
+    neighbours: Tensor | None = None
 
     def lids(self, k: int = LID_NEIGHBOURS, estimator: str = "mom") -> Tensor:
         """Return the LID of each of the Q rows with k neighbours, or with as many as there are."""
@@ -48,6 +53,43 @@ class Neighbourhoods:
             return math.nan
         return float(self.lids(k, estimator).double().log().mean().exp())
 
+    @property
+    def lid_by_k(self) -> dict[int, float]:
+        """Return the geometric mean of the LIDs for each number of neighbours that was sought."""
+        return {k: self.mean_lid(k) for k in SIZES if k <= self.distances.shape[1]}
+
+    def of_queries(self, places: Tensor) -> Neighbourhoods:
+        """Return the neighbourhoods of some of the Q rows among the same rows."""
+        return replace(self, distances=self.distances[places], neighbours=None)
+
+    def lid_deviations(self, k: int = LID_NEIGHBOURS, estimator: str = "mom") -> Tensor:
+        """Return how far the mean LID moves with the images, (R,).
+
+        A row counts as a query and as a neighbour of others. The error of a query's own estimate is that of
+        its neighbours, so it is subtracted once from the sum of both. If the neighbours of some of many rows
+        are sought, only the queries count: their neighbourhoods share few rows.
+        """
+        lids = self.lids(k, estimator).double()
+        influence = lids.log() - lids.log().mean()
+        if self.neighbours is not None and self.distances.shape[1] > 1:
+            neighbours = self.neighbours[:, :k]
+            radius = self.distances[:, neighbours.shape[1] - 1, None]
+            parts = torch.where(radius > 0, self.distances[:, :k] / radius, 1).double()
+            shares = NEIGHBOUR_INFLUENCES[estimator](parts, lids[:, None]) / neighbours.shape[1]
+            both = influence.index_add(0, neighbours.flatten(), shares.flatten())
+            both -= both.mean()
+            squares = (both**2).sum()
+            once = torch.maximum(squares - (shares**2).sum(), (influence**2).sum())
+            influence = both * torch.where(squares > 0, once / squares, 0).sqrt()
+        return self.mean_lid(k, estimator) * of_influence(influence)
+
+
+# How much more neighbours at these parts of the radius move the logarithm of the LID, with a fixed k.
+NEIGHBOUR_INFLUENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mom": lambda parts, lid: (1 + 1 / lid) * (1 - (1 - parts) * (lid + 1)),
+    "mle": lambda parts, lid: 1 + lid * parts.clamp_min(torch.finfo(torch.float32).eps).log(),
+}
+
 
 def random_indices(count: int) -> Tensor:
     """Choose the samples whose neighbours are sought if there are too many for all; always the same ones."""
@@ -56,16 +98,18 @@ def random_indices(count: int) -> Tensor:
 
 def neighbours_sought(count: int) -> int:
     """Return the number of neighbours that are sought among ``count`` distinct rows."""
-    return MANY_NEIGHBOURS if count >= SMALL_PART * MANY_NEIGHBOURS else LID_NEIGHBOURS
+    return max([LID_NEIGHBOURS, *(k for k in SIZES if SMALL_PART * k <= count)])
 
 
 def neighbours_within(rows: Tensor, labels: Tensor | None = None, limit: int = KEPT_ROWS) -> Neighbourhoods:
     """Find the neighbours of all distinct rows (N, D) in memory, or of 1,000 if there are over ``limit``."""
     first = distinct_rows(rows)[0]
     points = unit_scale(rows[first])
-    chosen = first
+    chosen, neighbours = first, None
     if len(first) <= limit:
-        distances = neighbour_distances(points, neighbours_sought(len(points)))
+        k = min(neighbours_sought(len(points)), len(points) - 1)
+        with torch.no_grad():
+            distances, neighbours = nearest_neighbours(points, points, k, torch.arange(len(points)).to(first))
     else:
         queries = random_indices(len(first)).to(rows.device)
         chosen = first[queries]
@@ -73,9 +117,8 @@ def neighbours_within(rows: Tensor, labels: Tensor | None = None, limit: int = K
         for part in points.split(8192):
             search.update(part)
         distances = search.distances
-    return Neighbourhoods(
-        distances, len(rows) - len(first), None if labels is None else labels[chosen], points
-    )
+    of_chosen = None if labels is None else labels[chosen]
+    return Neighbourhoods(distances, len(rows) - len(first), of_chosen, points, neighbours)
 
 
 def unit_scale(rows: Tensor) -> Tensor:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solo_dimreg.functional import matrix_mutual_information
 from solo_dimreg.functional._rows import few_indices
+from solo_dimreg.metrics.intervals import (
+    Interval,
+    interval,
+    mutual_information_deviations,
+    of_groups,
+    replicas,
+)
 from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import Neighbourhoods, neighbours_within, unit_scale
 from solo_dimreg.metrics.registry import METRICS, ROWS, MetricRecord
@@ -34,12 +43,17 @@ class Space:
         lids: LID of each point of ``lid``.
         correlation: The D x D correlation matrix, with zeros for constant axes. For more than 4,096 axes, the
             means of the absolute correlations in 128 x 128 blocks.
+        lid_by_k: The geometric mean of the LID for each number of neighbours k, from 8 up to 512.
+        deviations: For each metric, and ``lid_by_k`` with its k, how far it moves in replicates of the sample;
+            empty without :func:`with_intervals`.
     """
 
     numbers: dict[str, Any]
     spectrum: Tensor
     lids: Tensor
     correlation: Tensor
+    lid_by_k: dict[int, float]
+    deviations: Mapping[str, Tensor]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -49,6 +63,16 @@ class Space:
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.numbers]
+
+    def interval(self, name: str, k: int | None = None) -> Interval | None:
+        """Return the 95 % interval over images of a metric, low and high, or None if it has none.
+
+        Args:
+            name: The metric.
+            k: The number of neighbours, for ``lid_by_k``.
+        """
+        value, key = (self.numbers.get(name), name) if k is None else (self.lid_by_k.get(k), f"{name}.{k}")
+        return interval(value, self.deviations[key]) if key in self.deviations else None
 
     @property
     def attainable(self) -> int:
@@ -68,7 +92,37 @@ def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None
     near = near or neighbours_within(sample)
     points = unit_scale(sample)
     numbers = {name: _number(record, moments, near, points) for name, record in OF_ONE_SET.items()}
-    return Space(numbers, moments.spectrum, near.lids(), moments.correlations[0])
+    return Space(numbers, moments.spectrum, near.lids(), moments.correlations[0], near.lid_by_k, {})
+
+
+@torch.no_grad()
+def with_intervals(space: Space, moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
+    """Return the metrics with their deviations, from what they were computed from."""
+    of_moments = {name: record for name, record in OF_ONE_SET.items() if record.of_moments is not None}
+    for name in ("samples", "dimensions"):
+        del of_moments[name]
+    values: dict[str, list[float]] = {name: [] for name in of_moments}
+    for replica in replicas(moments, sample):
+        for name, record in of_moments.items():
+            values[name].append(float(record.of_moments(replica)))  # type: ignore[misc]
+    found = {name: torch.tensor(each) - (space.numbers[name] or 0) for name, each in values.items()}
+    points = unit_scale(sample)
+    for name, record in OF_ONE_SET.items():
+        if record.of_moments is not None or space.numbers[name] is None or name == "duplicates":
+            continue
+        given = points if record.of_neighbours is None else near
+        found[name] = record.deviations(given) if record.deviations else _of_groups(record, points, near)
+    curve = {f"lid_by_k.{k}": near.lid_deviations(k) for k in space.lid_by_k}
+    return replace(space, deviations=found | curve)
+
+
+def _of_groups(record: MetricRecord, points: Tensor, near: Neighbourhoods) -> Tensor:
+    of_neighbours, function = record.of_neighbours, record.function
+    if of_neighbours is not None:
+        return of_groups(lambda kept: of_neighbours(near.of_queries(kept)), len(near.distances))
+    assert function is not None
+    few = points[few_indices(len(points))]
+    return of_groups(lambda kept: function(few[kept]), len(few))
 
 
 def _number(record: MetricRecord, moments: Moments, near: Neighbourhoods, points: Tensor) -> Any:
@@ -91,6 +145,16 @@ def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]
     return {
         "mutual_information": float(matrix_mutual_information(r, z)),
         "mutual_information_1": float(matrix_mutual_information(r, z, order=1)),
+    }
+
+
+@torch.no_grad()
+def information_deviations(features: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+    """Return how far I(R;Z) of order 2 and 1 moves with the images."""
+    r, z = unit_scale(features), unit_scale(embeddings)
+    return {
+        "mutual_information": mutual_information_deviations(r, z),
+        "mutual_information_1": mutual_information_deviations(r, z, order=1),
     }
 
 

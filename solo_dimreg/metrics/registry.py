@@ -19,6 +19,7 @@ from solo_dimreg import functional
 from solo_dimreg.functional._rows import distinct_rows, of_few, of_few_distinct
 from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
 from solo_dimreg.functional.spread import normalized_sum
+from solo_dimreg.metrics import intervals
 from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS, Neighbourhoods
 
@@ -55,6 +56,8 @@ class MetricRecord:
         explanation, source: Its meaning in a sentence or two, and the paper.
         of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
         of_neighbours: Computes it from distances to the nearest neighbours, or from distinct rows.
+        deviations: Computes how far it moves with the images, for its interval, from the neighbourhoods or the
+            rows; None for a metric of the moments, whose interval needs nothing more.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
         in_monitor: Whether a ``monitor:`` block can name it.
         in_diagnosis: Whether ``diagnose`` and the tracker compute it.
@@ -71,6 +74,7 @@ class MetricRecord:
     source: Reference = OURS
     of_moments: Callable[[Moments], Any] | None = None
     of_neighbours: Callable[[Neighbourhoods], Any] | None = None
+    deviations: Callable[[Any], Tensor] | None = None
     torchmetrics: str = ""
     in_monitor: bool = True
     in_diagnosis: bool = True
@@ -165,6 +169,7 @@ _RECORDS = (
         "low one.",
         source=LDREG,
         of_neighbours=lambda near: near.mean_lid(),
+        deviations=lambda near: near.lid_deviations(),
         torchmetrics="GeometricMeanLID",
     ),
     MetricRecord(
@@ -174,11 +179,13 @@ _RECORDS = (
         explanation="The LID by maximum likelihood with 32 neighbours, as LDReg tracks it.",
         source=LDREG,
         of_neighbours=lambda near: near.mean_lid(estimator="mle"),
+        deviations=lambda near: near.lid_deviations(estimator="mle"),
     ),
     MetricRecord(
         "lid_512",
         label="LID (k = 512)",
         of_neighbours=lambda near: near.mean_lid(MANY_NEIGHBOURS),
+        deviations=lambda near: near.lid_deviations(MANY_NEIGHBOURS),
         in_monitor=False,
     ),
     MetricRecord(
@@ -198,6 +205,7 @@ _RECORDS = (
         "high nor a low one is good by itself.",
         source=Reference("Facco et al., Scientific Reports 2017"),
         of_neighbours=lambda near: of_few(functional.two_nn, near.rows),
+        deviations=lambda near: intervals.two_nn_deviations(near.rows),
         torchmetrics="TwoNN",
     ),
     MetricRecord(
@@ -209,6 +217,7 @@ _RECORDS = (
         "while LDReg raises the local dimension against collapse.",
         source=COSTA,
         of_neighbours=lambda near: of_few(functional.mst_dimension, near.rows),
+        deviations=lambda near: intervals.mst_deviations(near.rows),
         torchmetrics="MSTDimension",
     ),
     MetricRecord(
@@ -275,6 +284,7 @@ _RECORDS = (
         "spread; it is 0 if all are parallel. It hardly moves for features that are not negative, since they "
         "share the direction of their mean. The H(R) and H(Z) of AdaDim are effective ranks.",
         source=RENYI,
+        deviations=intervals.matrix_entropy_deviations,
         torchmetrics="MatrixEntropy",
     ),
     MetricRecord(
@@ -282,6 +292,7 @@ _RECORDS = (
         partial(of_few, partial(functional.matrix_entropy, order=1)),
         label="matrix entropy of order 1",
         unit="nats",
+        deviations=partial(intervals.matrix_entropy_deviations, order=1),
         in_monitor=False,
     ),
     MetricRecord(
@@ -303,6 +314,7 @@ _RECORDS = (
         explanation="Uniformity measures how unevenly the normalized samples cover the sphere: lower is more "
         "uniform, and 0 is a single point.",
         source=WANG,
+        deviations=intervals.uniformity_deviations,
         torchmetrics="Uniformity",
     ),
     MetricRecord(
@@ -314,6 +326,7 @@ _RECORDS = (
         explanation="Self-clustering measures how much more parallel the features are than on a uniform "
         "sphere: about 0 there, and 1 if all are parallel, as around a shared vector.",
         source=TSITSULIN,
+        deviations=intervals.self_clustering_deviations,
         torchmetrics="SelfClustering",
     ),
     MetricRecord(

@@ -1,0 +1,226 @@
+"""Intervals of the metrics over images: where 95 % of other samples of as many images would fall.
+
+Each metric has *deviations*, which tell how far it moves if the images count with random weights of mean 1: the
+Bayesian bootstrap [1]. A row has the same weight in all metrics and inputs with as many rows, so the
+deviations of a difference between two inputs are the differences of their deviations.
+
+A metric of the moments is computed from the eigenvalues that the weighted covariance has along the eigenvectors
+of all rows, which is exact to first order. So a single decomposition serves all replicates. The bootstrap with
+decompositions of its own would fail where the rows are not many times the dimensions [2]. Metrics of pairs
+and of neighbours move by the influence of each row, their derivative in its weight [3].
+
+The interval tells how the metric varies between samples of this size. It does not contain the bias that a
+metric has in small samples: an effective rank of 500 rows is below that of all images.
+
+References:
+    [1] Rubin, The Bayesian Bootstrap, Annals of Statistics 1981.
+    [2] Lopes, Blandino & Aue, Bootstrapping spectral statistics in high dimensions, Biometrika 2019.
+    [3] Jaeckel, The infinitesimal jackknife, Bell Laboratories 1972; Efron & Stein, Annals of Statistics 1981.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solo_dimreg.functional._rows import few_indices, of_few
+from solo_dimreg.functional.dimension import (
+    distances_of_tree,
+    growth_of_tree,
+    nearest_ratios,
+    slope_of_ratios,
+)
+from solo_dimreg.functional.directclr import normalize_rows
+from solo_dimreg.metrics.moments import CORRELATION_AXES, Moments
+
+REPLICATES = 400
+# The spanning tree is drawn anew so many times, from nine tenths of the points.
+TREES, PART_OF_TREE = 16, 0.9
+GROUPS = 16  # of rows, each left out once, for metrics whose influence is not known
+NORMAL = 1.96  # 95 % of a normal distribution are within so many standard deviations
+
+Interval = tuple[float, float]
+
+
+def weights(count: int) -> Tensor:
+    """Return random weights of mean 1 for each of ``count`` rows, (R, count); always the same ones."""
+    drawn = torch.empty(REPLICATES, count).exponential_(generator=torch.Generator().manual_seed(0))
+    return drawn / drawn.mean(dim=1, keepdim=True)
+
+
+def interval(value: float | None, deviations: Tensor) -> Interval | None:
+    """Return the 95 % interval of a metric, of whole numbers for a count; None if it is undefined."""
+    deviations = deviations[deviations.isfinite()].double()
+    if value is None or len(deviations) < 2:
+        return None
+    if isinstance(value, int):
+        low, high = torch.quantile(deviations, torch.tensor([0.025, 0.975]).double()).tolist()
+        return value + min(0, math.floor(low)), value + max(0, math.ceil(high))
+    half = NORMAL * float(deviations.std())
+    return value - half, value + half
+
+
+def of_influence(influence: Tensor) -> Tensor:
+    """Return the deviations, (R,), from the influence of each row on a metric, (N,)."""
+    influence = influence.double() - influence.double().mean()
+    return weights(len(influence)).to(influence) @ influence / len(influence)
+
+
+def of_groups(metric: Callable[[Tensor], Any], count: int) -> Tensor:
+    """Return deviations of a metric, (G,), from 16 groups of ``count`` rows that are left out in turn.
+
+    Args:
+        metric: Computes it from the numbers of the rows that stay, ascending, (n,).
+        count: The number of rows.
+    """
+    group = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % GROUPS
+    values = torch.tensor([float(metric((group != i).nonzero()[:, 0])) for i in range(min(GROUPS, count))])
+    return (values - values[values.isfinite()].mean()) * (GROUPS - 1) / math.sqrt(GROUPS)
+
+
+def replicas(moments: Moments, sample: Tensor) -> Iterator[Moments]:
+    """Yield the moments under each draw of weights, from up to 2,048 rows of a sample (n, D)."""
+    few, extra, scale = _draws(moments, sample)
+    rows, mean = sample[few].double() / scale, moments.mean / scale
+    values = moments.eigenvalues * _ratios(moments, moments.mean, rows - mean, few, extra)
+    uncentred = _ratios(moments, torch.zeros_like(mean), rows, few, extra)
+    singular = moments.singular_values * uncentred[:, : len(moments.singular_values)].sqrt()
+    means = moments.mean + scale * (extra @ (rows - rows.mean(dim=0))) / len(few)
+    correlation = moments.correlations[1] + extra @ _correlation(moments, sample[few]) / len(few)
+    for i, of_axes in enumerate(correlation.tolist()):
+        replica = Moments(moments.count, means[i], moments.resolution, rounding=moments.rounding)
+        vars(replica).update(
+            eigenvalues=values[i].sort(descending=True).values,
+            singular_values=singular[i].sort(descending=True).values,
+            floor=moments.floor,
+            mean_square=values[i].sum() * max(moments.count - 1, 1) / moments.count + means[i] @ means[i],
+            correlations=(None, of_axes),
+        )
+        yield replica
+
+
+def rank_deviations(moments: Moments, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the deviations of the effective rank of all rows (N, D), and those of the variance over it."""
+    few, extra, scale = _draws(moments, rows)
+    ratios = _ratios(moments, moments.mean, (rows[few].double() - moments.mean) / scale, few, extra)
+    ratios = ratios[:, : min(rows.shape)]
+    values = moments.eigenvalues[: ratios.shape[1]] * ratios
+    total = moments.variances.sum()
+    roots = torch.cat([moments.eigenvalues[None, : ratios.shape[1]], values]).sqrt()
+    parts = roots / roots.sum(dim=1, keepdim=True).clamp_min(1e-300)
+    ranks = torch.special.entr(parts).sum(dim=1).exp()
+    return ranks[1:] - ranks[0], values.sum(dim=1) / torch.where(total > 0, total, 1) - 1
+
+
+def _draws(moments: Moments, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the numbers of some rows, their extra weights (R, m), and the root mean square length."""
+    few = few_indices(len(sample)).to(sample.device)
+    # Few rows of many vary more than all.
+    extra = (weights(len(few)) - 1).to(moments.mean) * math.sqrt(len(few) / moments.count)
+    scale = moments.mean_square.sqrt()
+    return few, extra, torch.where(scale > 0, scale, 1)
+
+
+def _ratios(moments: Moments, centre: Tensor, rows: Tensor, few: Tensor, extra: Tensor) -> Tensor:
+    """Return the weighted over the plain variance of the rows along each eigenvector, (R, D)."""
+    matrix = moments.products(centre)
+    vectors = torch.linalg.eigh((matrix / matrix.trace().clamp_min(1e-300)).float()).eigenvectors.flip(1)
+    squares = (vectors[few] if moments.few_rows else rows.float() @ vectors) ** 2
+    total = squares.sum(dim=0)
+    found = torch.where(total > 0, (1 + extra).float() @ squares / total, 1).double()
+    missing = len(moments.mean) - found.shape[1]
+    return torch.cat([found, found.new_ones(len(found), max(0, missing))], dim=1)
+
+
+def _correlation(moments: Moments, rows: Tensor) -> Tensor:
+    """Return the influence of some rows, (m, D), on the mean absolute correlation of two axes, (m,).
+
+    The correlation r of two axes a and b in units of their deviation moves by ``a b - r (a^2 + b^2) / 2``.
+    Of more than 4,096 axes, it looks at so many.
+    """
+    d = len(moments.mean)
+    axes = torch.arange(0, d, math.ceil(d / CORRELATION_AXES), device=rows.device)
+    some = moments.of_axes(axes)
+    matrix = some.correlation(moments.floor)[0]
+    variances = some.variances
+    z = (rows[:, axes].double() - some.mean) * torch.where(
+        variances > moments.floor, variances, torch.inf
+    ).rsqrt()
+    signs = matrix.sign().fill_diagonal_(0).float()
+    moved = (z.float() @ signs * z).sum(dim=1) - z**2 @ (matrix.abs().sum(dim=1) - matrix.diagonal().abs())
+    return moved / max(len(axes) * (len(axes) - 1), 1)
+
+
+def matrix_entropy_deviations(points: Tensor, order: int = 2) -> Tensor:
+    """Return the deviations of the matrix-based entropy of at most 2,048 of the rows."""
+    unit = _few_units(points)
+    return of_influence(ENTROPY_INFLUENCES[order](unit @ unit.T))
+
+
+def mutual_information_deviations(features: Tensor, embeddings: Tensor, order: int = 2) -> Tensor:
+    """Return the deviations of the matrix-based mutual information of at most 2,048 of the rows."""
+    influence = ENTROPY_INFLUENCES[order]
+    r, z = (unit @ unit.T for unit in map(_few_units, (features, embeddings)))
+    return of_influence(influence(r) + influence(z) - influence(r * z))
+
+
+def uniformity_deviations(points: Tensor) -> Tensor:
+    """Return the deviations of the uniformity of at most 2,048 of the rows."""
+    unit = _few_units(points)
+    near = (4 * (unit @ unit.T) - 4).exp().fill_diagonal_(0).sum(dim=1).double()
+    return of_influence(2 * near / near.mean().clamp_min(1e-300))
+
+
+def self_clustering_deviations(points: Tensor) -> Tensor:
+    """Return the deviations of the self-clustering of at most 2,048 of the rows."""
+    unit = _few_units(points)
+    n, d = unit.shape
+    room = n**2 - n - n * (n - 1) / d
+    return of_influence(2 * n * ((unit @ unit.T) ** 2).sum(dim=1) / room if room > 0 else unit.new_zeros(n))
+
+
+def two_nn_deviations(points: Tensor) -> Tensor:
+    """Return the deviations of TwoNN of at most 2,048 of the rows, whose ratios are drawn anew."""
+    logs = of_few(nearest_ratios, points)
+    if not len(logs):
+        return logs
+    drawn = torch.multinomial(
+        torch.ones(REPLICATES, len(logs)), len(logs), True, generator=torch.Generator().manual_seed(0)
+    )
+    return slope_of_ratios(logs[drawn.sort(dim=1).values]) - slope_of_ratios(logs)
+
+
+def mst_deviations(points: Tensor, max_points: int = 1024) -> Tensor:
+    """Return deviations of the spanning tree's dimension: from new subsets of nine tenths of its points."""
+    generator = torch.Generator().manual_seed(0)
+    distances = of_few(partial(distances_of_tree, max_points=max_points, generator=generator), points)
+    found = []
+    for _ in range(TREES):
+        part = torch.randperm(len(distances), generator=generator)[: int(PART_OF_TREE * len(distances))]
+        found.append(growth_of_tree(distances[part][:, part], generator))
+    values = torch.stack(found)
+    return values - values[values.isfinite()].mean()
+
+
+def _few_units(points: Tensor) -> Tensor:
+    return normalize_rows(points[few_indices(len(points)).to(points.device)].float())
+
+
+def _quadratic_influence(gram: Tensor) -> Tensor:
+    squares = (gram**2).sum(dim=1).double()
+    return -2 * squares / squares.mean().clamp_min(1e-300)
+
+
+def _shannon_influence(gram: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(gram / len(gram))
+    values = values.clamp_min(torch.finfo(values.dtype).eps)
+    return -(vectors**2 @ (values * values.log())) * len(gram)
+
+
+# How much each row moves the entropy of a Gram matrix of unit rows, by order, up to a constant.
+ENTROPY_INFLUENCES = {1: _shannon_influence, 2: _quadratic_influence}
