@@ -42,7 +42,8 @@ class Comparison:
     Attributes:
         name, other: The names of the inputs.
         paired: Whether row i of both counts as the same image, as the inputs have as many rows. If the rows
-            have nothing to do with each other, their covariance is 0, and the intervals are as wide as unpaired.
+            have nothing to do with each other, their covariance is 0, and the intervals are those of
+            independent samples.
         spaces: The differences of the features and, if both have some, of the embeddings, by metric.
     """
 

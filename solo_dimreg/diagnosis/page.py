@@ -41,14 +41,14 @@ CUMULATIVE = Explanation(
 )
 LID_BY_K = Explanation(
     "LID over the number of neighbours",
-    "The LID in ever wider neighbourhoods, with its 95 % interval. A curve that falls steeply says that the "
-    "dimension around a point depends on the scale, so that one number of neighbours hides what is local.",
+    "The LID in ever wider neighbourhoods, with its 95 % interval. Where the curve is steep, the dimension "
+    "around a point depends on the scale, and no single number of neighbours tells it.",
     "Denti et al., Scientific Reports 2022",
     "https://arxiv.org/abs/2104.13832",
 )
 ATLAS = Explanation(
     "known networks",
-    "The effective rank over the attainable one, among networks that are known. The sources are listed below.",
+    "The effective rank over the attainable one, among networks that are known; sources stand below.",
 )
 UMAP = Explanation(
     "UMAP",
@@ -57,8 +57,8 @@ UMAP = Explanation(
     "https://arxiv.org/abs/1802.03426",
 )
 INTERVALS = (
-    "± is half of the 95 % interval over images: of what other samples of as many images would give. It does not "
-    "contain what all ranks and dimensions lose in small samples."
+    "± is half of the 95 % interval over images: where 95 % of other samples of as many images would fall. "
+    "It does not contain what ranks and dimensions lose in small samples."
 )
 # The explanations for the page, which hold for the features and the embeddings.
 EXPLANATIONS = {

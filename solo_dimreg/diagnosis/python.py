@@ -29,8 +29,8 @@ from solo_dimreg.metrics.numbers import Space
 class DiagnosisResult(Space):
     """A verdict, and the metrics of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
 
-    ``interval("effective_rank")`` is the 95 % interval over images of a metric, ``interval("lid_by_k", 64)`` that of
-    the LID with 64 neighbours. A notebook shows the result with its plots.
+    ``interval("effective_rank")`` is the 95 % interval over images of a metric, ``interval("lid_by_k", 64)``
+    that of the LID with 64 neighbours. A notebook shows the result with its plots.
 
     Attributes:
         diagnosis: The whole diagnosis, with the embeddings.

@@ -110,7 +110,7 @@ def mst_dimension(x: Tensor, max_points: int = 1024) -> Tensor:
 
 
 def distances_of_tree(x: Tensor, max_points: int, generator: torch.Generator) -> Tensor:
-    """Return the distances of all pairs of at most ``max_points`` distinct rows, (n, n), float64, on the CPU."""
+    """Return the distances of all pairs of at most ``max_points`` distinct rows, (n, n), in float64."""
     points = torch.unique(x, dim=0).cpu()
     points = points[torch.randperm(len(points), generator=generator)[:max_points]].double()
     points = points - points.mean(dim=0)

@@ -1,21 +1,21 @@
 """Intervals of the metrics over images: where 95 % of other samples of as many images would fall.
 
-Each metric has *deviations*, which tell how far it moves if the images count with random weights of mean 1: the
-Bayesian bootstrap [1]. A row has the same weight in all metrics and inputs with as many rows, so the
-deviations of a difference between two inputs are the differences of their deviations.
+Each metric has *deviations*, which tell how far it moves if the images count with random weights of mean 1:
+the Bayesian bootstrap [1]. A row has the same weight for all metrics, and in all inputs with as many rows, so
+a difference between two inputs deviates by the difference of their deviations.
 
-A metric of the moments is computed from the eigenvalues that the weighted covariance has along the eigenvectors
-of all rows, which is exact to first order. So a single decomposition serves all replicates. The bootstrap with
-decompositions of its own would fail where the rows are not many times the dimensions [2]. Metrics of pairs
-and of neighbours move by the influence of each row, their derivative in its weight [3].
+A metric of the moments is computed from the variances that weighted rows have along the eigenvectors of all
+rows, which is exact to first order. One decomposition serves all replicates. New decompositions of each
+would take hours, and fail where the rows are not many times the dimensions [2]. Metrics of pairs and of
+neighbours move by the influence of each row, their derivative in its weight [3].
 
-The interval tells how the metric varies between samples of this size. It does not contain the bias that a
-metric has in small samples: an effective rank of 500 rows is below that of all images.
+The interval is that of the metric at this number of images. It does not contain the bias of small samples:
+the effective rank of 500 rows is below that of all images.
 
 References:
     [1] Rubin, The Bayesian Bootstrap, Annals of Statistics 1981.
     [2] Lopes, Blandino & Aue, Bootstrapping spectral statistics in high dimensions, Biometrika 2019.
-    [3] Jaeckel, The infinitesimal jackknife, Bell Laboratories 1972; Efron & Stein, Annals of Statistics 1981.
+    [3] Jaeckel, The infinitesimal jackknife, Bell Laboratories 1972.
 """
 
 from __future__ import annotations

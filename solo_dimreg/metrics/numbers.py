@@ -44,8 +44,8 @@ class Space:
         correlation: The D x D correlation matrix, with zeros for constant axes. For more than 4,096 axes, the
             means of the absolute correlations in 128 x 128 blocks.
         lid_by_k: The geometric mean of the LID for each number of neighbours k, from 8 up to 512.
-        deviations: For each metric, and ``lid_by_k`` with its k, how far it moves in replicates of the sample;
-            empty without :func:`with_intervals`.
+        deviations: For each metric, and ``lid_by_k`` with its k, how far it moves in replicates of the
+            sample; empty without :func:`with_intervals`.
     """
 
     numbers: dict[str, Any]

@@ -56,8 +56,8 @@ class MetricRecord:
         explanation, source: Its meaning in a sentence or two, and the paper.
         of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
         of_neighbours: Computes it from distances to the nearest neighbours, or from distinct rows.
-        deviations: Computes how far it moves with the images, for its interval, from the neighbourhoods or the
-            rows; None for a metric of the moments, whose interval needs nothing more.
+        deviations: Computes how far it moves with the images, for its interval, from the neighbourhoods or
+            the rows. Metrics of the moments need none; with None, others leave out groups of rows in turn.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
         in_monitor: Whether a ``monitor:`` block can name it.
         in_diagnosis: Whether ``diagnose`` and the tracker compute it.
