@@ -37,6 +37,8 @@ def differences_table(comparison: Comparison) -> tuple[list[str], list[list[str]
     """Return header and rows of all differences of one input from another, with their intervals."""
     rows = []
     for name, record in OF_ONE_SET.items():
+        if name in ELSEWHERE:
+            continue
         found = [space.get(name) for space in comparison.spaces.values()]
         if any(found):
             cells = [each and with_interval(each.value, each.interval, record.decimals) for each in found]

@@ -169,7 +169,9 @@ def test_a_notebook_shows_the_plots() -> None:
 
     Reader().feed(shown)
     assert not opened
-    assert [label.split()[0] for label in plots] == ["Spectra", "Cumulative", "Local", "Absolute", "Absolute"]
+    assert [label.split()[0] for label in plots] == [
+        *("Spectra", "Cumulative", "Local", "LID", "Effective", "Absolute", "Absolute")
+    ]
     assert f"features: {result.verdict.kind}" in shown and f"{result.lid:.2f}" in shown
     assert "Classes of features" in shown
     # The style holds for this output alone: all of its rules are within one for its class.

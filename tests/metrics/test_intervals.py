@@ -76,11 +76,11 @@ def curve(k: int) -> Callable[[Tensor], tuple[float, Tensor]]:
     return of
 
 
-CENTRES = normal(8, seed=99, scales=torch.ones(24)) * 3
+CENTRES = normal(3, seed=99, scales=torch.ones(24)) * 3
 DISTRIBUTIONS = {
     "a power law": lambda seed: normal(300, seed) + 0.2,
     "heavy tails": lambda seed: normal(300, seed) / normal(300, 1000 + seed)[:, :4].norm(dim=1, keepdim=True),
-    "clusters": lambda seed: normal(300, seed) + CENTRES[torch.arange(300) % 8],
+    "clusters": lambda seed: normal(300, seed) + CENTRES[torch.randint(3, (300,), generator=torch.Generator().manual_seed(seed))],
 }
 METHODS = {
     "effective_rank": rank,
@@ -99,9 +99,9 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_95_of_100_intervals_have_the_mean_of_all_samples(name: str, distribution: str) -> None:
-    found = [METHODS[name](DISTRIBUTIONS[distribution](seed)) for seed in range(60)]
+    found = [METHODS[name](DISTRIBUTIONS[distribution](seed)) for seed in range(40)]
     centre = np.mean([value for value, _ in found])
     ends = [interval(*each) for each in found]
     covered = sum(each is not None and each[0] <= centre <= each[1] for each in ends)
     print(name, distribution, covered, centre, np.std([v for v,_ in found])/np.mean([float(d.std()) for _,d in found]))
-    assert covered >= 51
+    assert covered >= 34
