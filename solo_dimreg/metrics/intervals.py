@@ -38,9 +38,9 @@ from solo_dimreg.functional.dimension import (
 from solo_dimreg.functional.directclr import normalize_rows
 from solo_dimreg.metrics.moments import CORRELATION_AXES, Moments
 
-REPLICATES = 400
+REPLICATES = 200
 # The spanning tree is drawn anew so many times, from nine tenths of the points.
-TREES, PART_OF_TREE = 16, 0.9
+TREES, PART_OF_TREE = 12, 0.9
 GROUPS = 16  # of rows, each left out once, for metrics whose influence is not known
 NORMAL = 1.96  # 95 % of a normal distribution are within so many standard deviations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from solo_dimreg import functional
 from solo_dimreg.metrics import intervals
 from solo_dimreg.metrics.intervals import interval, of_groups, replicas, weights
 from solo_dimreg.metrics.moments import Moments
-from solo_dimreg.metrics.neighbourhoods import SIZES, neighbours_within
+from solo_dimreg.metrics.neighbourhoods import neighbours_within
 from solo_dimreg.metrics.numbers import OF_ONE_SET, describe_space, with_intervals
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
@@ -80,7 +81,9 @@ CENTRES = normal(3, seed=99, scales=torch.ones(24)) * 3
 DISTRIBUTIONS = {
     "a power law": lambda seed: normal(300, seed) + 0.2,
     "heavy tails": lambda seed: normal(300, seed) / normal(300, 1000 + seed)[:, :4].norm(dim=1, keepdim=True),
-    "clusters": lambda seed: normal(300, seed) + CENTRES[torch.randint(3, (300,), generator=torch.Generator().manual_seed(seed))],
+    "clusters": lambda seed: (
+        normal(300, seed) + CENTRES[torch.randint(3, (300,), generator=torch.Generator().manual_seed(seed))]
+    ),
 }
 METHODS = {
     "effective_rank": rank,
@@ -103,5 +106,64 @@ def test_95_of_100_intervals_have_the_mean_of_all_samples(name: str, distributio
     centre = np.mean([value for value, _ in found])
     ends = [interval(*each) for each in found]
     covered = sum(each is not None and each[0] <= centre <= each[1] for each in ends)
-    print(name, distribution, covered, centre, np.std([v for v,_ in found])/np.mean([float(d.std()) for _,d in found]))
     assert covered >= 34
+
+
+def test_intervals_of_paired_differences_have_the_mean_difference() -> None:
+    found = []
+    for seed in range(40):
+        rows = normal(200, seed)
+        (one, moved), (other, others_moved) = rank(rows), rank(rows * SCALES)
+        found.append((other - one, interval(other - one, others_moved - moved), moved.std()))
+    centre = np.mean([value for value, _, _ in found])
+    assert sum(ends is not None and ends[0] <= centre <= ends[1] for _, ends, _ in found) >= 34
+    widths = [ends[1] - ends[0] for _, ends, _ in found if ends is not None]
+    assert np.mean(widths) < 4 * float(np.mean([std for _, _, std in found])) * math.sqrt(2)
+
+
+def test_all_metrics_of_a_space() -> None:
+    """The mean's share and the correlation, too, against the spread over many samples."""
+    shifted = [normal(200, seed) + 0.2 for seed in range(80)]
+    found = with_intervals(*(space := parts(shifted[0])))
+    for name in ("mean_share", "spread", "off_diagonal_correlation", "rankme_share"):
+        of = OF_ONE_SET[name].of_moments
+        assert of is not None
+        true = float(np.std([float(of(moments_of(rows))) for rows in shifted]))
+        assert float(found.deviations[name].std()) == pytest.approx(true, rel=0.35), name
+    assert found.interval("filled") == (24, 24) and found.interval("samples") is None
+    assert space[0].interval("effective_rank") is None
+
+
+def parts(rows: Tensor) -> tuple[Any, ...]:
+    moments, near = moments_of(rows), neighbours_within(rows)
+    return describe_space(moments, rows, near), moments, rows, near
+
+
+def test_more_axes_than_correlations_are_kept_for() -> None:
+    """Every 2nd of 6,000 axes stands for all, and the Gram matrix for the covariance."""
+    rows = normal(40, 0, torch.ones(6_000).double())
+    rows += normal(40, 1, torch.ones(1).double())
+    deviations = [float(replica.correlations[1]) for replica in replicas(moments_of(rows), rows)]
+    assert (
+        0.5 * (centre := float(functional.off_diagonal_correlation(rows)))
+        < np.mean(deviations)
+        < 1.5 * centre
+    )
+    assert 0 < np.std(deviations) < centre
+
+
+def test_groups_that_are_left_out_give_the_error_of_a_mean() -> None:
+    x = normal(3_000, 0, torch.ones(1).double())[:, 0]
+    found = [float(of_groups(lambda kept, part=part: part[kept].mean(), 300).std()) for part in x.split(300)]  # type: ignore[misc]
+    assert np.mean(found) == pytest.approx(1 / math.sqrt(300), rel=0.15)
+
+
+def test_weights_have_the_mean_1_and_are_the_same_for_all_metrics() -> None:
+    drawn = weights(50)
+    torch.testing.assert_close(drawn.mean(dim=1), torch.ones(len(drawn)))
+    assert torch.equal(drawn, weights(50))
+
+
+def test_a_count_has_whole_ends() -> None:
+    assert interval(5, torch.tensor([0.0] * 90 + [1.0] * 10)) == (5, 6)
+    assert interval(None, torch.ones(9)) is None and interval(1.0, torch.full((9,), math.nan)) is None
