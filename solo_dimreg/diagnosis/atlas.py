@@ -52,4 +52,4 @@ def table() -> tuple[list[str], list[list[str]]]:
 
 def sources() -> dict[str, str]:
     """Return the address of each source."""
-    return {each["source"]: each["address"] for each in known_networks()}
+    return {each["source"]: each["address"] for each in known_networks() if each["address"]}

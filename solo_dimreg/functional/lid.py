@@ -78,18 +78,6 @@ def local_intrinsic_dimensionality(
     return lid_of_distances(distances, estimator)
 
 
-@torch.no_grad()
-def neighbour_distances(x: Tensor, k: int) -> Tensor:
-    """Return the distances from each row of ``x`` (N, D) to its k nearest others, ascending, shape (N, k).
-
-    k is capped at N - 1. Several k and both estimators can share the result, as the first columns are the
-    result for a smaller k.
-    """
-    itself = torch.arange(len(x), device=x.device)
-    k = min(k, len(x) - 1)
-    return nearest_neighbours(x, x, k, itself)[0] if k else x.new_empty(len(x), 0)
-
-
 def lid_of_distances(distances: Tensor, estimator: str = "mom") -> Tensor:
     """Return the LID, (B,), from the ascending distances to the k nearest neighbours, (B, k) with k >= 2."""
     radius = distances[:, -1:]

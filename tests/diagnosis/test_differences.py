@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_pairs_of_rows_narrow_the_difference() -> None:
     assert "effective rank shows no clear change (0.0 to 0.0)" in str(before.compared_with(before))
 
 
-def test_terminal_page_and_file_say_it(here, tmp_path: Path) -> None:
+def test_terminal_page_and_file_say_it(here: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "before.npy", BEFORE.numpy())
     np.save(tmp_path / "after.npy", AFTER.numpy())
     run = here("diagnose", "before.npy", "after.npy", "--out", "out")

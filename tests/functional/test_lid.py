@@ -212,9 +212,3 @@ def test_geometric_mean():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         local_intrinsic_dimensionality(**{"x": torch.zeros(6, 3), **arguments})
-
-
-def test_a_single_point_has_no_neighbours():
-    from solo_dimreg.functional.lid import neighbour_distances
-
-    assert neighbour_distances(torch.ones(1, 3), 32).shape == (1, 0)
