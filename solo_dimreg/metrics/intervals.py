@@ -151,8 +151,9 @@ def _correlation(moments: Moments, rows: Tensor) -> Tensor:
     z = (rows[:, axes].double() - some.mean) * torch.where(
         variances > moments.floor, variances, torch.inf
     ).rsqrt()
-    signs = matrix.sign().fill_diagonal_(0).float()
-    moved = (z.float() @ signs * z).sum(dim=1) - z**2 @ (matrix.abs().sum(dim=1) - matrix.diagonal().abs())
+    # The derivative of the mean of |r| over samples, whose r have the standard error 1 / sqrt(N) about 0.
+    signs = (matrix * math.sqrt(moments.count / 2)).erf().fill_diagonal_(0)
+    moved = (z.float() @ signs.float() * z).sum(dim=1) - z**2 @ (signs * matrix).sum(dim=1)
     return moved / max(len(axes) * (len(axes) - 1), 1)
 
 

@@ -25,7 +25,7 @@ def rows_of(page: str) -> dict[str, str]:
 
 def test_the_glossary_has_every_metric_and_its_paper() -> None:
     rows = rows_of("metrics.md")
-    assert rows.keys() - {"mutual_information_1", "spectrum"} == METRICS.keys()
+    assert rows.keys() - {"mutual_information_1", "spectrum", "lid_by_k", "intervals"} == METRICS.keys()
     arxiv = {
         name: record.source.address.rpartition("/")[2]
         for name, record in METRICS.items()
