@@ -242,7 +242,8 @@ def draw_lid_by_k(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]
         axes.plot(list(curve), values, marker=".", **_line(i))
         axes.fill_between(list(curve), low, high, color=_line(i)["color"], alpha=0.25, linewidth=0)
     sizes = sorted({k for curve in curves.values() for k in curve})
-    axes.set_xscale("log", base=2)
+    if sizes:  # there are no sizes for a few points
+        axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(k) for k in sizes])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("number of neighbours")

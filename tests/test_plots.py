@@ -16,9 +16,11 @@ from solo_dimreg.plots import (
     INK,
     INK_ON_DARK,
     draw_accuracies,
+    draw_atlas,
     draw_correlation,
     draw_cumulative_variance,
     draw_curves,
+    draw_lid_by_k,
     draw_lids,
     draw_spectra,
     save_png,
@@ -192,6 +194,25 @@ def test_a_few_lids_far_from_the_others_are_counted_and_left_out() -> None:
     assert axes.get_xlim()[1] > 1e7  # not a few
     boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_a_few_points_have_no_curve_over_their_neighbours() -> None:
+    (axes,) = draw_lid_by_k({"x": {8: (3.0, 2.5, 3.5), 16: (2.0, 1.8, 2.2)}, "few": {}}).axes
+    assert axes.lines[0].get_ydata().tolist() == [3, 2] and len(axes.lines[1].get_ydata()) == 0
+    assert axes.collections[0].get_paths()[0].get_extents().y1 == 3.5
+    draw_lid_by_k({"few": {}}).draw_without_rendering()
+
+
+def test_the_diagnosed_networks_are_bold_among_the_known_ones() -> None:
+    groups = {
+        "published": {"a": (0.2,) * 3},
+        "trained here": {"b": (0.6,) * 3},
+        "diagnosed": {"c": (0.4, 0.3, 0.5)},
+    }
+    (axes,) = draw_atlas(groups).axes
+    labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
+    assert labels == [("b", "normal"), ("c", "bold"), ("a", "normal")]
+    assert axes.lines[2].get_xdata() == [0.3, 0.5]
 
 
 def test_correlations_are_shown_from_0_to_1() -> None:

@@ -105,7 +105,7 @@ class Diagnosis:
             if (found := self.features.interval(name)) is not None:
                 low, high = (f"{end:.{METRICS[name].decimals}f}" for end in found)
                 parts.append(f"{METRICS[name].label} {low} to {high}")
-        return f"95 % intervals over images: {', '.join(parts)}."
+        return f"95 % intervals over images: {', '.join(parts)}." if parts else ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all metrics, the spectra, and the quantiles of the LID, for JSON."""
