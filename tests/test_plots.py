@@ -212,7 +212,7 @@ def test_the_diagnosed_networks_are_bold_among_the_known_ones() -> None:
     (axes,) = draw_atlas(groups).axes
     labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
     assert labels == [("b", "normal"), ("c", "bold"), ("a", "normal")]
-    assert axes.lines[2].get_xdata() == [0.3, 0.5]
+    assert list(axes.lines[2].get_xdata()) == [0.3, 0.5]
 
 
 def test_correlations_are_shown_from_0_to_1() -> None:
