@@ -14,7 +14,6 @@ from torch import Tensor
 from solo_dimreg import diagnose
 from solo_dimreg.diagnosis.atlas import known_networks
 from solo_dimreg.diagnosis.diagnose import DECIDING
-from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.metrics.neighbourhoods import neighbours_within
 
 
@@ -61,12 +60,15 @@ def test_few_or_constant_rows_have_numbers_and_intervals() -> None:
 
 
 def test_the_lid_is_a_curve_over_the_neighbours() -> None:
+    """As scikit-dimension has it, whose estimate x is in the convention of LDReg (x + 1) (k - 1) / k - 1."""
+    moments = pytest.importorskip("skdim.id").MOM
     plane = torch.rand(1200, 2, generator=torch.Generator().manual_seed(0))
     rows = plane @ normal(2, 16) + 0.04 * normal(1200, 16, seed=1)
     curve = neighbours_within(rows).lid_by_k
     assert list(curve) == [8, 16, 32, 64, 128, 256]  # at most a fourth of the rows
     for k, lid in curve.items():
-        assert lid == pytest.approx(geometric_mean_lid(rows, k=k).item(), rel=1e-5)
+        theirs = np.array(moments().fit(rows.double().numpy(), n_neighbors=k).dimension_pw_)
+        assert lid == pytest.approx(np.exp(np.log((theirs + 1) * (k - 1) / k - 1).mean()), rel=1e-4)
     # Near a point is the noise in 16 dimensions, and farther away the plane.
     assert curve[8] > 3.5 and curve[256] == pytest.approx(2, rel=0.15)
 
