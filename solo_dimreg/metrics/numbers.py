@@ -45,7 +45,7 @@ class Space:
             means of the absolute correlations in 128 x 128 blocks.
         lid_by_k: The geometric mean of the LID for each number of neighbours k, from 8 up to 512.
         deviations: For each metric, and ``lid_by_k`` with its k, how far it moves in replicates of the
-            sample; empty without :func:`with_intervals`.
+            sample; empty if they were not computed.
     """
 
     numbers: dict[str, Any]
