@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from solo_dimreg.config.blocks import REMEDY
 from solo_dimreg.config.parsing import check_keys
 from solo_dimreg.config.schema import TORCH_OPTIMIZERS, Common, Optimizer, Pretraining
 from solo_dimreg.config.values import base_name, device_count, plain
@@ -153,11 +154,13 @@ def _features(host: Host, settings: Pretraining) -> int:
 
 
 def _check_neighbours(host: Host, settings: Pretraining) -> None:
-    for name, term in settings.regularizers.items():
+    remedy = {f"{REMEDY}.{name}": term for name, term in settings.remedy.items()}
+    terms = {f"regularizers.{name}": term for name, term in settings.regularizers.items()} | remedy
+    for place, term in terms.items():
         k, features = term.options.get("k"), _features(host, settings)
         if isinstance(k, int) and k >= features:
             raise ConfigError(
-                f"regularizers.{name}.k: {k} is not allowed; it must be at most {features - 1}, one less "
+                f"{place}.k: {k} is not allowed; it must be at most {features - 1}, one less "
                 f"than the features of a step ({_batch(settings)} images of all processes, in large crops)."
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -64,7 +65,7 @@ class RegularizerSettings(Block):
         return self
 
 
-def _with_kinds(block: Any) -> Any:
+def _with_kinds(block: Any, place: str = "regularizers") -> Any:
     """Return a ``regularizers:`` block with the class of each regularizer, and its options in one mapping."""
     if not block:
         return {}
@@ -78,7 +79,7 @@ def _with_kinds(block: Any) -> Any:
         own = set(RegularizerSettings.model_fields) - {"kind", "options"}
         names, open_ended = parameter_names(kind)
         if not open_ended:
-            check_keys(f"regularizers.{name}", given or {}, names | own)
+            check_keys(f"{place}.{name}", given or {}, names | own)
         merged = {**vars(kind).get("defaults", {}), **(given or {})}
         if "weight" not in merged:
             raise Refusal("is missing; it must be a number >= 0.", f"{name}.weight")
@@ -87,14 +88,40 @@ def _with_kinds(block: Any) -> Any:
     return terms
 
 
+REMEDY = "monitor.alarm.remedy"
+
+
 class AlarmSettings(Block):
-    """The ``alarm:`` block in a ``monitor:`` block, see :class:`solo_dimreg.monitor.alarm.Alarm`."""
+    """The ``alarm:`` block in a ``monitor:`` block, see :class:`solo_dimreg.monitor.alarm.Alarm`.
+
+    Attributes:
+        rollbacks: How often ``action: rollback`` goes back before the alarm stops the training.
+        remedy: The terms that ``action: remedy`` adds, written as in a ``regularizers:`` block.
+    """
 
     enabled: bool = True
     metric: str = "effective_rank"
     drawdown: Annotated[float, number("a number above 0 and below 1", lambda part: 0 < part < 1)] = 0.8
     patience: Count = 3
-    action: Annotated[str, one_of("action", ("warn", "stop"))] = "warn"
+    action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
+    rollbacks: Count = 2
+    remedy: Annotated[
+        dict[str, RegularizerSettings],
+        BeforeValidator(partial(_with_kinds, place=REMEDY)),
+        mapping("{name: {weight: …}}"),
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> AlarmSettings:
+        if self.action == "remedy" and not self.remedy:
+            raise Refusal(
+                "is missing; action: remedy needs a regularizer, as in {decorrelation: {weight: 0.01}}.",
+                "remedy",
+            )
+        for key, action in (("remedy", "remedy"), ("rollbacks", "rollback")):
+            if key in self.model_fields_set and getattr(self, key) and self.action != action:
+                raise Refusal(f"is used by action: {action} alone; action is {self.action}.", key)
+        return self
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -111,7 +138,7 @@ class MonitorSettings(Block):
     enabled: bool = True
     every_n_epochs: Count | None = 1
     every_n_steps: Count | None = None
-    on: Annotated[str, one_of("place", ("train", "val"))] = "train"
+    on: Annotated[str, one_of("place", ("auto", "fixed", "train", "val"))] = "auto"
     max_samples: Annotated[int, whole(3)] = 1024
     metrics: list[str] = Field(default=[*MONITORED])
     layers: list[str] = Field(default=[])
@@ -163,7 +190,11 @@ class MonitorSettings(Block):
         return self
 
     def _needs_views(self, metric: str, key: str) -> None:
-        if monitored_metrics()[metric].inputs == VIEWS and self.on == "val":
+        if monitored_metrics()[metric].inputs != VIEWS:
+            return
+        if self.on == "auto":
+            self.on = "train"
+        if self.on != "train":
             raise Refusal(f"{metric!r} needs two views, which only on: train has.", key)
 
     def how_often(self) -> str:
@@ -238,6 +269,18 @@ class OwnBlocks(Block):
         BeforeValidator(lambda block: {} if block is None else block),
         mapping("{patience: 10}"),
     ] = DivergenceSettings()
+
+    @model_validator(mode="after")
+    def _remedy_is_new(self) -> OwnBlocks:
+        for name in set(self.remedy) & set(self.regularizers):
+            raise Refusal(f"{name!r} takes part from the start: it stands in regularizers, too.", REMEDY)
+        return self
+
+    @property
+    def remedy(self) -> dict[str, RegularizerSettings]:
+        """Return the terms that the alarm adds when it triggers."""
+        alarm = self.monitor.alarm if self.monitor else None
+        return alarm.remedy if alarm else {}
 
 
 def read_blocks(read: Callable[[str], Any]) -> OwnBlocks:

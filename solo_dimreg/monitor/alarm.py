@@ -1,7 +1,7 @@
 """An alarm that triggers when a monitored metric falls from its own peak: ``alarm:`` in a ``monitor:`` block.
 
     monitor:
-      alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # or stop
+      alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # stop, rollback or remedy
 
 An absolute threshold would have to be chosen anew for each data set and network. The peak often belongs to a
 network that has hardly begun to learn, and healthy trainings lose more than half of it. A drawdown of 0.5 is
@@ -22,6 +22,10 @@ from solo_dimreg.errors import write_line
 from solo_dimreg.files import checkpoint_place
 
 GOOD = ".good"
+STATE = (
+    *("peak", "count", "since", "since_step", "good", "named"),
+    *("responses", "restored", "restored_step", "remedy_from"),
+)
 
 
 class Alarm:
@@ -37,6 +41,9 @@ class Alarm:
         since, since_step: The epoch, counted from 0, and the number of steps at the first of these looks.
         good: The checkpoint from before the fall; empty without one.
         named: The checkpoint of an alarm that has triggered; it is never removed.
+        responses: How often a rollback or a remedy has followed.
+        restored, restored_step: The epoch and the number of steps at the last rollback; -1 and 0 without one.
+        remedy_from: The first epoch with the terms of the remedy; None before it is added.
         label: A suffix that tells apart the kept checkpoints of several alarms in one training.
     """
 
@@ -44,6 +51,8 @@ class Alarm:
         self.drawdown, self.patience = drawdown, patience
         self.peak, self.count, self.since, self.since_step = 0.0, 0, 0, 0
         self.good = self.named = self.label = ""
+        self.responses, self.restored, self.restored_step = 0, -1, 0
+        self.remedy_from: int | None = None
 
     def look(self, value: float, epoch: int, step: int = 0) -> bool:
         """Take the next value; return True if it completes the patience. NaN does not count as a look."""
@@ -58,14 +67,11 @@ class Alarm:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs."""
-        names = ("peak", "count", "since", "since_step", "good", "named")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of a checkpoint."""
-        self.peak, self.count, self.since = state["peak"], state["count"], state["since"]
-        self.good, self.named = state["good"], state["named"]
-        self.since_step = state.get("since_step", 0)  # older checkpoints have none
+        vars(self).update({name: state[name] for name in STATE if name in state})  # older ones have fewer
 
     def keep_good(self, checkpoints: Sequence[Path]) -> None:
         """Keep the checkpoint from before a fall until the fall has ended.
@@ -76,7 +82,16 @@ class Alarm:
         if self.count > 1:
             return
         self.forget()
-        before = [path for path in checkpoints if self.count and self._is_before(path)]
+        if self.count < 1:
+            return
+        before = [
+            path
+            for path in checkpoints
+            if _is_before(path, self.since, self.since_step)
+            and not _is_before(path, self.restored, self.restored_step)
+        ]
+        if self.restored >= 0 and not before:
+            self.good = self.named  # the training has gone back to it, and has not saved since
         if before:
             last = max(before, key=checkpoint_place)
             kept = last.with_name(f"{last.name}{self.label}{GOOD}")
@@ -84,19 +99,29 @@ class Alarm:
                 _link(last, kept)
             self.good = str(kept)
 
-    def _is_before(self, checkpoint: Path) -> bool:
-        """Return whether a checkpoint is from before the fall.
+    def go_on(self, epoch: int, step: int, restored: bool) -> None:
+        """Begin to count anew after a rollback or a remedy; the peak stays.
 
-        Its step decides if its name has one; otherwise its epoch does.
+        Checkpoints from between the fall and a rollback are of the collapsed network, and never good.
         """
-        epoch, step = checkpoint_place(checkpoint)
-        return step < self.since_step if step >= 0 and self.since_step else epoch < self.since
+        self.count, self.responses = 0, self.responses + 1
+        if restored:
+            self.restored, self.restored_step = epoch, step
 
     def forget(self) -> None:
         """Remove the kept checkpoint, because the metric has risen again or the training has ended."""
         if self.good and self.good != self.named:
             Path(self.good).unlink(missing_ok=True)
         self.good = ""
+
+
+def _is_before(checkpoint: Path, since: int, since_step: int) -> bool:
+    """Return whether a checkpoint is from before an epoch and step.
+
+    Its step decides if its name has one; otherwise its epoch does.
+    """
+    epoch, step = checkpoint_place(checkpoint)
+    return step < since_step if step >= 0 and since_step else epoch < since
 
 
 def _link(path: Path, other: Path) -> None:

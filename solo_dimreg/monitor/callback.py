@@ -3,25 +3,28 @@
 A ``monitor:`` block of a config, see ``docs/monitor.md``, brings it to a method of solo-learn. For another
 LightningModule, :class:`DimensionalityMonitor` takes the settings of the block as arguments.
 
-The monitor reads the features and embeddings that the training or the validation computes anyway, those of
-the last images, and needs no second forward pass. It draws no random numbers and changes nothing. A training
-is therefore the same, to the bit, with and without it. It also measures when the training ends, for whatever
-reason.
+With ``on: train`` and ``on: val``, the monitor reads the features and embeddings that the training or the
+validation computes anyway, those of the last images, and needs no second forward pass. With ``on: fixed`` it
+passes the same images through the network each time, in evaluation mode. It draws no random numbers and
+changes nothing. A training is therefore the same, to the bit, with and without it. It also measures when the
+training ends, for whatever reason.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from solo_dimreg.config.blocks import MONITORED, AlarmSettings, MonitorSettings, read_blocks
 from solo_dimreg.distributed import all_gather, rank
-from solo_dimreg.errors import CollapseError, ConfigError
+from solo_dimreg.errors import CollapseError, ConfigError, warn
 from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, ROWS, VIEWS
 from solo_dimreg.monitor.alarm import Alarm, describe, send_alert
 from solo_dimreg.monitor.buffer import FeatureBuffer, measure
@@ -34,6 +37,7 @@ from solo_dimreg.monitor.writers import (
     folder_of,
     log_spectra,
     log_values,
+    saves_checkpoints,
     validates,
     wandb_logger,
     warn_if_writing_fails,
@@ -46,6 +50,22 @@ NAME = "dimensionality"
 PREFIXES = {"": "features", "z_": "embeddings"}
 # The pause between two plots, in multiples of the time of drawing one: at most 1 % of the training.
 PLOT_PAUSE = 100
+# The most images of a look, for each image that the training sees between two looks, which cost 2 % of its
+# time; and the fewest with which `on: auto` is `fixed`, since the rank of N images is below N.
+SHARE, FEWEST = 0.12, 256
+
+
+class Support(Protocol):
+    """What the monitor of a config needs the training for."""
+
+    def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
+        """Restore a checkpoint and halve the learning rate; return what was done, None if it failed."""
+
+    def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
+        """Let the terms of the remedy take part; return what was done."""
+
+    def plain_images(self, trainer: Any, module: Any, size: int) -> Any:
+        """Return this process's part of ``size`` training images in batches, or why there are none."""
 
 
 class BlockMonitor(JoinedCallback):
@@ -57,13 +77,21 @@ class BlockMonitor(JoinedCallback):
     Args:
         settings: The block.
         features, embeddings: The names of the backbone, and of the projector if there is one.
+        support: The training's side of the actions of the alarm and of ``on: fixed``.
     """
 
     # Whether the projector is known to take the features, and an alarm may end the process.
     from_config = True
 
-    def __init__(self, settings: MonitorSettings, features: str, embeddings: str | None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        features: str,
+        embeddings: str | None,
+        support: Support | None = None,
+    ) -> None:
+        self.settings, self.support = settings, support
+        self.images: Any = None  # those of `on: fixed`
         self.metrics, self.on, self.max_samples = settings.metrics, settings.on, settings.max_samples
         self.every_n_epochs, self.every_n_steps = settings.every_n_epochs, settings.every_n_steps
         self.alarm_settings: AlarmSettings | None = settings.alarm
@@ -150,7 +178,8 @@ class BlockMonitor(JoinedCallback):
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Find the modules and hook their outputs, before their first call, which would compile them."""
         self._close()
-        pairs = self.on == "train" and any(
+        self.on = self.settings.on
+        pairs = self.on in ("auto", "train") and any(
             name in METRICS and METRICS[name].inputs == VIEWS for name in self.metrics
         )
         for prefix, kind in PREFIXES.items():
@@ -173,7 +202,7 @@ class BlockMonitor(JoinedCallback):
         return f"{self.names['features']}{dot}{rest}" if self.from_config and first == "backbone" else name
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Refuse settings that this training cannot measure."""
+        """Refuse settings that this training cannot measure, and choose the images."""
         if self.on == "val" and not validates(trainer):
             raise ConfigError(
                 "monitor.on: 'val' needs validation images: set data.val_path, or use train."
@@ -188,11 +217,41 @@ class BlockMonitor(JoinedCallback):
                     f"monitor.alarm.metric: there is no projector, so no {metric!r}; use 'effective_rank'."
                 )
         self.folder = folder_of(trainer)
+        action = self.alarm_settings.action if self.alarm_settings else None
+        if action == "rollback" and not saves_checkpoints(trainer):
+            raise ConfigError(
+                "monitor.alarm.action: 'rollback' needs checkpoints: set checkpoint.enabled: True."
+            )
+        first = self.alarm.remedy_from if self.alarm else None
+        if self.support is not None and action == "remedy" and first is not None:
+            self.support.add_remedy(trainer, module, first)  # the run that is resumed had added it
+        if self.on in ("auto", "fixed"):
+            self.on, self.images = "train", self._plain_images(trainer, module)
+            self.on = "train" if self.images is None else "fixed"
+
+    def _plain_images(self, trainer: Any, module: Any) -> Any:
+        """Return the images of ``on: fixed``; return None if the last batches have to do, or cost less."""
+        if self.support is None:
+            return None
+        size = self.max_samples
+        if self.on == "auto":
+            every = (
+                (self.every_n_epochs, trainer.num_training_batches),
+                (self.every_n_steps, trainer.accumulate_grad_batches),
+            )
+            batches = min(count * length for count, length in every if count is not None)
+            size = int(min(size, SHARE * batches * module.batch_size * trainer.world_size))
+            if size < min(FEWEST, self.max_samples):
+                return None
+        found = self.support.plain_images(trainer, module, size)
+        if isinstance(found, str):
+            warn(f"monitor.on: {found}, so it looks at the last batches of the training.")
+        return None if isinstance(found, str) else found
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Measure if the end of the training was not foreseen, and draw the last plot."""
         if self.unmeasured is not None:
-            self._measure(trainer, module, *self.unmeasured)
+            self._measure(trainer, module, *self.unmeasured, over=True)
         if rank() == 0:
             self._plot()
             if self.alarm is not None and self.alarm.count < self.alarm.patience:
@@ -201,6 +260,8 @@ class BlockMonitor(JoinedCallback):
         self._close()
 
     def _warn_of_missing_outputs(self) -> None:
+        if self.on == "fixed":
+            return
         step = {"train": "training", "val": "validation"}[self.on]
         for prefix, buffer in self.buffers.items():
             kind = PREFIXES.get(prefix, "layer")
@@ -235,7 +296,7 @@ class BlockMonitor(JoinedCallback):
     ) -> None:
         """Measure after the last batch of an epoch or of the training, and every few steps."""
         self._close_step()  # a validation that follows is not the training
-        if self.on != "train" or not self.buffers:
+        if self.on == "val" or not self.buffers:
             return
         epoch, step = trainer.current_epoch, trainer.global_step
         self.unmeasured = epoch, step
@@ -248,11 +309,11 @@ class BlockMonitor(JoinedCallback):
         whole = last and _is_due(self.every_n_epochs, epoch, epoch + 1)
         # Measure before the epoch's end, so that the checkpoint saved there includes this epoch.
         if ends or whole or _is_due(self.every_n_steps, self.steps_before, step):
-            self._measure(trainer, module, epoch, step)
+            self._measure(trainer, module, epoch, step, over=ends)
 
     def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Give the metrics of the training to other callbacks."""
-        if self.on == "train":
+        if self.on != "val":
             self._log(module)
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
@@ -292,8 +353,9 @@ class BlockMonitor(JoinedCallback):
         whole = self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0
         late = _is_due(self.every_n_epochs, int(before["epoch"]) + 1, epoch + 1)
         due = whole or late or _is_due(self.every_n_steps, int(before["step"]), step)
-        if due or epoch + 1 == trainer.max_epochs:
-            self._measure(trainer, module, epoch, step)
+        ends = epoch + 1 == trainer.max_epochs
+        if due or ends:
+            self._measure(trainer, module, epoch, step, over=ends)
             self._log(module)
 
     def _open_step(self) -> None:
@@ -309,8 +371,24 @@ class BlockMonitor(JoinedCallback):
             recorder.remove()
         self.recorders, self.buffers, self.unmeasured, self.projector = [], {}, None, None
 
-    def _measure(self, trainer: Any, module: Any, epoch: int, step: int) -> None:
+    def _pass_images(self, trainer: Any, module: Any) -> None:
+        """Pass the fixed images through the network, which the hooks record."""
+        for buffer in self.buffers.values():
+            buffer.steps.clear()
+        backbone = find_module("features", module, str(self.names["features"]))
+        with _evaluating(module), trainer.precision_plugin.forward_context():
+            for images in self.images:
+                self._open_step()
+                features = backbone(images.to(module.device, next(backbone.parameters()).dtype))
+                if self.projector is not None:
+                    self.projector(features)
+                self._close_step()
+
+    def _measure(self, trainer: Any, module: Any, epoch: int, step: int, over: bool = False) -> None:
+        """Measure, log and write the metrics, and look at the alarm; ``over``: no step follows."""
         self.unmeasured = None
+        if self.on == "fixed":
+            self._pass_images(trainer, module)
         taken = {prefix: buffer.rows() for prefix, buffer in self.buffers.items()}
         features, embeddings = taken[""], taken.get("z_", [])
         if not features:
@@ -341,26 +419,60 @@ class BlockMonitor(JoinedCallback):
                 )
             value = features[0].new_tensor([values.get(metric, torch.nan)])
             # Use the value of the first process, whose state is saved: all of them stop, or none.
-            self._look_for_a_fall(self.alarm, metric, float(all_gather(value)[0]), trainer, module)
+            first = float(all_gather(value)[0])
+            triggered = self.alarm.look(first, *self._place())
+            if rank() == 0:
+                with warn_if_writing_fails():
+                    self.alarm.keep_good(checkpoints_of(trainer, self.folder))
+            if triggered:
+                self.alarm.named = self.alarm.good
+                message = describe(self.alarm, type(module).__name__, metric, first)
+                self._act(self.alarm, message, trainer, module, over)
 
-    def _look_for_a_fall(self, alarm: Alarm, metric: str, value: float, trainer: Any, module: Any) -> None:
-        triggered = alarm.look(value, int(self.history[-1]["epoch"]), int(self.history[-1]["step"]))
-        if rank() == 0:
-            with warn_if_writing_fails():
-                alarm.keep_good(checkpoints_of(trainer, self.folder))
-        if not triggered:
-            return
-        alarm.named = alarm.good
-        message = describe(alarm, type(module).__name__, metric, value)
-        if self.alarm_settings is not None and self.alarm_settings.action == "warn":
+    def _act(self, alarm: Alarm, message: str, trainer: Any, module: Any, over: bool) -> None:
+        """Do what the block asks for, on all processes; stop the training where that is not possible."""
+        action = self.alarm_settings.action if self.alarm_settings else "warn"
+        if action == "warn":
             return send_alert(message, wandb_logger(trainer))
+        done = None if over or action == "stop" else self._respond(alarm, action, trainer, module)
+        if done is not None:
+            log_values(trainer, {f"{self.name}/alarms": alarm.responses}, *self._place())
+            return send_alert(f"{message} {done}", wandb_logger(trainer))
         if not self.from_config:
             send_alert(f"{message} The training is stopped.", wandb_logger(trainer))
             trainer.should_stop = True
             return
         if rank() == 0:
             self._plot()
-        stop(module, CollapseError(message))
+        helped = f" {action} has not helped ({alarm.responses} before)." if alarm.responses else ""
+        stop(module, CollapseError(message + helped))
+
+    def _place(self) -> tuple[int, int]:
+        """Return the epoch and the step of the last look."""
+        return int(self.history[-1]["epoch"]), int(self.history[-1]["step"])
+
+    def _respond(self, alarm: Alarm, action: str, trainer: Any, module: Any) -> str | None:
+        """Roll back or add the remedy; return what was done, or None if nothing is left to do."""
+        assert self.alarm_settings is not None and self.support is not None
+        epoch, step = self._place()
+        if action == "remedy":
+            if alarm.remedy_from is not None:
+                return None
+            last = trainer.fit_loop.epoch_loop.batch_idx + 1 >= trainer.num_training_batches
+            alarm.remedy_from = epoch + last
+            done: str | None = self.support.add_remedy(trainer, module, alarm.remedy_from)
+        else:
+            most = self.alarm_settings.rollbacks
+            good = trainer.strategy.broadcast(alarm.good)  # the first process alone keeps it
+            if alarm.responses >= most or not good:
+                return None
+            done = self.support.roll_back(trainer, module, good)
+            for buffer in self.buffers.values():
+                buffer.steps.clear()  # of the collapsed network
+            done = done and f"{done} (rollback {alarm.responses + 1} of {most})."
+        if done is not None:
+            alarm.go_on(epoch, step, action == "rollback")
+        return done
 
     def _log(self, module: Any) -> None:
         # The loggers have the values already; Lightning would log one look per epoch, or the mean.
@@ -426,7 +538,30 @@ class DimensionalityMonitor(BlockMonitor):
         chosen = read_blocks({"monitor": {"metrics": usual, **settings}}.get).monitor
         if chosen is None:
             raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
+        action = chosen.alarm.action if chosen.alarm else "warn"
+        if chosen.on == "fixed" or action in ("rollback", "remedy"):
+            key, value, use = (
+                ("on", "fixed", "'train' or 'val'")
+                if chosen.on == "fixed"
+                else ("alarm.action", action, "'warn' or 'stop'")
+            )
+            raise ConfigError(f"{key}: {value!r} works in a config's monitor block alone; use {use}.")
+        chosen.on = "train" if chosen.on == "auto" else chosen.on
         super().__init__(chosen, features, embeddings)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode without gradients, and leave it and the random state as they were."""
+    modes = [(part, part.training) for part in module.modules()]
+    devices = [module.device] if module.device.type == "cuda" else []  # type: ignore[union-attr]
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
 def _is_due(every: int | None, before: int, after: int) -> bool:

@@ -132,6 +132,23 @@ class Host(ABC):
         """Return solo-learn's own transforms for the linear evaluation of a data set."""
         return self._labelled.prepare_transforms(dataset)
 
+    def whole_image(self, settings: DictConfig) -> Callable:
+        """Return the transform of a whole image, resized to the crops of a pretraining and normalized."""
+        from torchvision import transforms
+
+        view, dataset = settings.augmentations[0], settings.data.dataset
+        if dataset == "custom":
+            from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+            mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
+            normalize = transforms.Normalize(plain(mean), plain(std))
+        else:
+            normalize = self.evaluation_transforms(dataset)[1].transforms[-1]  # type: ignore[attr-defined]
+        size = view.crop_size
+        return transforms.Compose(
+            [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), normalize]
+        )
+
     def evaluation_loaders(
         self, train: Dataset, val: Dataset, batch_size: int, num_workers: int
     ) -> tuple[DataLoader, DataLoader]:

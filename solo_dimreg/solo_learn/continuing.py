@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Entries of a scheduler's state that hold its position; names with an underscore do so too.
 PLACE = ("last_epoch", "verbose", "get_lr")
+# Names of learning rates in the options of optimizers and in the state of schedulers. All schedules of
+# solo-learn are linear in them together: halved rates give half of the schedule, exactly.
+RATES = ("lr", "initial_lr", "base_lrs", "_last_lr", "eta_min", "warmup_start_lr", "lrs_to_replace")
 
 
 class Continuing:
@@ -36,7 +39,7 @@ class Continuing:
     """
 
     def __init__(self, host: Host, trainer: Any) -> None:
-        self.host = host
+        self.host, self.factor = host, 1.0
         self.options = [
             [_without(group, ("params",)) for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
@@ -50,7 +53,26 @@ class Continuing:
 
         The schedule leads after a resumption with fewer images per epoch than before, and lags with more.
         """
-        return {**_length(trainer), "ahead": module.steps_ahead}
+        factor = {} if self.factor == 1 else {"factor": self.factor}
+        return {**_length(trainer), "ahead": module.steps_ahead, **factor}
+
+    def scale(self, trainer: Any, factor: float, restored: bool = False) -> None:
+        """Multiply all learning rates of the schedule, from here on and after a resumption.
+
+        Args:
+            trainer: Lightning's trainer.
+            factor: The factor.
+            restored: Whether the optimizers and schedulers have it already, from a checkpoint.
+        """
+        self.factor *= factor
+        configured = [*self.schedules, *(group for groups in self.options for group in groups)]
+        live = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        live += [vars(config.scheduler) for config in trainer.lr_scheduler_configs]
+        for state in configured if restored else configured + live:
+            state.update(_scaled(state, factor))
+        for config in trainer.lr_scheduler_configs:  # the constant rate of SimSiam's and NNSiam's predictor
+            keywords = getattr(config.scheduler.get_lr, "keywords", {})
+            keywords.update(_scaled(keywords, factor))
 
     def go_on(self, trainer: Any, module: Any, saved: Mapping[str, Any]) -> str | None:
         """Apply the config's schedule from the epoch that the checkpoint has reached.
@@ -65,6 +87,7 @@ class Continuing:
         """
         now = _length(trainer)
         before = {**now, "ahead": 0, **saved}
+        self.scale(trainer, before.get("factor", 1.0), restored=True)
         done = trainer.global_step + before["ahead"]
         steps = done
         if before["steps_per_epoch"] != now["steps_per_epoch"]:
@@ -121,6 +144,15 @@ class Continuing:
                 warnings.simplefilter("ignore")  # about the missing optimizer steps in between
                 for _ in range(steps if config.interval == "step" else trainer.current_epoch):
                     scheduler.step()
+
+
+def _scaled(state: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Return the learning rates of a state, multiplied."""
+    rates = {name: state[name] for name in RATES if name in state}
+    return {
+        name: [each * factor for each in rate] if isinstance(rate, list) else rate * factor
+        for name, rate in rates.items()
+    }
 
 
 def _length(trainer: Any) -> dict[str, Any]:

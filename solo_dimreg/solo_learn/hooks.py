@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.config.blocks import read_blocks
+from solo_dimreg.config.blocks import REMEDY, read_blocks
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.callback import BlockMonitor
@@ -27,6 +27,7 @@ from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
 from solo_dimreg.solo_learn.method import average_over_processes
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
+from solo_dimreg.solo_learn.monitoring import MonitorSupport
 from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
 from solo_dimreg.solo_learn.run_summary import RunSummary
@@ -60,7 +61,7 @@ class FeatureHooks(Mixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         host = self.host
         self.blocks = read_blocks(lambda name: host.read_block(args, kwargs, name))
-        terms = build_terms(self.blocks.regularizers)
+        terms = build_terms(self.blocks.regularizers, self.blocks.remedy)
         self.last_terms: dict[str, Tensor] = {}
         self.without_labels = host.without_labels(args, kwargs)
         host.initialize(self, super().__init__, args, kwargs)
@@ -83,7 +84,8 @@ class FeatureHooks(Mixin):
             return callbacks
         names = {module: name for name, module in self.named_modules()}
         watched = names[self.host.backbone(self)], projector_name(self)
-        return [*callbacks, BlockMonitor(self.blocks.monitor, *watched)]
+        support = MonitorSupport(self.host, divergence)
+        return [*callbacks, BlockMonitor(self.blocks.monitor, *watched, support)]
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Return solo-learn's outputs, with the terms of the features in ``loss``."""
@@ -129,8 +131,9 @@ class EmbeddingHooks(Mixin):
             super().__init__(*args, **kwargs)
             wanted = [name for name, term in self.regularizers.items() if term.where == "embeddings"]
             if wanted and find_projector(self) is None:
+                place = REMEDY if wanted[0] in self.blocks.remedy else "regularizers"
                 raise ConfigError(
-                    f"regularizers.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
+                    f"{place}.{wanted[0]}.where: 'embeddings' is not allowed for {type(self).__name__}, "
                     "which has no projector; use features."
                 )
             if self.blocks.projector is not None:

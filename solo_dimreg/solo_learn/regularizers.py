@@ -12,6 +12,7 @@ of the regularizer's constructor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,7 +29,7 @@ class Term(nn.Module):
         self.where = settings.where
         self.regularizer = settings.kind(**settings.options)
         self.weight = settings.weight
-        self.warmup_epochs = settings.warmup_epochs
+        self.warmup_epochs: float = settings.warmup_epochs
 
     def active(self, epoch: int) -> bool:
         """Return whether the term takes part in the epoch, counted from 0."""
@@ -39,10 +40,16 @@ class Term(nn.Module):
         return self.regularizer(views, momentum_views)
 
 
-def build_terms(settings: Mapping[str, RegularizerSettings]) -> dict[str, Term]:
-    """Return the terms that a ``regularizers:`` block asks for, by name.
+def build_terms(
+    settings: Mapping[str, RegularizerSettings], remedy: Mapping[str, RegularizerSettings]
+) -> dict[str, Term]:
+    """Return the terms that a ``regularizers:`` block asks for, and those that wait for the alarm, by name.
 
-    The random state is restored, so that a method starts from the same weights with and without terms.
+    A remedy is built at the start, so that its parameters and buffers are in the optimizer and in every
+    checkpoint. The random state is restored: a method starts from the same weights with and without terms.
     """
     with torch.random.fork_rng(devices=[]):
-        return {name: Term(each) for name, each in settings.items()}
+        terms = {name: Term(each) for name, each in {**settings, **remedy}.items()}
+    for name in remedy:
+        terms[name].warmup_epochs = math.inf
+    return terms

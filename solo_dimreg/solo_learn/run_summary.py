@@ -6,6 +6,7 @@ writes the record of the run, :mod:`solo_dimreg.solo_learn.record`.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,12 +34,32 @@ class RunSummary(Mixin):
         super().__init__()
         self.host = host
         self.record: dict[str, Any] = {}
+        self.alarms: list[dict[str, Any]] = []  # the rollbacks and remedies, also of the run that is resumed
         self.folder: Path | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what followed the alarms so far, for the checkpoint."""
+        return {"alarms": self.alarms} if self.alarms else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what followed the alarms before a resumption."""
+        self.alarms = state_dict.get("alarms", [])
+
+    def add_alarm(self, event: dict[str, Any]) -> None:
+        """Write a rollback or a remedy into the record; a resumption of the run repeats none."""
+        self.alarms = [
+            each for each in self.alarms if each["action"] != "remedy" or event["action"] != "remedy"
+        ]
+        self.alarms.append(event)
+        self.record["alarms"] = self.alarms
+        self._write()
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Print the terms, the projector's last layer and the monitor's file; print nothing without any."""
         self.folder = record_folder(trainer)
         self.record = begin_record(self.host.generation, trainer, self.host.config_of(module))
+        if self.alarms:
+            self.record["alarms"] = self.alarms
         self._write()
         parts = [*describe_terms(module, trainer.world_size, trainer.max_epochs)]
         if module.blocks.projector is not None:
@@ -97,7 +118,9 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
             said += f", k = {k}" + (
                 f" instead of {wanted}: the batch is too small" if wanted and wanted > k else ""
             )
-        if term.warmup_epochs >= epochs > 0:
+        if math.isinf(term.warmup_epochs):
+            said += ", a remedy that waits for the alarm"
+        elif term.warmup_epochs >= epochs > 0:
             said += f", NEVER: warmup_epochs {term.warmup_epochs} of {epochs} epochs"
         elif term.warmup_epochs:
             said += f", from epoch {term.warmup_epochs + 1} of {epochs}"

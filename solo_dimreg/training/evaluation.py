@@ -11,14 +11,12 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
-from torchvision import transforms
 from tqdm import tqdm
 
 from solo_dimreg.config.blocks import ClassifierSettings
 from solo_dimreg.config.data import check_data
 from solo_dimreg.config.loading import load_linear_settings
 from solo_dimreg.config.steps import check_steps, lower_batch
-from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError
@@ -50,21 +48,7 @@ def evaluation_transforms(
     native = host.evaluation_transforms(dataset)
     if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None and not other_data:
         return native
-    if dataset == "custom":
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-        mean, std = view.get("mean", IMAGENET_DEFAULT_MEAN), view.get("std", IMAGENET_DEFAULT_STD)
-        normalize = transforms.Normalize(plain(mean), plain(std))
-    else:
-        normalize = native[1].transforms[-1]  # type: ignore[attr-defined]
-    whole = transforms.Compose(
-        [
-            transforms.Resize(size),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            normalize,
-        ]
-    )
+    whole = host.whole_image(settings)
     return whole, whole
 
 

@@ -1,0 +1,186 @@
+"""The training's side of the monitor: rollback, remedy, and the same training images at every look."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor
+from torch.utils.data import Subset
+
+from solo_dimreg.config.values import plain
+from solo_dimreg.distributed import rank, world_size
+from solo_dimreg.errors import ConfigError, warn
+from solo_dimreg.solo_learn.checkpoints import read_checkpoint
+from solo_dimreg.solo_learn.run_summary import RunSummary
+from solo_dimreg.solo_learn.saving import Checkpointer
+
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn.base import Host
+    from solo_dimreg.solo_learn.divergence import DivergenceCallback
+
+KEPT_BYTES = 2**28  # the fixed images are read again at each look if they need more memory
+
+
+class MonitorSupport:
+    """What :class:`solo_dimreg.monitor.callback.Support` asks for, for a method of solo-learn.
+
+    Args:
+        host: The solo-learn in use.
+        divergence: The callback of the same training, which continues its schedule.
+    """
+
+    def __init__(self, host: Host, divergence: DivergenceCallback) -> None:
+        self.host, self.divergence = host, divergence
+
+    def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
+        """Restore weights, buffers and optimizer of a checkpoint on all processes, and halve the rates.
+
+        The epochs, the schedule, the momentum and the random states go on: the training gets no longer, and
+        does not repeat the batches before the collapse.
+
+        Returns:
+            What was done; None if the checkpoint cannot be read.
+        """
+        content = None
+        if rank() == 0:  # the others may not see its disk
+            try:
+                read = read_checkpoint(Path(good))
+                content = {name: read[name] for name in ("state_dict", "optimizer_states")}
+            except ConfigError as error:
+                warn(f"monitor.alarm: {error}")
+        content = trainer.strategy.broadcast(content)
+        if content is None or self.divergence.continuing is None:
+            return None
+        module.load_state_dict(content["state_dict"])
+        module.loaded = ()  # the lazy buffers are in place already
+        for optimizer, saved in zip(trainer.optimizers, content["optimizer_states"], strict=True):
+            now = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": saved["state"], "param_groups": now})
+        continuing = self.divergence.continuing
+        continuing.scale(trainer, 0.5)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        _record(trainer, {"action": "rollback", "checkpoint": good, "rates_times": continuing.factor})
+        return (
+            f"Weights, buffers and optimizer are those of {good} again, and all learning rates are halved, "
+            f"now {rate:g}"
+        )
+
+    def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
+        """Let the terms of the remedy take part from an epoch on, and write them into ``args.json``.
+
+        Args:
+            trainer: Lightning's trainer.
+            module: The method that it trains.
+            first_epoch: The epoch, counted from 0, from which the warm-up of a term counts.
+
+        Returns:
+            What was done.
+        """
+        remedy = module.blocks.remedy
+        for name, settings in remedy.items():
+            module.regularizers[name].warmup_epochs = first_epoch + settings.warmup_epochs
+        for callback in trainer.callbacks:
+            if isinstance(callback, Checkpointer):
+                self._write_remedy(callback, module)
+                callback.save_args(trainer)
+        said = ", ".join(
+            f"{name} of the {term.where} with weight {term.weight:g}"
+            + (f" (after {term.warmup_epochs} epochs of warm-up)" if term.warmup_epochs else "")
+            for name, term in remedy.items()
+        )
+        _record(trainer, {"action": "remedy", "terms": [*remedy], "from_epoch": first_epoch})
+        return f"From now on the loss has the remedy: {said}."
+
+    def _write_remedy(self, checkpointer: Any, module: Any) -> None:
+        """Put the terms into the ``regularizers:`` of the settings that a checkpointer writes."""
+        if self.host.generation == "current":
+            with open_dict(checkpointer.cfg):
+                changed = self._with_remedy(plain(checkpointer.cfg), module)
+                for block, content in changed.items():
+                    checkpointer.cfg[block] = OmegaConf.create(content)
+        else:
+            arguments = vars(checkpointer.args)
+            changed = self._with_remedy(arguments, module)
+            arguments.update(changed)
+            arguments["config"] = {**arguments["config"], **changed}
+
+    def _with_remedy(self, settings: Mapping[str, Any], module: Any) -> dict[str, Any]:
+        """Return the blocks of a run's settings in which the remedy is a term as any other."""
+        alarm = dict(settings["monitor"]["alarm"])
+        terms = {
+            name: {**given, "warmup_epochs": module.regularizers[name].warmup_epochs}
+            for name, given in alarm.pop("remedy", {}).items()
+        }
+        alarm["action"] = "stop"  # the remedy is in the loss already
+        before = self.host.terms(settings["method"], settings.get("regularizers") or {})
+        return {"regularizers": {**before, **terms}, "monitor": {**settings["monitor"], "alarm": alarm}}
+
+    def plain_images(self, trainer: Any, module: Any, size: int) -> PlainImages | str:
+        """Return this process's part of ``size`` training images, or why there are none."""
+        config = self.host.config_of(module)
+        if config is None or "augmentations" not in config:
+            return "this training has no config with augmentations"
+        loader = getattr(trainer.train_dataloader, "loaders", trainer.train_dataloader)
+        dataset = _with_transform(getattr(loader, "dataset", None), self.host.whole_image(config))
+        try:
+            first = None if dataset is None else dataset[0][1]
+        except Exception as error:  # a data set of the user's
+            return f"a training image cannot be read without augmentation ({error})"
+        if not isinstance(first, Tensor) or first.dim() != 3:
+            return "the training images cannot be had without augmentation"
+        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:size]
+        share = len(chosen) // world_size()
+        return PlainImages(dataset, chosen[rank() * share :][:share].tolist(), module.batch_size)
+
+
+class PlainImages:
+    """Images of a training set in batches (B, C, H, W), each time the same; few are kept in memory.
+
+    Args:
+        dataset: A data set of solo-learn's: index, image, label.
+        chosen: The numbers of the images.
+        batch_size: The number of images in a batch.
+    """
+
+    def __init__(self, dataset: Any, chosen: list[int], batch_size: int) -> None:
+        self.dataset, self.chosen, self.batch_size = dataset, chosen, batch_size
+        self._kept: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the batches."""
+        if self._kept:
+            yield from self._kept
+            return
+        for start in range(0, len(self), self.batch_size):
+            images = torch.stack([self.dataset[i][1] for i in self.chosen[start : start + self.batch_size]])
+            if images[0].nbytes * len(self) <= KEPT_BYTES:
+                self._kept.append(images)
+            yield images
+
+
+def _with_transform(dataset: Any, transform: Callable[..., Tensor]) -> Any:
+    """Return a copy of a map-style data set with another transform; return None if it has none."""
+    if isinstance(dataset, Subset):
+        inner = _with_transform(dataset.dataset, transform)
+        return None if inner is None else Subset(inner, dataset.indices)
+    if not hasattr(dataset, "transform") or not hasattr(dataset, "__len__"):
+        return None
+    dataset = copy.copy(dataset)
+    dataset.transform = transform
+    return dataset
+
+
+def _record(trainer: Any, event: dict[str, Any]) -> None:
+    place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+    for callback in trainer.callbacks:
+        if isinstance(callback, RunSummary):
+            callback.add_alarm({**place, **event})
