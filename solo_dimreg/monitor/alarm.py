@@ -22,6 +22,7 @@ from solo_dimreg.errors import write_line
 from solo_dimreg.files import checkpoint_place
 
 GOOD = ".good"
+NEVER = 2**62
 STATE = (
     *("peak", "count", "since", "since_step", "good", "named"),
     *("responses", "restored", "restored_step", "remedy_from"),
@@ -42,7 +43,8 @@ class Alarm:
         good: The checkpoint from before the fall; empty without one.
         named: The checkpoint of an alarm that has triggered; it is never removed.
         responses: How often a rollback or a remedy has followed.
-        restored, restored_step: The epoch and the number of steps at the last rollback; -1 and 0 without one.
+        restored, restored_step: The epoch and the number of steps at the last rollback, or at the first look
+            after a remedy that finds no fall: older checkpoints are of the collapsed network, and never good.
         remedy_from: The first epoch with the terms of the remedy; None before it is added.
         label: A suffix that tells apart the kept checkpoints of several alarms in one training.
     """
@@ -61,6 +63,8 @@ class Alarm:
         self.peak = max(self.peak, value)
         fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
         self.count = self.count + 1 if fallen else 0
+        if not fallen and self.restored == NEVER:
+            self.restored, self.restored_step = epoch, step
         if self.count == 1:
             self.since, self.since_step = epoch, step
         return self.count == self.patience
@@ -91,7 +95,7 @@ class Alarm:
             and not _is_before(path, self.restored, self.restored_step)
         ]
         if self.restored >= 0 and not before:
-            self.good = self.named  # the training has gone back to it, and has not saved since
+            self.good = self.named  # the network has not been good since
         if before:
             last = max(before, key=checkpoint_place)
             kept = last.with_name(f"{last.name}{self.label}{GOOD}")
@@ -99,14 +103,10 @@ class Alarm:
                 _link(last, kept)
             self.good = str(kept)
 
-    def go_on(self, epoch: int, step: int, restored: bool) -> None:
-        """Begin to count anew after a rollback or a remedy; the peak stays.
-
-        Checkpoints from between the fall and a rollback are of the collapsed network, and never good.
-        """
+    def go_on(self, restored: int, restored_step: int) -> None:
+        """Begin to count anew after a rollback (its epoch and step) or a remedy (``NEVER``); the peak stays."""
         self.count, self.responses = 0, self.responses + 1
-        if restored:
-            self.restored, self.restored_step = epoch, step
+        self.restored, self.restored_step = restored, restored_step
 
     def forget(self) -> None:
         """Remove the kept checkpoint, because the metric has risen again or the training has ended."""

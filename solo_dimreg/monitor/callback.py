@@ -26,7 +26,7 @@ from solo_dimreg.config.blocks import MONITORED, AlarmSettings, MonitorSettings,
 from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError, warn
 from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, ROWS, VIEWS
-from solo_dimreg.monitor.alarm import Alarm, describe, send_alert
+from solo_dimreg.monitor.alarm import NEVER, Alarm, describe, send_alert
 from solo_dimreg.monitor.buffer import FeatureBuffer, measure
 from solo_dimreg.monitor.lightning import JoinedCallback
 from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, pooled_rows
@@ -444,8 +444,9 @@ class BlockMonitor(JoinedCallback):
             return
         if rank() == 0:
             self._plot()
-        helped = f" {action} has not helped ({alarm.responses} before)." if alarm.responses else ""
-        stop(module, CollapseError(message + helped))
+        times = "once" if alarm.responses == 1 else f"{alarm.responses} times"
+        before = {"rollback": f" It was rolled back {times}.", "remedy": " The remedy is in place."}
+        stop(module, CollapseError(message + (before.get(action, "") if alarm.responses else "")))
 
     def _place(self) -> tuple[int, int]:
         """Return the epoch and the step of the last look."""
@@ -471,7 +472,7 @@ class BlockMonitor(JoinedCallback):
                 buffer.steps.clear()  # of the collapsed network
             done = done and f"{done} (rollback {alarm.responses + 1} of {most})."
         if done is not None:
-            alarm.go_on(epoch, step, action == "rollback")
+            alarm.go_on(*((epoch, step) if action == "rollback" else (NEVER, NEVER)))
         return done
 
     def _log(self, module: Any) -> None:

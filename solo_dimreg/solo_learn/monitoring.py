@@ -64,7 +64,7 @@ class MonitorSupport:
         continuing = self.divergence.continuing
         continuing.scale(trainer, 0.5)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        _record(trainer, {"action": "rollback", "checkpoint": good, "rates_times": continuing.factor})
+        _record(trainer, {"action": "rollback", "checkpoint": good, "rate_factor": continuing.factor})
         return (
             f"Weights, buffers and optimizer are those of {good} again, and all learning rates are halved, "
             f"now {rate:g}"
