@@ -25,7 +25,7 @@ GOOD = ".good"
 NEVER = 2**62
 STATE = (
     *("peak", "count", "since", "since_step", "good", "named"),
-    *("responses", "restored", "restored_step", "remedy_from"),
+    *("responses", "restored", "restored_step", "remedy_from", "quiet"),
 )
 
 
@@ -45,7 +45,8 @@ class Alarm:
         responses: How often a rollback or a remedy has followed.
         restored, restored_step: The epoch and the number of steps at the last rollback, or at the first look
             after a remedy that finds no fall: older checkpoints are of the collapsed network, and never good.
-        remedy_from: The first epoch with the terms of the remedy; None before it is added.
+        remedy_from: The epoch from which the remedy counts its warm-up; None before it is added.
+        quiet: The number of epochs that do not count, since a term of the remedy is still in its warm-up.
         label: A suffix that tells apart the kept checkpoints of several alarms in one training.
     """
 
@@ -55,6 +56,7 @@ class Alarm:
         self.good = self.named = self.label = ""
         self.responses, self.restored, self.restored_step = 0, -1, 0
         self.remedy_from: int | None = None
+        self.quiet = 0
 
     def look(self, value: float, epoch: int, step: int = 0) -> bool:
         """Take the next value; return True if it completes the patience. NaN does not count as a look."""
@@ -62,7 +64,7 @@ class Alarm:
             return False
         self.peak = max(self.peak, value)
         fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
-        self.count = self.count + 1 if fallen else 0
+        self.count = self.count + 1 if fallen and epoch >= self.quiet else 0
         if not fallen and self.restored == NEVER:
             self.restored, self.restored_step = epoch, step
         if self.count == 1:

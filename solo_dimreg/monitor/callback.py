@@ -302,7 +302,7 @@ class BlockMonitor(JoinedCallback):
         self.unmeasured = epoch, step
         # Lightning does not mark the last batch of an epoch that limit_train_batches cuts short.
         last = trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches
-        if last:
+        if last and self.on == "train":
             for buffer in self.buffers.values():
                 buffer.steps_of_epoch = batch_idx + 1
         ends = 0 < trainer.max_steps <= step or (last and epoch + 1 == trainer.max_epochs)
@@ -461,6 +461,8 @@ class BlockMonitor(JoinedCallback):
                 return None
             last = trainer.fit_loop.epoch_loop.batch_idx + 1 >= trainer.num_training_batches
             alarm.remedy_from = epoch + last
+            remedy = self.alarm_settings.remedy.values()
+            alarm.quiet = alarm.remedy_from + max(term.warmup_epochs for term in remedy)
             done: str | None = self.support.add_remedy(trainer, module, alarm.remedy_from)
         else:
             most = self.alarm_settings.rollbacks

@@ -117,7 +117,9 @@ class MonitorSupport:
             for name, given in alarm.pop("remedy", {}).items()
         }
         alarm["action"] = "stop"  # the remedy is in the loss already
-        before = self.host.terms(settings["method"], settings.get("regularizers") or {})
+        given = settings.get("regularizers") or {}
+        # The method's own term keeps its place: another order of the sum would be rounded otherwise.
+        before = {name: given.get(name) or {} for name in self.host.terms(settings["method"], given)}
         return {"regularizers": {**before, **terms}, "monitor": {**settings["monitor"], "alarm": alarm}}
 
     def plain_images(self, trainer: Any, module: Any, size: int) -> PlainImages | str:

@@ -91,7 +91,7 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
         return  # without its args.json, or from another program
     if before is None:
         return
-    found = differences(before, now, COURSE)
+    found = differences(_without_remedy(before, now), now, COURSE)
     if "optimizer.name" in found:
         old, new = found["optimizer.name"]
         raise ConfigError(
@@ -129,7 +129,7 @@ def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
             before = _settings_beside(host, folder)
             if before is None:  # written by the other solo-learn
                 continue
-            found = differences(before, now, IDENTITY)
+            found = differences(_without_remedy(before, now), now, IDENTITY)
         except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             # The run was killed while it began, or another program wrote its settings.
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
@@ -167,6 +167,16 @@ def _settings(host: Host, arguments: Any) -> dict[str, Any]:
 def _settings_beside(host: Host, folder: Path) -> dict[str, Any] | None:
     arguments = json.loads((folder / "args.json").read_text())
     return plain(host.settings_of(arguments)) if generation_of(arguments) == host.generation else None
+
+
+def _without_remedy(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run without the terms that the config has as its alarm's remedy.
+
+    The alarm of the run has added them; its checkpoint knows from which epoch on they take part.
+    """
+    remedy = ((now.get("monitor") or {}).get("alarm") or {}).get("remedy") or {}
+    terms = before.get("regularizers") or {}
+    return {**before, "regularizers": {name: term for name, term in terms.items() if name not in remedy}}
 
 
 def differences(
