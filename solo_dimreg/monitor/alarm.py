@@ -106,7 +106,7 @@ class Alarm:
             self.good = str(kept)
 
     def go_on(self, restored: int, restored_step: int) -> None:
-        """Begin to count anew after a rollback (its epoch and step) or a remedy (``NEVER``); the peak stays."""
+        """Count anew after a rollback (its epoch and step) or a remedy (``NEVER``); the peak stays."""
         self.count, self.responses = 0, self.responses + 1
         self.restored, self.restored_step = restored, restored_step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -40,21 +41,29 @@ def write_csv(history: list[dict[str, float]], path: Path) -> None:
 def draw_history(history: list[dict[str, float]]) -> Any:
     """Return a figure of all metrics, with a panel for each metric of features and embeddings.
 
-    The curves are drawn over the epochs, counted from 0 as in the CSV file. If an epoch has several rows,
-    they are drawn over the steps.
+    The curves are drawn over the steps; below a step stands its epoch, counted from 1.
     """
     from solo_dimreg.plots import draw_curves
 
-    axis = "epoch" if len({row["epoch"] for row in history}) == len(history) else "step"
     panels: dict[str, dict[str, list[dict[int, float]]]] = {}
     for name in dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step")):
         layer, _, metric = name.rpartition("/")
         kind = layer or ("embeddings" if name.startswith("z_") else "features")
         metric = metric if layer else metric.removeprefix("z_")
-        curve = {int(row[axis]): row[name] for row in history if name in row}
+        curve = {int(row["step"]): row[name] for row in history if name in row}
         panels.setdefault(metric.replace("_", " "), {})[kind] = [curve]
     kinds = dict.fromkeys(kind for curves in panels.values() for kind in curves)
-    return draw_curves(panels, list({"features": None, "embeddings": None} | kinds), axis)
+    figure = draw_curves(panels, list({"features": None, "embeddings": None} | kinds), "step")
+    steps, epochs = ([int(row[axis]) for row in history] for axis in ("step", "epoch"))
+
+    def with_epoch(step: float, _: float) -> str:
+        return f"{step:.0f}
+({epochs[min(bisect_left(steps, step), len(steps) - 1)] + 1})"
+
+    for axes in figure.axes:
+        axes.xaxis.set_major_formatter(with_epoch)
+        axes.set_xlabel("step (epoch)")
+    return figure
 
 
 def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int) -> None:
