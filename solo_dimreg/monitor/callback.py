@@ -52,7 +52,7 @@ PREFIXES = {"": "features", "z_": "embeddings"}
 PLOT_PAUSE = 100
 # The most images of a look, for each image that the training sees between two looks, which cost 2 % of its
 # time; and the fewest with which `on: auto` is `fixed`, since the rank of N images is below N.
-SHARE, FEWEST = 0.12, 256
+SHARE, FEWEST = 0.2, 256
 
 
 class Support(Protocol):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support import build, config, slow, small
+from support import RandomViews, build, config, slow, small
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from solo_dimreg.config.blocks import read_blocks
@@ -20,7 +23,7 @@ from solo_dimreg.errors import CollapseError, ConfigError
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.functional import effective_rank
 from solo_dimreg.monitor.alarm import NEVER, Alarm
-from solo_dimreg.monitor.callback import DimensionalityMonitor
+from solo_dimreg.monitor.callback import BlockMonitor, DimensionalityMonitor
 from solo_dimreg.solo_learn import Host
 from solo_dimreg.training.evaluation import evaluation_transforms
 from solo_dimreg.training.pretraining import pretrain
@@ -303,6 +306,33 @@ def test_fixed_images_change_nothing_and_are_those_of_an_evaluation(
         assert float(row[2]) == pytest.approx(effective_rank(features, center=True).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("block", "batches", "images"),
+    [
+        ({}, 10, 0),  # 128 of 640: too few to show a rank
+        ({}, 20, 256),
+        ({}, 1000, 1024),
+        ({"every_n_epochs": 2}, 10, 256),
+        ({"every_n_steps": 20}, 1000, 512),  # of two batches each
+        ({"every_n_steps": 20}, math.inf, 512),
+        ({"max_samples": 100}, 10, 100),
+        ({"on": "fixed"}, 1, 1024),
+        ({"metrics": ["alignment"]}, 1000, None),  # of two views, which fixed images do not have
+    ],
+)
+def test_auto_is_fixed_where_it_costs_little(block: Any, batches: float, images: int | None) -> None:
+    sizes = []
+    support: Any = SimpleNamespace(plain_images=lambda trainer, module, size: sizes.append(size) or "")
+    settings = read_blocks({"monitor": block}.get).monitor
+    assert settings is not None
+    trainer = SimpleNamespace(num_training_batches=batches, accumulate_grad_batches=2, world_size=1)
+    monitor = BlockMonitor(settings, "backbone", None, support)
+    assert (monitor.on == "train") == (images is None)
+    if images is not None:
+        assert monitor._plain_images(trainer, SimpleNamespace(batch_size=64)) is None
+        assert sizes == ([images] if images else [])
+
+
 def test_without_a_transform_it_looks_at_the_last_batches(
     host: Host,
     few_digits: Path,
@@ -310,9 +340,6 @@ def test_without_a_transform_it_looks_at_the_last_batches(
     tmp_path: Path,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    from support import RandomViews
-    from torch.utils.data import DataLoader
-
     monkeypatch.chdir(tmp_path)
     method = build(small(few_digits, monitor={"on": "fixed", "metrics": ["effective_rank"]}))
     trainer = host.pl.Trainer(

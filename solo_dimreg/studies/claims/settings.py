@@ -113,7 +113,6 @@ SETTINGS = {
             "optimizer.batch_size=256",
             "augmentations.0.crop_size=32",
             "data.num_workers=8",
-            "+monitor.on=train",
         ),
         {"directclr": ("method_kwargs.dim=90",)},  # the paper's share of 512 dimensions
         needs=("datasets/cifar-10-batches-py", "CIFAR10, the folder of that name of its Python version"),
