@@ -57,8 +57,7 @@ def draw_history(history: list[dict[str, float]]) -> Any:
     steps, epochs = ([int(row[axis]) for row in history] for axis in ("step", "epoch"))
 
     def with_epoch(step: float, _: float) -> str:
-        return f"{step:.0f}
-({epochs[min(bisect_left(steps, step), len(steps) - 1)] + 1})"
+        return f"{step:.0f}\n({epochs[min(bisect_left(steps, step), len(steps) - 1)] + 1})"
 
     for axes in figure.axes:
         axes.xaxis.set_major_formatter(with_epoch)
