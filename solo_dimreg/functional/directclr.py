@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,7 +73,7 @@ def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
 def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
     """Compute `info_nce_loss` without normalizing: the similarity of two rows is their inner product."""
-    logits = z1 @ z2.T / temperature
+    logits = z1 / temperature @ z2.T
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
 
@@ -79,11 +81,28 @@ def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1
 def normalize_rows(x: Tensor) -> Tensor:
     """Scale each row to length 1, however long it is; a row of zeros stays.
 
-    A row shorter than 1e-12 gets gradient 0; ``F.normalize`` would give it one of 1e12 and more.
+    A row whose entries are below 1e-12 gets gradient 0; ``F.normalize`` would give it one of 1e12 and more.
     """
-    # In units of its largest entry, the squares of a row neither overflow nor vanish.
-    peak = x.detach().abs().amax(dim=1, keepdim=True)
-    scaled = x / torch.where(peak > 0, peak, 1)
-    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    unit = scaled / torch.where(length > 0, length, 1)
-    return torch.where(peak > 1e-12, unit, unit.detach())
+    return _UnitRows.apply(x)[0]
+
+
+class _UnitRows(torch.autograd.Function):
+    """Unit rows, and the factors (B, 1) by which they were scaled; autograd would take twice the passes."""
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        # In units of its largest entry, the squares of a row neither overflow nor vanish.
+        peak = x.abs().amax(dim=1, keepdim=True)
+        scaled = x / F.threshold(peak, 0, 1)
+        length = F.threshold(torch.linalg.vector_norm(scaled, dim=1, keepdim=True), 0, 1)
+        return scaled / length, 1 / F.threshold(peak, 1e-12, torch.inf) / length
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_factor: Tensor) -> Tensor:
+        unit, factor = ctx.saved_tensors
+        radial = (grad * unit).sum(dim=1, keepdim=True) + factor * grad_factor  # 0 but in a second derivative
+        return torch.addcmul(grad, radial, unit, value=-1) * factor

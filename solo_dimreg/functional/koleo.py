@@ -8,7 +8,7 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import normalize_rows
-from solo_dimreg.functional.neighbours import nearest_neighbours
+from solo_dimreg.functional.neighbours import find_neighbours
 
 _EPS = 1e-8  # added to each distance, as in the released code of DINOv2
 
@@ -39,7 +39,8 @@ def koleo_loss(x: Tensor) -> Tensor:
     if len(x) == 1:
         return x[:, :0].sum()
     unit = normalize_rows(x)
-    distances, _ = nearest_neighbours(unit, unit, 1, torch.arange(len(x), device=x.device))
+    points = unit.detach()
+    neighbours = find_neighbours(points, points, 1, torch.arange(len(x), device=x.device))[1][:, 0]
+    distances = torch.linalg.vector_norm(unit - unit[neighbours], dim=1)
     coincide = distances <= 2 * torch.finfo(x.dtype).eps
-    loss = -(torch.where(coincide, 0, distances) + _EPS).log().mean()
-    return torch.where(x.isfinite().all(), loss, torch.nan)
+    return -(torch.where(coincide, 0, distances) + _EPS).log().mean()

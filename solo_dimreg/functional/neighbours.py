@@ -23,7 +23,7 @@ from solo_dimreg.functional._precision import full_products
 
 # Tests set it, to run on the CPU what other devices run.
 SHAPED_FOR_CUDA = False
-# The candidates beyond the k nearest.
+# The candidates beyond the k nearest. On a CPU, one is enough for k up to 2: few queries are searched again.
 _MARGIN = 8
 # A neighbour is close if its squared distance is this many times below the squared length of the query.
 _CLOSE = 4.0
@@ -69,13 +69,14 @@ def _power_of_two(x: Tensor, reference: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("solo_dimreg::nearest_neighbours", mutates_args=())
-def _find_neighbours(
+def find_neighbours(
     x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Do the work of :func:`nearest_neighbours` for features whose squares fit into their dtype."""
+    """Do the work of :func:`nearest_neighbours`, without a gradient, if the squares fit into the dtype."""
     queries, others = _centred(x, reference)
     lengths = _squared_lengths(others)
-    candidates = min(k + _MARGIN, len(reference) - (self_indices is not None))
+    margin = 1 if k <= 2 and _on_cpu(x) else _MARGIN
+    candidates = min(k + margin, len(reference) - (self_indices is not None))
     all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
     within = None
     if _on_cpu(x) and len(x) <= _MOST_WITHIN and torch.equal(x, reference):
@@ -114,7 +115,7 @@ def _squares_within(x: Tensor, lengths: Tensor) -> Tensor:
     return squares
 
 
-@_find_neighbours.register_fake
+@find_neighbours.register_fake
 def _find_fake(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.long)
 
@@ -228,7 +229,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _find_neighbours(x, reference, k, self_indices)
+        return find_neighbours(x, reference, k, self_indices)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -259,7 +260,8 @@ def _chunks(x: Tensor, numbers: int) -> Iterator[slice]:
 def _centred(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Return both without the mean of the reference; the shorter they are, the better is their product."""
     centre = reference.mean(dim=0).nan_to_num(0, 0, 0)
-    return x - centre, reference - centre
+    others = reference - centre
+    return others if x is reference else x - centre, others
 
 
 def _squared_lengths(x: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def textbook_whitening(x: Tensor) -> Tensor:
 
 def textbook_directclr(x: Tensor) -> Tensor:
     """Return the InfoNCE of the first entries, as a paper writes it."""
-    z1, z2 = F.normalize(x[:, :360]).chunk(2)
+    z1, z2 = (F.normalize(view[:, :360]) for view in x.chunk(2))
     logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
@@ -163,12 +163,7 @@ def cases(large: bool = False) -> list[Case]:
         *(ldreg(*shape) for shape in (*LDREG, *((LARGE,) if large else ()))),
         Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
         Case("DBN", (512, 128), lambda x: _weighted_sines(zca_whiten(x)), textbook_whitening),
-        Case(
-            "DirectCLR",
-            (512, 2048),
-            lambda x: directclr_loss(x[: len(x) // 2], x[len(x) // 2 :]),
-            textbook_directclr,
-        ),
+        Case("DirectCLR", (512, 2048), lambda x: directclr_loss(*x.chunk(2)), textbook_directclr),
         Case("uniformity", (512, 256), uniformity, textbook_uniformity),
         Case("KoLeo", (512, 512), koleo_loss, textbook_koleo),
         Case("Wasserstein uniformity", (512, 256), wasserstein_uniformity, textbook_wasserstein),

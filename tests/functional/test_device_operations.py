@@ -8,7 +8,7 @@ from solo_dimreg import KoLeo, LDReg
 from solo_dimreg.functional import local_intrinsic_dimensionality, neighbours
 
 CUSTOM = {
-    "solo_dimreg::nearest_neighbours": neighbours._find_neighbours,
+    "solo_dimreg::nearest_neighbours": neighbours.find_neighbours,
     "solo_dimreg::distances_backward": neighbours._distances_backward,
 }
 SYNCHRONIZING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero"}
