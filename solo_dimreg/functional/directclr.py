@@ -92,10 +92,10 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         # In units of its largest entry, the squares of a row neither overflow nor vanish.
-        peak = x.abs().amax(dim=1, keepdim=True)
-        scaled = x / F.threshold(peak, 0, 1)
-        length = F.threshold(torch.linalg.vector_norm(scaled, dim=1, keepdim=True), 0, 1)
-        return scaled / length, 1 / F.threshold(peak, 1e-12, torch.inf) / length
+        peak = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
+        unit = x / F.threshold(peak, 0, 1)
+        length = F.threshold(torch.linalg.vector_norm(unit, dim=1, keepdim=True), 0, 1)
+        return unit.div_(length), 1 / F.threshold(peak, 1e-12, torch.inf) / length
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -41,6 +41,6 @@ def koleo_loss(x: Tensor) -> Tensor:
     unit = normalize_rows(x)
     points = unit.detach()
     neighbours = find_neighbours(points, points, 1, torch.arange(len(x), device=x.device))[1][:, 0]
-    distances = torch.linalg.vector_norm(unit - unit[neighbours], dim=1)
+    distances = torch.linalg.vector_norm(unit - unit.index_select(0, neighbours), dim=1)
     coincide = distances <= 2 * torch.finfo(x.dtype).eps
     return -(torch.where(coincide, 0, distances) + _EPS).log().mean()

@@ -5,7 +5,7 @@ again from differences, and the few queries whose neighbours it could confuse ar
 alone. On other devices the distances to all candidates are computed from differences, as no step may wait for
 what another has found.
 
-Search and gradient are custom operators of ``torch``, which ``torch.compile`` does not trace.
+``torch.compile`` does not trace search and gradient; it calls custom operators of ``torch`` in their place.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ _MARGIN = 8
 _CLOSE = 4.0
 # The numbers that are held at a time: they fit into the cache of a CPU, or are 1 GiB in float32.
 _NUMBERS_ON_CPU, _NUMBERS_ON_DEVICE = 2**21, 2**28
-
-
-# On a CPU each product serves two queries within a set of up to this many rows (1 GiB in float32). So many of
-# them are multiplied at a time.
-_MOST_WITHIN, _TILE = 2**14, 256
+# On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
+# which a tile is multiplied at a time.
+_WITHIN, _TILE = range(513, 2**14 + 1), 256
 
 
 def nearest_neighbours(
@@ -68,18 +66,23 @@ def _power_of_two(x: Tensor, reference: Tensor) -> Tensor:
     return (50 - size.log2().floor()).nan_to_num(0, 0, 0).clamp(-most, most).exp2()
 
 
-@torch.library.custom_op("solo_dimreg::nearest_neighbours", mutates_args=())
 def find_neighbours(
     x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Do the work of :func:`nearest_neighbours`, without a gradient, if the squares fit into the dtype."""
+    if torch.compiler.is_compiling():
+        return _find_operator(x, reference, k, self_indices)
+    return _find(x, reference, k, self_indices)
+
+
+def _find(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     queries, others = _centred(x, reference)
     lengths = _squared_lengths(others)
     margin = 1 if k <= 2 and _on_cpu(x) else _MARGIN
     candidates = min(k + margin, len(reference) - (self_indices is not None))
     all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
     within = None
-    if _on_cpu(x) and len(x) <= _MOST_WITHIN and torch.equal(x, reference):
+    if _on_cpu(x) and len(x) in _WITHIN and torch.equal(x, reference):
         within = _squares_within(queries, lengths)
     for rows in _chunks(x, len(reference)):
         itself = None if self_indices is None else self_indices[rows, None]
@@ -115,7 +118,10 @@ def _squares_within(x: Tensor, lengths: Tensor) -> Tensor:
     return squares
 
 
-@find_neighbours.register_fake
+_find_operator = torch.library.custom_op("solo_dimreg::nearest_neighbours", _find, mutates_args=())
+
+
+@_find_operator.register_fake
 def _find_fake(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.long)
 
@@ -168,7 +174,6 @@ def _distances(x: Tensor, reference: Tensor, neighbours: Tensor) -> Tensor:
     return distances
 
 
-@torch.library.custom_op("solo_dimreg::distances_backward", mutates_args=())
 def _distances_backward(
     x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor, for_reference: bool
 ) -> tuple[Tensor, Tensor]:
@@ -217,7 +222,12 @@ def _distances_backward(
     return grad_x, grad_reference
 
 
-@_distances_backward.register_fake
+_backward_operator = torch.library.custom_op(
+    "solo_dimreg::distances_backward", _distances_backward, mutates_args=()
+)
+
+
+@_backward_operator.register_fake
 def _backward_fake(
     x: Tensor, reference: Tensor, distances: Tensor, neighbours: Tensor, grad: Tensor, for_reference: bool
 ) -> tuple[Tensor, Tensor]:
@@ -243,7 +253,11 @@ class _Differentiable(torch.autograd.Function):
         if grad is None:
             return None, None, None, None
         for_reference = ctx.needs_input_grad[1]
-        grad_x, grad_reference = _distances_backward(*ctx.saved_tensors, grad, for_reference)
+        inputs = (*ctx.saved_tensors, grad, for_reference)
+        if torch.compiler.is_compiling():
+            grad_x, grad_reference = _backward_operator(*inputs)
+        else:
+            grad_x, grad_reference = _distances_backward(*inputs)
         return grad_x, grad_reference if for_reference else None, None, None
 
 

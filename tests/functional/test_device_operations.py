@@ -7,10 +7,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from solo_dimreg import KoLeo, LDReg
 from solo_dimreg.functional import local_intrinsic_dimensionality, neighbours
 
-CUSTOM = {
-    "solo_dimreg::nearest_neighbours": neighbours.find_neighbours,
-    "solo_dimreg::distances_backward": neighbours._distances_backward,
-}
 SYNCHRONIZING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero"}
 # The scalar of ``where(condition, 0, x)`` stays on the CPU, and the other two compute nothing.
 NOT_ON_THE_DEVICE = (
@@ -31,9 +27,6 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function._schema.name
-        if name in CUSTOM:
-            with self:  # the operations inside
-                return CUSTOM[name]._init_fn(*args, **(kwargs or {}))
         if not function.is_view and not name.startswith(NOT_ON_THE_DEVICE):
             self.names.append(name)
         return function(*args, **(kwargs or {}))

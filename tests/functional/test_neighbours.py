@@ -86,11 +86,11 @@ def test_value_and_gradient_are_those_of_float64(name, shape):
 
 
 def test_the_candidates_of_one_set_are_those_of_two():
-    x = normal(300, 40).float()
+    x = normal(600, 40).float()
     own = torch.arange(len(x))
-    one, two = nearest_neighbours(x, x, K, own), nearest_neighbours(x, x.clone(), K, own)
-    torch.testing.assert_close(one[0], two[0], rtol=0, atol=0)
-    assert (one[1] == two[1]).all()
+    one, two = nearest_neighbours(x, x, K, own), nearest_neighbours(x[:-1], x, K, own[:-1])
+    torch.testing.assert_close(one[0][:-1], two[0], rtol=1e-6, atol=0)
+    assert (one[1][:-1] == two[1]).all()
 
 
 def test_a_tight_cluster_is_searched_by_differences(monkeypatch):
