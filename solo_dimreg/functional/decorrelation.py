@@ -12,7 +12,7 @@ from torch import Tensor
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.spectrum import column_lengths, inverse_square_root, subtract_mean
+from solo_dimreg.functional.spectrum import column_lengths, gram_matrix, inverse_square_root, subtract_mean
 
 # Correlations of more axes than these are computed so many rows of the matrix at a time.
 STRIP = 4_096
@@ -20,7 +20,7 @@ WIDEST_GROUP = 256  # axes of a group that is chosen automatically
 
 
 @full_precision
-def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
+def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5, float64: bool = True) -> Tensor:
     """Centre the batch and make the covariance of each group of axes the identity, by ZCA [1; 2].
 
     Consecutive axes form a group. Each group becomes ``(x - mean) U diag(lambda + eps)^-1/2 U^T``, with the
@@ -45,37 +45,31 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5) -> Tensor:
     Raises:
         ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is below 0.
     """
-    mean, covariance = whitening_statistics(x, num_groups)
-    return apply_whitening(x, mean, covariance, eps).to(x.dtype)
+    check_between("eps", eps, 0)
+    _check_batch(x, num_groups)
+    centred = x - x.mean(dim=0)
+    return _whiten(centred, inverse_square_root(_covariance(centred, num_groups, float64), eps))
 
 
 @full_precision
-def whitening_statistics(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+def whitening_statistics(x: Tensor, num_groups: int, float64: bool = True) -> tuple[Tensor, Tensor]:
     """Compute the mean and the covariances with which :func:`zca_whiten` whitens a batch.
 
     Args:
         x: embeddings, shape (B, D).
         num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
+        float64: compute in float64, see :func:`zca_whiten`.
 
     Returns:
         The mean, shape (D,), and the covariance within each group, shape (num_groups, D / num_groups,
-        D / num_groups), divided by B, in float64.
+        D / num_groups), divided by B, in float64 unless ``float64`` is false.
 
     Raises:
         ValueError: the groups do not divide D, or the batch is too small for them.
     """
-    check_features("x", x)
-    b, d = x.shape
-    check_groups(d, num_groups)
-    if b <= d // num_groups:
-        raise ValueError(
-            f"whitening groups of {d // num_groups} axes needs more than {d // num_groups} samples, got {b}: "
-            f"raise the batch size, or num_groups from {num_groups} to a larger divisor of {d}."
-        )
+    _check_batch(x, num_groups)
     mean = x.mean(dim=0)
-    # In float64, which holds the square of every float32.
-    groups = (x - mean).double().view(b, num_groups, -1).transpose(0, 1)
-    return mean, groups.mT @ groups / b
+    return mean, _covariance(x - mean, num_groups, float64)
 
 
 @full_precision
@@ -101,8 +95,29 @@ def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e
 @full_precision
 def whiten_with(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """Whiten ``x`` with the inverse square roots of the covariances, (G, D / G, D / G)."""
-    groups = (x - mean).view(len(x), len(whitening), -1).transpose(0, 1)
-    return (groups @ whitening.to(x.dtype)).transpose(0, 1).reshape(x.shape)
+    return _whiten(x - mean, whitening)
+
+
+def _check_batch(x: Tensor, num_groups: int) -> None:
+    check_features("x", x)
+    b, d = x.shape
+    check_groups(d, num_groups)
+    if b <= d // num_groups:
+        raise ValueError(
+            f"whitening groups of {d // num_groups} axes needs more than {d // num_groups} samples, got {b}: "
+            f"raise the batch size, or num_groups from {num_groups} to a larger divisor of {d}."
+        )
+
+
+def _covariance(centred: Tensor, num_groups: int, float64: bool) -> Tensor:
+    """Return the covariance of each group; float64 holds the square of every float32."""
+    wide = centred.double() if float64 else centred
+    return gram_matrix(wide.view(len(wide), num_groups, -1).transpose(0, 1)) / len(wide)
+
+
+def _whiten(centred: Tensor, whitening: Tensor) -> Tensor:
+    groups = centred.view(len(centred), len(whitening), -1).transpose(0, 1)
+    return (groups @ whitening.to(centred.dtype)).transpose(0, 1).reshape(centred.shape)
 
 
 @full_precision

@@ -126,7 +126,7 @@ def uniformity(x: Tensor) -> Tensor:
 
 
 @full_precision
-def wasserstein_uniformity(x: Tensor) -> Tensor:
+def wasserstein_uniformity(x: Tensor, float64: bool = True) -> Tensor:
     """Compute how far the normalized rows are from covering the sphere, and all its axes [1].
 
     It is the 2-Wasserstein distance from the Gaussian with the rows' mean mu and covariance Sigma (divided by
@@ -151,7 +151,7 @@ def wasserstein_uniformity(x: Tensor) -> Tensor:
     unit = normalize_rows(x)
     centred = subtract_mean(unit)
     # The eigenvalues of the root of the covariance are the singular values over the root of B.
-    roots = singular_values(centred).sum() / math.sqrt(len(x))
+    roots = singular_values(centred, float64).sum() / math.sqrt(len(x))
     mean = unit.mean(dim=0)
     square = (mean**2).sum() + 1 + (centred**2).sum() / len(x) - 2 / math.sqrt(x.shape[1]) * roots
     # A square within rounding counts as 0, where a root has an infinite slope.
