@@ -38,6 +38,8 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5, float64: bool 
         eps: added to the eigenvalues, at least 0. It must be small against them, or the covariance stays
             below the identity. With 0, as in the released code of [2], eigenvalues below the rounding error
             are set to the rounding error.
+        float64: compute covariance and inverse square root in float64. Without it, eigenvalues below 1e-6 of
+            the largest one are lost in rounding errors.
 
     Returns:
         The whitened embeddings, shape (B, D).

@@ -140,6 +140,8 @@ def wasserstein_uniformity(x: Tensor, float64: bool = True) -> Tensor:
 
     Args:
         x: features, shape (B, D).
+        float64: compute the singular values in float64. Without it, values below 1 % of the largest one are
+            lost, and with them the gradient that would fill the axes that have collapsed.
 
     Returns:
         The distance, a scalar; with gradient 0 where it is 0.

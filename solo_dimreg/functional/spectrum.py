@@ -244,9 +244,10 @@ def subtract_mean(x: Tensor) -> Tensor:
 
     Such a column would otherwise keep the rounding error of its mean, as if the features spread there.
     """
-    centred = x - x.mean(dim=0)
-    rounding = 16 * torch.finfo(x.dtype).eps * column_lengths(x.detach())
-    return torch.where(column_lengths(centred.detach()) <= rounding, 0, centred)
+    mean = x.mean(dim=0)
+    centred = x - mean
+    rounding = 16 * torch.finfo(x.dtype).eps * len(x) ** 0.5 * mean.detach().abs()
+    return centred * (column_lengths(centred.detach()) > rounding)
 
 
 def column_lengths(x: Tensor) -> Tensor:
@@ -273,7 +274,7 @@ def singular_values(x: Tensor, float64: bool = True) -> Tensor:
 
     Up to float32, they are the roots of the eigenvalues of the smaller Gram matrix in float64, whose square
     root of epsilon is below the rounding of ``x``. This takes a fifth of the time of an SVD. Without
-    ``float64``, values below 1e-3 of the largest one are lost in the rounding error of its square.
+    ``float64``, values below 1 % of the largest one are lost in the rounding error of its square.
     """
     if x.dtype == torch.float64:
         nan_or_zero = _nan_or_zero(x)
@@ -308,7 +309,9 @@ class _Gram(torch.autograd.Function):
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
     """Return ``torch.linalg.eigvalsh(matrix)``, or NaN instead of an error if it is not finite."""
     nan_or_zero = _nan_or_zero(matrix)
-    return torch.linalg.eigvalsh(torch.where(nan_or_zero == 0, matrix, 0)) + (matrix * nan_or_zero).sum()
+    # By its diagonal, NaN reaches the gradient of all rows.
+    nan = (matrix.diagonal() * nan_or_zero).sum()
+    return torch.linalg.eigvalsh(torch.where(nan_or_zero == 0, matrix, 0)) + nan
 
 
 def _nan_or_zero(x: Tensor) -> Tensor:

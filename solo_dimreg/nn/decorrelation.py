@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.distributed import all_gather, broadcast
-from solo_dimreg.functional._checks import check_between, check_features, check_int
+from solo_dimreg.functional._checks import check_between, check_bool, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.decorrelation import (
     apply_whitening,
@@ -48,6 +48,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
         track_running_stats: keep running statistics. Without them evaluation whitens with the statistics of
             its own batches (of one process, not gathered), as in [2]'s released code. A row then depends on
             the others of its batch, and a batch that is too small for the groups is split into more groups.
+        float64: compute the statistics of a batch in float64, see
+            :func:`solo_dimreg.functional.zca_whiten`; running statistics are float32.
 
     Raises:
         ValueError: an option is out of range; in training, the batch is too small for the groups.
@@ -69,6 +71,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
         momentum: float = 0.1,
         affine: bool = False,
         track_running_stats: bool = True,
+        float64: bool = True,
     ) -> None:
         super().__init__()
         check_int("num_features", num_features, minimum=1)
@@ -77,10 +80,12 @@ class DecorrelatedBatchNorm(Float32Buffers):
         self.num_groups = check_groups(num_features, num_features if self.automatic else num_groups)
         check_between("eps", eps, 0)
         check_between("momentum", momentum, 0, 1)
+        check_bool("float64", float64)
         self.num_features = num_features
         self.track_running_stats = track_running_stats
         self.eps = eps
         self.momentum = momentum
+        self.float64 = float64
         self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
         self.register_buffer("running_mean", torch.zeros(num_features) if track_running_stats else None)
@@ -103,15 +108,18 @@ class DecorrelatedBatchNorm(Float32Buffers):
         elif self.track_running_stats:
             whitened = whiten_with(x, self.running_mean, self._running_whitening())
         else:
-            whitened = apply_whitening(x, *whitening_statistics(x, self._groups_for(len(x))), self.eps)
+            whitened = apply_whitening(x, *self._statistics(x, self._groups_for(len(x))), self.eps)
         whitened = whitened.to(x.dtype)
         return whitened if self.weight is None or self.bias is None else whitened * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
-        mean, covariance = whitening_statistics(batch, self._groups(len(batch)))
+        mean, covariance = self._statistics(batch, self._groups(len(batch)))
         self._track(mean.detach(), covariance.detach(), len(batch))
         return apply_whitening(x, mean, covariance, self.eps)
+
+    def _statistics(self, x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+        return whitening_statistics(x, num_groups, self.float64)
 
     def _groups(self, samples: int) -> int:
         if self.automatic and not (self._settled and self.track_running_stats):
@@ -193,9 +201,9 @@ class ShuffledDBN(DecorrelatedBatchNorm):
         batch = all_gather(x)
         groups = self._groups(len(batch))
         if self.track_running_stats:
-            self._track(*whitening_statistics(batch.detach(), groups), len(batch))
+            self._track(*self._statistics(batch.detach(), groups), len(batch))
         order = broadcast(torch.randperm(self.num_features, device=x.device))
-        mean, covariance = whitening_statistics(batch[:, order], groups)
+        mean, covariance = self._statistics(batch[:, order], groups)
         return apply_whitening(x[:, order], mean, covariance, self.eps)[:, order.argsort()]
 
 

@@ -1,4 +1,4 @@
-"""Losses without options that spread the features over the sphere."""
+"""Losses that spread the features over the sphere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.distributed import all_gather
+from solo_dimreg.functional._checks import check_bool
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.information import uniformity, wasserstein_uniformity
 from solo_dimreg.functional.koleo import koleo_loss
@@ -88,6 +89,9 @@ class WassersteinUniformity(nn.Module):
     References:
         [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
 
+    Args:
+        float64: compute in float64, see :func:`solo_dimreg.functional.wasserstein_uniformity`.
+
     Example:
         >>> loss = WassersteinUniformity()(torch.randn(32, 16))
     """
@@ -97,10 +101,15 @@ class WassersteinUniformity(nn.Module):
     #: The loss is computed over all processes, so that the log need not average it.
     same_on_all_processes: ClassVar[bool] = True
 
+    def __init__(self, float64: bool = True) -> None:
+        super().__init__()
+        check_bool("float64", float64)
+        self.float64 = float64
+
     @full_precision
     def forward(
         self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
     ) -> Tensor:
         """Compute the loss over the views of all processes, see :meth:`Uniformity.forward`."""
         listed = as_views("views", views, minimum=1)
-        return wasserstein_uniformity(torch.cat([all_gather(view) for view in listed]))
+        return wasserstein_uniformity(torch.cat([all_gather(view) for view in listed]), self.float64)
