@@ -28,6 +28,7 @@ Example:
 @click.option(
     "--launches", is_flag=True, help="Count device operations and waits instead, which needs no GPU."
 )
+@click.option("--peers", is_flag=True, help="Compare with lightly, solo-learn and a plain SVD instead.")
 @page_options("results/bench.json")
 def command(
     as_json_: bool,
@@ -35,6 +36,7 @@ def command(
     large: bool,
     steps: bool,
     launches: bool,
+    peers: bool,
     page: Path | None,
     files: tuple[Path, ...],
 ) -> None:
@@ -46,12 +48,17 @@ def command(
     """
     if page is not None:
         from solo_dimreg.studies.pages import costs_tables, write_page
+        from solo_dimreg.studies.peers import peers_table
 
-        write_page(page, "costs", files or [Path("results/bench.json")], costs_tables)
+        name, table = ("peers", peers_table) if peers else ("costs", costs_tables)
+        write_page(page, name, files or [Path("results/bench.json")], table)
         click.echo(f"Page: {page}")
         return
     if launches:
         _count_launches(as_json_)
+        return
+    if peers:
+        _compare_peers(as_json_, repeats)
         return
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies import bench
@@ -70,6 +77,22 @@ def command(
         print_table(["measured", "on", "ratio", "value", "same loss and gradient"], rows)
     if any(cost.agrees is False for cost in costs):
         raise SystemExit(1)
+
+
+def _compare_peers(as_json: bool, repeats: int) -> None:
+    """Print how other packages' functions differ from ours, and their times over ours."""
+    from dataclasses import asdict
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import to_json
+    from solo_dimreg.studies import peers
+    from solo_dimreg.studies.bench import describe_machine
+
+    found = list(peers.run(repeats))
+    if as_json:
+        click.echo(to_json({**describe_machine(), "peers": [asdict(each) for each in found]}))
+    else:
+        print_table(peers.HEADER, [peers.cells(each) for each in found])
 
 
 def _count_launches(as_json: bool) -> None:

@@ -1,0 +1,184 @@
+"""Compare our losses and metrics with those of other packages: the value first, then the time."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo_dimreg.functional import (
+    directclr_loss,
+    koleo_loss,
+    ntxent_loss,
+    rankme,
+    sigreg_loss,
+    vicreg_loss,
+    visreg_loss,
+)
+from solo_dimreg.studies.bench import medians
+from solo_dimreg.studies.bench_cases import features
+
+SAME = 1e-4  # relative difference of values and gradients that are timed
+INSTALL = "pip install lightly"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A function of ours beside one that another package has for the same purpose.
+
+    Attributes:
+        name: The name of the loss or metric.
+        package: The name of the other package.
+        shape: The shape of each view.
+        ours: A function of the views.
+        theirs: Returns the other package's function of the views; its import may fail.
+        views: The number of views.
+        why: Why the values differ, if it is known that they do.
+    """
+
+    name: str
+    package: str
+    shape: tuple[int, int]
+    ours: Callable[..., Tensor]
+    theirs: Callable[[], Callable[..., Tensor]]
+    views: int = 1
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result for one peer.
+
+    Attributes:
+        name, package: As in :class:`Peer`.
+        shape: The shape as text.
+        difference: The larger of the relative differences of value and gradient; None if not installed.
+        ratio: The peer's time over ours, or None if it was not measured.
+        note: Why it was not measured.
+    """
+
+    name: str
+    package: str
+    shape: str
+    difference: float | None
+    ratio: float | None
+    note: str
+
+
+def run(repeats: int = 5) -> Iterator[Comparison]:
+    """Yield the comparison with each peer, one at a time."""
+    yield from (compare(peer, repeats) for peer in peers())
+
+
+def compare(peer: Peer, repeats: int) -> Comparison:
+    """Return how the peer's value and gradient differ from ours, and its time over ours if they do not."""
+    result = partial(Comparison, peer.name, peer.package, "x".join(map(str, peer.shape)))
+    try:
+        theirs = peer.theirs()
+    except ImportError:
+        return result(None, None, f"{peer.package} is not installed: {INSTALL}")
+    views = [features(peer.shape, seed) for seed in range(peer.views)]
+    functions = [partial(_value_and_gradient, each, views) for each in (theirs, peer.ours)]
+    difference = max(map(_difference, *(function() for function in functions)))
+    if not difference <= SAME:
+        return result(difference, None, peer.why or "another value")
+    other, ours = medians(functions, repeats)
+    return result(difference, other / ours, "")
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def _value_and_gradient(function: Callable[..., Tensor], views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)  # the same random directions for both
+    views = [view.clone().requires_grad_() for view in views]
+    value = function(*views)
+    gradients = torch.autograd.grad(value, views, allow_unused=True)
+    return value.detach(), torch.cat([each for each in gradients if each is not None])
+
+
+def peers() -> list[Peer]:
+    """Return the functions that another package has too."""
+
+    def lightly(name: str, **options: Any) -> Callable[[], Callable[..., Tensor]]:
+        return lambda: getattr(importlib.import_module("lightly.loss"), name)(**options)
+
+    def solo(name: str, loss: str) -> Callable[[], Callable[..., Tensor]]:
+        return lambda: getattr(importlib.import_module(f"solo.losses.{name}"), loss)
+
+    ntxent, vicreg = partial(ntxent_loss, temperature=0.1), partial(vicreg_loss, var=12.5)
+    first = {"temperature": 0.1, "loss_dim": 360}
+    direct = lightly("DirectCLRLoss", **first)
+    own_view = "lightly also takes the rows of the same view as negatives, unlike the paper's code"
+    return [
+        Peer("DirectCLR", "lightly", (256, 2048), directclr_loss, direct, 2, own_view),
+        Peer("NT-Xent of 360 entries", "lightly", (256, 2048), _ntxent_of_first, direct, 2),
+        Peer("NT-Xent", "lightly", (256, 256), ntxent, lightly("NTXentLoss", temperature=0.1), 2),
+        Peer("NT-Xent", "solo-learn", (256, 256), ntxent, solo("simclr", "simclr_loss_func"), 2),
+        Peer("VICReg", "lightly", (256, 2048), vicreg, lightly("VICRegLoss"), 2),
+        Peer("VICReg", "solo-learn", (256, 2048), vicreg_loss, solo("vicreg", "vicreg_loss_func"), 2),
+        Peer("KoLeo", "lightly", (512, 512), koleo_loss, lightly("KoLeoLoss")),
+        Peer("SIGReg", "lightly", (256, 128), _sigreg, lightly("SIGReg")),
+        Peer("VISReg", "lightly", (256, 128), _visreg, _lightly_visreg),
+        Peer("RankMe", "a plain SVD", (2048, 512), rankme, lambda: rankme_by_svd),
+    ]
+
+
+def rankme_by_svd(x: Tensor) -> Tensor:
+    """Return RankMe from the singular values, as its paper writes it."""
+    values = torch.linalg.svdvals(x)
+    p = values / values.sum() + 1e-7
+    return (-(p * p.log()).sum()).exp()
+
+
+def _ntxent_of_first(x: Tensor, y: Tensor) -> Tensor:
+    return ntxent_loss(x[:, :360], y[:, :360])
+
+
+def _slices(x: Tensor) -> Tensor:
+    return F.normalize(torch.randn(x.shape[1], 1024), dim=0)
+
+
+def _sigreg(x: Tensor) -> Tensor:
+    return sigreg_loss(x, _slices(x))
+
+
+def _visreg(x: Tensor) -> Tensor:
+    return visreg_loss(x, _slices(x))
+
+
+def _lightly_visreg() -> Callable[[Tensor], Tensor]:
+    part = importlib.import_module("lightly.loss.visreg_loss")
+    return lambda x: (
+        part.visreg_scale_loss(x) + part.visreg_shape_loss(x, num_slices=1024) + part.visreg_center_loss(x)
+    )
+
+
+def peers_table(contents: Sequence[Any]) -> str:
+    """Return the outputs of ``bench --peers --json`` as a Markdown table."""
+    from solo_dimreg.studies.pages import markdown_table
+
+    lines: list[str] = []
+    for content in contents:
+        torch_version = ".".join(str(content["torch"]).split(".")[:2])
+        lines += [f"{content['instructions']}, {content['threads']} threads, torch {torch_version}.", ""]
+        rows = [cells(Comparison(**each)) for each in content["peers"]]
+        lines += [*markdown_table(HEADER, rows), ""]
+    return "\n".join(lines)
+
+
+HEADER = ("loss or metric", "beside", "each view", "difference", "peer's time over ours")
+
+
+def cells(found: Comparison) -> list[str]:
+    """Return a comparison as the cells of a table."""
+    difference = "" if found.difference is None else f"{found.difference:.0e}"
+    ratio = f"not timed: {found.note}" if found.ratio is None else f"{found.ratio:.1f}"
+    return [found.name, found.package, found.shape, difference, ratio]
