@@ -40,6 +40,10 @@ def nearest_neighbours(
     """Return the distances to the k nearest rows of ``reference``, ascending, and the numbers of these rows.
 
     The distances can be differentiated once, in ``x`` and in ``reference``. A distance of 0 has gradient 0.
+    Which of two neighbours is the k-th is not defined if their distances differ by less than the rounding
+    error, and the gradient of such a query is that of either. Among 1,536 Gaussian features of as many
+    axes there is one such query; it alone makes an error of 4e-2 in the norm of the gradient of LDReg's loss,
+    whose other rows are right to 1e-5.
 
     Args:
         x: queries, shape (B, D), float32 or float64.

@@ -85,6 +85,31 @@ def test_value_and_gradient_are_those_of_float64(name, shape):
             assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
+def test_the_gradient_is_that_of_one_of_two_neighbours_equally_far(shape):
+    last = 2 * normal(1, 40)
+    nearer = normal(K - 1, 40, seed=1)
+
+    def gradient(*points, dtype=torch.float64):
+        query = torch.zeros(1, 40, dtype=dtype, requires_grad=True)
+        reference = torch.cat(points).float().to(dtype)
+        return torch.autograd.grad(local_intrinsic_dimensionality(query, reference, K).log(), query)[0]
+
+    found = gradient(nearer, last, last.flip(1), dtype=torch.float32)
+    errors = [float((found - gradient(nearer, each)).norm() / found.norm()) for each in (last, last.flip(1))]
+    assert min(errors) < 1e-5 and max(errors) > 0.1
+
+
+def test_all_rows_but_those_of_equal_distances_have_the_gradient_of_float64():
+    rounded = normal(512, 512).float()
+    results = []
+    for x in (rounded, rounded.double()):
+        x = x.clone().requires_grad_()
+        results.append(torch.autograd.grad(ldreg_loss(x, k=96), x)[0])
+    errors = (results[0] - results[1]).norm(dim=1) / results[1].norm(dim=1)
+    gaps = torch.cdist(rounded.double(), rounded.double()).sort(dim=1).values[:, 95:98].diff(dim=1)
+    assert errors[gaps.amin(dim=1) > 1e-5].max() < 1e-5
+
+
 def test_the_candidates_of_one_set_are_those_of_two():
     x = normal(600, 40).float()
     own = torch.arange(len(x))
