@@ -108,7 +108,7 @@ def _count_launches(as_json: bool) -> None:
     if as_json:
         click.echo(to_json([asdict(each) for each in counts]))
         return
-    click.echo("Device operations of ours, or of ours/the textbook's:")
+    click.echo("Device operations of ours, or of ours/the textbook's or solo-learn's:")
     columns = ("forward", "backward", "waits", "collectives")
     rows = []
     for (name, on), group in groupby(counts, key=lambda each: (each.name, each.on)):

@@ -1,24 +1,34 @@
 """Count what a function asks of a device: operations, waits of the host, and messages between processes.
 
-The functions run with CPU tensors. What they do for a GPU alone is not counted, nor what they do in NumPy.
+The functions run with CPU tensors, and the neighbour search as on a GPU. What NumPy does is not counted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
+from solo_dimreg.config.composing import compose
+from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
+from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
+from solo_dimreg.solo_learn.registration import generation, register
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import cases, features
 
 SHAPE = (256, 256)
+STEPS = ("simclr", "byol")  # methods of which a training step is counted
+COUNTED, BATCH = 1, 16  # the step that is counted, after the one that makes the optimizer's state
 # Operations that only make or describe a tensor.
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "resize_"}
 # Operations whose shape or result the host waits for on a GPU; decompositions read an error code there.
@@ -73,21 +83,34 @@ def _is_mask(index: Any) -> bool:
 def count(name: str, who: str, function: Callable[..., Any], inputs: list[Tensor]) -> Launches:
     """Return what a forward and, if the result has a gradient, a backward pass of a function ask for."""
     inputs = [each.clone().requires_grad_() for each in inputs]
-    function(*inputs)  # what is made once, such as directions, is there at the second call
-    with _Counter() as forward:
-        value = function(*inputs)
-    backward = _Counter()
-    if isinstance(value, Tensor) and value.requires_grad:
-        value = value.sum()
-        with backward:
-            torch.autograd.grad(value, inputs, allow_unused=True)
+    with _search_as_on_a_gpu():
+        function(*inputs)  # what is made once, such as directions, is there at the second call
+        with _Counter() as forward:
+            value = function(*inputs)
+        backward = _Counter()
+        if isinstance(value, Tensor) and value.requires_grad:
+            value = value.sum()
+            with backward:
+                torch.autograd.grad(value, inputs, allow_unused=True)
     waits, collectives = forward.waits + backward.waits, forward.collectives + backward.collectives
     on = "x".join(map(str, inputs[0].shape)) or "a number"
     return Launches(name, on, who, forward.operations, backward.operations, waits, collectives)
 
 
+@contextmanager
+def _search_as_on_a_gpu() -> Iterator[None]:
+    before, neighbours.SHAPED_FOR_CUDA = neighbours.SHAPED_FOR_CUDA, True
+    try:
+        yield
+    finally:
+        neighbours.SHAPED_FOR_CUDA = before
+
+
 def run() -> Iterator[Launches]:
-    """Yield the counts of each loss beside its textbook, and of each regularizer, metric and callback."""
+    """Yield the counts of each loss beside its textbook, and of each regularizer, metric and callback.
+
+    Where solo-learn is installed, the counts of whole training steps follow.
+    """
     for case in cases():
         for who, loss in (("ours", case.ours), ("textbook", case.textbook)):
             yield count(case.name, who, loss, [features(case.shape)])
@@ -100,6 +123,69 @@ def run() -> Iterator[Launches]:
             with torch.no_grad():
                 yield count(f"metric {name}", "ours", record.function, inputs)
     yield count("divergence callback", "ours", _divergence_check(), [torch.tensor(1.0)])
+
+    for method in STEPS if generation() else ():
+        yield count_step(method, "ours")
+        yield count_step(method, "solo-learn")
+
+
+def count_step(method: str, who: str) -> Launches:
+    """Return what a training step of a method asks for, all of it as ``forward``.
+
+    With LDReg, the monitor and the divergence callback it is ``ours``; the class of solo-learn alone is
+    ``solo-learn``'s. The step is one between two looks of the monitor.
+    """
+    host = register()
+    ours = who == "ours"
+    changes = ["backbone.name=resnet18", "~backbone.kwargs", "checkpoint.enabled=False", "accelerator=cpu"]
+    changes += ["regularizers.ldreg.warmup_epochs=0"] if ours else ["~monitor"]
+    settings = compose("pretrain", "digits", f"ldreg_{method}" if ours else method, changes, host)
+    classes = host.methods.copy()
+    if not ours:
+        host.methods[method] = next(filter(_is_of_solo_learn, classes[method].__mro__))
+    try:
+        module = host.build_without_data(settings, classes=10)
+    finally:
+        host.methods[method] = classes[method]
+    views = [torch.randn(BATCH, 3, 32, 32) for _ in range(2)]
+    batches = [(torch.arange(BATCH), views, torch.arange(BATCH) % 10)] * (COUNTED + 2)
+    callback = mixed_in(_CountOneStep, host.pl.Callback)()
+    with TemporaryDirectory() as folder, _search_as_on_a_gpu():
+        trainer = host.pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[callback],
+        )
+        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    found = callback.counter
+    name = f"step of {method}"
+    return Launches(name, f"{BATCH}x3x32x32", who, found.operations, 0, found.waits, found.collectives)
+
+
+def _is_of_solo_learn(kind: type) -> bool:
+    """Return whether a class is one that a module of solo-learn defines, not one with our hooks."""
+    defined = getattr(sys.modules[kind.__module__], kind.__name__, None)
+    return kind.__module__.startswith("solo.") and defined is kind
+
+
+class _CountOneStep(Mixin):
+    """A callback that counts the step of number ``COUNTED``, with what other callbacks do after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = _Counter()
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        if batch_idx == COUNTED:
+            self.counter.__enter__()
+        elif batch_idx == COUNTED + 1:
+            self.counter.__exit__(None, None, None)
 
 
 def _of_views(term: Any) -> Callable[[Tensor, Tensor], Tensor]:
