@@ -35,3 +35,13 @@ def test_one_row_has_no_neighbour():
     x = normal(1, 3).requires_grad_()
     loss = koleo_loss(x)
     assert loss.item() == 0 and torch.autograd.grad(loss, x)[0].abs().max() == 0
+
+
+@pytest.mark.parametrize("spread", [1, 1e-2, 1e-3])
+def test_the_gradient_of_features_around_a_common_mean_is_that_of_float64(spread):
+    rounded = (normal(1, 64) + spread * normal(200, 8, seed=1) @ normal(8, 64, seed=2)).float()
+    results = []
+    for x in (rounded, rounded.double()):
+        x = x.clone().requires_grad_()
+        results.append(torch.autograd.grad(koleo_loss(x), x)[0])
+    assert (results[0] - results[1]).norm() < 1e-3 * results[1].norm()
