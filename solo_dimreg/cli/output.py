@@ -18,13 +18,12 @@ LABEL = 36  # a first column up to this width, the names of the lines, is not wr
 # Cells that say how something ended.
 STYLES = {
     "healthy": "green",
+    "partly collapsed": "yellow",
+    "cannot tell": "yellow",
     "holds": "green",
     "yes": "green",
     "not shown": "yellow",
-    "local collapse": "yellow",
     "contradicted": "red",
-    "global collapse": "red",
-    "complete collapse": "red",
     "NO": "red",
 }
 # How a terminal without Unicode shows our signs.
@@ -54,11 +53,16 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for name, width in zip(cells[0], widths, strict=True):
         table.add_column(Text(name), width=width)
     for row in cells[1:]:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def _style(cell: str) -> str:
+    """Return the colour of a cell that says how something ended; the ways of a collapse may follow it."""
+    return "red" if cell.startswith("collapsed") else STYLES.get(cell, "")
 
 
 def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:

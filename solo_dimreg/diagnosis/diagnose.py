@@ -75,7 +75,11 @@ class Diagnosis:
     @property
     def verdict(self) -> Verdict:
         """Return the verdict on the features."""
-        return judge(self.features)
+        return self.verdict_on(self.features)
+
+    def verdict_on(self, space: Space) -> Verdict:
+        """Return the verdict on one of the spaces."""
+        return judge(space, self.source.of)
 
     @property
     def caution(self) -> str:
@@ -114,7 +118,7 @@ class Diagnosis:
             "description": self.source.description,
             "verdict": self.verdict.as_dict(),
             "caution": self.caution,
-            **{name: _space_dict(space) for name, space in self.spaces.items()},
+            **{name: _space_dict(space, self.verdict_on(space)) for name, space in self.spaces.items()},
             **self.information,
             "intervals": {name: self.information_interval(name) for name in self.moved},
             "classes": self.classes,
@@ -292,7 +296,7 @@ def _cautions(space: Space, name: str, noun: str) -> Iterator[str]:
         )
 
 
-def _space_dict(space: Space) -> dict[str, Any]:
+def _space_dict(space: Space, verdict: Verdict) -> dict[str, Any]:
     levels = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     quantiles = torch.quantile(space.lids.double(), torch.tensor(levels, dtype=torch.float64))
     return {
@@ -303,7 +307,7 @@ def _space_dict(space: Space) -> dict[str, Any]:
             **{name: found for name in space.numbers if (found := space.interval(name)) is not None},
             "lid_by_k": {k: space.interval("lid_by_k", k) for k in space.lid_by_k},
         },
-        "verdict": judge(space).kind,
+        "verdict": verdict.title,
         "lid_quantiles": dict(zip(map(str, levels), quantiles.tolist(), strict=True)),
         "spectrum": space.spectrum.tolist(),
     }

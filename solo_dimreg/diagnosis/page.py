@@ -20,7 +20,7 @@ from solo_dimreg.diagnosis.differences import differences, results
 from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
 from solo_dimreg.diagnosis.table import differences_table, summary_table, with_interval
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
-from solo_dimreg.diagnosis.verdict import THRESHOLDS, judge
+from solo_dimreg.diagnosis.verdict import THRESHOLDS
 from solo_dimreg.errors import warn
 from solo_dimreg.files import aside, write_bytes, write_json, write_text
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explanation_of
@@ -28,9 +28,10 @@ from solo_dimreg.metrics.registry import METRICS, VIEWS
 
 KINDS = {
     "healthy": "good",
-    "local collapse": "warning",
-    "global collapse": "bad",
-    "complete collapse": "bad",
+    "partly collapsed": "warning",
+    "collapsed": "bad",
+    "cannot tell": "unknown",
+    "no verdict": "reference",
 }
 CUMULATIVE = Explanation(
     "cumulative variance",
@@ -140,7 +141,6 @@ def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]
         ],
         explanations=EXPLANATIONS.values(),
         thresholds=list(THRESHOLDS.items()),
-        judge=judge,
         kinds=KINDS,
         INTERVALS=INTERVALS,
     )

@@ -18,7 +18,7 @@ from solo_dimreg.diagnosis.sources.arrays import Array, in_memory, open_arrays
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.models import collect
 from solo_dimreg.diagnosis.sources.names import SUFFIXES
-from solo_dimreg.diagnosis.sources.opening import Source, array_source, open_source
+from solo_dimreg.diagnosis.sources.opening import NETWORK, Source, array_source, open_source
 from solo_dimreg.diagnosis.verdict import Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import check_writable
@@ -40,7 +40,7 @@ class DiagnosisResult(Space):
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict: its ``kind`` (a collapse, or healthy), and the ``reason`` with its numbers."""
+        """Return the verdict: its ``kind``, the ``reason`` with its numbers, and the ``rule``."""
         return self.diagnosis.verdict
 
     @property
@@ -137,7 +137,7 @@ def diagnose(
     Example:
         >>> result = diagnose(torch.randn(500, 4) @ torch.randn(4, 100))
         >>> result.verdict.kind, round(result.effective_rank)
-        ('global collapse', 4)
+        ('collapsed', 4)
     """
     profile = None
     if loader is not None:
@@ -188,7 +188,7 @@ def _of_model(
     name = name or type(model).__name__
     arrays = [None if rows is None else in_memory(rows) for rows in map(found.get, ("embeddings", "labels"))]
     opened = open_arrays(in_memory(found["features"]), *arrays)
-    return array_source(name, opened, f" of {name}", classes), profile
+    return array_source(name, opened, f" of {name}", classes, NETWORK), profile
 
 
 def _length(dataset: Any) -> int:

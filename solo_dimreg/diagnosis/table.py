@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.differences import Comparison
-from solo_dimreg.diagnosis.verdict import judge
 from solo_dimreg.metrics.intervals import Interval
 from solo_dimreg.metrics.numbers import OF_ONE_SET
 from solo_dimreg.metrics.registry import METRICS, MetricRecord
@@ -20,7 +19,7 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
     columns = [(each, name, space) for each in diagnoses for name, space in each.spaces.items()]
     several = len(diagnoses) > 1
     header = ["", *(f"{each.source.name}, {name}" if several else name for each, name, _ in columns)]
-    verdicts = ["verdict", *(judge(space).kind for _, _, space in columns)]
+    verdicts = ["verdict", *(each.verdict_on(space).title for each, _, space in columns)]
     lines = [
         _line(record, [(space.numbers[name], space.interval(name)) for _, _, space in columns])
         for name, record in OF_ONE_SET.items()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 # A sign repeats the colour of a verdict, for readers who cannot see it.
-SIGNS = {"good": "✓", "warning": "!", "bad": "✗"}
+SIGNS = {"good": "✓", "warning": "!", "bad": "✗", "unknown": "?", "reference": "–"}
 
 
 @dataclass(frozen=True)

@@ -2,67 +2,199 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
+from solo_dimreg.diagnosis.sources.opening import FEATURES, NETWORK, REFERENCE
+from solo_dimreg.functional.signal import noise_threshold
+from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.metrics.numbers import Space
-from solo_dimreg.metrics.registry import EMPTY_DIRECTION
 
-# Features whose standard deviation is below 1 % of their length count as one point.
-COMPLETE_SPREAD = 1e-4
-GLOBAL_RANK = 0.05
-GLOBAL_FILLED = 0.25
+HEALTHY, PARTLY, COLLAPSED = "healthy", "partly collapsed", "collapsed"
+CANNOT_TELL, NO_VERDICT = "cannot tell", "no verdict"
+
+# The metrics that decide.
+DECIDING = (
+    *("samples", "dimensions", "duplicates", "spread", "signal_rank", "noise_share", "group_share"),
+    *("effective_rank", "variance_rank", "lid_in_groups"),
+)
+# Relative to the root mean square length. A network in float32 gives a constant up to this.
+COMPLETE_DEVIATION = 2e-6
+# Of the width.
+FEW_DIRECTIONS, SOME_DIRECTIONS = 1 / 4, 1 / 2
+LOW_RANK, LOWISH_RANK = 1 / 16, 1 / 8
+# The median variance of the directions above noise, over the threshold for noise. A power law of exponent a
+# has 2^a by construction: half of its directions lie between the rank at the threshold and half of it.
+STEP = 7.0
+MOST = 0.5  # of the variance
+TIGHT = 0.9  # of the variance of the signal lies between the groups
+HANDFUL, WIDE = 8, 64
 LOCAL_LID = 2.5
+LEAST_ROWS = 32
+ROWS_TO_RANK = 4  # this many rows for each direction of a signal that is to be counted
+
+THRESHOLDS = {
+    "collapsed completely": "the features are equal up to the rounding of a network in float32, which is "
+    f"{COMPLETE_DEVIATION:g} of their length, or of their own precision",
+    "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
+    f"variance, stand out of the noise by a step of {STEP:g}, and are not the differences of tight groups; "
+    f"or the effective rank is below {LOW_RANK:.1%} of the width",
+    "collapsed locally": f"the LID within groups is below {LOCAL_LID:g} and below half the dimension of the "
+    "whole",
+    PARTLY: f"as a global collapse, with at most {SOME_DIRECTIONS:.0%} of the directions, or where they hold "
+    f"less than {MOST:.0%} of the variance; or the effective rank is below {LOWISH_RANK:.1%} of the width; "
+    f"or the entropy rank of the variances is below {HANDFUL} of at least {WIDE}",
+    CANNOT_TELL: f"the distinct rows are fewer than {LEAST_ROWS} or than half the width, and show no "
+    "collapse; or more than half of the rows repeat an earlier one",
+    HEALTHY: "none of these",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict on a collapse: ``kind`` in a word or two, and ``reason`` with the numbers behind it."""
+    """A verdict on a collapse.
+
+    Attributes:
+        kind: ``healthy``, ``partly collapsed``, ``collapsed`` or ``cannot tell``; ``no verdict`` for a
+            reference such as pixels.
+        reason: The numbers that decide, and what they mean.
+        rule: The rule by which they decide, from ``THRESHOLDS``.
+        ways: How the features have collapsed: ``completely``, ``globally``, ``locally``.
+    """
 
     kind: str
     reason: str
+    rule: str = ""
+    ways: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, str]:
+    @property
+    def title(self) -> str:
+        """Return the kind with the ways, such as ``collapsed globally and locally``."""
+        return f"{self.kind} {' and '.join(self.ways)}".strip()
+
+    def as_dict(self) -> dict[str, object]:
         """Return the verdict for JSON."""
-        return asdict(self)
+        return {**asdict(self), "ways": list(self.ways)}
 
     def __str__(self) -> str:
         """Return the verdict in one line."""
-        return f"{self.kind}: {self.reason}"
+        return f"{self.title}: {self.reason}"
 
 
-THRESHOLDS = {
-    "complete collapse": f"variance below {COMPLETE_SPREAD:g} of the mean squared length",
-    "global collapse": f"effective rank below {GLOBAL_RANK:.0%} of the attainable one, or fewer than "
-    f"{GLOBAL_FILLED:.0%} of the directions with over {EMPTY_DIRECTION:g} of the leading one's variance",
-    "local collapse": f"LID below {LOCAL_LID:g} and below half the effective rank",
-}
+def judge(space: Space, of: str = FEATURES) -> Verdict:
+    """Return the verdict by ``THRESHOLDS``.
 
+    Scale, rotation and a shift of the features do not change it. The only exception is a shift so large that
+    the precision of the numbers no longer resolves the features, which is a complete collapse.
 
-def judge(space: Space) -> Verdict:
-    """Return the verdict by ``THRESHOLDS``: complete, global or local collapse, in this order, or healthy."""
-    if space.spread < COMPLETE_SPREAD:
-        return Verdict(
-            "complete collapse",
-            f"all features are nearly one point: their variance is {space.spread:.1e} of their mean squared "
-            f"length (threshold {COMPLETE_SPREAD:g}).",
+    Args:
+        space: The metrics of the features.
+        of: ``FEATURES``, ``NETWORK`` or ``REFERENCE``. Rows that are all equal are a complete collapse of a
+            network that has seen different inputs, and tell nothing in a file.
+    """
+    if of == REFERENCE:
+        return Verdict(NO_VERDICT, f"a reference to compare with: {_numbers(space)}.")
+    distinct = space.samples - space.duplicates
+    if (distinct == 1 and of == NETWORK) or (distinct > 1 and _is_constant(space)):
+        return _collapsed(
+            ["completely"],
+            f"the {space.samples} features are equal, up to {space.spread**0.5:.1e} of their length.",
         )
-    filled = (
-        f"effective rank {space.effective_rank:.1f} of {space.attainable} (threshold {GLOBAL_RANK:.0%}), "
-        f"{space.filled} of {space.attainable} directions filled (threshold {GLOBAL_FILLED:.0%})"
-    )
-    threshold = min(LOCAL_LID, space.effective_rank / 2)
-    lid = f"LID {space.lid:.2f} (threshold {threshold:.3g})"
-    few_filled = space.filled < GLOBAL_FILLED * space.attainable
-    if space.effective_rank < GLOBAL_RANK * space.attainable or few_filled:
-        return Verdict("global collapse", f"the features fill few of their dimensions: {filled}; {lid}.")
-    if space.lid < threshold:
-        reason = (
-            f"the features fill few dimensions around each point: {lid}, although they fill many globally: "
-            f"{filled}. Images with few dimensions of their own cause this without a collapse."
+    if distinct == 1:
+        return _unknown(
+            f"all {space.samples} rows are equal. This is a complete collapse if their inputs differ; equal "
+            "inputs give the same."
         )
-        return Verdict("local collapse", reason)
-    return Verdict(
-        "healthy",
-        f"the features fill their dimensions globally: {filled}, and locally: {lid}. More than that is not "
-        "better by itself.",
+    if space.duplicates > space.samples / 2:
+        return _unknown(
+            f"{space.duplicates} of {space.samples} rows repeat an earlier one; give rows of different "
+            "inputs. If the inputs differ already, the features have collapsed to few points."
+        )
+    found = _global(space, distinct)
+    local = _is_local(space, distinct, found)
+    if found == COLLAPSED or local:
+        ways = [*(["globally"] if found == COLLAPSED else []), *(["locally"] if local else [])]
+        reason = f"{_numbers(space)}."
+        if local:
+            reason += " Images with few dimensions of their own cause a low LID without a collapse."
+        return _collapsed(ways, reason)
+    if distinct < _rows_needed(space):
+        return _unknown(
+            f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give at least "
+            f"{_rows_needed(space)}, better {4 * space.dimensions}. {_numbers(space)}."
+        )
+    groups = (
+        " The directions that stand out are the differences of tight groups." if _is_grouped(space) else ""
     )
+    more = " More than that is not better by itself." if found == HEALTHY else ""
+    return Verdict(found, f"{_numbers(space)}.{groups}{more}", THRESHOLDS[found])
+
+
+def _collapsed(ways: list[str], reason: str) -> Verdict:
+    rule = "; ".join(THRESHOLDS[f"collapsed {way}"] for way in ways)
+    return Verdict(COLLAPSED, reason, rule, tuple(ways))
+
+
+def _unknown(reason: str) -> Verdict:
+    return Verdict(CANNOT_TELL, reason, THRESHOLDS[CANNOT_TELL])
+
+
+def _is_constant(space: Space) -> bool:
+    return space.spread < max(COMPLETE_DEVIATION, 2 * space.resolution) ** 2
+
+
+def _rows_needed(space: Space) -> int:
+    return max(LEAST_ROWS, -(-space.dimensions // 2))
+
+
+def _is_grouped(space: Space) -> bool:
+    return space.group_share is not None and space.group_share > TIGHT and signal_step(space) > STEP
+
+
+def signal_step(space: Space) -> float:
+    """Return the median variance of the directions above noise over the threshold; infinite without noise."""
+    threshold = noise_threshold(space.spectrum, space.samples)
+    signal = space.spectrum[space.spectrum > threshold]
+    return float(signal.median() / threshold) if len(signal) else 0.0
+
+
+def _global(space: Space, distinct: int) -> str:
+    """Return ``COLLAPSED``, ``PARTLY`` or ``HEALTHY`` for the whole of the features."""
+    rank, width = space.signal_rank, space.dimensions
+    if _is_grouped(space):
+        return HEALTHY
+    if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width:
+        counted = distinct > max(LEAST_ROWS - 1, ROWS_TO_RANK * rank)
+        if rank <= FEW_DIRECTIONS * width and space.noise_share <= 1 - MOST and counted:
+            return COLLAPSED
+        if rank <= FEW_DIRECTIONS * width or space.noise_share <= 1 - MOST:
+            return PARTLY
+    if distinct < _rows_needed(space):
+        return HEALTHY
+    if space.effective_rank < LOW_RANK * width:
+        return COLLAPSED
+    few = space.variance_rank < HANDFUL and width >= WIDE
+    return PARTLY if few or space.effective_rank < LOWISH_RANK * width else HEALTHY
+
+
+def _is_local(space: Space, distinct: int, found: str) -> bool:
+    whole = space.effective_rank
+    if found == COLLAPSED and signal_step(space) > STEP:
+        whole = min(whole, space.signal_rank)
+    enough = distinct > 2 * LID_NEIGHBOURS and space.lid_in_groups is not None
+    return enough and space.lid_in_groups < min(LOCAL_LID, whole / 2)
+
+
+def _numbers(space: Space) -> str:
+    """Return the numbers that decide, as a clause."""
+    width = space.dimensions
+    clause = f"no direction of {width} stands out"
+    if space.signal_rank:
+        held = 100 * (1 - space.noise_share)
+        step = signal_step(space)
+        by = "without any noise" if step == math.inf else f"{step:.3g} times above the threshold of noise"
+        clause = f"{space.signal_rank} of {width} directions stand out, {by}, and hold {held:.3g} % of the "
+        clause += "variance"
+    rank = f"effective rank {space.effective_rank:.1f} of {space.attainable}"
+    lid = "" if space.lid_in_groups is None else f", LID within groups {space.lid_in_groups:.2f}"
+    return f"{clause}; {rank}, entropy rank of the variances {space.variance_rank:.1f}{lid}"

@@ -21,6 +21,7 @@ from solo_dimreg.functional.information import (
 from solo_dimreg.functional.koleo import koleo_loss
 from solo_dimreg.functional.ldreg import ldreg_loss, ldreg_penalty
 from solo_dimreg.functional.lid import geometric_mean_lid, local_intrinsic_dimensionality
+from solo_dimreg.functional.signal import group_share, noise_share, signal_rank, variance_rank
 from solo_dimreg.functional.sigreg import sigreg_loss
 from solo_dimreg.functional.spectrum import alpha_req, effective_rank, lidar, rankme, singular_spectrum
 from solo_dimreg.functional.spread import mean_share, nesum, rankme_share, self_clustering
@@ -38,6 +39,7 @@ __all__ = [
     "dse",
     "effective_rank",
     "geometric_mean_lid",
+    "group_share",
     "info_nce_loss",
     "koleo_loss",
     "ldreg_loss",
@@ -49,17 +51,20 @@ __all__ = [
     "mean_share",
     "mst_dimension",
     "nesum",
+    "noise_share",
     "ntxent_loss",
     "off_diagonal_correlation",
     "rankme",
     "rankme_share",
     "self_clustering",
+    "signal_rank",
     "sigreg_loss",
     "singular_spectrum",
     "t_reg_loss",
     "two_nn",
     "uniformity",
     "variance_hinge",
+    "variance_rank",
     "vicreg_loss",
     "visreg_loss",
     "wasserstein_uniformity",

@@ -18,6 +18,8 @@ from solo_dimreg.metrics.intervals import of_influence
 LID_NEIGHBOURS, MANY_NEIGHBOURS = 32, 512
 SIZES = (8, 16, 32, 64, 128, 256, 512)  # the LID is a curve over these numbers of neighbours
 SMALL_PART = 4
+# Points whose next neighbour is this many times farther than the last are the edge of a group of points.
+GAP, LEAST_IN_GROUP = 1.5, 8
 # If there are more samples than are kept, the neighbours of this many are sought among all samples.
 QUERIES = 1_000
 
@@ -82,6 +84,23 @@ class Neighbourhoods:
             once = torch.maximum(squares - (shares**2).sum(), (influence**2).sum())
             influence = both * torch.where(squares > 0, once / squares, 0).sqrt()
         return self.mean_lid(k, estimator) * of_influence(influence)
+
+    def lid_in_groups(self) -> float:
+        """Return the geometric mean LID of 32 neighbours, or of those before the widest gap beyond the 8th.
+
+        In tight groups of fewer than 33 points, the other neighbours are elsewhere, and the gap alone would
+        make the LID small. NaN with fewer than 8 neighbours.
+        """
+        distances = self.distances[:, :LID_NEIGHBOURS].double()
+        if distances.shape[1] < LEAST_IN_GROUP:
+            return math.nan
+        steps = distances[:, LEAST_IN_GROUP:] / distances[:, LEAST_IN_GROUP - 1 : -1].clamp_min(1e-300)
+        if not steps.shape[1]:
+            return self.mean_lid()
+        largest, place = steps.max(dim=1)
+        sizes = torch.where(largest > GAP, place + LEAST_IN_GROUP, distances.shape[1])
+        logs = [lid_of_distances(distances[sizes == size, :size]).log() for size in map(int, sizes.unique())]
+        return float(torch.cat(logs).mean().exp())
 
 
 # How much more neighbours at these parts of the radius move the logarithm of the LID, with a fixed k.

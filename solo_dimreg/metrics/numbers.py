@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ class Space:
         lid_by_k: The geometric mean of the LID for each number of neighbours k, from 8 up to 512.
         deviations: For each metric, and ``lid_by_k`` with its k, how far it moves in replicates of the
             sample; empty if they were not computed.
+        resolution: Machine epsilon of the coarsest dtype of the features.
     """
 
     numbers: dict[str, Any]
@@ -54,6 +55,7 @@ class Space:
     correlation: Tensor
     lid_by_k: dict[int, float]
     deviations: Mapping[str, Tensor]
+    resolution: float
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -80,7 +82,12 @@ class Space:
         return max(1, min(self.samples - 1, self.dimensions))
 
 
-def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None = None) -> Space:
+def describe_space(
+    moments: Moments,
+    sample: Tensor,
+    near: Neighbourhoods | None = None,
+    names: Collection[str] = OF_ONE_SET.keys(),
+) -> Space:
     """Return the metrics of features.
 
     Args:
@@ -88,11 +95,14 @@ def describe_space(moments: Moments, sample: Tensor, near: Neighbourhoods | None
         sample: A random sample of the features, (n, D).
         near: The neighbours of some of the features among all. With None, the sample is taken as all the
             features, and its neighbours are sought in it.
+        names: The metrics to compute.
     """
     near = near or neighbours_within(sample)
     points = unit_scale(sample)
-    numbers = {name: _number(record, moments, near, points) for name, record in OF_ONE_SET.items()}
-    return Space(numbers, moments.spectrum, near.lids(), moments.correlations[0], near.lid_by_k, {})
+    chosen = {name: record for name, record in OF_ONE_SET.items() if name in names}
+    numbers = {name: _number(record, moments, near, points) for name, record in chosen.items()}
+    correlations = moments.correlations[0]
+    return Space(numbers, moments.spectrum, near.lids(), correlations, near.lid_by_k, {}, moments.resolution)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from solo_dimreg import functional
 from solo_dimreg.functional._rows import distinct_rows, of_few, of_few_distinct
+from solo_dimreg.functional.signal import noise_share_of, noise_threshold
 from solo_dimreg.functional.spectrum import entropy, power_law_exponent, smoothed_rank
 from solo_dimreg.functional.spread import normalized_sum
 from solo_dimreg.metrics import intervals
@@ -102,6 +103,11 @@ def _directions_filled(moments: Moments) -> int:
     return int((moments.spectrum > EMPTY_DIRECTION * moments.spectrum[0]).sum())
 
 
+def _signal_rank(moments: Moments) -> int:
+    return int((moments.spectrum > noise_threshold(moments.spectrum, moments.count)).sum())
+
+
+GAVISH = Reference("Gavish & Donoho, IEEE TIT 2014", ARXIV + "1305.5870")
 LDREG = Reference("Huang et al., LDReg, ICLR 2024", ARXIV + "2401.10474")
 RENYI = Reference("Sanchez Giraldo et al., 2015", ARXIV + "1211.2459")
 WANG = Reference("Wang & Isola, ICML 2020", ARXIV + "2005.10242")
@@ -157,6 +163,45 @@ _RECORDS = (
         torchmetrics="EffectiveRank",
     ),
     MetricRecord(
+        "variance_rank",
+        functional.variance_rank,
+        label="entropy rank of the variances",
+        decimals=1,
+        explanation="The exponential of the entropy of the normalized variances along the directions. The "
+        "effective rank takes their roots, in which noise weighs more; more is not better by itself.",
+        of_moments=lambda moments: entropy(moments.spectrum).exp(),
+    ),
+    MetricRecord(
+        "signal_rank",
+        functional.signal_rank,
+        label="directions above noise",
+        decimals=0,
+        explanation="The number of directions that stand out of noise of unknown level, by the optimal hard "
+        "threshold for singular values. Features that fill all directions equally have none.",
+        falls=False,
+        source=GAVISH,
+        of_moments=_signal_rank,
+    ),
+    MetricRecord(
+        "noise_share",
+        functional.noise_share,
+        label="variance beyond them",
+        decimals=3,
+        falls=False,
+        explanation="The part of the variance outside the directions above noise. Few directions with little "
+        "variance beyond them are a collapse.",
+        source=GAVISH,
+        of_moments=lambda moments: noise_share_of(moments.spectrum, moments.count),
+    ),
+    MetricRecord(
+        "group_share",
+        partial(of_few, functional.group_share),
+        label="variance between groups",
+        decimals=3,
+        falls=False,
+        in_monitor=False,
+    ),
+    MetricRecord(
         "filled", label="directions filled", decimals=0, of_moments=_directions_filled, in_monitor=False
     ),
     MetricRecord(
@@ -171,6 +216,12 @@ _RECORDS = (
         of_neighbours=lambda near: near.mean_lid(),
         deviations=lambda near: near.lid_deviations(),
         torchmetrics="GeometricMeanLID",
+    ),
+    MetricRecord(
+        "lid_in_groups",
+        label="LID within groups",
+        of_neighbours=lambda near: near.lid_in_groups(),
+        in_monitor=False,
     ),
     MetricRecord(
         "lid_mle",

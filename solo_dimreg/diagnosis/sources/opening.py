@@ -23,6 +23,8 @@ from solo_dimreg.diagnosis.sources.weights import load_weights
 from solo_dimreg.errors import ConfigError, nearest
 from solo_dimreg.solo_learn.backbone import PREFIX, build_backbone, input_size_kwargs, timm_names
 
+# What features are of, for the verdict.
+FEATURES, NETWORK, REFERENCE = "features", "network", "reference"
 # The largest number of images in a UMAP plot; more are thinned out evenly.
 UMAP_IMAGES = 10_000
 # The parts of a method whose outputs are scores, and no representation: the online classifier, and SwAV's and
@@ -45,6 +47,8 @@ class Source:
         umap: Draws solo-learn's UMAP plot into a file; None for a feature file.
         model: The network that ``batches`` runs; None for a feature file and for pixels.
         parts: The names of its backbone and its projector; empty for none.
+        of: What the features are of, as for the verdict: ``features`` of unknown inputs, a ``network`` on a
+            data set, or a ``reference``, which gets no verdict.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Source:
     umap: Callable[[Path], None] | None = field(default=None, compare=False)
     model: nn.Module | None = field(default=None, compare=False)
     parts: tuple[str, str] = ("", "")
+    of: str = FEATURES
 
 
 def open_source(
@@ -98,7 +103,11 @@ def distinct_names(sources: Sequence[Source], given: Sequence[str]) -> list[Sour
 
 
 def array_source(
-    name: str, arrays: dict[str, Array], origin: str = "", classes: Sequence[str] = ()
+    name: str,
+    arrays: dict[str, Array],
+    origin: str = "",
+    classes: Sequence[str] = (),
+    of: str = FEATURES,
 ) -> Source:
     """Return the source of checked arrays of features and, if any, embeddings and labels.
 
@@ -107,6 +116,7 @@ def array_source(
         arrays: The arrays, from :func:`solo_dimreg.diagnosis.sources.arrays.open_arrays`.
         origin: The end of the description, which says where the arrays are from.
         classes: The names of the classes.
+        of: What the features are of.
     """
     count = len(arrays["features"])
 
@@ -122,7 +132,7 @@ def array_source(
             yield rows["features"], rows.get("embeddings"), rows.get("labels")
 
     shape = " x ".join(map(str, arrays["features"].shape))
-    return Source(name, f"{shape} features{origin}", count, batches, classes)
+    return Source(name, f"{shape} features{origin}", count, batches, classes, of=of)
 
 
 def _checkpoint(path: Path, images: Images) -> Source:
@@ -215,7 +225,8 @@ def _timm_model(given: str, images: Images, weights: Path | None) -> Source:
         backbone(example)
     described = f"timm's {name}, {f'weights {weights.name}' if weights else 'untrained'}, {size} x {size}"
     full_name = f"{name} ({weights.name if weights else 'untrained'})"
-    source = _of_images(full_name, described, dataset, images, backbone.to(DEVICE), DEVICE)
+    of = NETWORK if weights else REFERENCE
+    source = _of_images(full_name, described, dataset, images, backbone.to(DEVICE), DEVICE, of=of)
     return replace(source, model=model)
 
 
@@ -227,7 +238,8 @@ def _pixels(images: Images) -> Source:
         [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
     )
     described = f"raw pixels, {size} x {size}: the dimensions of the images themselves"
-    return _of_images(PIXELS, described, image_dataset(images, transform), images, nn.Flatten(), "cpu")
+    pixels = image_dataset(images, transform)
+    return _of_images(PIXELS, described, pixels, images, nn.Flatten(), "cpu", of=REFERENCE)
 
 
 def _of_images(
@@ -238,6 +250,7 @@ def _of_images(
     backbone: nn.Module,
     device: str,
     forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
+    of: str = NETWORK,
 ) -> Source:
     """Return the source of the outputs of ``forward``, or of the backbone alone, for images."""
 
@@ -259,4 +272,4 @@ def _of_images(
         register().draw_umap(backbone, few, device, path)
 
     described = f"{description}, {len(dataset)} images"
-    return Source(name, described, len(dataset), batches, getattr(dataset, "classes", ()), umap)
+    return Source(name, described, len(dataset), batches, getattr(dataset, "classes", ()), umap, of=of)

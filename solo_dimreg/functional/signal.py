@@ -1,0 +1,173 @@
+"""Metrics that tell the directions of a signal from those of noise, and tight groups from a cloud."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from solo_dimreg.functional._checks import check_features
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional.spectrum import entropy, singular_values, subtract_mean
+
+POINTS = 8192  # of the integral of the Marchenko-Pastur density
+LEAST_PER_GROUP = 4  # the mean size of the groups that are sought, at least
+STEPS = 10  # of Lloyd's algorithm
+
+
+@full_precision
+def signal_rank(x: Tensor) -> Tensor:
+    """Compute the number of directions above noise, by the optimal hard threshold of [1].
+
+    The threshold is ``omega(beta)`` times the median singular value of the centred features [1, sec. III.E],
+    for noise of unknown level. If more than half of the values are 0 up to rounding, it is 0. Isotropic
+    features have rank 0: none of their directions stands out.
+
+    References:
+        [1] Gavish & Donoho, The Optimal Hard Threshold for Singular Values is 4/sqrt(3), IEEE Transactions on
+            Information Theory 2014.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The number of singular values above the threshold, a scalar.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    spectrum = _spectrum(x)
+    return (spectrum > noise_threshold(spectrum, len(x))).sum().to(x.dtype)
+
+
+@full_precision
+def noise_share(x: Tensor) -> Tensor:
+    """Compute the share of the variance outside the directions that :func:`signal_rank` counts.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The share, a scalar from 0 to 1; 1 if all features are equal.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    return noise_share_of(_spectrum(x), len(x))
+
+
+@full_precision
+def variance_rank(x: Tensor) -> Tensor:
+    """Compute the exponential of the entropy of the normalized eigenvalues of the covariance.
+
+    The effective rank takes the entropy of their roots, in which a flat floor of noise weighs more.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The rank, a scalar from 1 to min(B - 1, D).
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    return entropy(_spectrum(x)).exp()
+
+
+@full_precision
+def group_share(x: Tensor) -> Tensor:
+    """Compute which share of the variance of the signal lies between as many groups as it can hold apart.
+
+    C tight groups have C - 1 directions between them, whatever the dimension within them is. So the features
+    are projected onto the r directions of :func:`signal_rank`, scaled to variance 1 along each, and divided
+    into r + 1 groups by Lloyd's algorithm, which starts from points that are far apart. The share is near 1
+    for tight groups, 0.64 for a normal distribution with r = 1, and less with larger r.
+
+    Args:
+        x: features, shape (B, D).
+
+    Returns:
+        The share, a scalar from 0 to 1; NaN if r is 0, or if there are fewer than 4 points to a group.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
+    """
+    check_features("x", x)
+    rank = int(signal_rank(x))
+    if not 0 < rank < len(x) // LEAST_PER_GROUP:
+        return x.new_full((), math.nan)
+    centred = subtract_mean(x)
+    if len(x) < x.shape[1]:
+        points = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -rank:]
+    else:
+        points = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -rank:]
+        points = points / points.norm(dim=0)
+    centres = points[_far_apart(points, rank + 1)]
+    for _ in range(STEPS):
+        nearest = torch.cdist(points, centres).argmin(dim=1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = nearest.bincount(minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+    within = ((points - centres[nearest]) ** 2).sum()
+    return 1 - within / (points**2).sum()
+
+
+def _far_apart(points: Tensor, count: int) -> Tensor:
+    """Return the indices of points, each the farthest from those before it."""
+    chosen = [(points**2).sum(dim=1).argmax()]
+    distances = ((points - points[chosen[0]]) ** 2).sum(dim=1)
+    for _ in range(count - 1):
+        chosen.append(distances.argmax())
+        distances = torch.minimum(distances, ((points - points[chosen[-1]]) ** 2).sum(dim=1))
+    return torch.stack(chosen)
+
+
+def noise_threshold(spectrum: Tensor, rows: int) -> Tensor:
+    """Return the variance up to which a direction counts as noise, see :func:`signal_rank`.
+
+    Args:
+        spectrum: The eigenvalues of the covariance of ``rows`` rows, descending, shape (D,).
+        rows: The number of rows.
+    """
+    few, many = sorted((max(rows - 1, 1), len(spectrum)))
+    middle = spectrum[:few].sqrt()[[(few - 1) // 2, few // 2]].mean()
+    return (hard_threshold(few / many) * middle) ** 2
+
+
+def noise_share_of(spectrum: Tensor, rows: int) -> Tensor:
+    """Return :func:`noise_share` from the eigenvalues of the covariance, shape (D,)."""
+    noise = torch.where(spectrum > noise_threshold(spectrum, rows), 0, spectrum)
+    total = spectrum.sum()
+    return torch.where(total > 0, noise.sum() / torch.where(total > 0, total, 1), 1)
+
+
+@lru_cache(maxsize=1024)
+def hard_threshold(beta: float) -> float:
+    """Return ``omega(beta)``, the optimal hard threshold over the median singular value [1, eq. 11 and 5].
+
+    ``beta`` is the smaller side of the matrix over the larger one. The median of the Marchenko-Pastur
+    distribution is found numerically, with ``t = 1 + beta - 2 sqrt(beta) cos(angle)``.
+    """
+    known = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
+    angles = (torch.arange(POINTS, dtype=torch.float64) + 0.5) * (math.pi / POINTS)
+    values = 1 + beta - 2 * math.sqrt(beta) * angles.cos()
+    mass = (2 * angles.sin() ** 2 / (math.pi * values)).cumsum(0) * (math.pi / POINTS)
+    place = int((mass < 0.5).sum())
+    below = float(mass[place - 1])
+    part = (0.5 - below) / (float(mass[place]) - below)
+    # mass[i] is that up to the upper end of the i-th interval
+    angle = (place + part) * math.pi / POINTS
+    return known / math.sqrt(1 + beta - 2 * math.sqrt(beta) * math.cos(angle))
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """Return the eigenvalues of the covariance, (D,), with 0 for the rounding errors of ``x``."""
+    values = singular_values(subtract_mean(x))
+    floor = 8 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, dtype=torch.float64)
+    values = torch.where(values > floor, values, 0) ** 2 / max(len(x) - 1, 1)
+    return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
