@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from solo_dimreg.diagnosis.sources.opening import FEATURES, NETWORK, REFERENCE
-from solo_dimreg.functional.signal import noise_threshold
+from solo_dimreg.functional.signal import STEP, noise_threshold
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.metrics.numbers import Space
 
@@ -23,9 +23,6 @@ COMPLETE_DEVIATION = 2e-6
 # Of the width.
 FEW_DIRECTIONS, SOME_DIRECTIONS = 1 / 4, 1 / 2
 LOW_RANK, LOWISH_RANK = 1 / 16, 1 / 8
-# The median variance of the directions above noise, over the threshold for noise. A power law of exponent a
-# has 2^a by construction: half of its directions lie between the rank at the threshold and half of it.
-STEP = 7.0
 MOST = 0.5  # of the variance
 TIGHT = 0.9  # of the variance of the signal lies between the groups
 HANDFUL, WIDE = 8, 64
@@ -38,13 +35,13 @@ THRESHOLDS = {
     f"{COMPLETE_DEVIATION:g} of their length, or of their own precision",
     "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
     f"variance, stand out of the noise by a step of {STEP:g}, and are not the differences of tight groups; "
-    f"or the effective rank is below {LOW_RANK:.1%} of the width",
+    f"or the effective rank is below {LOW_RANK:.1%} of the attainable one",
     "collapsed locally": f"the LID within groups is below {LOCAL_LID:g} and below half the dimension of the "
     "whole",
     PARTLY: f"as a global collapse, with at most {SOME_DIRECTIONS:.0%} of the directions, or where they hold "
     f"less than {MOST:.0%} of the variance; or the effective rank is below {LOWISH_RANK:.1%} of the width; "
     f"or the entropy rank of the variances is below {HANDFUL} of at least {WIDE}",
-    CANNOT_TELL: f"the distinct rows are fewer than {LEAST_ROWS} or than half the width, and show no "
+    CANNOT_TELL: f"the distinct rows are fewer than {LEAST_ROWS} or than the width, and show no "
     "collapse; or more than half of the rows repeat an earlier one",
     HEALTHY: "none of these",
 }
@@ -118,7 +115,7 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
         if local:
             reason += " Images with few dimensions of their own cause a low LID without a collapse."
         return _collapsed(ways, reason)
-    if distinct < _rows_needed(space):
+    if found == CANNOT_TELL:
         return _unknown(
             f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give at least "
             f"{_rows_needed(space)}, better {4 * space.dimensions}. {_numbers(space)}."
@@ -144,11 +141,11 @@ def _is_constant(space: Space) -> bool:
 
 
 def _rows_needed(space: Space) -> int:
-    return max(LEAST_ROWS, -(-space.dimensions // 2))
+    return max(LEAST_ROWS, space.dimensions)
 
 
 def _is_grouped(space: Space) -> bool:
-    return space.group_share is not None and space.group_share > TIGHT and signal_step(space) > STEP
+    return space.group_share is not None and space.group_share > TIGHT
 
 
 def signal_step(space: Space) -> float:
@@ -159,22 +156,23 @@ def signal_step(space: Space) -> float:
 
 
 def _global(space: Space, distinct: int) -> str:
-    """Return ``COLLAPSED``, ``PARTLY`` or ``HEALTHY`` for the whole of the features."""
+    """Return the verdict on the whole of the features."""
     rank, width = space.signal_rank, space.dimensions
-    if _is_grouped(space):
-        return HEALTHY
+    enough = distinct >= _rows_needed(space)
+    if _is_grouped(space) or distinct < LEAST_ROWS:
+        return HEALTHY if enough else CANNOT_TELL
+    most = space.noise_share <= 1 - MOST
     if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width:
-        counted = distinct > max(LEAST_ROWS - 1, ROWS_TO_RANK * rank)
-        if rank <= FEW_DIRECTIONS * width and space.noise_share <= 1 - MOST and counted:
+        counted = distinct > ROWS_TO_RANK * rank and space.group_share is not None
+        if rank <= FEW_DIRECTIONS * width and most and counted:
             return COLLAPSED
-        if rank <= FEW_DIRECTIONS * width or space.noise_share <= 1 - MOST:
-            return PARTLY
-    if distinct < _rows_needed(space):
-        return HEALTHY
-    if space.effective_rank < LOW_RANK * width:
+        if most or rank <= FEW_DIRECTIONS * width:
+            return PARTLY if enough else CANNOT_TELL
+    if space.effective_rank < LOW_RANK * space.attainable:
         return COLLAPSED
     few = space.variance_rank < HANDFUL and width >= WIDE
-    return PARTLY if few or space.effective_rank < LOWISH_RANK * width else HEALTHY
+    found = PARTLY if few or space.effective_rank < LOWISH_RANK * width else HEALTHY
+    return found if enough else CANNOT_TELL
 
 
 def _is_local(space: Space, distinct: int, found: str) -> bool:

@@ -13,6 +13,8 @@ from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.spectrum import entropy, singular_values, subtract_mean
 
 POINTS = 8192  # of the integral of the Marchenko-Pastur density
+# A direction stands out if its variance is above this many times the threshold of noise.
+STEP = 7.0
 LEAST_PER_GROUP = 4  # the mean size of the groups that are sought, at least
 STEPS = 10  # of Lloyd's algorithm
 
@@ -84,9 +86,10 @@ def group_share(x: Tensor) -> Tensor:
     """Compute which share of the variance of the signal lies between as many groups as it can hold apart.
 
     C tight groups have C - 1 directions between them, whatever the dimension within them is. So the features
-    are projected onto the r directions of :func:`signal_rank`, scaled to variance 1 along each, and divided
-    into r + 1 groups by Lloyd's algorithm, which starts from points that are far apart. The share is near 1
-    for tight groups, 0.64 for a normal distribution with r = 1, and less with larger r.
+    are projected onto the r directions whose variance is above 7 times the threshold of :func:`signal_rank`,
+    scaled to variance 1 along each, and divided into r + 1 groups by Lloyd's algorithm, which starts from
+    points that are far apart. The share is near 1 for tight groups, 0.64 for a normal distribution with r =
+    1, and less with larger r.
 
     Args:
         x: features, shape (B, D).
@@ -98,7 +101,8 @@ def group_share(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
-    rank = int(signal_rank(x))
+    spectrum = _spectrum(x)
+    rank = int((spectrum > STEP * noise_threshold(spectrum, len(x))).sum())
     if not 0 < rank < len(x) // LEAST_PER_GROUP:
         return x.new_full((), math.nan)
     centred = subtract_mean(x)

@@ -73,8 +73,8 @@ def test_the_same_of_every_kind_of_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "features"),
     [
-        ("complete collapse", torch.full((100, 16), 0.7)),
-        ("global collapse", normal(200, 4) @ normal(4, 100, seed=1)),
+        ("cannot tell", torch.full((100, 16), 0.7)),
+        ("collapsed", normal(200, 4) @ normal(4, 100, seed=1)),
         ("healthy", normal(200, 16)),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_notebook_shows_the_plots() -> None:
     assert [label.split()[0] for label in plots] == [
         *("Spectra", "Cumulative", "Local", "LID", "Effective", "Absolute", "Absolute")
     ]
-    assert f"features: {result.verdict.kind}" in shown and f"{result.lid:.2f}" in shown
+    assert f"features: {result.verdict.title}" in shown and f"{result.lid:.2f}" in shown
     assert "Classes of features" in shown
     # The style holds for this output alone: all of its rules are within one for its class.
     style = shown.partition("<style>")[2].partition("</style>")[0]
