@@ -161,6 +161,8 @@ def _global(space: Space, distinct: int) -> str:
     enough = distinct >= _rows_needed(space)
     if _is_grouped(space) or distinct < LEAST_ROWS:
         return HEALTHY if enough else CANNOT_TELL
+    if space.effective_rank < LOW_RANK * space.attainable:
+        return COLLAPSED
     most = space.noise_share <= 1 - MOST
     if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width:
         counted = distinct > ROWS_TO_RANK * rank and space.group_share is not None
@@ -168,8 +170,6 @@ def _global(space: Space, distinct: int) -> str:
             return COLLAPSED
         if most or rank <= FEW_DIRECTIONS * width:
             return PARTLY if enough else CANNOT_TELL
-    if space.effective_rank < LOW_RANK * space.attainable:
-        return COLLAPSED
     few = space.variance_rank < HANDFUL and width >= WIDE
     found = PARTLY if few or space.effective_rank < LOWISH_RANK * width else HEALTHY
     return found if enough else CANNOT_TELL
