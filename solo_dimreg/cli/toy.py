@@ -12,6 +12,11 @@ EXAMPLE = """\b
 Example:
   solo-dimreg toy --out results/toy --seed 1
 """
+EXAMPLE_CALIBRATION = """\b
+Example:
+  solo-dimreg toy calibration --train --out results/calibration
+  solo-dimreg toy calibration --page docs/verdict.md --from results/calibration/verdict.json
+"""
 EXAMPLE_CAUGHT = """\b
 Example:
   solo-dimreg toy caught --out results/caught
@@ -100,3 +105,36 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
     content = run_caught(out, seed, jobs or default_jobs(), say=click.echo)
     print_table(HEADER, table(content))
     click.echo(f"Figure: {out / 'caught.png'}")
+
+
+@command.command("calibration", epilog=EXAMPLE_CALIBRATION)
+@out_option("results/calibration")
+@click.option("--seed", type=click.IntRange(0), default=2, show_default=True, help="Seed of the cases.")
+@click.option("--train", is_flag=True, help="Also train twelve networks and judge them.")
+@jobs_option
+@page_options("OUT/verdict.json")
+def calibration(
+    out: Path, seed: int, train: bool, jobs: int | None, page: Path | None, files: tuple[Path, ...]
+) -> None:
+    """Judge features whose collapse is known, and count the wrong verdicts.
+
+    The rules were chosen on the cases of seed 1; those of seed 2 are reported. The command writes
+    verdict.json, and takes some minutes on a CPU, and some more with --train.
+    """
+    from solo_dimreg.studies.calibration import ANSWERS, confusion, run_calibration, verdict_tables
+
+    if page is not None:
+        from solo_dimreg.studies.pages import write_page
+
+        write_page(page, "verdict", files or [out / "verdict.json"], verdict_tables)
+        click.echo(f"Page: {page}")
+        return
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import check_writable
+    from solo_dimreg.studies.parallel import default_jobs
+
+    out = out.expanduser()
+    check_writable("--out", out)
+    content = run_calibration(out, seed, train, jobs or default_jobs(), say=click.echo)
+    print_table(["features", "right", *ANSWERS, "wrong"], confusion(content))
+    click.echo(f"Results: {out / 'verdict.json'}")

@@ -30,6 +30,7 @@ from solo_dimreg.metrics.streaming import FeatureStatistics
 from solo_dimreg.studies.benchmark import FIRST_SEED, job_of
 from solo_dimreg.studies.claims import rows
 from solo_dimreg.studies.claims.settings import SETTINGS
+from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.parallel import execute
 from solo_dimreg.studies.suites import Suite
 
@@ -303,3 +304,60 @@ def confusion(content: Mapping[str, Any]) -> list[list[str]]:
         counts = [str(sum(case["kind"] == answer for case in own)) for answer in ANSWERS]
         table.append([family, right, *counts, str(sum(map(is_wrong, own)))])
     return table
+
+
+def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``verdict.json`` as Markdown: the counts of wrong answers, and the tables."""
+    (content,) = contents
+    found = content["cases"]
+    fine = [case for case in found if COLLAPSED not in case["expected"]]
+    low = [case for case in found if case["expected"] == [COLLAPSED]]
+    told = [case for case in low if case["kind"] != CANNOT_TELL]
+    unknown = [_of(some, lambda case: case["kind"] == CANNOT_TELL) for some in (low, found)]
+    lines = [
+        f"{len(found)} cases of seed {content['seed']}:",
+        "",
+        f"- {_of(fine, lambda case: case['kind'] == COLLAPSED)} without a collapse are called collapsed.",
+        f"- {_of(told, lambda case: case['kind'] != COLLAPSED)} with a rank of at most an eighth of the "
+        "width, on which there is an answer, are not called collapsed.",
+        f"- {unknown[0]} of such a rank, and {unknown[1]} in all, are answered with *cannot tell*.",
+        f"- {_of(found, is_wrong)} have a wrong answer of any kind.",
+        "",
+        *markdown_table(["features", "right", *ANSWERS, "wrong"], confusion(content)),
+        "",
+        *_wrong(found),
+        *markdown_table(
+            ["row", "linear top-1 %", "verdict", "directions above noise", "step", "effective rank", "LID"],
+            [
+                [
+                    f"`{row['row']}`",
+                    str(row["accuracy"]),
+                    f"{row['kind']} {' and '.join(row['ways'])}".strip(),
+                    f"{row['signal_rank']:.0f} of {row['width']}",
+                    str(row["step"]),
+                    f"{row['effective_rank']:.1f}",
+                    f"{row['lid_in_groups']:.2f}",
+                ]
+                for row in content["trained"]
+            ],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of(found: Sequence[Mapping[str, Any]], counted: Callable[[Mapping[str, Any]], bool]) -> str:
+    """Return how many of some cases are counted, as text."""
+    number = sum(map(counted, found))
+    return f"**{number} of {len(found)}** cases ({100 * number / max(1, len(found)):.1f} %)"
+
+
+def _wrong(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines that list the wrong answers."""
+    known = ("family", "width", "rows", "expected", "kind", "ways")
+    lines = []
+    for case in filter(is_wrong, found):
+        drawn = ", ".join(f"{name} {value}" for name, value in case.items() if name not in known)
+        lines.append(
+            f"- {case['family']}, {case['rows']} rows of {case['width']}: *{case['kind']}* ({drawn})."
+        )
+    return ["The wrong answers:", "", *lines, ""] if lines else []
