@@ -110,7 +110,7 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
 @command.command("calibration", epilog=EXAMPLE_CALIBRATION)
 @out_option("results/calibration")
 @click.option("--seed", type=click.IntRange(0), default=2, show_default=True, help="Seed of the cases.")
-@click.option("--train", is_flag=True, help="Also train twelve networks and judge them.")
+@click.option("--train", is_flag=True, help="Also train ten networks and judge them.")
 @jobs_option
 @page_options("OUT/verdict.json")
 def calibration(

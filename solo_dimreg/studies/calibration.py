@@ -44,7 +44,7 @@ MOST_NUMBERS = 2**24  # of a matrix of rows; normal features need none
 NOISES = (0.0, 0.003, 0.01, 0.05, 0.1)
 SETTING = SETTINGS["patches"]
 TRAINED = (
-    *(rows.SIMCLR, *rows.MINLID, rows.BYOL, rows.VICREG, rows.BARLOW, rows.LDREG["byol"]),
+    *(rows.SIMCLR, *rows.MINLID, rows.BYOL, rows.VICREG),
     *(
         rows.changed(
             "shuffled_dbn", f"none_lr_{rate}", "method_kwargs.normalization=none", f"optimizer.lr={rate}"

@@ -1,0 +1,68 @@
+"""The calibration of the verdict: its cases, and that the page and the committed results agree with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from solo_dimreg.studies.calibration import (
+    FAMILIES,
+    REPORTED,
+    Case,
+    cases,
+    is_wrong,
+    judge_case,
+    low_rank,
+    space_of,
+    verdict_tables,
+)
+
+DOCS = Path(__file__).parents[2] / "docs"
+CONTENT = json.loads((DOCS / "data" / "verdict.json").read_text())
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_a_signal_of_a_rank_with_noise() -> None:
+    squares = low_rank(64, 4, 0.1, True, generator()) ** 2
+    torch.testing.assert_close(squares, torch.tensor([1.01] * 4 + [0.01] * 60))
+    entries = low_rank(64, 4, 0.1, False, generator()) ** 2
+    # In each of 64 entries, the signal has variance 1 on average, and the noise 0.01.
+    assert (entries.sum() - 64 * 0.01).item() == pytest.approx(64, rel=0.2)
+    torch.testing.assert_close(entries[4:], torch.full((60,), 0.01))
+
+
+def test_the_covariance_that_is_drawn_without_rows() -> None:
+    """Its spectrum is that of as many rows."""
+    case = Case("", (), {}, torch.linspace(2, 0.5, 24))
+    drawn = space_of(case, 24, 4_000, generator()).spectrum
+    rows = torch.randn(4_000, 24, generator=generator()) * case.deviations
+    expected = torch.linalg.eigvalsh(rows.T.cov().double()).flip(0)
+    torch.testing.assert_close(drawn, expected, rtol=0.1, atol=0)
+    assert not torch.equal(drawn, expected)
+
+
+def test_the_committed_verdicts_are_those_of_the_rules() -> None:
+    """A third of the small cases, judged again."""
+    assert len(CONTENT["cases"]) == sum(FAMILIES.values())
+    again = 0
+    for place, (each, known) in enumerate(zip(cases(REPORTED), CONTENT["cases"], strict=True)):
+        assert (each[0].family, each[1], each[2]) == (known["family"], known["width"], known["rows"])
+        if place % 3 == 0 and each[1] * each[2] <= 2**15:
+            found = judge_case(*each)
+            assert (found["kind"], found["signal_rank"]) == (known["kind"], known["signal_rank"])
+            again += 1
+    assert again > 8
+
+
+def test_the_page_has_the_committed_table() -> None:
+    page = (DOCS / "verdict.md").read_text()
+    assert verdict_tables([CONTENT]).strip() in page
+    wrong = {**CONTENT["cases"][0], "kind": "healthy"}
+    assert is_wrong(wrong) and not is_wrong({**wrong, "kind": "cannot tell"})
+    assert "*healthy*" in verdict_tables([{**CONTENT, "cases": [wrong]}])
