@@ -327,7 +327,16 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
         "",
         *_wrong(found),
         *markdown_table(
-            ["row", "linear top-1 %", "verdict", "directions above noise", "step", "effective rank", "LID"],
+            [
+                "row",
+                "linear top-1 %",
+                "verdict",
+                "directions above noise",
+                "step",
+                "effective rank",
+                "entropy rank of variances",
+                "LID",
+            ],
             [
                 [
                     f"`{row['row']}`",
@@ -336,6 +345,7 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
                     f"{row['signal_rank']:.0f} of {row['width']}",
                     str(row["step"]),
                     f"{row['effective_rank']:.1f}",
+                    f"{row['variance_rank']:.2f}",
                     f"{row['lid_in_groups']:.2f}",
                 ]
                 for row in content["trained"]
