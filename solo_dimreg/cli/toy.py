@@ -15,7 +15,6 @@ Example:
 EXAMPLE_CALIBRATION = """\b
 Example:
   solo-dimreg toy calibration --train --out results/calibration
-  solo-dimreg toy calibration --page docs/verdict.md --from results/calibration/verdict.json
 """
 EXAMPLE_CAUGHT = """\b
 Example:

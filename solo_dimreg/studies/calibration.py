@@ -43,6 +43,10 @@ NEAR = 2_000  # rows among which neighbours are sought
 MOST_NUMBERS = 2**24  # of a matrix of rows; normal features need none
 NOISES = (0.0, 0.003, 0.01, 0.05, 0.1)
 SETTING = SETTINGS["patches"]
+TRAINED_HEADER = (
+    *("row", "linear top-1 %", "verdict", "directions above noise", "step", "effective rank"),
+    *("entropy rank of variances", "LID"),
+)
 TRAINED = (
     *(rows.SIMCLR, *rows.MINLID, rows.BYOL, rows.VICREG),
     *(
@@ -327,16 +331,7 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
         "",
         *_wrong(found),
         *markdown_table(
-            [
-                "row",
-                "linear top-1 %",
-                "verdict",
-                "directions above noise",
-                "step",
-                "effective rank",
-                "entropy rank of variances",
-                "LID",
-            ],
+            TRAINED_HEADER,
             [
                 [
                     f"`{row['row']}`",
