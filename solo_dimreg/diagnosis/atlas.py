@@ -12,42 +12,47 @@ from matplotlib.figure import Figure
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 
-# How the kinds of the file are called; what is diagnosed comes last.
-KINDS = {"published": "published", "here": "trained here", "": "diagnosed"}
+# What is published, what is trained here, and what is diagnosed, in the order of the picture.
+KINDS = ("published", "trained here", "diagnosed")
 
 
 def known_networks() -> list[dict[str, Any]]:
-    """Return the networks of ``atlas.json``: name, width, effective rank over attainable, LID, source ..."""
+    """Return the networks of ``atlas.json``; those with an address are published, the others trained here.
+
+    LIDs of a paper are as it reports them, and ours are by moments with 32 neighbours.
+    """
     return json.loads(Path(__file__).with_name("atlas.json").read_text())
 
 
 def draw(diagnoses: Sequence[Diagnosis]) -> Figure:
     """Draw the effective ranks of the features among those of the known networks."""
-    shares: dict[str, dict[str, tuple[float, float, float]]] = {kind: {} for kind in KINDS.values()}
+    shares: dict[str, dict[str, tuple[float, float, float]]] = {kind: {} for kind in KINDS}
     for each in known_networks():
-        shares[KINDS[each["kind"]]][each["name"]] = (each["effective_rank_share"],) * 3
+        kind = KINDS[0] if each["address"] else KINDS[1]
+        shares[kind][f"{each['name']}, {each['backbone']}"] = (each["effective_rank"] / each["width"],) * 3
     for diagnosis in diagnoses:
         space = diagnosis.features
         value = space.effective_rank / space.attainable
         low, high = space.interval("effective_rank") or (space.effective_rank,) * 2
-        shares[KINDS[""]][diagnosis.source.name] = value, low / space.attainable, high / space.attainable
+        shares[KINDS[2]][diagnosis.source.name] = value, low / space.attainable, high / space.attainable
     return plots.draw_atlas(shares)
 
 
 def table() -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the known networks, highest effective rank first."""
+    """Return header and rows of the known networks, highest share of the effective rank first."""
+    networks = sorted(known_networks(), key=lambda each: -each["effective_rank"] / each["width"])
     rows = [
         [
             each["name"],
-            str(each["width"]),
-            f"{each['effective_rank_share']:.3f}",
-            ", ".join(f"{lid:.1f} (k = {k})" for k, lid in (each["lid"] or {}).items()) or "–",
-            "–" if each["alpha"] is None else f"{each['alpha']:.2f}",
+            f"{each['backbone']}, {each['images']}",
+            f"{each['effective_rank']:.0f} of {each['width']}",
+            f"{each['lid']:.1f}",
+            f"{each['linear_top1']:.1f}",
             each["source"],
         ]
-        for each in sorted(known_networks(), key=lambda each: -each["effective_rank_share"])
+        for each in networks
     ]
-    return ["network", "width", "effective rank / attainable", "LID", "alpha-ReQ", "source"], rows
+    return ["network", "backbone, images", "effective rank", "LID", "linear top-1 %", "source"], rows
 
 
 def sources() -> dict[str, str]:
