@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 PAIRWISE_ROWS = 2_048
 # Where rows arrive batch by batch, this many are kept for metrics that need the rows themselves.
 KEPT_ROWS = 10_000
+
+Kind = TypeVar("Kind")
 
 
 def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +44,7 @@ def few_indices(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:PAIRWISE_ROWS]
 
 
-def of_few(metric: Callable[..., Tensor], *features: Tensor) -> Tensor:
+def of_few(metric: Callable[..., Kind], *features: Tensor) -> Kind:
     """Compute a metric from at most ``PAIRWISE_ROWS`` rows of features (N, D).
 
     Several features must belong to the same samples. ``partial(of_few, metric)`` can be pickled.

@@ -101,15 +101,26 @@ def group_share(x: Tensor) -> Tensor:
         ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
+    within, length = squares_of_groups(x)
+    return 1 - within.sum() / length.sum()
+
+
+def squares_of_groups(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared distances of rows from the centre of their group, and from that of all, (B,) each.
+
+    The groups, and the directions in which they are sought, are those of :func:`group_share`.
+    """
     spectrum = _spectrum(x)
     rank = int((spectrum > STEP * noise_threshold(spectrum, len(x))).sum())
     if not 0 < rank < len(x) // LEAST_PER_GROUP:
-        return x.new_full((), math.nan)
+        return x.new_full((len(x),), math.nan), x.new_ones(len(x))
     centred = subtract_mean(x)
+    # In float32, the algorithm can fail to converge for features of few directions.
     if len(x) < x.shape[1]:
-        points = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -rank:]
+        points = torch.linalg.eigh((centred @ centred.T).double()).eigenvectors[:, -rank:].to(x)
     else:
-        points = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -rank:]
+        directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors[:, -rank:]
+        points = centred @ directions.to(x)
         points = points / points.norm(dim=0)
     centres = points[_far_apart(points, rank + 1)]
     for _ in range(STEPS):
@@ -117,8 +128,7 @@ def group_share(x: Tensor) -> Tensor:
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         counts = nearest.bincount(minlength=len(centres))[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-    within = ((points - centres[nearest]) ** 2).sum()
-    return 1 - within / (points**2).sum()
+    return ((points - centres[nearest]) ** 2).sum(dim=1), (points**2).sum(dim=1)
 
 
 def _far_apart(points: Tensor, count: int) -> Tensor:

@@ -36,6 +36,7 @@ from solo_dimreg.functional.dimension import (
     slope_of_ratios,
 )
 from solo_dimreg.functional.directclr import normalize_rows
+from solo_dimreg.functional.signal import squares_of_groups
 from solo_dimreg.metrics.moments import CORRELATION_AXES, Moments
 
 REPLICATES = 200
@@ -175,6 +176,12 @@ def uniformity_deviations(points: Tensor) -> Tensor:
     unit = _few_units(points)
     near = (4 * (unit @ unit.T) - 4).exp().fill_diagonal_(0).sum(dim=1).double()
     return of_influence(2 * near / near.mean().clamp_min(1e-300))
+
+
+def group_share_deviations(points: Tensor) -> Tensor:
+    """Return the deviations of the variance between groups of at most 2,048 of the rows, in fixed groups."""
+    within, length = of_few(squares_of_groups, points)
+    return of_influence((within.sum() / length.sum() * length - within) / length.mean())
 
 
 def self_clustering_deviations(points: Tensor) -> Tensor:

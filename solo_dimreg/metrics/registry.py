@@ -199,6 +199,7 @@ _RECORDS = (
         label="variance between groups",
         decimals=3,
         falls=False,
+        deviations=intervals.group_share_deviations,
         in_monitor=False,
     ),
     MetricRecord(

@@ -37,7 +37,7 @@ from solo_dimreg import (
 from solo_dimreg import functional as F
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.functional import neighbours
-from solo_dimreg.metrics.registry import METRICS, ROWS
+from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
 from solo_dimreg.nn import _slices
 from solo_dimreg.studies.bench_cases import directions, features
 from solo_dimreg.studies.gpu.rows import CannotRun, Rows, main
@@ -200,7 +200,8 @@ def check_metric(name: str, device: torch.device) -> dict[str, float]:
     """A metric in float32 on the device is the one in float64 on the CPU."""
     record = METRICS[name]
     assert record.function is not None
-    inputs = [features((256, 64), seed) for seed in ((0,) if record.inputs == ROWS else (0, 1))]
+    shape = (32, 16, 64) if record.inputs == TOKENS else (256, 64)
+    inputs = [features(shape, seed) for seed in ((0,) if record.inputs in (ROWS, TOKENS) else (0, 1))]
     found = float(record.function(*(each.to(device) for each in inputs)))
     truth = float(record.function(*(each.double() for each in inputs)))
     if math.isnan(truth) and math.isnan(found):
