@@ -44,12 +44,7 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
     Raises:
         ConfigError: There is no config of the method, or of the method that it is a variant of.
     """
-    ours = [config_root() / "pretrain" / name for name in FOLDERS]
-    if images >= FEW:
-        ours = [*ours[1:], ours[0]]
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for folder in (*ours, *host.config_folders()):
-        found = {**_configs_in(folder), **found}
+    found = _by_method(host, images)
     for name in _bases(method):
         if name in found:
             return found[name]
@@ -60,22 +55,69 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
     )
 
 
+def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any]]:
+    """Return the source and the content of the complete config with a name, ours or solo-learn's.
+
+    A method without a config of its name gets the one of :func:`base_config`.
+
+    Args:
+        host: The solo-learn in use.
+        name: The name of a config or of a method.
+        images: The number of training images.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for folder in reversed(_folders(host, images)):
+        found |= _configs_in(folder)
+    if name in found:
+        return found[name]
+    if name not in host.trainable:
+        raise ConfigError(unknown("config or method", name, {*found, *host.trainable}))
+    source, base = base_config(host, name, images)
+    return source, _with_own_terms(host, name, base)
+
+
+def _folders(host: Host, images: int) -> list[Path]:
+    """Return the folders of configs, in the order in which they are looked through."""
+    ours = [config_root() / "pretrain" / name for name in FOLDERS]
+    if images >= FEW:
+        ours = [*ours[1:], ours[0]]
+    return [*ours, *host.config_folders()]
+
+
+def _with_own_terms(host: Host, method: str, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config for a method with the method's own terms only: another config may add more."""
+    given = base.get("regularizers") or {}
+    terms = {term: given.get(term) or {} for term in host.terms(method, {})}
+    return {**base, "method": method, "regularizers": terms}
+
+
 def _bases(method: str) -> tuple[str, str]:
     """Return the methods from whose configs one for a method can be derived, the nearest first."""
     return method, base_name("ldreg_simclr" if method == "ldreg" else method)
 
 
+def _by_method(host: Host, images: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return a config for each method; if a folder has several, the one named like the method comes first."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for folder in _folders(host, images):
+        named = _configs_in(folder)
+        for stem in sorted(named, key=lambda stem: (stem != named[stem][1]["method"], -len(stem))):
+            found.setdefault(named[stem][1]["method"], named[stem])
+    return found
+
+
 @functools.cache
 def _configs_in(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the complete configs of a folder, by their method."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    # If several have one method, the config with the method's name comes last, and is kept.
-    for file in sorted(folder.glob("*.y*ml"), key=lambda file: len(file.stem), reverse=True):
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))
-        # A config without these blocks only adds a term to another config.
-        if content.keys() >= NEEDED and (content["method"] not in found or file.stem == content["method"]):
-            found[content["method"]] = (f"{folder.name}/{file.name}", content)
-    return found
+    """Return the source and the content of the complete configs of a folder, by their names."""
+    contents: dict[str, Any] = {
+        file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in sorted(folder.glob("*.y*ml"))
+    }
+    # A config without these blocks only adds a term to another config.
+    complete = {stem: content for stem, content in contents.items() if content.keys() >= NEEDED}
+    return {stem: (f"{folder.name}/{stem}.yaml", content) for stem, content in complete.items()}
 
 
 def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
@@ -93,10 +135,32 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     if method not in host.trainable:
         raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
     source, base = base_config(host, method, layout.images)
-    given = base.get("regularizers") or {}
-    # Keep the method's own terms only: a config of another name for the same method may add more.
-    base = {**base, "regularizers": {term: given.get(term) or {} for term in host.terms(method, {})}}
-    text = "\n".join(_lines(method, layout, name, source, base)) + "\n"
+    return fitted_config(host, layout, name, source, _with_own_terms(host, method, base))
+
+
+def fitted_config(
+    host: Host,
+    layout: Layout,
+    name: str,
+    source: str,
+    base: Mapping[str, Any],
+    epochs: int | None = None,
+    steps: int | None = None,
+) -> str:
+    """Return a commented config for a folder of images, derived from another, as YAML.
+
+    Args:
+        host: The solo-learn in use.
+        layout: The content of the folder.
+        name: The name of the images.
+        source: What the config is derived from, for its comments.
+        base: The content of that config.
+        epochs, steps: The length of the training; by default at least 20 epochs and 2,000 steps.
+
+    Raises:
+        ConfigError: The config cannot work with the data.
+    """
+    text = "\n".join(_lines(layout, name, source, base, epochs, steps)) + "\n"
     settings: Any = OmegaConf.create(text)
     del settings["defaults"], settings["hydra"]
     # Without val, init trains on a split, without the hidden folders.
@@ -105,12 +169,15 @@ def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     return text
 
 
-def _lines(method: str, layout: Layout, images: str, source: str, base: Mapping[str, Any]) -> Iterator[str]:
+def _lines(
+    layout: Layout, images: str, source: str, base: Mapping[str, Any], length: int | None, wanted: int | None
+) -> Iterator[str]:
+    method = str(base["method"])
     crop = min(max(layout.side // 8 * 8, SMALLEST_CROP), LARGEST_CROP)
     fitting = 2 ** int(math.log2(max(layout.images / STEPS_OF_EPOCH, 1)))
     batch = min(max(fitting, SMALLEST_BATCH), LARGEST_BATCH)
     steps = max(layout.images // batch, 1)
-    epochs = max(20, math.ceil(STEPS / steps))
+    epochs = length or (math.ceil(wanted / steps) if wanted else max(20, math.ceil(STEPS / steps)))
     warmup = max(1, epochs // 10)
     kind = "grey" if layout.grey else "colour"
     labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
@@ -190,7 +257,7 @@ def _block(name: str, content: Any, why: str) -> Iterator[str]:
 
 def _terms(base: Mapping[str, Any], warmup: int) -> dict[str, Any]:
     """Return the base's terms with a warm-up that fits the training, and k from the batch size."""
-    terms = {name: dict(options or {}) for name, options in base["regularizers"].items()}
+    terms = {name: dict(options or {}) for name, options in (base.get("regularizers") or {}).items()}
     for options in terms.values():
         options.pop("k", None)
         options["warmup_epochs"] = warmup
