@@ -46,9 +46,11 @@ def command(
     every pretraining config. Finished runs are skipped, and an interrupted run resumes.
     """
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.reports.comparison import write_report
     from solo_dimreg.reports.summary import results_table
-    from solo_dimreg.studies.benchmark import run_suite
-    from solo_dimreg.studies.parallel import default_jobs
+    from solo_dimreg.studies.engine import run_study
+    from solo_dimreg.studies.study import read_study
+    from solo_dimreg.studies.workers import default_jobs
 
     out = out or Path("results") / name
     if page is not None:
@@ -57,11 +59,9 @@ def command(
         write_page(page, name, files or [out / "results.json"], benchmark_table)
         click.echo(f"Page: {page}")
         return
-    if name == "quick" and not any(override.startswith("data.train_path=") for override in overrides):
-        from solo_dimreg.datasets.digits import write_digits
-
-        write_digits(Path("datasets/digits"))
-    jobs = jobs or default_jobs()
-    results = run_suite(name, out, seeds, rows, overrides, linear_overrides, jobs, say=click.echo)
+    study = read_study(name).only(rows)
+    study = study.changed(seeds=seeds, overrides=list(overrides), linear=list(linear_overrides))
+    results = run_study(study, out, jobs or default_jobs(), click.echo)
+    write_report(out, out)
     print_table(*results_table(results["summary"]))
     click.echo(f"Report: {out / 'report.html'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from solo_dimreg.cli.output import jobs_option, out_option, page_options
+from solo_dimreg.errors import ConfigError
 
 EXAMPLE = """\b
 Example:
@@ -66,27 +68,28 @@ def command(
         _list(names, as_json)
         return
     if quick and names:
-        from solo_dimreg.errors import ConfigError
-
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies.claims.outcomes import write_outcomes
     from solo_dimreg.studies.claims.page import HEADER, rows, summary
-    from solo_dimreg.studies.claims.papers import QUICK
-    from solo_dimreg.studies.claims.study import run_claims
-    from solo_dimreg.studies.parallel import default_jobs
+    from solo_dimreg.studies.engine import run_study
+    from solo_dimreg.studies.study import claims_study
+    from solo_dimreg.studies.workers import default_jobs
 
+    known = claims_study()
+    study = known.variant(data).asking(known.quick if quick else names)
+    study = study.changed(seeds=seeds, first_seed=first_seed)
+    study = study.changed(overrides=list(overrides), linear=list(linear_overrides))
+    if seeds < 2:
+        raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     say = (lambda text: click.echo(text, err=True)) if as_json else click.echo
-    outcomes = run_claims(
-        out,
-        QUICK if quick else names,
-        seeds,
-        data,
-        jobs or default_jobs(),
-        overrides,
-        linear_overrides,
-        first_seed,
-        say,
-    )
+    results = run_study(study, out, jobs or default_jobs(), say)
+    options = ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+    options += [text for override in overrides for text in ("--set", override)]
+    options += [text for override in linear_overrides for text in ("--linear", override)]
+    about = {"why": study.why, "options": options, "overrides": study.settings}
+    again = f"solo-dimreg claims NAME {shlex.join(options)}"
+    outcomes = write_outcomes(out, results, study.claims(), known.claims(), about, again)
     if as_json:
         click.echo((out / "claims.json").read_text())
         return
@@ -99,11 +102,11 @@ def _list(names: tuple[str, ...], as_json: bool) -> None:
     """Print the claims and their rules."""
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.claims.claim import RULE
-    from solo_dimreg.studies.claims.settings import SETTINGS
-    from solo_dimreg.studies.claims.study import all_claims
+    from solo_dimreg.studies.study import claims_study
 
-    described = [claim.as_dict() for name, claim in all_claims().items() if not names or name in names]
-    settings = {name: setting.why for name, setting in SETTINGS.items()}
+    study = claims_study()
+    described = [claim.as_dict() for claim in study.asking(names).claims()]
+    settings = {study.data: study.why, **{name: each.why for name, each in study.variants.items()}}
     if as_json:
         click.echo(json.dumps({"rule": RULE, "settings": settings, "claims": described}, indent=2))
         return

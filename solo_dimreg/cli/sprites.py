@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import out_option
+from solo_dimreg.cli.output import jobs_option, out_option
 
 EXAMPLE = """\b
 Example:
@@ -26,6 +26,7 @@ Example:
     "--images", default=2_000, show_default=True, help="Number of images for each number of factors."
 )
 @click.option("--seed", default=5, show_default=True, help="Seed of the training.")
+@jobs_option
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @click.argument("overrides", nargs=-1)
 def command(
@@ -33,6 +34,7 @@ def command(
     factors: tuple[int, ...],
     images: int,
     seed: int,
+    jobs: int | None,
     linear_overrides: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
@@ -51,9 +53,12 @@ def command(
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.sprites import FREE_FACTORS, run_sprites, sprites_table
+    from solo_dimreg.studies.study import read_study
+    from solo_dimreg.studies.workers import default_jobs
 
-    results = run_sprites(
-        out, factors or FREE_FACTORS, images, seed, overrides, linear_overrides, say=click.echo
-    )
+    study = read_study("sprites").changed(first_seed=seed)
+    study = study.changed(overrides=list(overrides), linear=list(linear_overrides))
+    jobs = jobs or default_jobs()
+    results = run_sprites(study, out, factors or FREE_FACTORS, images, jobs, say=click.echo)
     print_table(*sprites_table(results["rows"]))
     click.echo(f"Results: {out / 'sprites.json'}, {out / 'sprites.png'}")

@@ -99,7 +99,7 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.caught import HEADER, run_caught, table
-    from solo_dimreg.studies.parallel import default_jobs
+    from solo_dimreg.studies.workers import default_jobs
 
     content = run_caught(out, seed, jobs or default_jobs(), say=click.echo)
     print_table(HEADER, table(content))

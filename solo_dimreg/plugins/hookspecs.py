@@ -32,4 +32,4 @@ def register_metrics() -> dict[str, Any]:
 
 @hookspec
 def register_claims() -> dict[str, Any]:
-    """Return claims for ``solo-dimreg claims``: objects of ``solo_dimreg.studies.claims.claim.Claim``."""
+    """Return claims for ``solo-dimreg claims``: mappings with the keys of a question of a study file."""

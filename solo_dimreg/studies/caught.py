@@ -9,22 +9,24 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from solo_dimreg.files import locked, write_json
+from solo_dimreg.files import write_json
 from solo_dimreg.plots import COLOURS, STYLE, save_png
 from solo_dimreg.reports.run_files import parts_of, read_curves
-from solo_dimreg.studies.benchmark import FIRST_SEED, job_of
-from solo_dimreg.studies.claims.papers.alarm import first_trigger
-from solo_dimreg.studies.claims.settings import DATASETS, WRITERS
+from solo_dimreg.studies.claims.numbers import first_trigger
+from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.pages import markdown_table
-from solo_dimreg.studies.parallel import execute
-from solo_dimreg.studies.suites import Row, Suite
+from solo_dimreg.studies.study import FIRST_SEED, Row, Study
 
 STEPS = 15  # per epoch; the monitor looks after each epoch
 EPOCHS = 12
-SUITE = Suite(
-    "patches",
-    (),
-    (
+LOW, HIGH = "optimizer.lr=2e-3", "optimizer.lr=1.6e-2"
+REMEDY = "+regularizers.decorrelation={weight:0.01,where:features}"
+STUDY = Study(
+    name="caught",
+    folder="patches",
+    data="patches",
+    seeds=1,
+    settings=[
         "method=simsiam",
         f"max_epochs={EPOCHS}",
         f"+limit_train_batches={STEPS}",
@@ -32,14 +34,12 @@ SUITE = Suite(
         "scheduler.warmup_epochs=1",
         "optimizer.batch_size=64",
         "+monitor.alarm={}",
-    ),
-)
-LOW, HIGH = "optimizer.lr=2e-3", "optimizer.lr=1.6e-2"
-REMEDY = "+regularizers.decorrelation={weight:0.01,where:features}"
-ROWS = (
-    Row("low_rate", "byol", ("name=low_rate", LOW)),
-    Row("high_rate", "byol", ("name=high_rate", HIGH)),
-    Row("remedy", "byol", ("name=remedy", HIGH, REMEDY)),
+    ],
+    rows={
+        "low_rate": Row(config="byol", set=[LOW]),
+        "high_rate": Row(config="byol", set=[HIGH]),
+        "remedy": Row(config="byol", set=[HIGH, REMEDY]),
+    },
 )
 LABELS = {
     "low_rate": "SimSiam, learning rate 0.002",
@@ -65,20 +65,16 @@ def run_caught(
     Raises:
         ConfigError: The photographs of the patches are not installed.
     """
-    WRITERS["patches"](DATASETS / "patches")
-    planned = [job_of(SUITE, row, seed, out / "runs") for row in ROWS]
-    content: dict[str, Any] = {"seed": seed, "settings": list(SUITE.overrides), "rows": {}}
-    with locked("--out", out):
-        done = dict(execute(planned, jobs, say))
-    for number, row in enumerate(ROWS):
-        curves = read_curves(parts_of(Path(done[number]["checkpoint"])), COLUMNS)
+    content: dict[str, Any] = {"seed": seed, "settings": STUDY.settings, "rows": {}}
+    for run in run_study(STUDY, out, jobs, say, [seed])["runs"]:
+        curves = read_curves(parts_of(Path(run["checkpoint"])), COLUMNS)
         loss, ranks = ([curves[name][epoch] for epoch in sorted(curves[name])] for name in PANELS)
-        content["rows"][row.name] = {
-            "changes": list(row.overrides[1:]),
+        content["rows"][run["row"]] = {
+            "changes": STUDY.rows[run["row"]].set,
             "loss": loss,
             "effective_rank": ranks,
             "alarm": alarm_step(ranks),
-            "linear_acc1": done[number]["linear_acc1"],
+            "linear_acc1": run["linear_acc1"],
         }
     write_json(out / "caught.json", content)
     save_png(draw_caught(content["rows"]), out / "caught.png")

@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,12 @@ from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.solo_learn import Run, register
-from solo_dimreg.studies.benchmark import FIRST_SEED, run_row
-from solo_dimreg.studies.suites import Row, Suite
+from solo_dimreg.studies.engine import run_study
+from solo_dimreg.studies.study import Study
 from solo_dimreg.training.evaluation import extract_splits
 
 FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000
-METHODS = ("simclr", "ldreg_simclr")
 MAX_SAMPLES = 10_000  # for the LID, which searches the neighbours among all pairs
 PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
 
@@ -49,23 +47,21 @@ class Split:
 
 
 def run_sprites(
+    study: Study,
     out: Path,
     factors: Sequence[int] = FREE_FACTORS,
     images: int = IMAGES,
-    seed: int = FIRST_SEED,
-    overrides: Sequence[str] = (),
-    linear_overrides: Sequence[str] = (),
+    jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Pretrain on sprites with different numbers of free factors, and measure the representations.
-
-    Finished runs are skipped, and an interrupted one resumes.
+    """Run a study on sprites with different numbers of free factors, and measure the representations.
 
     Args:
+        study: The study of ``configs/studies/sprites.yaml``, with one seed.
         out: The folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
         factors: The numbers of free factors, each with a data set of its own.
         images: The number of images in each data set.
-        seed, overrides, linear_overrides, say: As for :func:`solo_dimreg.studies.benchmark.run_row`.
+        jobs, say: As for :func:`solo_dimreg.studies.engine.run_study`.
 
     Returns:
         The content of ``sprites.json``. Each of its ``rows`` is one representation of one data set: the
@@ -79,26 +75,27 @@ def run_sprites(
     content: dict[str, Any] = {
         "solo_learn": register().generation,
         "images": images,
-        "seed": seed,
-        "overrides": list(overrides),
+        "seed": study.first_seed,
+        "overrides": study.overrides,
         "k": LID_NEIGHBOURS,
         "rows": [],
     }
-    pretrained = partial(run_row, seed=seed, overrides=overrides, linear_overrides=linear_overrides, say=say)
     data = {
         free: write_sprites(out / "data" / f"factors{free}-images{images}", factors=free, images=images)
         for free in sorted(set(factors))
     }
     for free, folder in data.items():
         say(f"{free} free factor{'s' if free > 1 else ''}")
-        for row in _measure(folder, free, out / "runs" / f"factors{free}", pretrained):
+        paths = [quoted_override(f"data.{split}_path", folder / split) for split in ("train", "val")]
+        results = run_study(study.changed(settings=paths), out / f"factors{free}", jobs, say)
+        for row in _measure(folder, free, results["runs"]):
             content["rows"].append(row)
             write_json(out / "sprites.json", content)
     save_png(draw_known_and_measured(content["rows"]), out / "sprites.png")
     return content
 
 
-def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the rows of one data set."""
     train, val = (read_split(data, split, free) for split in ("train", "val"))
 
@@ -115,18 +112,12 @@ def _measure(data: Path, free: int, runs: Path, pretrained: Callable[..., Any]) 
         x, x_val = (split.features for split in extract_splits(register(), run))
         return row(representation, x, x_val, accuracy)
 
-    suite = Suite(
-        "sprites",
-        (),
-        tuple(quoted_override(f"data.{split}_path", data / split) for split in ("train", "val")),
-    )
-    results = [pretrained(suite=suite, row=Row(method, method), folder=runs / method) for method in METHODS]
     yield row("pixels", read_pixels(train.paths), read_pixels(val.paths))
-    for method, result in zip(METHODS, results, strict=True):
+    for number, result in enumerate(results):
         run = register().read_run(Path(result["checkpoint"]))
-        if method == METHODS[0]:
+        if number == 0:
             yield row_of_run("untrained", _untrained(run))
-        yield row_of_run(method, run, result["linear_acc1"])
+        yield row_of_run(result["method"], run, result["linear_acc1"])
 
 
 def _sample(features: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ for part in library:
         importlib.import_module(each.name)
 for name in ("metrics", "files", "plots", "distributed", "errors", "cli"):
     importlib.import_module(f"solo_dimreg.{name}")
-from solo_dimreg.studies.parallel import default_jobs
+from solo_dimreg.studies.workers import default_jobs
 
 print(default_jobs() >= 1, round(float(solo_dimreg.functional.effective_rank(__import__("torch").eye(4)))))
 """

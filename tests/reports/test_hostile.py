@@ -10,9 +10,9 @@ import torch
 
 from solo_dimreg import diagnose
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.studies.claims.claim import Claim, Number, decide
+from solo_dimreg.studies.claims.claim import Claim, decide
+from solo_dimreg.studies.claims.numbers import Number
 from solo_dimreg.studies.claims.page import claims_page
-from solo_dimreg.studies.suites import Row
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -70,10 +70,8 @@ def test_a_diagnosis_of_hostile_names_and_classes(tmp_path: Path) -> None:
 
 
 def test_claims_of_a_hostile_plugin(tmp_path: Path) -> None:
-    number = Number(HOSTILE, lambda results: results[HOSTILE]["curves"]["lid"]["0"])
-    claim = Claim(
-        *([HOSTILE] * 5), (Row(HOSTILE, "simclr"),), (number,), unit=HOSTILE, note=HOSTILE
-    )  # fmt: skip
+    number = Number(HOSTILE, lambda results: results[HOSTILE]["curves"]["lid"]["0"], rows=(HOSTILE,))
+    claim = Claim(*([HOSTILE] * 5), (number,), unit=HOSTILE, note=HOSTILE)
     results = [{HOSTILE: {"curves": {"lid": {"0": 1.0 + seed, "1": 2.0}}}} for seed in range(3)]
     content = claims_page("html", decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE)
     path = tmp_path / "claims.html"

@@ -1,29 +1,57 @@
+"""The engine: a study end to end, its runs side by side, and what is refused before a training."""
+
 from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import solo_dimreg
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.benchmark import run_suite
-from solo_dimreg.studies.suites import SUITES
+from solo_dimreg.reports.comparison import write_report
+from solo_dimreg.studies.engine import configs_of, run_study, seeds_of
+from solo_dimreg.studies.study import Row, Study, read_study, shipped_studies
+
+SMALL = ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0"]
+LINEAR = ["max_epochs=1", "optimizer.batch_size=32"]
+BENCHMARKS = [name for name in shipped_studies() if name not in ("claims", "sprites")]
 
 
-def test_end_to_end_on_a_slice_of_the_digits(
-    tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def paths(images: Path) -> list[str]:
+    return [f"data.{split}_path={images / split}" for split in ("train", "val")]
+
+
+def small(rows: list[str], images: Path, *overrides: str) -> Study:
+    study = read_study("quick").only(rows)
+    return study.changed(seeds=1, overrides=[*SMALL, *paths(images), *overrides], linear=LINEAR)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> tuple[Study, Path, dict]:
+    """Two rows, trained for one epoch."""
+    out = tmp_path_factory.mktemp("a study") / "results"
+    rows = small(["simclr", "ldreg_simclr"], few_digits)
+    return rows, out, run_study(rows, out)
+
+
+def test_end_to_end_on_a_slice_of_the_digits(study: tuple[Study, Path, dict], few_digits: Path) -> None:
     """Pretrains one epoch, evaluates, and reads the table."""
-    monkeypatch.chdir(tmp_path)
-    rows = ["simclr", "ldreg_simclr"]
-    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    small = ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0", *paths]
-    results = run_suite("quick", Path("results"), 1, rows, small, ["max_epochs=1", "optimizer.batch_size=32"])
-    assert json.loads(Path("results/results.json").read_text()) == results
-    table = [line for line in Path("results/report.md").read_text().splitlines() if line.startswith("|")]
-    for line, row in zip(table[2:4], rows, strict=True):
+    ours, out, results = study
+    write_report(out, out)
+    written = json.loads((out / "results.json").read_text())
+    assert written == json.loads(json.dumps(results))
+    assert (written["baseline"], written["seeds"], written["planned_seeds"]) == ("simclr", [5], [5])
+    assert written["rows"]["ldreg_simclr"]["config"] == "ldreg_simclr"
+    table = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("|")]
+    for line, row in zip(table[2:4], ours.rows, strict=True):
         method, seeds, *figures, time = [cell.strip() for cell in line.strip("|").split("|")]
         assert (method, seeds) == (row, "1") and time.endswith(" s")
         assert len(figures) == 5 and all(math.isfinite(float(figure)) for figure in figures)
@@ -34,38 +62,47 @@ def test_end_to_end_on_a_slice_of_the_digits(
         assert run["steps"] == 3 and run["data"]["train_images"] == 120 and run["data"]["val_images"] == 40
         assert run["linear_acc5"] >= run["linear_acc1"]
         assert len(run["spectrum"]) == 256 and run["spectrum"] == sorted(run["spectrum"], reverse=True)
-    ran = Path("results/report.md").read_text().partition("## What ran")[2]
+        assert run["row"] == run["method"] and list(run["curves"]["effective_rank"]) == [0]
+        assert run["verdict"]["kind"] and run["verdict"]["reason"]
+    ran = (out / "report.md").read_text().partition("## What ran")[2]
     for line in ("steps | 3", f"training data | {few_digits / 'train'}", "training images | 120"):
         assert f"| {line} |" in ran, ran
     for name in ("accuracy.png", "spectra.png", "curve-val_acc1.png"):
-        assert Path("results", name).read_bytes().startswith(b"\x89PNG")
-    assert "ldreg_simclr" in Path("results/report.html").read_text()
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert "ldreg_simclr" in (out / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in SUITES if name != "quick"])
+def test_a_study_beside_uses_the_same_run(study: tuple[Study, Path, dict]) -> None:
+    """It is found by its settings, so that what is compared is never another training."""
+    ours, out, results = study
+    said: list[str] = []
+    # Another name and title, and settings given by the row instead of by the command line.
+    rows = {"simclr": Row(config="digits/simclr", set=ours.overrides)}
+    other = Study(name="mine", rows=rows, seeds=1, linear=LINEAR, folder="digits")
+    again = run_study(other, out.parent / "mine", say=said.append)
+    assert again["runs"][0] == results["runs"][0] and "finished before" in said[-1]
+    assert not list((out.parent / "mine").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "quick"])
 def test_missing_data_says_what_to_put_where(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        run_suite(name, tmp_path / "results")
+        run_study(read_study(name), tmp_path / "results")
     assert "datasets/" in str(error.value) and name.lower() in str(error.value).lower()
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", SUITES)
-def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str) -> None:
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_rows_differ_from_their_baseline_only_in_what_is_compared(name: str, tmp_path: Path) -> None:
     """The same backbone, data, optimizer, schedule and length for all rows that share a base."""
-    from solo_dimreg.config.composing import compose
-    from solo_dimreg.config.values import plain
-
-    suite = SUITES[name]
-    configs = {
-        row.name: plain(compose("pretrain", suite.folder, row.config, (*suite.overrides, *row.overrides)))
-        for row in suite.rows
-    }
+    study = read_study(name)
+    configs = {row: plain(configs_of(study, row, 5, tmp_path)[0]) for row in study.rows}
     for pair in (("simclr", "ldreg_simclr"), ("byol", "ldreg_byol"), ("infonce", "directclr")):
         first, second = (dict(configs[each]) for each in pair)
+        assert (first["name"], second["name"]) == pair
         for config in (first, second):
             for key in ("name", "method", "regularizers"):
                 config.pop(key, None)
@@ -83,23 +120,18 @@ def test_rows_side_by_side_are_those_one_by_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
-    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    arguments = (
-        *("quick", Path("results"), 1, ["simclr", "bn"]),
-        ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0", *paths],
-        ["max_epochs=1", "optimizer.batch_size=32"],
-    )
+    study = small(["simclr", "bn"], few_digits)
     said: list[str] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    together = run_suite(*arguments, jobs=2, say=said.append)
+    together = run_study(study, Path("results"), 2, said.append)
     assert said[0] == "2 runs, 2 at a time with 1 thread each" and said[-1].startswith("[2/2] ")
     assert [run["method"] for run in together["runs"]] == ["simclr", "bn"]
-    again = run_suite(*arguments, jobs=2, say=said.append)
+    again = run_study(study, Path("results"), 2, said.append)
     assert again == together and "finished before" in said[-1]
     assert "Epoch 0" in Path("results/runs/bn/seed5/log.txt").read_text()
     torch.set_num_threads(1)
     try:
-        alone = run_suite("quick", Path("alone"), *arguments[2:], say=said.append)
+        alone = run_study(study, Path("elsewhere/alone"), 1, said.append)
     finally:
         torch.set_num_threads(threads)
     for one, other in zip(together["runs"], alone["runs"], strict=True):
@@ -107,10 +139,67 @@ def test_rows_side_by_side_are_those_one_by_one(
             assert one[name] == other[name]
 
 
+WORKERS = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+from solo_dimreg.studies.workers import local
+
+def work(row, seed):
+    Path(row).write_text(str(os.getpid()))
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(local(work, [("a", 1), ("b", 1)], Path("out"), 2, print))
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Otherwise they would train on, beside those of the same command started again."""
+    (tmp_path / "script.py").write_text(WORKERS)
+    top = str(Path(solo_dimreg.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([top, os.environ.get("PYTHONPATH", "")])}
+    parent = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env=environment)
+    files = [tmp_path / "a", tmp_path / "b"]
+    deadline = time.monotonic() + 50
+    while not all(file.is_file() and file.read_text() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(file.read_text()) for file in files]
+    parent.kill()
+    parent.wait()
+    while any(Path("/proc", str(each)).exists() for each in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path("/proc", str(each)).exists() for each in workers)
+
+
+def test_a_training_that_diverges_is_a_result(tmp_path: Path, few_digits: Path) -> None:
+    study = small(["simclr"], few_digits, "optimizer.lr=1e30", "+divergence.patience=1")
+    said: list[str] = []
+    (run,) = run_study(study, tmp_path / "results", say=said.append)["runs"]
+    assert "finite" in run["failed"] and (run["row"], run["seed"]) == ("simclr", 5)
+    run_study(study, tmp_path / "results", say=said.append)
+    assert "finished before" in said[-1]
+
+
+def test_seeds_are_added_to_a_finished_comparison(tmp_path: Path) -> None:
+    study = Study(rows={"a": Row(config="digits/byol")}, seeds=2)
+    with pytest.raises(ConfigError, match="no finished comparison to add seeds to"):
+        seeds_of(study, tmp_path, 3)
+    assert seeds_of(study, tmp_path) == ([5, 6], [])
+    before = {"planned_seeds": [5, 6], "looks": [], "runs": [{}, {}]}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    assert seeds_of(study, tmp_path, 3) == ([5, 6, 7, 8, 9], [2])
+    # The same command again continues what it began.
+    before = {"planned_seeds": [5, 6, 7, 8, 9], "looks": [2], "runs": [{}, {}, {}]}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    assert seeds_of(study, tmp_path, 3) == ([5, 6, 7, 8, 9], [2])
+
+
 @pytest.mark.parametrize(
     ("pretraining", "probe", "message"),
     [
-        ([], ["optimizer.name=foo"], "optimizer.name: Unknown"),
+        ([], ["optimizer.name=foo"], "simclr: optimizer.name: Unknown"),
         ([], ["devices=foo"], "devices: 'foo'"),
         (["devices=foo"], [], "devices: 'foo'"),
         (["name=${nowhere}"], [], "name: "),
@@ -119,7 +208,8 @@ def test_rows_side_by_side_are_those_one_by_one(
 def test_a_wrong_setting_is_refused_before_anything_is_trained(
     pretraining: list[str], probe: list[str], message: str, few_digits: Path, tmp_path: Path
 ) -> None:
-    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    study = read_study("quick").only(["simclr"])
+    study = study.changed(overrides=[*paths(few_digits), *pretraining], linear=probe)
     with pytest.raises(ConfigError, match=message):
-        run_suite("quick", tmp_path / "results", 1, ["simclr"], [*paths, *pretraining], probe)
+        run_study(study, tmp_path / "results")
     assert not [*tmp_path.rglob("*.ckpt")]

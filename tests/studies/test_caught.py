@@ -8,32 +8,25 @@ from typing import Any
 
 import pytest
 
-from solo_dimreg.config.composing import compose
-from solo_dimreg.config.folders import config_root
-from solo_dimreg.config.loading import parse_config
-from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.reports.run_files import read_curves
-from solo_dimreg.solo_learn import Host
-from solo_dimreg.studies.caught import COLUMNS, LABELS, ROWS, SUITE, alarm_step, draw_caught
-from solo_dimreg.studies.suites import Row
+from solo_dimreg.studies.caught import COLUMNS, LABELS, STUDY, alarm_step, draw_caught
+from solo_dimreg.studies.engine import configs_of
 
 CONTENT = json.loads((Path(__file__).parents[2] / "docs" / "data" / "caught.json").read_text())
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_row_is_a_training_with_the_alarm(row: Row, host: Host) -> None:
-    folder = str(config_root() / "pretrain" / SUITE.folder)
-    settings = compose("pretrain", folder, row.config, (*SUITE.overrides, *row.overrides))
-    parse_config(host, settings, Pretraining)
+@pytest.mark.parametrize("row", STUDY.rows)
+def test_a_row_is_a_training_with_the_alarm(row: str, tmp_path: Path) -> None:
+    settings, _ = configs_of(STUDY, row, 5, tmp_path)
     assert settings.method == "simsiam" and settings.monitor.alarm == {}
-    assert (settings.get("regularizers") is not None) == (row.name == "remedy")
+    assert (settings.get("regularizers") is not None) == (row == "remedy")
 
 
 def test_the_numbers_are_of_these_rows() -> None:
-    assert list(CONTENT["rows"]) == [row.name for row in ROWS] == list(LABELS)
-    assert CONTENT["settings"] == list(SUITE.overrides)
-    for row in ROWS:
-        assert CONTENT["rows"][row.name]["changes"] == list(row.overrides[1:])
+    assert list(CONTENT["rows"]) == list(STUDY.rows) == list(LABELS)
+    assert CONTENT["settings"] == STUDY.settings
+    for name, row in STUDY.rows.items():
+        assert CONTENT["rows"][name]["changes"] == row.set
 
 
 def test_the_alarm_triggers_at_the_third_look_below_a_fifth_of_the_peak() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,30 @@ import pytest
 from scipy import stats
 from support import most_slow
 
-from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.claims.claim import Claim, Number, decide
-from solo_dimreg.studies.claims.numbers import equal, exceeds, rise, slower, tau
-from solo_dimreg.studies.claims.papers import QUICK, builtin_claims
-from solo_dimreg.studies.claims.papers.alarm import DRAWDOWN, HEALTHY, alarm_claims
-from solo_dimreg.studies.claims.settings import SETTINGS
-from solo_dimreg.studies.claims.study import all_claims, run_claims
+from solo_dimreg.config.composing import compose
+from solo_dimreg.config.values import plain
+from solo_dimreg.errors import PluginError
+from solo_dimreg.plugins.manager import Registration
+from solo_dimreg.solo_learn import register
+from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
+from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, equal, exceeds, rise, slower, tau
+from solo_dimreg.studies.claims.outcomes import write_outcomes
+from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
-from solo_dimreg.studies.suites import Row
+from solo_dimreg.studies.study import claims_study, read_study
+
+ALL = read_study("claims")
+SMALL = ["max_epochs=1", "optimizer.batch_size=32"]
+
+
+def run_claims(out: Path, names: list[str], images: Path | None = None, say=print) -> list[Outcome]:
+    """Decide claims on the digits with two seeds of short trainings."""
+    paths = [f"data.{split}_path={images / split}" for split in ("train", "val")] if images else []
+    study = ALL.variant("digits").asking(names)
+    study = study.changed(seeds=2, overrides=[*SMALL, *paths], linear=SMALL)
+    about = {"why": study.why, "options": [], "overrides": []}
+    results = run_study(study, out, say=say)
+    return write_outcomes(out, results, study.claims(), ALL.claims(), about, "solo-dimreg claims NAME")
 
 
 def test_the_estimate_is_students_t() -> None:
@@ -57,7 +71,7 @@ def test_rounding_does_not_decide_how_much_equal_seeds_show(value: float, roundi
 
 
 def test_accuracies_are_rounded_to_float32() -> None:
-    one, other = Row("a", ""), Row("b", "")
+    one, other = "a", "b"
     counts = [500 + 7 * seed for seed in range(8)]
     for images, expected in ((10, 0.5**8), (0, 1)):
         results = [
@@ -69,11 +83,11 @@ def test_accuracies_are_rounded_to_float32() -> None:
             }
             for count in counts
         ]
-        found = exceeds("linear_acc1", one, other).estimate(results)
+        found = exceeds("linear_acc1", one, other)[0].estimate(results)
         assert (found.p_above, found.error) == (expected, 0)
         margin = [number.estimate(results).p_above for number in equal("linear_acc1", one, other, 3.0)]
         assert margin == [0.5**8] * 2
-    claim = Claim("x", "P", "", "", "", (one, other), (exceeds("linear_acc1", one, other),))
+    claim = Claim("x", "P", "", "", "", tuple(exceeds("linear_acc1", one, other)))
     assert decide([claim], results)[0].p == 1
 
 
@@ -124,10 +138,8 @@ def test_a_ladder_holds_by_its_weakest_step() -> None:
     assert any_below([*estimates, estimate(wrong)]) == pytest.approx(3 * estimate(wrong).p_below)
 
 
-def claim(name: str, paper: str = "paper", rows: tuple[Row, ...] = ()) -> Claim:
-    return Claim(
-        name, paper, "table", "says.", "1", rows, (Number("x", lambda results: results["row"][name]),)
-    )
+def claim(name: str, paper: str = "paper") -> Claim:
+    return Claim(name, paper, "table", "says.", "1", (Number("x", lambda results: results["row"][name]),))
 
 
 def test_verdicts() -> None:
@@ -154,7 +166,7 @@ def test_equal_is_two_one_sided_tests() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(60, 2, 8), rng.normal(60.5, 2, 8)
     results = [{"a": {"lid": x}, "b": {"lid": y}} for x, y in zip(a, b, strict=True)]
-    numbers = equal("lid", Row("a", ""), Row("b", ""), 3.0)
+    numbers = equal("lid", "a", "b", 3.0)
     estimates = [estimate([number.of(seed) for seed in results]) for number in numbers]
     low = stats.ttest_rel(a, b - 3.0, alternative="greater").pvalue
     high = stats.ttest_rel(a, b + 3.0, alternative="less").pvalue
@@ -162,31 +174,38 @@ def test_equal_is_two_one_sided_tests() -> None:
 
 
 def test_tau_is_kendalls_and_what_has_no_figure_comes_last() -> None:
-    rows = [Row(name, "") for name in "abcd"]
+    rows = list("abcd")
     accuracies, ranks, alphas = (1, 2, 3, 4), (10, 30, 20, 40), (None, 1.5, 0.8, 1.1)
     results = {
-        row.name: {"linear_acc1": a, "effective_rank": r, "alpha_req": x}
+        row: {"linear_acc1": a, "effective_rank": r, "alpha_req": x}
         for row, a, r, x in zip(rows, accuracies, ranks, alphas, strict=True)
     }
-    assert tau(results, "effective_rank", rows) == pytest.approx((5 - 1) / 6)
-    assert tau(results, "alpha_req", rows, best=1.0) == pytest.approx(1.0)
+    (ranks_alone,) = tau("effective_rank", rows, above=0.3)
+    assert ranks_alone.of(results) == pytest.approx((5 - 1) / 6 - 0.3)
+    (alphas_alone,) = tau("alpha_req", rows, best=1.0)
+    assert alphas_alone.of(results) == pytest.approx(1.0)
+    (over,) = tau("effective_rank", rows, over="linear_acc1")
+    assert over.of(results) == pytest.approx((5 - 1) / 6 - 1)
 
 
 def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> None:
-    row = Row("a", "")
+    def value(numbers: list[Number], results: dict) -> float:
+        return numbers[0].of(results)
+
     results = {"a": {"curves": {"lid": {0: 1.0, 1: 2.0, 2: 4.0, 3: 4.2, 4: 4.4, 5: 4.6}}}}
-    assert rise(row, "lid", 0, 0.4).of(results) == pytest.approx(3.0)
-    assert rise(row, "lid", 0.4, 1).of(results) == pytest.approx(0.6)
-    assert slower(row, "lid", 0.4).of(results) == pytest.approx(3.0 / 2 - 0.6 / 3)
-    assert np.isnan(slower(row, "lid", 0.4).of({"a": {"curves": {"lid": {0: 1.0}}}}))
-    assert np.isnan(rise(row, "lid", 0, 1).of({"a": {"curves": {}}}))
+    assert value(rise("a", "lid", 0, 0.4), results) == pytest.approx(3.0)
+    assert value(rise("a", "lid", 0.4, 1), results) == pytest.approx(0.6)
+    assert value(slower("a", "lid", 0.4), results) == pytest.approx(3.0 / 2 - 0.6 / 3)
+    assert np.isnan(value(slower("a", "lid", 0.4), {"a": {"curves": {"lid": {0: 1.0}}}}))
+    assert np.isnan(value(rise("a", "lid", 0, 1), {"a": {"curves": {}}}))
+    assert np.isnan(value(rise("a", "lid", 0, 1), {"a": {"failed": "The loss is not finite."}}))
 
 
 def test_the_alarm_is_replayed_on_recorded_curves() -> None:
-    claims = {each.name: each for each in alarm_claims()}
+    claims = {each.name: each for each in ALL.claims()}
 
     def results(**curves: list[float]) -> dict:
-        healthy = {row.name: [10.0, 20, 30, 25, 25, 25] for row in HEALTHY}
+        healthy = {row: [10.0, 20, 30, 25, 25, 25] for row in claims["alarm-silent"].rows}
         return {
             name: {"curves": {"effective_rank": dict(enumerate(curve))}}
             for name, curve in {**healthy, **curves}.items()
@@ -212,65 +231,51 @@ def test_the_alarm_is_replayed_on_recorded_curves() -> None:
 
 
 def test_every_claim_says_what_is_to_be_said() -> None:
-    claims = builtin_claims()
-    assert len({each.name for each in claims}) == len(claims) >= 50
+    claims = ALL.claims()
+    assert len(claims) >= 50
     assert {each.paper.split()[0] for each in claims} >= {"LDReg", "DirectCLR", "Feature", "AdaDim", "RankMe"}
     for each in claims:
-        assert each.sentence.endswith(".") and each.published and each.place and each.numbers
+        assert each.sentence.endswith(".") and each.published and each.place and each.paper
         assert each.rows or each.experiments
-    assert {each.name for each in claims} >= set(QUICK)
-    rows: dict[str, Row] = {}
-    for row in (row for each in claims for row in each.rows):
-        assert rows.setdefault(row.name, row) == row, "two runs under one name"
+    assert {each.name for each in claims} >= set(ALL.quick)
+    assert {row for each in claims for row in each.rows} == set(ALL.rows)
 
 
-@pytest.mark.parametrize("data", most_slow(SETTINGS, keep=["digits"]))
-def test_rows_differ_from_their_config_by_what_is_compared(data: str) -> None:
-    from solo_dimreg.config.composing import compose
-    from solo_dimreg.config.values import plain
-    from solo_dimreg.solo_learn import register
+def test_the_claims_are_those_of_the_recorded_outcomes() -> None:
+    recorded = json.loads((Path(__file__).parents[2] / "docs" / "data" / "claims.json").read_text())
+    assert [each["name"] for each in recorded["outcomes"]] == list(ALL.questions)
+    for claim, old in zip(ALL.claims(), recorded["outcomes"], strict=True):
+        assert (claim.paper, claim.unit) == (old["paper"], old["unit"])
+        assert len(claim.numbers) == len(old["numbers"])
 
-    setting = SETTINGS[data]
-    rows = list({row.name: row for each in builtin_claims() for row in each.rows}.values())
+
+@pytest.mark.parametrize("data", most_slow([ALL.data, *ALL.variants], keep=["digits"]))
+def test_rows_differ_from_their_config_by_what_is_compared(data: str, tmp_path: Path) -> None:
+    study = ALL.variant(data)
     configs: dict[str, dict] = {}
-    for row in rows if data in ("patches", "digits", "cifar10") else rows[:2]:
-        row = setting.row(row)
-        ours = compose("pretrain", setting.folder, row.config, (*setting.overrides, *row.overrides))
-        assert ours.method in register().methods
-        if row.config not in configs:
-            configs[row.config] = plain(compose("pretrain", setting.folder, row.config, setting.overrides))
-        changed = {key for key, value in plain(ours).items() if configs[row.config].get(key) != value}
-        allowed = {"name", "method", "method_kwargs", "regularizers", "projector"}
-        assert changed <= allowed | ({"optimizer"} if row.name in setting.of_rows else set())
+    for row in study.rows if data in ("patches", "digits", "cifar10") else list(study.rows)[:2]:
+        ours, _ = configs_of(study, row, 5, tmp_path)
+        assert ours.method in register().methods and ours.name == row
+        config = study.rows[row].config
+        if config not in configs:
+            configs[config] = plain(compose("pretrain", study.folder, config, study.settings, register()))
+        changed = {key for key, value in plain(ours).items() if configs[config].get(key) != value}
+        fixed = {"seed", "checkpoint", "accelerator", "devices", "strategy", "precision"}
+        allowed = {"name", "method", "method_kwargs", "regularizers", "projector", *fixed}
+        assert changed <= allowed | ({"optimizer"} if row in study.of_rows else set())
 
 
 def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    arguments = (
-        Path("out"),
-        ["decorrelation-none"],
-        2,
-        "digits",
-        1,
-        ["max_epochs=1", "optimizer.batch_size=32", *paths],
-    )
     said: list[str] = []
-    (outcome,) = run_claims(
-        *arguments, linear_overrides=["max_epochs=1", "optimizer.batch_size=32"], say=said.append
-    )
+    (outcome,) = run_claims(Path("out"), ["decorrelation-none"], few_digits, said.append)
     assert outcome.verdict in ("holds", "not shown", "contradicted") and len(outcome.values[0]) == 2
     content = json.loads(Path("out/claims.json").read_text())
     (written,) = content["outcomes"]
-    assert (
-        content["seeds"] == [5, 6]
-        and written["rows"] == ["none", "bn"]
-        and written["values"] == [list(outcome.values[0])]
-    )
+    assert content["seeds"] == [5, 6] and written["rows"] == ["none", "bn"]
+    assert written["values"] == [list(outcome.values[0])]
     results = {
-        (row, seed): json.loads(
-            next(Path(f"out/runs/digits/{row}/seed{seed}").rglob("result.json")).read_text()
-        )
+        (row, seed): json.loads(next(Path(f"out/runs/{row}/seed{seed}").rglob("result.json")).read_text())
         for row in ("none", "bn")
         for seed in (5, 6)
     }
@@ -279,54 +284,53 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     assert outcome.verdict in Path("out/claims.md").read_text()
     page = Path("out/claims.html").read_text()
     assert "decorrelation-none" in page and "data:image/svg+xml;base64," in page and "script" not in page
+    assert "solo-dimreg claims decorrelation-none" in page
     # Four runs of three steps: 120 images in batches of 32.
     ran = Path("out/claims.md").read_text().partition("## What ran")[2]
     for line in ("runs | 4", "steps | 3", f"training data | {few_digits / 'train'}", "training images | 120"):
         assert f"| {line} |" in ran, ran
     assert "What ran" in page and str(few_digits / "val") in page
     said.clear()
-    (again,) = run_claims(
-        *arguments, linear_overrides=["max_epochs=1", "optimizer.batch_size=32"], say=said.append
-    )
+    (again,) = run_claims(Path("out"), ["decorrelation-none"], few_digits, said.append)
     assert again.values == outcome.values and sum("finished before" in line for line in said) == 4
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("arguments", "message"),
     [
-        ({"names": ["ldreg-lid-biol"]}, "Unknown claim 'ldreg-lid-biol'. Did you mean 'ldreg-lid-byol'"),
-        ({"seeds": 1}, "--seeds: 1 is not allowed; an interval needs at least 2"),
-        ({"data": "digit"}, "--data: Unknown data 'digit'. Did you mean 'digits'"),
+        (["ldreg-lid-biol"], "Unknown claim 'ldreg-lid-biol'. Did you mean 'ldreg-lid-byol'"),
+        (["--seeds", "1"], "--seeds: 1 is not allowed; an interval needs at least 2"),
+        (["--data", "digit"], "--data: Unknown data 'digit'. Did you mean 'digits'"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_runs(tmp_path: Path, changes: dict, message: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        run_claims(tmp_path / "out", **changes)
-    assert message in str(error.value) and not (tmp_path / "out").exists()
+def test_wrong_options_are_refused_before_anything_runs(here, arguments: list[str], message: str) -> None:
+    done = here("claims", *arguments, "--out", "out")
+    assert done.returncode == 2 and message in done.stderr
 
 
 def test_plugins_bring_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    from solo_dimreg.errors import PluginError
-    from solo_dimreg.plugins.manager import Registration
+    numbers = [{"exceeds": {"metric": "lid", "larger": "ldreg_byol", "smaller": "byol"}}]
+    theirs = {"sentence": "It helps.", "paper": "Theirs", "numbers": numbers}
 
-    theirs = claim("their-claim")
-    found = {"their-claim": Registration("their-claim", "claims", theirs, "plugin", "package")}
-    monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind: found)
-    assert all_claims()["their-claim"] is theirs
+    def register(name: str, value: object) -> None:
+        found = {name: Registration(name, "claims", value, "plugin", "package")}
+        monkeypatch.setattr("solo_dimreg.studies.study.registered", lambda kind: found)
+
+    register("their-claim", theirs)
+    claim = claims_study().claims()[-1]
+    assert (claim.name, claim.rows) == ("their-claim", ["byol", "ldreg_byol"])
     for broken, message in (
-        (replace(theirs, name="minlid"), "has the name 'minlid' itself"),
-        (replace(theirs, measures=("lidor",)), r"unknown measures: \['lidor'\]"),
-        (replace(theirs, numbers=()), "has no numbers"),
-        ("text", "is not a Claim but a str"),
+        ({**theirs, "numbers": [{"exceeds": {**numbers[0]["exceeds"], "metric": "lidd"}}]}, "metric 'lidd'"),
+        ({**theirs, "numbers": []}, "is empty"),
+        ({**theirs, "sentenc": "x"}, "sentenc: unknown key"),
+        ("text", "must be a mapping"),
     ):
-        wrong = {"their-claim": replace(found["their-claim"], value=broken)}
-        monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind, wrong=wrong: wrong)
-        with pytest.raises(PluginError, match=message):
-            all_claims()
-    clash = {"minlid": replace(found["their-claim"], name="minlid")}
-    monkeypatch.setattr("solo_dimreg.studies.claims.study.registered", lambda kind: clash)
+        register("their-claim", broken)
+        with pytest.raises(PluginError, match=f"package .* registers the claim 'their-claim'.*{message}"):
+            claims_study()
+    register("minlid", theirs)
     with pytest.raises(PluginError, match=r"package .* registers the claim 'minlid'"):
-        all_claims()
+        claims_study()
 
 
 def test_the_list_needs_no_run(here) -> None:
@@ -342,10 +346,9 @@ def test_what_needs_no_training_is_measured_once_a_seed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    arguments = (Path("out"), ["lid-finds-the-dimension"], 2)
-    (outcome,) = run_claims(*arguments, say=said.append)
+    (outcome,) = run_claims(Path("out"), ["lid-finds-the-dimension"], say=said.append)
     assert len(outcome.values) == 3 and all(value > 0 for number in outcome.values for value in number)
-    (again,) = run_claims(*arguments, say=said.append)
+    (again,) = run_claims(Path("out"), ["lid-finds-the-dimension"], say=said.append)
     assert again.values == outcome.values and sum("finished before" in line for line in said) == 2
 
 
@@ -356,7 +359,7 @@ def test_claims_of_the_newest_losses_are_measured_on_points(
     """Closed forms beside: VISReg's scale, and both uniformities of points that fill the sphere."""
     monkeypatch.chdir(tmp_path)
     names = ["visreg-gradient", "wasserstein-sensitive", "uniformity-spreads", "koleo-spreads"]
-    outcomes = run_claims(Path("out"), names, 2, say=lambda text: None)
+    outcomes = run_claims(Path("out"), names)
     values = {outcome.claim.name: np.array(outcome.values) for outcome in outcomes}
     assert all((found > 0).all() for found in values.values())
     # SIGReg's gradient is that of small features: it falls as they do, by four decades.
@@ -365,25 +368,3 @@ def test_claims_of_the_newest_losses_are_measured_on_points(
     expected = (2 - 2**0.5) ** 0.5 / 2**0.5
     assert (np.abs(values["wasserstein-sensitive"][0] + 0.3 - expected) < 0.1).all()
     assert (values["uniformity-spreads"][0] > 0.09).all()
-
-
-@pytest.mark.slow
-def test_a_run_of_quick_is_used(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found by its settings, so that what is compared is never another training."""
-    from solo_dimreg.studies.benchmark import run_suite
-
-    monkeypatch.chdir(tmp_path)
-    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    short = ["max_epochs=1", "optimizer.batch_size=32"]
-    run_suite("quick", Path("results/quick"), 2, ["vicreg"], [*short, *paths], short)
-    (outcome,) = run_claims(
-        Path("results/claims"),
-        ["adadim-early"],
-        2,
-        "digits",
-        1,
-        [*short, *paths],
-        short,
-        say=lambda text: None,
-    )
-    assert outcome.values[0] == (0.0, 0.0) and not list(Path("results/claims").rglob("*.ckpt"))

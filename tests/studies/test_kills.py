@@ -20,30 +20,32 @@ import torch
 
 import solo_dimreg
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.benchmark import run_suite
-from solo_dimreg.studies.claims.study import run_claims
+from solo_dimreg.studies.claims.outcomes import write_outcomes
+from solo_dimreg.studies.engine import run_study
+from solo_dimreg.studies.study import Study, read_study
 
 # Each kill waits for the checkpoint of an epoch, and from then on for a random part of so many seconds. The
 # first kill leaves a training to resume, the third a training that has ended without its record and results.
 KILLS = ((0, 0.0), (1, 0.3), (2, 0.0), (2, 1.0), (2, 2.0))
 
 
-def overrides(images: Path) -> tuple[list[str], list[str]]:
-    """Return the overrides of the pretraining and of the linear probe."""
+def small(study: Study, images: Path, seeds: int) -> Study:
+    """Return a study with short trainings."""
     paths = [f"data.{split}_path={images / split}" for split in ("train", "val")]
     small = ["optimizer.batch_size=32", "data.num_workers=0", "backbone.name=timm/test_resnet"]
-    return ["max_epochs=3", "scheduler.warmup_epochs=1", *small, *paths], [
-        "max_epochs=2",
-        "optimizer.batch_size=32",
-    ]
+    overrides = ["max_epochs=3", "scheduler.warmup_epochs=1", *small, *paths]
+    linear = ["max_epochs=2", "optimizer.batch_size=32"]
+    return study.changed(overrides=overrides, linear=linear, seeds=seeds)
 
 
 def benchmark(images: Path) -> None:
-    run_suite("quick", Path("benchmark"), 1, ["adadim"], *overrides(images))
+    run_study(small(read_study("quick").only(["adadim"]), images, 1), Path("benchmark"))
 
 
 def claims(images: Path) -> None:
-    run_claims(Path("claims"), ["adadim-late"], 2, "digits", 1, *overrides(images))
+    study = small(read_study("claims").variant("digits").asking(["adadim-late"]), images, 2)
+    results = run_study(study, Path("claims"))
+    write_outcomes(Path("claims"), results, study.claims(), study.claims(), {"why": study.why}, "")
 
 
 def start(work, folder: Path, images: Path) -> int:

@@ -12,15 +12,18 @@ from torchvision.transforms.functional import to_tensor
 from solo_dimreg.datasets import write_sprites
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import geometric_mean_lid
-from solo_dimreg.studies.sprites import METHODS, read_pixels, read_split, readout, run_sprites, sprites_table
+from solo_dimreg.studies.sprites import read_pixels, read_split, readout, run_sprites, sprites_table
+from solo_dimreg.studies.study import read_study
 
-SMALL = ("max_epochs=1", "optimizer.batch_size=32")
+SMALL = ["max_epochs=1", "optimizer.batch_size=32"]
+STUDY = read_study("sprites").changed(overrides=SMALL, linear=SMALL)
+METHODS = list(STUDY.rows)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("a study") / "results"
-    return out, run_sprites(out, [2], images=90, overrides=SMALL, linear_overrides=SMALL)
+    return out, run_sprites(STUDY, out, [2], images=90)
 
 
 def test_a_small_study_has_a_row_for_every_representation(study: tuple[Path, dict]) -> None:
@@ -46,7 +49,7 @@ def test_the_lid_of_the_pixels_is_that_of_the_training_images(study: tuple[Path,
 def test_a_rerun_skips_what_is_finished(study: tuple[Path, dict]) -> None:
     out, content = study
     said: list[str] = []
-    again = run_sprites(out, [2], images=90, overrides=SMALL, linear_overrides=SMALL, say=said.append)
+    again = run_sprites(STUDY, out, [2], images=90, say=said.append)
     assert again == content
     assert sum("skipped" in line for line in said) == len(METHODS)
 
@@ -100,4 +103,4 @@ def test_the_table_leaves_out_what_was_held() -> None:
 
 def test_a_wrong_number_of_factors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="factors must be an integer from 1 to 8, got 9"):
-        run_sprites(tmp_path, [9])
+        run_sprites(STUDY, tmp_path, [9])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from solo_dimreg.studies.statistics import LEVEL, Estimate, all_above, any_below, estimate, holm
-from solo_dimreg.studies.suites import Row
-
-# The results of one seed, by the name of the row or of the experiment.
-Results = Mapping[str, Mapping[str, Any]]
+from solo_dimreg.studies.claims.experiments import EXPERIMENTS
+from solo_dimreg.studies.claims.measures import MEASURES
+from solo_dimreg.studies.claims.numbers import Number, Results
+from solo_dimreg.studies.statistics import LEVEL, Estimate, all_above, any_below, holm
 
 RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
@@ -23,41 +22,6 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed.
-
-    Attributes:
-        says: The number in words.
-        of: The function of the results that computes it.
-        parts: The results that are subtracted in it. They say how much of the number is rounding.
-    """
-
-    says: str
-    of: Callable[[Results], float]
-    parts: tuple[Callable[[Results], float], ...] = ()
-
-    def estimate(self, results: Sequence[Results]) -> Estimate:
-        """Return the estimate of the number over the seeds."""
-        size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
-        return estimate([self.of(seed) for seed in results], size)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A measurement that needs no trained rows.
-
-    Attributes:
-        name: The name of its results.
-        measure: A function of a module, from the seed to the measured values.
-        version: A number to raise when the values change, so that older results are measured again.
-    """
-
-    name: str
-    measure: Callable[[int], dict[str, Any]]
-    version: int = 1
-
-
-@dataclass(frozen=True)
 class Claim:
     """A sentence of a paper, and the numbers that decide it.
 
@@ -66,11 +30,8 @@ class Claim:
         paper, place: The source of the sentence.
         sentence: The sentence in our words.
         published: The paper's numbers.
-        rows: The rows that are trained for it.
         numbers: The numbers that must be above 0; the first is the effect that is shown.
         unit: The unit of the effect.
-        experiments: The experiments that are measured for it.
-        measures: Names in ``solo_dimreg.studies.claims.measures.MEASURES``, measured for its rows.
         note: How the setting was chosen, if it is not the paper's.
     """
 
@@ -79,20 +40,36 @@ class Claim:
     place: str
     sentence: str
     published: str
-    rows: tuple[Row, ...]
     numbers: tuple[Number, ...]
     unit: str = ""
-    experiments: tuple[Experiment, ...] = ()
-    measures: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def rows(self) -> list[str]:
+        """Return the rows that are trained for the claim."""
+        return [name for name in self._needed() if name not in EXPERIMENTS]
+
+    @property
+    def experiments(self) -> list[str]:
+        """Return the experiments that are measured for the claim."""
+        return [name for name in self._needed() if name in EXPERIMENTS]
+
+    def _needed(self) -> dict[str, None]:
+        return dict.fromkeys(name for number in self.numbers for name in number.rows)
+
+    @property
+    def measures(self) -> list[str]:
+        """Return what is measured for the rows beside accuracies and dimensionality."""
+        wanted = dict.fromkeys(name for number in self.numbers for name in number.metrics)
+        return [name for name in wanted if name in MEASURES]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the claim with the numbers of its rule in words, for JSON."""
         texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
         return {
             **{key: getattr(self, key) for key in texts},
-            "rows": [row.name for row in self.rows],
-            "experiments": [experiment.name for experiment in self.experiments],
+            "rows": self.rows,
+            "experiments": self.experiments,
             "numbers": [number.says for number in self.numbers],
         }
 

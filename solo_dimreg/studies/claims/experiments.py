@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from statistics import fmean
@@ -24,7 +25,6 @@ from solo_dimreg.functional import (
     wasserstein_uniformity,
 )
 from solo_dimreg.studies.bench import compare_steps
-from solo_dimreg.studies.claims.claim import Experiment
 from solo_dimreg.studies.toy.experiments import (
     STRONG,
     WEAK,
@@ -104,16 +104,19 @@ def measure_collapsing(seed: int) -> dict[str, Any]:
     """Return the gradients of SIGReg and VISReg on features that shrink to a point, after VISReg's script.
 
     Returns:
-        For each loss, the mean length of a feature's gradient at the ``SCALES``. There are 64 features of 512
-        numbers, in uniform directions, and 64 slices.
+        For each loss, log10 of the growth of the mean length of a feature's gradient between the ``SCALES``.
+        There are 64 features of 512 numbers, in uniform directions, and 64 slices.
     """
     generator = torch.Generator().manual_seed(seed)
     points = F.normalize(torch.randn(64, 512, generator=generator))
     slices = F.normalize(torch.randn(512, 64, generator=generator), dim=0)
-    return {
-        name: [float(_gradient(partial(loss, slices=slices), scale * points)) for scale in SCALES]
-        for name, loss in (("sigreg", sigreg_loss), ("visreg", visreg_loss))
-    }
+    growth = {}
+    for name, loss in (("sigreg", sigreg_loss), ("visreg", visreg_loss)):
+        healthy, collapsed = (
+            float(_gradient(partial(loss, slices=slices), scale * points)) for scale in SCALES
+        )
+        growth[name] = math.log10(collapsed / healthy)
+    return growth
 
 
 def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -122,20 +125,28 @@ def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def measure_empty_axes(seed: int) -> dict[str, Any]:
-    """Return two uniformities of 2,000 Gaussian points with 128 axes, with the parts ``EMPTY`` set to 0."""
+    """Return how two uniformities of 2,000 Gaussian points rise when half of the 128 axes are emptied.
+
+    The rise is a part of the range of the metric.
+    """
     points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
     clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
-    return {
-        name: [float(metric(cloud)) for cloud in clouds]
-        for name, metric in (("uniformity", uniformity), ("wasserstein", wasserstein_uniformity))
-    }
+    rises = {}
+    for name, metric, span in (
+        ("uniformity", uniformity, 4.0),
+        ("wasserstein", wasserstein_uniformity, math.sqrt(2)),
+    ):
+        full, half = (float(metric(cloud)) for cloud in clouds)
+        rises[name] = (half - full) / span
+    return rises
 
 
 def measure_spreading(seed: int) -> dict[str, Any]:
     """Return the spread of 256 points near a great circle in 16 axes, after minimizing two losses.
 
     Returns:
-        For uniformity, KoLeo and the start, the ``effective_rank`` and the ``uniformity`` of the points.
+        For uniformity, KoLeo and the start: the part of the dimensions that is ``filled``, by the effective
+        rank, and the ``uniformity`` of the points.
     """
     generator = torch.Generator().manual_seed(seed)
     width = torch.tensor([1.0] * 2 + [0.02] * 14)
@@ -146,7 +157,7 @@ def measure_spreading(seed: int) -> dict[str, Any]:
         "koleo": _minimized(koleo_loss, start),
     }
     return {
-        name: {"effective_rank": float(effective_rank(x, center=True)), "uniformity": float(uniformity(x))}
+        name: {"filled": float(effective_rank(x, center=True)) / 16, "uniformity": float(uniformity(x))}
         for name, x in ends.items()
     }
 
@@ -161,10 +172,13 @@ def _minimized(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     return F.normalize(x.detach())
 
 
-STRONG_AUGMENTATION = Experiment("strong_augmentation", measure_strong_augmentation)
-IMPLICIT_REGULARIZATION = Experiment("implicit_regularization", measure_implicit_regularization, version=3)
-PIXELS = Experiment("pixels", measure_pixels)
-STEP = Experiment("step", measure_step)
-COLLAPSING = Experiment("collapsing", measure_collapsing)
-EMPTY_AXES = Experiment("empty_axes", measure_empty_axes)
-SPREADING = Experiment("spreading", measure_spreading)
+#: For each experiment, the function of the seed, and a number to raise when its values change.
+EXPERIMENTS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
+    "strong_augmentation": (measure_strong_augmentation, 1),
+    "implicit_regularization": (measure_implicit_regularization, 3),
+    "pixels": (measure_pixels, 1),
+    "step": (measure_step, 1),
+    "collapsing": (measure_collapsing, 2),
+    "empty_axes": (measure_empty_axes, 2),
+    "spreading": (measure_spreading, 2),
+}

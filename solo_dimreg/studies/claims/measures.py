@@ -12,9 +12,10 @@ import torch
 from solo_dimreg.config.composing import compose, evaluation_settings, other_data
 from solo_dimreg.functional import lidar
 from solo_dimreg.solo_learn import Run, register
-from solo_dimreg.studies.benchmark import ONE_DEVICE
 from solo_dimreg.training.evaluation import DEVICE, linear_accuracy
 
+# The probe runs in the comparing process, on one device.
+ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
 
 

@@ -1,40 +1,85 @@
-"""Build the numbers that claims say are above 0."""
+"""The numbers that claims say are above 0, each of a kind that a study file names."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from scipy import stats
 
-from solo_dimreg.studies.claims.claim import Number, Results
-from solo_dimreg.studies.suites import Row
+from solo_dimreg.config.blocks import AlarmSettings
+from solo_dimreg.config.parsing import check_keys, parameter_names
+from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.metrics.registry import METRICS
+from solo_dimreg.monitor.alarm import Alarm
+from solo_dimreg.plugins import registered
+from solo_dimreg.studies.claims.measures import MEASURES
+from solo_dimreg.studies.statistics import Estimate, estimate
+
+# The results of one seed, by the name of the row or of the experiment.
+Results = Mapping[str, Mapping[str, Any]]
 
 NAMES = {
     "linear_acc1": "linear accuracy",
+    "knn_acc1": "k-NN accuracy",
     "effective_rank": "effective rank",
     "lid": "LID",
     "z_correlation": "correlation of the embeddings",
+    "z_spread": "standard deviation of the embeddings over their length,",
     "transfer_acc1": "linear accuracy on the other data",
     "mutual_information": "I(R;Z)",
     "adadim_alpha": "alpha",
 }
+# What a finished run has, and what is recorded of it while it trains.
+OF_A_RUN = (
+    *("linear_acc1", "linear_acc5", "knn_acc1", "effective_rank", "lid", "rankme", "alpha_req"),
+    *("z_correlation", "z_spread", "pretrain_seconds", *MEASURES),
+)
+USUAL = AlarmSettings()
+METRIC, DRAWDOWN, PATIENCE = USUAL.metric, USUAL.drawdown, USUAL.patience
 
 
-def exceeds(metric: str, larger: Row, smaller: Row) -> Number:
+@dataclass(frozen=True)
+class Number:
+    """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed.
+
+    Attributes:
+        says: The number in words.
+        of: The function of the results that computes it.
+        parts: The results that are subtracted in it. They say how much of the number is rounding.
+        rows: The rows and experiments that it needs.
+        metrics: The metrics of the rows that it needs.
+    """
+
+    says: str
+    of: Callable[[Results], float]
+    parts: tuple[Callable[[Results], float], ...] = ()
+    rows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def estimate(self, results: Sequence[Results]) -> Estimate:
+        """Return the estimate of the number over the seeds."""
+        size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
+        return estimate([self.of(seed) for seed in results], size)
+
+
+def exceeds(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's metric exceeds another row's."""
-    says = f"{NAMES[metric]} of {larger.name} minus that of {smaller.name}"
-    return _difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))
+    says = f"{_called(metric)} of {larger} minus that of {smaller}"
+    return [_difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))]
 
 
-def ladder(metric: str, rows: Sequence[Row]) -> tuple[Number, ...]:
+def ladder(metric: str, rows: Sequence[str]) -> list[Number]:
     """Return the numbers that a metric grows from each row to the next."""
-    return tuple(exceeds(metric, larger, smaller) for smaller, larger in pairwise(rows))
+    return [each for smaller, larger in pairwise(rows) for each in exceeds(metric, larger, smaller)]
 
 
-def equal(metric: str, one: Row, other: Row, margin: float) -> tuple[Number, ...]:
+def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     """Return the numbers that two rows differ by less than a margin.
 
     They are two one-sided tests (Schuirmann 1987).
@@ -42,34 +87,46 @@ def equal(metric: str, one: Row, other: Row, margin: float) -> tuple[Number, ...
     parts = partial(_result, one, metric), partial(_result, other, metric)
 
     def distance_to_margin(verb: str, sign: int) -> Number:
-        says = f"{margin:g} {verb} the difference between the {NAMES[metric]} of {one.name} and {other.name}"
+        says = f"{margin:g} {verb} the difference between the {_called(metric)} of {one} and {other}"
         return Number(says, lambda results: margin + sign * (parts[0](results) - parts[1](results)), parts)
 
-    return distance_to_margin("plus", 1), distance_to_margin("minus", -1)
+    return [distance_to_margin("plus", 1), distance_to_margin("minus", -1)]
 
 
-def above(metric: str, row: Row, threshold: float) -> Number:
+def above(metric: str, row: str, threshold: float) -> list[Number]:
     """Return the number that a row's metric exceeds a threshold, which is fixed beforehand."""
-    says = f"{NAMES[metric]} of {row.name} minus {threshold:g}"
-    return _difference(says, partial(_result, row, metric), lambda _: threshold)
+    says = f"{_called(metric)} of {row} minus {threshold:g}"
+    return [_difference(says, partial(_result, row, metric), lambda _: threshold)]
 
 
-def exceeds_at_the_end(metric: str, larger: Row, smaller: Row) -> Number:
+def below(metric: str, row: str, threshold: float) -> list[Number]:
+    """Return the number that a row's metric stays below a threshold, which is fixed beforehand."""
+    says = f"{threshold:g} minus {_called(metric)} of {row}"
+    return [_difference(says, lambda _: threshold, partial(_result, row, metric))]
+
+
+def within(row: str, larger: str, smaller: str) -> list[Number]:
+    """Return the number that one result of a row or an experiment exceeds another one of it."""
+    says = f"{_called(larger)} of {row} minus its {_called(smaller)}"
+    return [_difference(says, partial(_result, row, larger), partial(_result, row, smaller))]
+
+
+def exceeds_at_the_end(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's monitored metric exceeds another's after the last epoch."""
-    says = f"{NAMES[metric]} of {larger.name} minus that of {smaller.name}, at the end"
-    return _difference(says, partial(_at, larger, metric, 1), partial(_at, smaller, metric, 1))
+    says = f"{_called(metric)} of {larger} minus that of {smaller}, at the end"
+    return [_difference(says, partial(_at, larger, metric, 1), partial(_at, smaller, metric, 1))]
 
 
-def rise(row: Row, metric: str, first: float, last: float) -> Number:
+def rise(row: str, metric: str, first: float, last: float) -> list[Number]:
     """Return the number that a monitored metric grows between two parts of the training.
 
     The first epoch is 0 and the last one is 1.
     """
-    says = f"{NAMES[metric]} of {row.name} {_when(last)} minus {_when(first)}"
-    return _difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))
+    says = f"{_called(metric)} of {row} {_when(last)} minus {_when(first)}"
+    return [_difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))]
 
 
-def slower(row: Row, metric: str, turn: float) -> Number:
+def slower(row: str, metric: str, turn: float) -> list[Number]:
     """Return the number that a metric grows less per epoch after a part of the training than before it."""
 
     def difference(results: Results) -> float:
@@ -80,41 +137,145 @@ def slower(row: Row, metric: str, turn: float) -> Number:
             return math.nan
         return (middle - start) / before - (end - middle) / (epochs - before)
 
-    says = f"rise of {NAMES[metric]} of {row.name} per epoch before {turn:.0%} minus after"
-    return Number(says, difference)
+    return [Number(f"rise of {_called(metric)} of {row} per epoch before {turn:.0%} minus after", difference)]
+
+
+def tau(
+    metric: str, rows: Sequence[str], best: float | None = None, above: float = 0.0, over: str = ""
+) -> list[Number]:
+    """Return the number that a metric without labels orders rows by accuracy, by Kendall's tau.
+
+    It is compared with a threshold ``above``, or with the tau of another metric, ``over``.
+    """
+    ours = partial(_tau, rows, metric, best)
+    says = f"Kendall's tau of {metric} and linear accuracy over {len(rows)} rows minus "
+    if over:
+        theirs = partial(_tau, rows, over, None)
+        return [Number(f"{says}that of {over}", lambda results: ours(results) - theirs(results))]
+    return [Number(f"{says}{above:g}", lambda results: ours(results) - above)]
+
+
+def triggers(row: str, drawdown: float = DRAWDOWN) -> list[Number]:
+    """Return the numbers that the alarm triggers on a row, and before its training ends."""
+    return [
+        Number(
+            f"the largest drawdown that {row} held for {PATIENCE} looks minus {drawdown:g}",
+            lambda results: _held(curve_of(row, METRIC, results)) - drawdown,
+        ),
+        Number(
+            f"the part of {row}'s training that is left when the alarm triggers, 0 if it does not",
+            lambda results: _left(curve_of(row, METRIC, results), drawdown),
+        ),
+    ]
+
+
+def silent(rows: Sequence[str], drawdown: float = DRAWDOWN) -> list[Number]:
+    """Return the number that the alarm does not trigger on any of the rows."""
+    says = f"{drawdown:g} minus the largest drawdown that any of {len(rows)} rows held for {PATIENCE} looks"
+
+    def room(results: Results) -> float:
+        held = [_held(curve_of(row, METRIC, results)) for row in rows]
+        return drawdown - (math.nan if any(map(math.isnan, held)) else max(held))
+
+    return [Number(says, room)]
+
+
+KINDS: dict[str, Callable[..., list[Number]]] = {
+    each.__name__: each
+    for each in (
+        *(exceeds, ladder, equal, above, below, within),
+        *(exceeds_at_the_end, rise, slower, tau, triggers, silent),
+    )
+}
+OF_CURVES = ("exceeds_at_the_end", "rise", "slower")
+
+
+def read_number(
+    key: str, kind: str, options: Mapping[str, Any], rows: Collection[str], experiments: Collection[str]
+) -> list[Number]:
+    """Return the numbers of one entry of a question.
+
+    Args:
+        key: The dotted key of the entry, for the messages.
+        kind: The name of a kind in ``KINDS``.
+        options: The options of the kind; ``says`` gives the number other words.
+        rows, experiments: The names that an entry may use.
+
+    Raises:
+        ConfigError: The message names the key, the value and the nearest valid name.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"{key}: {unknown('kind of number', kind, KINDS)}")
+    function = KINDS[kind]
+    check_keys(key, options, {*parameter_names(function)[0], "says"})
+    options, words = {name: each for name, each in options.items() if name != "says"}, options.get("says")
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in options and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{key}.{name}: is missing; it must be there.")
+        if name in options and "float" in parameter.annotation and not _is_number(options[name]):
+            raise ConfigError(f"{key}.{name}: {options[name]!r} is not allowed; it must be a number.")
+    used = [
+        *(options[name] for name in ("row", "one", "other") if name in options),
+        *(options.get("rows") or ()),
+        *(options[name] for name in ("smaller", "larger") if name in options and "row" not in options),
+    ]
+    for name in used:
+        if name not in rows and name not in experiments:
+            raise ConfigError(f"{key}: {unknown('row', str(name), (*rows, *experiments))}")
+    metrics = [str(options[name]) for name in ("metric", "over") if options.get(name)]
+    known = OF_A_RUN
+    if kind in OF_CURVES:
+        ours = (*METRICS, *registered("metrics"))
+        known = (*ours, *(f"z_{name}" for name in ours), "adadim_alpha", "val_acc1", "mutual_information")
+    for name in metrics:
+        if name not in known and not set(used) & set(experiments):
+            raise ConfigError(f"{key}.metric: {unknown('metric', name, known)}")
+    wanted = (*metrics, *(("linear_acc1",) if kind == "tau" else ()))
+    named = tuple(dict.fromkeys(map(str, used)))
+    numbers = function(**options)
+    return [replace(each, rows=named, metrics=wanted, says=words or each.says) for each in numbers]
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
     return Number(says, lambda results: larger(results) - smaller(results), (larger, smaller))
 
 
-def _result(row: Row, metric: str, results: Results) -> float:
-    return float(results[row.name][metric])
+def _called(metric: str) -> str:
+    return NAMES.get(metric, metric.replace(".", " ").replace("_", " "))
+
+
+def _result(row: str, metric: str, results: Results) -> float:
+    """Return a result of a row; a name with dots leads into the results of an experiment."""
+    found: Any = results[row]
+    for name in (metric,) if metric in found else metric.split("."):
+        found = found.get(name)
+    return math.nan if found is None else float(found)
 
 
 def _when(part: float) -> str:
     return "after the first epoch" if part == 0 else "at the end" if part == 1 else f"after {part:.0%}"
 
 
-def curve_of(row: Row, metric: str, results: Results) -> list[float]:
+def curve_of(row: str, metric: str, results: Results) -> list[float]:
     """Return a row's monitored metric over the epochs."""
-    curve = results[row.name]["curves"].get(metric, {})
+    curve = results[row].get("curves", {}).get(metric, {})
     return [float(curve[epoch]) for epoch in sorted(curve)]
 
 
-def _at(row: Row, metric: str, part: float, results: Results) -> float:
+def _at(row: str, metric: str, part: float, results: Results) -> float:
     curve = curve_of(row, metric, results)
     return curve[round(part * (len(curve) - 1))] if curve else math.nan
 
 
-def tau(results: Results, metric: str, rows: Sequence[Row], best: float | None = None) -> float:
+def _tau(rows: Sequence[str], metric: str, best: float | None, results: Results) -> float:
     """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
 
-    Args:
-        results: The results of one seed.
-        metric: The key of the metric. A row without the metric, whose features all lie on a line, comes last.
-        rows: The rows to order.
-        best: The best value, nearest to which is better; by default more is better.
+    More is better, or what is nearer to ``best``. A row without the metric, whose features all lie on a line,
+    comes last.
     """
 
     def score(value: float | None) -> float:
@@ -122,6 +283,29 @@ def tau(results: Results, metric: str, rows: Sequence[Row], best: float | None =
             return -math.inf
         return value if best is None else -abs(value - best)
 
-    scores = [score(results[row.name][metric]) for row in rows]
-    accuracies = [results[row.name]["linear_acc1"] for row in rows]
+    scores = [score(results[row].get(metric)) for row in rows]
+    accuracies = [results[row].get("linear_acc1", math.nan) for row in rows]
     return float(stats.kendalltau(scores, accuracies).statistic)
+
+
+def first_trigger(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | None:
+    """Return the look, counted from 0, at which the alarm first triggers; return None if it does not."""
+    alarm = Alarm(drawdown, PATIENCE)
+    return next((look for look, value in enumerate(curve) if alarm.look(value, look)), None)
+
+
+def _held(curve: Sequence[float]) -> float:
+    """Return the largest drawdown, in whole percent, with which the alarm would trigger.
+
+    It is 0 if no drawdown triggers it, and NaN without a curve.
+    """
+    if not curve:
+        return math.nan
+    return next((p / 100 for p in range(99, 0, -1) if first_trigger(curve, p / 100) is not None), 0.0)
+
+
+def _left(curve: Sequence[float], drawdown: float) -> float:
+    look = first_trigger(curve, drawdown)
+    if look is None:
+        return 0.0 if curve else math.nan
+    return 1 - (look + 1) / len(curve)

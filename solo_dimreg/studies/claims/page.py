@@ -9,7 +9,8 @@ from pathlib import Path
 from solo_dimreg.diagnosis.templating import SIGNS, Card, render
 from solo_dimreg.metrics.explanations import Explanation
 from solo_dimreg.reports.provenance import what_ran
-from solo_dimreg.studies.claims.claim import RULE, Outcome, Results
+from solo_dimreg.studies.claims.claim import RULE, Outcome
+from solo_dimreg.studies.claims.numbers import Results
 from solo_dimreg.studies.claims.pictures import draw_claims, plots_of_claim
 from solo_dimreg.studies.pages import estimate_cells, interval
 
@@ -50,7 +51,7 @@ def claims_page(
     results: Sequence[Results],
     seeds: Sequence[int],
     why: str,
-    options: str,
+    command: str,
 ) -> str:
     """Return the page of claims.
 
@@ -60,13 +61,13 @@ def claims_page(
         results: The results of each seed, for the plots.
         seeds: The seeds.
         why: The reason for this setting.
-        options: The options of the command line that repeat the run.
+        command: The command line that repeats the run, with ``NAME`` for the name of a claim.
     """
     return render(
         TEMPLATES / f"claims.{kind}.j2",
         title="Claims of the papers, tested",
         summary=summary(outcomes),
-        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {options}: {why}.",
+        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why or 'as the study says'}.",
         rule=RULE,
         header=HEADER,
         rows=rows(outcomes),
@@ -77,7 +78,7 @@ def claims_page(
         numbers=_numbers,
         plots_of_claim=partial(plots_of_claim, results=results),
         values_by_seed=partial(_values_by_seed, seeds=seeds),
-        options=options,
+        command=command,
         # The experiments train nothing and have no checkpoint.
         ran=what_ran([run for seed in results for run in seed.values() if "checkpoint" in run]),
     )

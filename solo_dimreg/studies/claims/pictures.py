@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.templating import Card
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explain
-from solo_dimreg.studies.claims.claim import Outcome, Results
+from solo_dimreg.studies.claims.claim import Outcome
+from solo_dimreg.studies.claims.numbers import Results
 
 COLOURS = {"holds": plots.COLOURS[2], "not shown": plots.COLOURS[7], "contradicted": plots.COLOURS[5]}
 MARKERS = {"holds": "o", "not shown": "s", "contradicted": "X"}
@@ -59,7 +60,7 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
 def plots_of_claim(outcome: Outcome, results: Sequence[Results]) -> Iterator[Card]:
     """Yield the plots of one claim: its seeds, and the curves and spectra of its rows."""
     yield Card(draw_seeds(outcome), SEEDS)
-    names = [row.name for row in outcome.claim.rows]
+    names = outcome.claim.rows
     if not 0 < len(names) <= ROWS_IN_A_PLOT:
         return
     for curve in CURVES if "AdaDim" in outcome.claim.paper else CURVES[:2]:

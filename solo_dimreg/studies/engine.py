@@ -1,0 +1,349 @@
+"""Train the rows of a study with its seeds, evaluate every run, and write what is known after each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
+from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import parse_config
+from solo_dimreg.config.schema import Linear, Pretraining
+from solo_dimreg.config.values import device_count, plain
+from solo_dimreg.diagnosis.python import diagnose
+from solo_dimreg.diagnosis.sources.images import Images
+from solo_dimreg.diagnosis.sources.opening import open_source
+from solo_dimreg.errors import CollapseError, ConfigError, DivergenceError, one_line
+from solo_dimreg.files import checkpoint_epoch, locked, read_numbers, write_json, write_text
+from solo_dimreg.metrics.numbers import representation_numbers
+from solo_dimreg.reports.run_files import parts_of, read_curves
+from solo_dimreg.reports.summary import summarize
+from solo_dimreg.solo_learn import Run, register
+from solo_dimreg.solo_learn.base import LINEAR_CONFIGS
+from solo_dimreg.solo_learn.checkpoints import read_checkpoint
+from solo_dimreg.solo_learn.record import read_record
+from solo_dimreg.studies.claims.experiments import EXPERIMENTS
+from solo_dimreg.studies.claims.measures import ONE_DEVICE, measure
+from solo_dimreg.studies.study import DATASETS, Row, Study, read_study
+from solo_dimreg.studies.workers import Launcher, Task, folder_of, local
+
+KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+    seeds: Sequence[int] | None = None,
+    looks: Sequence[int] = (),
+    launcher: Launcher = local,
+) -> dict[str, Any]:
+    """Execute a study or the rest of it, and write ``results.json`` after every run.
+
+    Finished runs with the same settings are reused, and interrupted ones resume.
+
+    Args:
+        study: The study; it is written to ``study.yaml``, from which each run reads it.
+        out: The folder of the results.
+        jobs: The number of runs at the same time.
+        say: The function that prints the progress.
+        seeds, looks: As from :func:`seeds_of`; by default the study's own seeds.
+        launcher: What executes the runs.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ConfigError: A config cannot work, or data is missing; this is raised before anything is trained.
+    """
+    if study.seeds < 1:
+        raise ConfigError(f"--seeds: {study.seeds} is not allowed; it must be a whole number >= 1.")
+    seeds = range(study.first_seed, study.first_seed + study.seeds) if seeds is None else seeds
+    study.write_data()
+    for row in study.rows:
+        configs_of(study, row, seeds[0], out)
+    names = [*study.experiments(), *study.rows]
+    tasks = [(name, seed) for seed in seeds for name in names]
+    done: dict[Task, dict[str, Any]] = {}
+    with locked("--out", out):
+        write_text(out / "study.yaml", study.as_yaml())
+        content = results_of(study, seeds, done) | {"looks": list(looks)}
+        run = partial(run_one, out / "study.yaml", out=out)
+        for task, result in launcher(run, tasks, out, jobs, say):
+            done[task] = {key: value for key, value in result.items() if key != "reused"}
+            content = results_of(study, seeds, done) | {"looks": list(looks)}
+            write_json(out / "results.json", content)
+    return content
+
+
+def seeds_of(study: Study, out: Path, more: int = 0) -> tuple[list[int], list[int]]:
+    """Return the seeds of a comparison, and the numbers of seeds at earlier looks at its results.
+
+    Args:
+        study: The study.
+        out: The folder of its results.
+        more: The number of seeds to add to those that are finished.
+
+    Raises:
+        ConfigError: There is nothing to add to.
+    """
+    seeds = list(range(study.first_seed, study.first_seed + study.seeds))
+    file = out / "results.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    known, looks = before.get("planned_seeds", []), before.get("looks", [])
+    if not more:
+        return seeds, [look for look in looks if look < len(seeds)]
+    unfinished = len(before.get("runs", [])) < len(known) * len(study.rows)
+    if not known or (unfinished and not looks):
+        raise ConfigError(f"--more-seeds: {str(out)!r} has no finished comparison to add seeds to.")
+    if unfinished:  # the same command again continues
+        return known, looks
+    return [*known, *range(known[-1] + 1, known[-1] + 1 + more)], [*looks, len(known)]
+
+
+def results_of(study: Study, seeds: Sequence[int], done: dict[Task, dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of ``results.json`` for the finished runs and experiments."""
+    runs = [done[row, seed] for row in study.rows for seed in seeds if (row, seed) in done]
+    return {
+        "study": study.name,
+        "benchmark": study.title or study.name,
+        "solo_learn": register().generation,
+        "knn": KNN,
+        "baseline": study.baseline or next(iter(study.rows), ""),
+        "rows": {
+            name: {"title": row.title or name, "config": row.config, "overrides": row.set}
+            for name, row in study.rows.items()
+        },
+        "seeds": sorted({seed for _, seed in done}),
+        "planned_seeds": list(seeds),
+        "summary": summarize(runs),
+        "runs": runs,
+        "experiments": {
+            name: {str(seed): done[name, seed] for seed in seeds if (name, seed) in done}
+            for name in study.experiments()
+        },
+    }
+
+
+def configs_of(study: Study, name: str, seed: int, out: Path) -> tuple[DictConfig, DictConfig]:
+    """Return the configs of the pretraining and the probe of a row, which fit this machine.
+
+    Raises:
+        ConfigError: One of them cannot work; the message names the row.
+    """
+    row, host = study.rows[name], register()
+    fixed = (f"name={name}", "checkpoint.enabled=True", f"++seed={seed}")
+    changes = (*study.settings, *row.set, *study.of_rows.get(name, ()), *fixed, *study.overrides)
+    try:
+        settings = compose("pretrain", *_place(study, row), changes, host)
+        linear = _probe_config(study, settings)
+        parse_config(host, settings, Pretraining)
+        # The checkpoint is not written yet.
+        folder = str(folder_of(out, name, seed))
+        complete = OmegaConf.create({**plain(linear), "pretrained_feature_extractor": folder})
+        parse_config(host, complete, Linear)
+    except ConfigError as error:
+        raise ConfigError(f"{row.title or name}: {error}") from error
+    for each in (settings, linear):
+        fit_to_machine(each)
+    return settings, linear
+
+
+def _place(study: Study, row: Row) -> tuple[str, str]:
+    """Return the folder and the name of a row's config."""
+    path = Path(row.config)
+    folder = str(path.parent) if len(path.parts) > 1 else study.folder
+    if not folder:
+        raise ConfigError(
+            f"{row.config!r} has no folder; it must be FOLDER/NAME, such as digits/byol, or a file."
+        )
+    shipped = config_root() / "pretrain" / folder
+    return str(shipped if shipped.is_dir() else folder), path.stem if path.suffix == ".yaml" else path.name
+
+
+def _probe_config(study: Study, settings: DictConfig) -> DictConfig:
+    folder = study.folder
+    if not folder or not (config_root() / "linear" / folder).is_dir():
+        folder = LINEAR_CONFIGS.get(str(OmegaConf.select(settings, "data.dataset")), "digits")
+    changes = [*ONE_DEVICE, *study.linear]
+    if study.probe_data:
+        changes += other_data(Path(study.probe_data))
+    return compose("linear", str(config_root() / "linear" / folder), "linear", changes)
+
+
+def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
+    """Train and evaluate one row with one seed, or the rest of it; or measure an experiment.
+
+    This is the unit of work of every launcher: it may be called in another process or on another host.
+
+    Args:
+        study_file: The study.
+        row: The name of a row or of an experiment.
+        seed: The seed.
+        out: The folder of the study's results.
+
+    Returns:
+        The metrics of the run with its curves, and its ``checkpoint``. ``reused`` says whether it was
+        finished before: a run with exactly the same settings is looked for there and in the folders beside.
+    """
+    if row in EXPERIMENTS:
+        return _run_experiment(row, folder_of(out, row, seed), seed)
+    study = read_study(study_file)
+    settings, linear = configs_of(study, row, seed, out)
+    folder = folder_of(out, row, seed) / fingerprint(study, settings, linear)
+    if finished := finished_result(folder, out):
+        result = json.loads(finished.read_text())
+    else:
+        settings.checkpoint.dir = str(folder)
+        try:
+            result = _train_and_evaluate(study, row, settings, linear, folder)
+        except (DivergenceError, CollapseError) as error:
+            result = {"method": row, "seed": seed, "failed": one_line(error)}
+        write_json(folder / "result.json", result)
+    if "failed" in result:
+        return {"row": row, **result, "curves": {}, "reused": bool(finished)}
+    checkpoint = Path(result["checkpoint"])
+    file = folder.parent / f"{folder.name}-measures.json"
+    measured = read_numbers(file) if file.is_file() else {}
+    if missing := [name for name in study.measures(row) if name not in measured]:
+        measured |= measure(checkpoint, DATASETS / study.other, study.linear, missing)
+        write_json(file, measured)
+    curves = read_curves(parts_of(checkpoint))
+    return {"row": row, **result, **measured, "curves": curves, "reused": bool(finished)}
+
+
+def fingerprint(study: Study, settings: DictConfig, linear: DictConfig) -> str:
+    """Return a name for all settings that change the result of a run."""
+    asked = [register().generation, plain(settings), plain(linear)]
+    if study.probe != "both" or study.probe_data:
+        asked.append([study.probe, study.probe_data])
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def finished_result(folder: Path, out: Path) -> Path | None:
+    """Return the result of a run with the same settings, in its folder or in that of a study beside."""
+    places = out.absolute().parent.glob(str(Path("*", *folder.parts[-4:], "result.json")))
+    return next(filter(Path.is_file, (folder / "result.json", *sorted(places))), None)
+
+
+def _run_experiment(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    function, version = EXPERIMENTS[name]
+    file = folder / f"version{version}.json"
+    if reused := file.is_file():
+        return {**read_numbers(file), "reused": reused}
+    write_json(file, function(seed))
+    return read_numbers(file)
+
+
+def _train_and_evaluate(
+    study: Study, row: str, settings: DictConfig, linear: DictConfig, folder: Path
+) -> dict[str, Any]:
+    run, seconds = _pretrain(settings, folder)
+    record = read_record(run.folder)
+    return {
+        "method": row,
+        "seed": settings.seed,
+        "checkpoint": str(run.checkpoint),
+        "epochs": settings.max_epochs,
+        "pretrain_seconds": seconds,
+        # The steps are the checkpoint's: a training that is killed after its last one records no steps.
+        "steps": int(read_checkpoint(run.checkpoint)["global_step"]),
+        **{key: record.get(key, {}) for key in ("data", "environment")},
+        **_evaluate(study, run, linear),
+        "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _pretrain(settings: DictConfig, folder: Path) -> tuple[Run, float | None]:
+    """Return the pretrained run and its seconds; None if a part of it was done before."""
+    from solo_dimreg.training.pretraining import pretrain
+
+    # An interruption can damage the checkpoint that is being written; the previous one still exists then.
+    before = sorted(filter(is_zipfile, folder.rglob("*.ckpt")), key=checkpoint_epoch)
+    done = checkpoint_epoch(before[-1]) + 1 if before else 0
+    start = time.perf_counter()
+    if done < settings.max_epochs:
+        if before:
+            print(f"  resuming after epoch {done} of {settings.max_epochs}", flush=True)
+            settings.resume_from_checkpoint = str(before[-1])
+        if device_count(settings.devices) * settings.get("num_nodes", 1) > 1:
+            _pretrain_apart(settings, folder)
+        else:
+            pretrain(settings)
+    seconds = None if before else round(time.perf_counter() - start, 1)
+    last = max(folder.rglob("*.ckpt"), key=checkpoint_epoch)
+    return register().read_run(last), seconds
+
+
+def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
+    """Pretrain in a separate process.
+
+    Lightning starts the other processes by running the command of this one again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
+    command = [sys.executable, "-m", "solo_dimreg", "pretrain", "-cp", str(folder), "-cn", "config"]
+    if subprocess.run(command).returncode:
+        raise ConfigError(f"The pretraining of {settings.name} failed; its output above says why.")
+
+
+def _evaluate(study: Study, run: Run, linear: DictConfig) -> dict[str, Any]:
+    """Return the accuracies and the dimensionality of a run; without labels, the dimensionality alone."""
+    from solo_dimreg.training.evaluation import extract_splits, knn_accuracy, linear_accuracy
+
+    print("  evaluating", flush=True)
+    host, data, other = register(), run.settings.data, bool(study.probe_data)
+    unlabelled = data.get("no_labels") or data.get("val_path") is None
+    if unlabelled and not other:
+        return _unlabelled(run)
+    overrides = [*study.linear, *(other_data(Path(study.probe_data)) if other else ())]
+    settings = evaluation_settings(linear, run, overrides)
+    train, val = extract_splits(host, run, settings if other else None)
+    found = {}
+    if study.probe != "linear":
+        knn = KNN | {"k": min(KNN["k"], len(train.labels))}
+        found["knn_acc1"] = knn_accuracy(host, train, val, **knn)["acc1"]
+    if study.probe != "knn":
+        same = all(settings.data[key] == data[key] for key in ("dataset", "train_path", "val_path"))
+        given = any("optimizer.batch_size" in each for each in study.linear)
+        smaller = None if given else run.settings.optimizer.batch_size
+        extracted = (train, val) if same else None
+        try:
+            probe = linear_accuracy(host, run, settings, other, extracted, smaller)
+        except ConfigError as error:
+            raise ConfigError(f"The linear probe: {error} Fix it with --linear KEY=VALUE.") from error
+        found = {f"linear_{key}": probe[key] for key in ("acc1", "acc5") if key in probe} | found
+    if unlabelled:
+        return {**found, **_unlabelled(run)}
+    if other:
+        train, _ = extract_splits(host, run)
+    return {**found, **_described(train.features, train.embeddings)}
+
+
+def _unlabelled(run: Run) -> dict[str, Any]:
+    """Return the dimensionality on the images of the pretraining, which have no labels."""
+    batches = list(open_source(str(run.checkpoint), Images()).batches(None))
+    embeddings = [each[1] for each in batches if each[1] is not None]
+    features = torch.cat([each[0] for each in batches])
+    return _described(features, torch.cat(embeddings) if embeddings else None)
+
+
+def _described(features: Any, embeddings: Any) -> dict[str, Any]:
+    verdict = diagnose(features, embeddings=embeddings).verdict
+    return {
+        **representation_numbers(features, embeddings),
+        "verdict": {"kind": verdict.kind, "reason": verdict.reason},
+    }

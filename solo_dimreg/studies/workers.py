@@ -1,0 +1,145 @@
+"""Execute the runs of a study one after the other, or side by side in processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from solo_dimreg.errors import DimregError
+
+Say = Callable[[str], None]
+# A row or an experiment, and a seed.
+Task = tuple[str, int]
+#: Executes tasks in any order. Its arguments are ``run(row, seed) -> result``, which can be pickled, the
+#: tasks, the folder of the study, the number of runs at a time, and what prints the progress.
+Launcher = Callable[[Callable[[str, int], dict[str, Any]], Sequence[Task], Path, int, Say], "Results"]
+Results = Iterator[tuple[Task, dict[str, Any]]]
+
+
+def folder_of(out: Path, row: str, seed: int) -> Path:
+    """Return the folder of a run."""
+    return out / "runs" / row / f"seed{seed}"
+
+
+def default_jobs() -> int:
+    """Return the number of runs at a time: one on each GPU, or else on each core.
+
+    Networks as small as those of ``quick`` gain little from a second thread. They lose much if another
+    program uses the core, because threads then wait for each other.
+    """
+    import torch
+
+    return torch.cuda.device_count() or _cores()
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use.
+
+    Only Linux tells them from the cores of the machine.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local(
+    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
+) -> Results:
+    """Yield each task with its result as it ends, on this machine.
+
+    Several runs at a time are processes. Each has its share of the cores, or a GPU of its own, and prints to
+    ``log.txt`` in its folder.
+    """
+    if (jobs := min(jobs, len(tasks))) > 1:
+        yield from _side_by_side(run, tasks, out, jobs, say)
+        return
+    for number, (row, seed) in enumerate(tasks, 1):
+        say(f"[{number}/{len(tasks)}] {row}, seed {seed}")
+        result = run(row, seed)
+        if result.get("reused"):
+            say("  finished before: skipped")
+        yield (row, seed), result
+
+
+def _side_by_side(
+    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
+) -> Results:
+    import torch
+
+    cards, threads = torch.cuda.device_count(), max(1, _cores() // jobs)
+    share = f"on {cards} GPUs" if cards else f"with {threads} thread{'s' if threads > 1 else ''} each"
+    say(f"{len(tasks)} runs, {jobs} at a time {share}")
+    start, trained = time.perf_counter(), 0
+    others, spawn = set(active_children()), get_context("spawn")
+    free = spawn.SimpleQueue()
+    for worker in range(jobs if cards else 0):
+        free.put(worker % cards)
+    with ProcessPoolExecutor(jobs, spawn, _start_worker, (threads, free if cards else None)) as pool:
+        futures = {pool.submit(_run_quietly, run, out, *task): task for task in tasks}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                task, result = futures[future], future.result()
+                trained += not result.get("reused")
+                known = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
+                ended = f"failed: {result['failed']}" if "failed" in result else known
+                # Runs that were finished before took no time, so they do not count for the estimate.
+                left = (time.perf_counter() - start) / max(trained, 1) * (len(tasks) - done)
+                rest = f"; about {left / 60:.0f} min left" if trained and done < len(tasks) else ""
+                text = "finished before" if result.get("reused") else ended
+                say(f"[{done}/{len(tasks)}] {task[0]}, seed {task[1]}: {text}{rest}")
+                yield task, result
+        except BrokenProcessPool as error:
+            raise DimregError(
+                "A process ended before its run did: it was killed or ran out of memory. Finished runs are "
+                f"kept; run again, for example with --jobs {max(1, jobs - 1)}. The last lines of log.txt "
+                "in the run's folder may say more."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(active_children()) - others:
+                child.terminate()  # an interruption of this process may not reach them
+            raise
+
+
+def _start_worker(threads: int, free: Any) -> None:
+    """Take a free GPU or this worker's share of the cores, and end with the parent, however that ends."""
+    if free is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _card(free.get())
+    import torch
+
+    torch.set_num_threads(threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def _card(number: int) -> str:
+    """Return the name of a GPU among those that the user lets us see."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return seen.split(",")[number] if seen else str(number)
+
+
+def _run_quietly(run: Callable[[str, int], dict[str, Any]], out: Path, row: str, seed: int) -> dict[str, Any]:
+    """Return the result of a run; this process prints to the log of the run from now on."""
+    folder = folder_of(out, row, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        return run(row, seed)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
