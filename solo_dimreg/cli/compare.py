@@ -1,0 +1,122 @@
+"""``solo-dimreg compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from solo_dimreg.cli.output import jobs_option
+
+EXAMPLE = """\b
+Example:
+  solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\
+      --data photos --seeds 5
+  solo-dimreg compare study.yaml --dry-run
+"""
+
+
+@click.command("compare", epilog=EXAMPLE)
+@click.argument("rows", nargs=-1, required=True, metavar="ROW...")
+@click.option("--data", default="", help="Folder of images, as for init; or digits, patches.")
+@click.option("--seeds", type=int, help="Number of seeds.  [default: 3, or the study's]")
+@click.option("--more-seeds", type=int, default=0, help="Add so many seeds to a finished comparison.")
+@click.option("--baseline", help="Row that the others are compared with.  [default: the first]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every training.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of every training, in whole epochs.")
+@click.option("--probe", type=click.Choice(["linear", "knn", "both"]), help="Evaluation.  [default: both]")
+@click.option("--probe-data", type=click.Path(path_type=Path), help="Evaluate on other images: train/, val/.")
+@click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
+@click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the results.  [default: results/NAME of the data or study]",
+)
+@jobs_option
+@click.option("--dry-run", is_flag=True, help="Say what will run and what it will take; train nothing else.")
+def command(
+    rows: tuple[str, ...],
+    data: str,
+    seeds: int | None,
+    more_seeds: int,
+    baseline: str | None,
+    epochs: int | None,
+    steps: int | None,
+    probe: str | None,
+    probe_data: Path | None,
+    overrides: tuple[str, ...],
+    linear_overrides: tuple[str, ...],
+    out: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+) -> None:
+    """Tell whether a method is better on your images, over several seeds, with intervals.
+
+    A ROW is the name of a config or a method, or your own YAML file, with overrides in the same quotes. The
+    configs are fitted to the images as by init; of your own files only the data is changed. Or give one
+    study, by its name or as a YAML file; it may state claims of your own. Runs with the same seed share the
+    order of the data and the initial weights.
+
+    The comparison first says what it will take, and what cannot be told with so few images or seeds. The same
+    command continues an interrupted comparison. compare.html has the answer.
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.errors import ConfigError
+    from solo_dimreg.files import check_writable
+    from solo_dimreg.studies.engine import run_study, seeds_of
+    from solo_dimreg.studies.own_images import plan_of, study_of
+    from solo_dimreg.studies.power import power_statement
+    from solo_dimreg.studies.workers import default_jobs
+
+    if epochs and steps:
+        raise ConfigError("--epochs and --steps are the length of the training; give one of them.")
+    name = Path(data).resolve().name if data else Path(rows[0].split()[0]).stem
+    out = (out or Path("results", name)).expanduser()
+    check_writable("--out", out)
+    study = study_of(rows, data, out, epochs, steps)
+    wanted = baseline and next(
+        (each for each, row in study.rows.items() if baseline in (each, row.title)), baseline
+    )
+    study = study.changed(
+        seeds=seeds,
+        baseline=wanted,
+        probe=probe,
+        probe_data=probe_data and str(probe_data.absolute()),
+        overrides=[*study.overrides, *overrides],
+        linear=[*study.linear, *linear_overrides],
+    ).checked()
+    chosen, looks = seeds_of(study, out, more_seeds)
+    plan = plan_of(study, chosen, out)
+    labels = f"{plan.val} validation images" if plan.val else "no labels"
+    click.echo(
+        f"{plan.runs} runs on {plan.train} training images ({labels}), seeds {chosen[0]} to {chosen[-1]}:"
+    )
+    print_table(["row", "epochs", "steps", "finished"], plan.rows)
+    jobs = jobs or default_jobs()
+    if plan.steps:
+        each = plan.seconds_per_step()
+        minutes = each * plan.steps / min(jobs, plan.runs - plan.finished) / 60
+        click.echo(
+            f"{plan.steps} steps are left. One of the first row takes {each:.2g} s here, alone: about "
+            f"{minutes:.0f} min for all, {jobs} at a time, and some more for the evaluation."
+        )
+    if plan.val:
+        click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))
+    if dry_run:
+        return
+    results = run_study(study, out, jobs, click.echo, chosen, looks)
+    if study.questions:
+        from solo_dimreg.studies.claims.outcomes import write_outcomes
+
+        about = {"why": study.why, "options": [], "overrides": study.settings}
+        again = f"solo-dimreg compare {rows[0]}"
+        write_outcomes(out, results, study.claims(), study.claims(), about, again)
+        click.echo(f"Claims: {out / 'claims.html'}")
+    if study.rows:
+        from solo_dimreg.studies.compare_page import write_answer
+
+        answer = write_answer(results, out)
+        print_table(*answer.table())
+        click.echo(answer.sentence())
+        click.echo(f"Page: {out / 'compare.html'}")

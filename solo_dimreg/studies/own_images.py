@@ -1,0 +1,212 @@
+"""Make a study of rows that a reader names, on the reader's images, and say what it will take."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.overrides import quoted_override
+from solo_dimreg.config.parsing import parse
+from solo_dimreg.config.steps import count_steps
+from solo_dimreg.config.values import plain
+from solo_dimreg.datasets.check import image_paths
+from solo_dimreg.datasets.layout import Layout, find_layout
+from solo_dimreg.datasets.split import split_folder
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import write_text
+from solo_dimreg.solo_learn import register
+from solo_dimreg.studies.engine import configs_of, fingerprint, finished_result
+from solo_dimreg.studies.study import DATASETS, WRITERS, Row, Study, read_study, row_of
+from solo_dimreg.studies.workers import folder_of
+from solo_dimreg.training.starting import config_named, fitted_config
+
+# The training images of the data sets that torchvision downloads.
+IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}
+VALIDATION = {"cifar10": 10_000, "cifar100": 10_000, "stl10": 8_000}
+# The steps that are timed, after some that are not.
+TIMED, BEFORE = 10, 2
+
+
+def study_of(
+    given: Sequence[str], data: str, out: Path, epochs: int | None = None, steps: int | None = None
+) -> Study:
+    """Return the study that a reader's rows and data stand for.
+
+    Args:
+        given: Rows such as ``byol +regularizers.ldreg.weight=0.1``: the name of a config or of a method, or a
+            YAML file, with overrides. Or one study: its name, or its file.
+        data: A folder of images, or the name of embedded data. The configs are fitted to it as by ``init``,
+            except the reader's own files, of which the data alone changes. Empty: the study's own.
+        out: The folder of the results, where the fitted configs are written.
+        epochs, steps: The length of every training; by default that of the configs.
+
+    Raises:
+        ConfigError: A row or the data cannot be; the message says what would be right.
+    """
+    if len(given) == 1 and is_study(given[0]):
+        study = read_study(given[0])
+        study = study.variant(data) if data in study.variants else study.changed(data=data or study.data)
+    else:
+        rows: dict[str, Row] = {}
+        for text in given:
+            row = parse(Row, row_of(text))
+            name = re.sub(r"[^\w.]+", "-", re.sub(r"^\S*/|\.ya?ml(?= |$)", "", row.title)).strip("-")
+            if name in rows:
+                raise ConfigError(f"{text!r} stands there twice; each row must be another.")
+            rows[name] = row
+        study = parse(Study, {"name": out.name, "title": out.name, "rows": rows, "data": data})
+    for row in study.rows.values():
+        if row.config.endswith((".yaml", ".yml")) and not Path(row.config).is_file():
+            raise ConfigError(f"{row.title!r}: there is no file {row.config!r}; it must be a config.")
+    if study.data in WRITERS and not study.folder and (config_root() / "pretrain" / study.data).is_dir():
+        study = study.changed(folder=study.data)
+    fitted: set[str] = set()
+    if study.data and not (study.folder and study.data in WRITERS):
+        fitted = {name for name, row in study.rows.items() if not row.config.endswith((".yaml", ".yml"))}
+        study = study.changed(rows=_fitted(study.rows, study.data, out, epochs, steps), data="")
+    study.write_data()
+    lengths = {}
+    for name, row in study.rows.items():
+        length = epochs
+        if steps and name not in fitted:
+            settings, _ = configs_of(study, name, study.first_seed, out)
+            length = math.ceil(steps / max(count_steps(settings, count_images(settings)[0]).per_epoch, 1))
+        change = [f"max_epochs={length}"] if length and name not in fitted else []
+        lengths[name] = row.model_copy(update={"set": [*row.set, *change]})
+    return study.changed(rows=lengths)
+
+
+def is_study(text: str) -> bool:
+    """Return whether a text names a study: one that we ship, or a YAML file with rows."""
+    if not text.endswith((".yaml", ".yml")):
+        return (config_root() / "studies" / f"{text}.yaml").is_file()
+    try:
+        content: Any = OmegaConf.load(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{text}: cannot be read ({' '.join(str(error).split())}).") from error
+    return OmegaConf.is_dict(content) and "rows" in content
+
+
+def _labelled(data: str) -> Layout:
+    """Return the layout of the images; images with classes are split if no validation images are there."""
+    folder = WRITERS[data](DATASETS / data) if data in WRITERS and not Path(data).is_dir() else Path(data)
+    layout = find_layout(folder)
+    if layout.classes and layout.val is None:
+        layout = find_layout(split_folder(layout.train, DATASETS / f"{folder.resolve().name}-split"))
+    return layout
+
+
+def _fitted(
+    rows: dict[str, Row], data: str, out: Path, epochs: int | None, steps: int | None
+) -> dict[str, Row]:
+    """Return the rows with configs that fit the images, which are written below ``out``."""
+    host, layout, images = register(), _labelled(data), Path(data).resolve().name
+    paths = [
+        quoted_override("data.train_path", layout.train),
+        quoted_override("data.val_path", layout.val) if layout.val else "data.val_path=null",
+    ]
+    own = ["data.dataset=custom", "++data.format=image_folder", *paths]
+    own += [] if layout.classes else ["++data.no_labels=True"]
+    found = {}
+    for name, row in rows.items():
+        file = Path(row.config)
+        if file.suffix in (".yaml", ".yml"):
+            found[name] = row.model_copy(update={"config": str(file.absolute()), "set": [*own, *row.set]})
+            continue
+        source, base = config_named(host, file.name, layout.images)
+        text = fitted_config(host, layout, images, source, base, epochs, steps)
+        fitted = out.absolute() / "configs" / f"{file.name}.yaml"
+        write_text(fitted, text)
+        found[name] = row.model_copy(update={"config": str(fitted)})
+    return found
+
+
+def count_images(settings: DictConfig) -> tuple[int, int]:
+    """Return the numbers of training and validation images of a config."""
+    data = settings.data
+    if data.dataset in IMAGES:
+        return IMAGES[data.dataset], VALIDATION[data.dataset]
+    paths = [Path(str(path)) if path else None for path in (data.train_path, data.get("val_path"))]
+    train, val = (sum(1 for _ in image_paths(each)) if each and each.is_dir() else 0 for each in paths)
+    return train, 0 if data.get("no_labels") else val
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison will do.
+
+    Attributes:
+        rows: For each row its title, epochs, steps, and how many of its runs are finished.
+        train, val: The numbers of training and validation images.
+        steps: The number of steps that are left, over all runs.
+        runs, finished: The number of runs, and of those that are finished.
+        first: The config of the first row.
+    """
+
+    rows: list[list[str]]
+    train: int
+    val: int
+    steps: int
+    runs: int
+    finished: int
+    first: DictConfig
+
+    def seconds_per_step(self) -> float:
+        """Return the seconds that a step of the first row takes here, from a few steps of a training."""
+        from solo_dimreg.training.pretraining import pretrain
+
+        starts: list[float] = []
+        took: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for steps in (BEFORE, BEFORE + TIMED):
+                settings = OmegaConf.create(plain(self.first))
+                settings.update(max_epochs=1, limit_train_batches=steps, limit_val_batches=0)
+                settings.update(checkpoint={"enabled": False, "dir": folder}, wandb={"enabled": False})
+                settings.update(monitor=None, enable_model_summary=False, enable_progress_bar=False)
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    pretrain(settings, on_start=lambda: starts.append(time.perf_counter()))
+                took.append(time.perf_counter() - starts[-1])
+        batches = self.train // self.first.optimizer.batch_size
+        timed = min(TIMED + BEFORE, batches) - min(BEFORE, batches)
+        # With fewer batches than that, the start of the training counts too.
+        return max(took[1] - took[0], 0.0) / timed if timed else took[1] / max(batches, 1)
+
+
+def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
+    """Return what a comparison will do, after every config is checked.
+
+    Raises:
+        ConfigError: A config cannot work.
+    """
+    rows, left, finished = [], 0, 0
+    first, images = None, (0, 0)
+    for name, row in study.rows.items():
+        settings, linear = configs_of(study, name, seeds[0], out)
+        done = 0
+        for seed in seeds:
+            settings.seed = seed
+            place = folder_of(out, name, seed) / fingerprint(study, settings, linear)
+            done += finished_result(place, out) is not None
+        if first is None:
+            first, images = settings, count_images(settings)
+        steps = count_steps(settings, images[0]).total
+        left += steps * (len(seeds) - done)
+        finished += done
+        rows.append([row.title or name, str(settings.max_epochs), str(steps), f"{done} of {len(seeds)}"])
+    if first is None:
+        raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
+    val = images[1]
+    if study.probe_data:
+        val = sum(1 for _ in image_paths(Path(study.probe_data, "val")))
+    return Plan(rows, images[0], val, left, len(seeds) * len(study.rows), finished, first)

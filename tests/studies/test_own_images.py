@@ -1,0 +1,116 @@
+"""``compare``: the study that rows and images stand for, its plan, and the answer in the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from solo_dimreg.config.folders import config_root
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.studies.engine import configs_of, run_study
+from solo_dimreg.studies.own_images import plan_of, study_of
+
+TINY = ["backbone.name=timm/test_resnet", "data.num_workers=0", "optimizer.batch_size=32"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The images of a user: a folder per class, without a split."""
+    monkeypatch.chdir(tmp_path)
+    for folder in sorted((few_digits / "train").iterdir())[:4]:
+        shutil.copytree(folder, tmp_path / "photos" / folder.name, symlinks=False)
+    return Path("photos")
+
+
+def test_rows_are_fitted_to_the_images(photos: Path) -> None:
+    rows = ["byol", "ldreg_byol", "byol +regularizers.decorrelation.weight=0.01"]
+    study = study_of(rows, "photos", Path("out"), steps=30)
+    names = ["byol", "ldreg_byol", "byol-regularizers.decorrelation.weight-0.01"]
+    assert list(study.rows) == names and [row.title for row in study.rows.values()] == rows
+    configs = [configs_of(study, name, 5, Path("out"))[0] for name in names]
+    plain, ldreg, decorrelation = configs
+    assert ldreg.method == "ldreg_byol" and decorrelation.regularizers.decorrelation.weight == 0.01
+    assert {config.augmentations[0].crop_size for config in configs} == {32}
+    assert {config.data.train_path for config in configs} == {
+        str(Path("datasets/photos-split/train").resolve())
+    }
+    plan = plan_of(study, [5, 6], Path("out"))
+    images = len(list(photos.rglob("*.png")))
+    assert plan.train + plan.val == images and plan.val == pytest.approx(images / 5, abs=4)
+    per_epoch = plan.train // plain.optimizer.batch_size
+    assert plan.rows[0] == ["byol", str(-(-30 // per_epoch)), str(-(-30 // per_epoch) * per_epoch), "0 of 2"]
+    assert plan.steps == 6 * int(plan.rows[0][2]) and plan.runs == 6
+    assert decorrelation.scheduler.warmup_epochs <= plain.max_epochs / 2
+
+
+def test_of_a_file_of_the_readers_the_data_alone_changes(photos: Path) -> None:
+    shutil.copytree(config_root() / "pretrain" / "digits", "mine")
+    study = study_of(["mine/simclr.yaml optimizer.lr=0.5"], "photos", Path("out"))
+    settings, _ = configs_of(study, "simclr-optimizer.lr-0.5", 5, Path("out"))
+    assert settings.optimizer.lr == 0.5 and settings.augmentations[0].crop_size == 24
+    assert settings.data.val_path == str(Path("datasets/photos-split/val").resolve())
+
+
+def test_a_study_file_may_name_the_images(photos: Path) -> None:
+    Path("study.yaml").write_text("data: photos\nrows:\n  a: byol\n  b: a optimizer.lr=0.5\nbaseline: b\n")
+    study = study_of(["study.yaml"], "", Path("out"), epochs=3)
+    a, b = (configs_of(study, name, 5, Path("out"))[0] for name in "ab")
+    assert (a.max_epochs, b.max_epochs, b.optimizer.lr) == (3, 3, 0.5) and study.baseline == "b"
+
+
+def test_embedded_data_uses_the_configs_made_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_of(["byol", "simclr"], "digits", Path("out"))
+    assert study.folder == "digits" and Path("datasets/digits/train").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("rows", "data", "message"),
+    [
+        (["byl"], "photos", "Unknown config or method 'byl'. Did you mean 'byol'"),
+        (["byol", "byol"], "photos", "'byol' stands there twice"),
+        (["byol"], "fotos", "'fotos' is not a folder"),
+        (["mine.yaml"], "photos", "mine.yaml: cannot be read"),
+        (["byol", "mine.yaml"], "photos", "there is no file 'mine.yaml'"),
+    ],
+)
+def test_wrong_rows_are_refused(photos: Path, rows: list[str], data: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        study_of(rows, data, Path("out"))
+    assert message in str(error.value)
+
+
+def test_rows_without_data_name_a_folder(photos: Path) -> None:
+    study = study_of(["byol"], "", Path("out"))
+    with pytest.raises(ConfigError, match="byol: 'byol' has no folder; it must be FOLDER/NAME"):
+        configs_of(study, "byol", 5, Path("out"))
+
+
+@pytest.mark.slow
+def test_without_labels_the_dimensionality_is_compared(photos: Path) -> None:
+    flat = Path("flat")
+    flat.mkdir()
+    for i, file in enumerate(sorted(photos.rglob("*.png"))):
+        shutil.copy(file, flat / f"{i}.png")
+    study = study_of(["simclr"], "flat", Path("out"), epochs=1)
+    (run,) = run_study(study.changed(seeds=1, overrides=TINY), Path("out"))["runs"]
+    assert "linear_acc1" not in run and run["effective_rank"] > 1 and run["verdict"]["kind"]
+
+
+@pytest.mark.slow
+def test_a_comparison_ends_with_its_answer(photos: Path, here) -> None:
+    settings = [text for each in TINY for text in ("--set", each)]
+    command = ("compare", "simclr", "simclr +regularizers.ldreg.weight=0", "--data", str(photos.resolve()))
+    options = ("--epochs", "1", "--seeds", "2", "--jobs", "1", "--linear", "max_epochs=1", *settings)
+    done = here(*command, *options, "--out", "out", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs on" in done.stdout and "steps are left" in done.stdout and "2 seeds" in done.stdout
+    done = here(*command, *options, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(Path(".").rglob("compare.json")).read_text())
+    row = found["rows"][1]
+    # A term of weight 0 changes nothing.
+    assert row["word"] == "not shown" and row["differences"]["linear_acc1"]["mean"] == 0
