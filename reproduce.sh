@@ -129,26 +129,13 @@ command=${1:-quick}
 case "$command" in
   help | -h | --help) usage ;;
   setup) setup ;;
-  quick)
+  quick | cifar10 | cifar100 | imagenet100 | imagenet)
     setup
-    "$venv/bin/python" -m solo_dimreg benchmark quick --out results/quick --seeds "${SEEDS:-1}" "$@"
+    "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" --seeds "${SEEDS:-1}" "$@"
     ;;
-  cifar10 | cifar100 | imagenet100 | imagenet)
+  claims | sprites | toy)
     setup
-    "$venv/bin/python" -m solo_dimreg benchmark "$command" --out "results/$command" \
-      --seeds "${SEEDS:-1}" "$@"
-    ;;
-  claims)
-    setup
-    "$venv/bin/python" -m solo_dimreg claims --out results/claims "$@"
-    ;;
-  sprites)
-    setup
-    "$venv/bin/python" -m solo_dimreg sprites --out results/sprites "$@"
-    ;;
-  toy)
-    setup
-    "$venv/bin/python" -m solo_dimreg toy --out results/toy "$@"
+    "$venv/bin/python" -m solo_dimreg "$command" --out "results/$command" "$@"
     ;;
   bench)
     setup
