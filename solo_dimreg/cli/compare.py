@@ -19,8 +19,8 @@ Example:
 @click.command("compare", epilog=EXAMPLE)
 @click.argument("rows", nargs=-1, required=True, metavar="ROW...")
 @click.option("--data", default="", help="Folder of images, as for init; or digits, patches.")
-@click.option("--seeds", type=int, help="Number of seeds.  [default: 3, or the study's]")
-@click.option("--more-seeds", type=int, default=0, help="Add so many seeds to a finished comparison.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds.  [default: 3, or the study's]")
+@click.option("--more-seeds", type=click.IntRange(min=1), help="Add so many seeds to a finished comparison.")
 @click.option("--baseline", help="Row that the others are compared with.  [default: the first]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every training.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every training, in whole epochs.")
@@ -39,7 +39,7 @@ def command(
     rows: tuple[str, ...],
     data: str,
     seeds: int | None,
-    more_seeds: int,
+    more_seeds: int | None,
     baseline: str | None,
     epochs: int | None,
     steps: int | None,
@@ -67,7 +67,7 @@ def command(
     from solo_dimreg.studies.engine import run_study, seeds_of
     from solo_dimreg.studies.own_images import plan_of, study_of
     from solo_dimreg.studies.power import power_statement
-    from solo_dimreg.studies.workers import default_jobs
+    from solo_dimreg.studies.workers import default_jobs, threads_of
 
     if epochs and steps:
         raise ConfigError("--epochs and --steps are the length of the training; give one of them.")
@@ -86,7 +86,9 @@ def command(
         overrides=[*study.overrides, *overrides],
         linear=[*study.linear, *linear_overrides],
     ).checked()
-    chosen, looks = seeds_of(study, out, more_seeds)
+    chosen, looks = seeds_of(study, out, more_seeds or 0)
+    if study.questions and len(chosen) < 2:
+        raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
     plan = plan_of(study, chosen, out)
     labels = f"{plan.val} validation images" if plan.val else "no labels"
     click.echo(
@@ -95,10 +97,10 @@ def command(
     print_table(["row", "epochs", "steps", "finished"], plan.rows)
     jobs = jobs or default_jobs()
     if plan.steps:
-        each = plan.seconds_per_step()
+        each = plan.seconds_per_step(threads_of(jobs))
         minutes = each * plan.steps / min(jobs, plan.runs - plan.finished) / 60
         click.echo(
-            f"{plan.steps} steps are left. One of the first row takes {each:.2g} s here, alone: about "
+            f"{plan.steps} steps are left. One of the first row takes {each:.2g} s here: about "
             f"{minutes:.0f} min for all, {jobs} at a time, and some more for the evaluation."
         )
     if plan.val:

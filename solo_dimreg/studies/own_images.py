@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.folders import config_root
@@ -162,10 +163,11 @@ class Plan:
     finished: int
     first: DictConfig
 
-    def seconds_per_step(self) -> float:
+    def seconds_per_step(self, threads: int) -> float:
         """Return the seconds that a step of the first row takes here, from a few steps of a training."""
         from solo_dimreg.training.pretraining import pretrain
 
+        torch.set_num_threads(threads)
         starts: list[float] = []
         took: list[float] = []
         with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,11 @@ def default_jobs() -> int:
     return torch.cuda.device_count() or _cores()
 
 
+def threads_of(jobs: int) -> int:
+    """Return the number of threads of each of several runs at a time."""
+    return max(1, _cores() // jobs)
+
+
 def _cores() -> int:
     """Return the number of cores that this process may use.
 
@@ -73,7 +78,7 @@ def _side_by_side(
 ) -> Results:
     import torch
 
-    cards, threads = torch.cuda.device_count(), max(1, _cores() // jobs)
+    cards, threads = torch.cuda.device_count(), threads_of(jobs)
     share = f"on {cards} GPUs" if cards else f"with {threads} thread{'s' if threads > 1 else ''} each"
     say(f"{len(tasks)} runs, {jobs} at a time {share}")
     start, trained = time.perf_counter(), 0

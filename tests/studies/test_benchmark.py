@@ -180,6 +180,7 @@ def test_a_training_that_diverges_is_a_result(tmp_path: Path, few_digits: Path) 
     assert "finite" in run["failed"] and (run["row"], run["seed"]) == ("simclr", 5)
     run_study(study, tmp_path / "results", say=said.append)
     assert "finished before" in said[-1]
+    assert "simclr" in write_report(tmp_path / "results", tmp_path).read_text()
 
 
 def test_seeds_are_added_to_a_finished_comparison(tmp_path: Path) -> None:
