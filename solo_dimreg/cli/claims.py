@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +84,8 @@ def command(
     study = study.changed(overrides=list(overrides), linear=list(linear_overrides))
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
-    say = (lambda text: click.echo(text, err=True)) if as_json else click.echo
-    results = run_study(study, out, jobs or default_jobs(), say)
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        results = run_study(study, out, jobs or default_jobs())
     options = ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     options += [text for override in overrides for text in ("--set", override)]
     options += [text for override in linear_overrides for text in ("--linear", override)]
