@@ -72,8 +72,7 @@ def command(
     if quick and names:
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.studies.claims.outcomes import write_outcomes
-    from solo_dimreg.studies.claims.page import HEADER, rows, summary
+    from solo_dimreg.studies.claims.page import HEADER, rows, summary, write_outcomes
     from solo_dimreg.studies.engine import run_study
     from solo_dimreg.studies.study import claims_study
     from solo_dimreg.studies.workers import default_jobs

@@ -109,7 +109,7 @@ def command(
         return
     results = run_study(study, out, jobs, click.echo, chosen, looks)
     if study.questions:
-        from solo_dimreg.studies.claims.outcomes import write_outcomes
+        from solo_dimreg.studies.claims.page import write_outcomes
 
         about = {"why": study.why, "options": [], "overrides": study.settings}
         again = f"solo-dimreg compare {rows[0]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,6 @@ FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000
 MAX_SAMPLES = 10_000  # for the LID, which searches the neighbours among all pairs
 PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
-
-
-@dataclass(frozen=True)
-class Split:
-    """The training or validation images of sprites: sorted paths, and the values of the free factors."""
-
-    paths: list[Path]
-    factors: dict[str, np.ndarray]
 
 
 def run_sprites(
@@ -97,14 +89,14 @@ def run_sprites(
 
 def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the rows of one data set."""
-    train, val = (read_split(data, split, free) for split in ("train", "val"))
+    (paths, factors), (val_paths, val_factors) = (read_split(data, split, free) for split in ("train", "val"))
 
     def row(representation: str, x: Tensor, x_val: Tensor, accuracy: float | None = None) -> dict[str, Any]:
         return {
             "factors": free,
             "representation": representation,
             "lid": float(geometric_mean_lid(_sample(x), k=LID_NEIGHBOURS)),
-            "readout": readout(x, x_val, train.factors, val.factors),
+            "readout": readout(x, x_val, factors, val_factors),
             "linear_acc1": accuracy,
         }
 
@@ -112,7 +104,7 @@ def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Ite
         x, x_val = (split.features for split in extract_splits(register(), run))
         return row(representation, x, x_val, accuracy)
 
-    yield row("pixels", read_pixels(train.paths), read_pixels(val.paths))
+    yield row("pixels", read_pixels(paths), read_pixels(val_paths))
     for number, result in enumerate(results):
         run = register().read_run(Path(result["checkpoint"]))
         if number == 0:
@@ -125,13 +117,13 @@ def _sample(features: Tensor) -> Tensor:
     return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]]
 
 
-def read_split(data: Path, split: str, free: int) -> Split:
-    """Return the images of a split from ``factors.csv``, in the order of an image folder."""
+def read_split(data: Path, split: str, free: int) -> tuple[list[Path], dict[str, np.ndarray]]:
+    """Return the paths and the free factors of a split's images, in the order of an image folder."""
     with (data / "factors.csv").open(encoding="utf-8", newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["path"].startswith(f"{split}/")]
     lines.sort(key=lambda line: line["path"])
     factors = {name: np.array([float(line[name]) for line in lines]) for name in list(FACTORS)[:free]}
-    return Split([data / line["path"] for line in lines], factors)
+    return [data / line["path"] for line in lines], factors
 
 
 def read_pixels(paths: Sequence[Path]) -> Tensor:

@@ -17,7 +17,7 @@ from solo_dimreg.plugins.manager import Registration
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, equal, exceeds, rise, slower, tau
-from solo_dimreg.studies.claims.outcomes import write_outcomes
+from solo_dimreg.studies.claims.page import write_outcomes
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.study import claims_study, read_study

@@ -20,7 +20,7 @@ import torch
 
 import solo_dimreg
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.claims.outcomes import write_outcomes
+from solo_dimreg.studies.claims.page import write_outcomes
 from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.study import Study, read_study
 

@@ -58,13 +58,13 @@ def test_the_factors_are_in_the_order_of_an_image_folder(tmp_path: Path) -> None
     data = write_sprites(tmp_path / "sprites", factors=2, images=45)
     for split in ("train", "val"):
         images = ImageFolder(str(data / split), transform=to_tensor)
-        found = read_split(data, split, free=2)
-        assert [str(path) for path in found.paths] == [path for path, _ in images.samples]
-        assert list(found.factors) == ["size", "angle"]
+        paths, factors = read_split(data, split, free=2)
+        assert [str(path) for path in paths] == [path for path, _ in images.samples]
+        assert list(factors) == ["size", "angle"]
         flat = torch.stack([image for image, _ in images]).permute(0, 2, 3, 1).flatten(1)
-        assert torch.equal(read_pixels(found.paths), flat)
-    size, row = found.factors["size"][3], (data / "factors.csv").read_text().splitlines()
-    (line,) = [each for each in row if str(found.paths[3].relative_to(data)) in each]
+        assert torch.equal(read_pixels(paths), flat)
+    size, row = factors["size"][3], (data / "factors.csv").read_text().splitlines()
+    (line,) = [each for each in row if str(paths[3].relative_to(data)) in each]
     assert float(line.split(",")[2]) == size
 
 
