@@ -6,9 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
@@ -86,11 +86,12 @@ def _side_by_side(
     free = spawn.SimpleQueue()
     for worker in range(jobs if cards else 0):
         free.put(worker % cards)
-    with ProcessPoolExecutor(jobs, spawn, _start_worker, (threads, free if cards else None)) as pool:
+    arguments = (threads, free if cards else None, get_start_method())
+    with ProcessPoolExecutor(jobs, spawn, _start_worker, arguments) as pool:
         futures = {pool.submit(_run_quietly, run, out, *task): task for task in tasks}
         try:
             for done, future in enumerate(as_completed(futures), 1):
-                task, result = futures[future], future.result()
+                task, result = futures[future], _result_of(future, futures[future])
                 trained += not result.get("reused")
                 known = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
                 ended = f"failed: {result['failed']}" if "failed" in result else known
@@ -113,8 +114,18 @@ def _side_by_side(
             raise
 
 
-def _start_worker(threads: int, free: Any) -> None:
+def _result_of(future: Future, task: Task) -> dict[str, Any]:
+    """Return the result of a run; an error says whose it is."""
+    try:
+        return future.result()
+    except DimregError as error:
+        error.args = (f"{task[0]}, seed {task[1]}: {error}",)
+        raise
+
+
+def _start_worker(threads: int, free: Any, start_method: str) -> None:
     """Take a free GPU or this worker's share of the cores, and end with the parent, however that ends."""
+    set_start_method(start_method, force=True)  # solo-learn's data sets cannot be sent to a spawned loader
     if free is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _card(free.get())
     import torch

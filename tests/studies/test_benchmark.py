@@ -120,7 +120,7 @@ def test_rows_side_by_side_are_those_one_by_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
-    study = small(["simclr", "bn"], few_digits)
+    study = small(["simclr", "bn"], few_digits, "data.num_workers=1")
     said: list[str] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     together = run_study(study, Path("results"), 2, said.append)
