@@ -170,6 +170,7 @@ _RECORDS = (
         explanation="The exponential of the entropy of the normalized variances along the directions. The "
         "effective rank takes their roots, in which noise weighs more; more is not better by itself.",
         of_moments=lambda moments: entropy(moments.spectrum).exp(),
+        torchmetrics="VarianceRank",
     ),
     MetricRecord(
         "signal_rank",
@@ -181,6 +182,7 @@ _RECORDS = (
         falls=False,
         source=GAVISH,
         of_moments=_signal_rank,
+        torchmetrics="SignalRank",
     ),
     MetricRecord(
         "noise_share",
@@ -192,6 +194,7 @@ _RECORDS = (
         "variance beyond them are a collapse.",
         source=GAVISH,
         of_moments=lambda moments: noise_share_of(moments.spectrum, moments.count),
+        torchmetrics="NoiseShare",
     ),
     MetricRecord(
         "group_share",
