@@ -29,9 +29,8 @@ COMMON: dict[str, Any] = {
 def description(value: Any) -> str:
     """Return the first sentence of the docstring of a class or a function; without one, return its name.
 
-    solo-learn documents the constructors of its methods. A regularizer of ours that only adds defaults is
-    described by the class that computes it. A variant of a method is described as the method with what the
-    variant adds.
+    solo-learn documents the constructors of its methods. A variant of a method is described as the method
+    with what the variant adds.
     """
     given = f", with {value.adds}" if hasattr(value, "adds") else ""
     while hasattr(value, "func"):  # a functools.partial
@@ -49,8 +48,6 @@ def _documented(value: Any) -> Iterator[str | None]:
         yield value.__doc__
         return
     kinds = [kind for kind in value.__mro__ if not kind.__module__.startswith(GENERAL)]
-    if "defaults" in vars(value):
-        kinds = [kind for kind in kinds if "forward" in vars(kind)] or kinds
     for kind in kinds:
         yield kind.__doc__
         yield getattr(vars(kind).get("__init__"), "__doc__", None)

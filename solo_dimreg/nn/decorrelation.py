@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +21,7 @@ from solo_dimreg.functional.decorrelation import (
 )
 from solo_dimreg.functional.spectrum import inverse_square_root
 from solo_dimreg.nn._buffers import Float32Buffers
-from solo_dimreg.nn._views import as_views
+from solo_dimreg.nn._regularizer import Regularizer, Views
 
 
 class DecorrelatedBatchNorm(Float32Buffers):
@@ -207,7 +206,7 @@ class ShuffledDBN(DecorrelatedBatchNorm):
         return apply_whitening(x[:, order], mean, covariance, self.eps)[:, order.argsort()]
 
 
-class Decorrelation(nn.Module):
+class Decorrelation(Regularizer):
     """A penalty on correlated axes and on axes that vanish, averaged over the views.
 
     See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are taken over all
@@ -227,8 +226,6 @@ class Decorrelation(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(
         self, correlation_weight: float = 1.0, variance_weight: float = 1.0, target_std: float = 1.0
@@ -239,33 +236,11 @@ class Decorrelation(nn.Module):
         self.variance_weight = variance_weight
         self.target_std = target_std
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: features of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: not used; every regularizer is called with both.
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
         losses = [
             decorrelation_loss(
                 all_gather(view), self.correlation_weight, self.variance_weight, self.target_std
             )
-            for view in as_views("views", views, minimum=1)
+            for view in views
         ]
         return torch.stack(losses).mean()
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return (
-            f"correlation_weight={self.correlation_weight}, variance_weight={self.variance_weight}, "
-            f"target_std={self.target_std}"
-        )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather, rank, world_size
 from solo_dimreg.errors import warn
 from solo_dimreg.functional._checks import check_choice
-from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
 from solo_dimreg.functional.lid import check_lid_options, local_intrinsic_dimensionality
+from solo_dimreg.nn._regularizer import Regularizer, Views
 from solo_dimreg.nn._views import as_views
 
 # The sign of the loss for each direction.
@@ -21,7 +20,7 @@ DIRECTIONS = {"max": 1, "min": -1}
 FEWEST_NEIGHBOURS = 16
 
 
-class LDReg(nn.Module):
+class LDReg(Regularizer):
     """A loss that raises the local intrinsic dimensionality (LID) of the features [1, section on LDReg].
 
     Add it to the loss of any method, with the paper's weights: 0.01 for SimCLR (0.001 with a ViT-B), 0.005
@@ -59,8 +58,6 @@ class LDReg(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}  # the paper's for SimCLR
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(
         self, k: int | None = None, estimator: str = "mom", norm: str = "l1", direction: str = "max"
@@ -80,43 +77,28 @@ class LDReg(nn.Module):
         """Return k for a batch of all processes, before it is capped."""
         return max(batch // 32, FEWEST_NEIGHBOURS) if self.k is None else self.k
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: features of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: features of the momentum encoder, each of shape (M, D).
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
-        online, momentum = as_views("views", views, minimum=1), as_views("momentum_views", momentum_views)
-        if momentum and momentum[0].shape[1] != online[0].shape[1]:
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        momentum = as_views("momentum_views", momentum_views)
+        if momentum and momentum[0].shape[1] != views[0].shape[1]:
             raise ValueError(
                 "momentum_views must be as wide as views, got widths "
-                f"{momentum[0].shape[1]} and {online[0].shape[1]}."
+                f"{momentum[0].shape[1]} and {views[0].shape[1]}."
             )
         # Gathered view by view, as other losses do, so that each view is sent once. One process sends none.
-        queries = torch.cat(online)
+        queries = torch.cat(views)
         reference, own_rows = queries.detach(), torch.arange(len(queries), device=queries.device)
         if world_size() > 1:
-            reference = torch.cat([all_gather(view).detach() for view in online])
-            b, w = len(online[0]), world_size()
+            reference = torch.cat([all_gather(view).detach() for view in views])
+            b, w = len(views[0]), world_size()
             own_rows = own_rows + (own_rows // b * (w - 1) + rank()) * b
         if momentum:
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
-        k = self.neighbours(len(online[0]) * world_size())
+        k = self.neighbours(len(views[0]) * world_size())
         # Only shapes decide here. A compiled module must not change its state in between.
         if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self.cap_is_known:
             self._warn_of_cap(k, len(reference) - 1)
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
-        by_view = all_gather(lids.view(len(online), -1).T)
+        by_view = all_gather(lids.view(len(views), -1).T)
         # With momentum features, the losses of the views are summed.
         groups = by_view.unbind(dim=1) if momentum else [by_view]
         return DIRECTIONS[self.direction] * torch.stack([ldreg_penalty(g, self.norm) for g in groups]).sum()
@@ -127,7 +109,3 @@ class LDReg(nn.Module):
             f"LDReg: k = {k} is capped at {most}, the number of other features in a step; "
             f"give k <= {most}, or a larger batch."
         )
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"k={self.k}, estimator={self.estimator!r}, norm={self.norm!r}, direction={self.direction!r}"

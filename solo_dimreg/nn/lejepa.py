@@ -12,11 +12,12 @@ from solo_dimreg.distributed import all_mean, world_size
 from solo_dimreg.functional._checks import check_between, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.sigreg import characteristic_function, check_sigreg_options, epps_pulley
+from solo_dimreg.nn._regularizer import Regularizer, Views
 from solo_dimreg.nn._slices import RandomSlices
 from solo_dimreg.nn._views import as_views
 
 
-class SIGReg(nn.Module):
+class SIGReg(Regularizer):
     """A loss that makes the embeddings of each view an isotropic Gaussian, the mean of the views' SIGReg [1].
 
     See :func:`solo_dimreg.functional.sigreg_loss`. The slices are drawn anew at every step, and are the same
@@ -40,8 +41,6 @@ class SIGReg(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
         super().__init__()
@@ -51,32 +50,12 @@ class SIGReg(nn.Module):
         self.t_max = t_max
         self.slices = RandomSlices(num_slices)
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: not used; every regularizer is called with both.
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
-        listed = as_views("views", views, minimum=1)
-        slices = self.slices(listed[0])
-        projections = torch.cat([view @ slices for view in listed], dim=1)
-        rows = len(listed[0])
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        slices = self.slices(views[0])
+        projections = torch.cat([view @ slices for view in views], dim=1)
+        rows = len(views[0])
         characteristic = all_mean(characteristic_function(projections, self.knots, self.t_max), rows)
         return epps_pulley(characteristic, rows * world_size(), self.t_max)
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"knots={self.knots}, t_max={self.t_max}"
 
 
 class LeJEPA(nn.Module):

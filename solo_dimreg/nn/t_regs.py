@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather, broadcast, rank, world_size
 from solo_dimreg.functional._checks import check_between
-from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.t_regs import spanning_tree, t_reg_loss_of
-from solo_dimreg.nn._views import as_views
+from solo_dimreg.nn._regularizer import Regularizer, Views
 
 
-class TREGS(nn.Module):
+class TREGS(Regularizer):
     """A loss that lengthens the minimum spanning tree of each view near the unit sphere [1, eq. 9].
 
     It is the sum of the views' T-REG losses, see :func:`solo_dimreg.functional.t_reg_loss`. Each view has a
@@ -37,40 +36,19 @@ class TREGS(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, sphere_weight: float = 0.004) -> None:
         super().__init__()
         check_between("sphere_weight", sphere_weight, 0)
         self.sphere_weight = sphere_weight
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: not used; every regularizer is called with both.
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
-        gathered = [all_gather(view) for view in as_views("views", views, minimum=1)]
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        gathered = [all_gather(view) for view in views]
         trees = shared_trees([view.detach() for view in gathered])
         losses = [
             t_reg_loss_of(view, tree, self.sphere_weight) for view, tree in zip(gathered, trees, strict=True)
         ]
         return torch.stack(losses).sum()
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"sphere_weight={self.sphere_weight}"
 
 
 def shared_trees(gathered: Sequence[Tensor]) -> list[Tensor]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather
 from solo_dimreg.functional._checks import check_bool
-from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.information import uniformity, wasserstein_uniformity
 from solo_dimreg.functional.koleo import koleo_loss
-from solo_dimreg.nn._views import as_views
+from solo_dimreg.nn._regularizer import Regularizer, Views
 
 
-class Uniformity(nn.Module):
+class Uniformity(Regularizer):
     """A loss that spreads the features of each view evenly over the sphere [1, sec. 4].
 
     It is the mean of the views' uniformities over all processes, see
@@ -32,30 +30,12 @@ class Uniformity(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: features of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: not used; every regularizer is called with both.
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
-        listed = as_views("views", views, minimum=1)
-        return torch.stack([uniformity(all_gather(view)) for view in listed]).mean()
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        return torch.stack([uniformity(all_gather(view)) for view in views]).mean()
 
 
-class KoLeo(nn.Module):
+class KoLeo(Regularizer):
     """A loss that parts each feature of a view from its nearest neighbour in that view [1].
 
     It is the mean of the views' KoLeo losses, see :func:`solo_dimreg.functional.koleo_loss`. Neighbours are
@@ -68,19 +48,11 @@ class KoLeo(nn.Module):
         >>> loss = KoLeo()(torch.randn(32, 16))
     """
 
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
-
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes, see :meth:`Uniformity.forward`."""
-        listed = as_views("views", views, minimum=1)
-        return torch.stack([koleo_loss(all_gather(view)) for view in listed]).mean()
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        return torch.stack([koleo_loss(all_gather(view)) for view in views]).mean()
 
 
-class WassersteinUniformity(nn.Module):
+class WassersteinUniformity(Regularizer):
     """A loss that spreads the features of all views together evenly over all axes of the sphere [1].
 
     See :func:`solo_dimreg.functional.wasserstein_uniformity`. The loss is taken over all processes. All views
@@ -98,18 +70,11 @@ class WassersteinUniformity(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(self, float64: bool = True) -> None:
         super().__init__()
         check_bool("float64", float64)
         self.float64 = float64
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes, see :meth:`Uniformity.forward`."""
-        listed = as_views("views", views, minimum=1)
-        return wasserstein_uniformity(torch.cat([all_gather(view) for view in listed]), self.float64)
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        return wasserstein_uniformity(torch.cat([all_gather(view) for view in views]), self.float64)

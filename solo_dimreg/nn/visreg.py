@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather
 from solo_dimreg.functional._checks import check_int
-from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.visreg import check_visreg_options, visreg_loss
+from solo_dimreg.nn._regularizer import Regularizer, Views
 from solo_dimreg.nn._slices import RandomSlices
-from solo_dimreg.nn._views import as_views
 
 
-class VISReg(nn.Module):
+class VISReg(Regularizer):
     """A loss that regularizes the scale, the shape and the centre of the embeddings of each view [1].
 
     It is the mean of the views' VISReg losses, see :func:`solo_dimreg.functional.visreg_loss`. The invariance
@@ -43,8 +41,6 @@ class VISReg(nn.Module):
 
     #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
-    #: The loss is computed over all processes, so that the log need not average it.
-    same_on_all_processes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -57,35 +53,14 @@ class VISReg(nn.Module):
         super().__init__()
         check_int("num_slices", num_slices, minimum=1)
         check_visreg_options(scale_weight, shape_weight, center_weight, eps)
-        self.weights = {
-            "scale_weight": scale_weight,
-            "shape_weight": shape_weight,
-            "center_weight": center_weight,
-        }
+        self.scale_weight = scale_weight
+        self.shape_weight = shape_weight
+        self.center_weight = center_weight
         self.eps = eps
         self.slices = RandomSlices(num_slices)
 
-    @full_precision
-    def forward(
-        self, views: Tensor | Sequence[Tensor], momentum_views: Tensor | Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Compute the loss over the views of all processes.
-
-        Args:
-            views: embeddings of V views, each of shape (B, D), or one tensor for a single view.
-            momentum_views: not used; every regularizer is called with both.
-
-        Returns:
-            The loss, a scalar, the same on every process.
-
-        Raises:
-            ValueError: there are no views, or the shapes do not fit.
-        """
-        listed = as_views("views", views, minimum=1)
-        slices = self.slices(listed[0])
-        losses = [visreg_loss(all_gather(view), slices, **self.weights, eps=self.eps) for view in listed]
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        slices = self.slices(views[0])
+        options = self.scale_weight, self.shape_weight, self.center_weight, self.eps
+        losses = [visreg_loss(all_gather(view), slices, *options) for view in views]
         return torch.stack(losses).mean()
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return ", ".join(f"{name}={value}" for name, value in {**self.weights, "eps": self.eps}.items())

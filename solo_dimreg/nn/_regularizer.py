@@ -1,0 +1,48 @@
+"""What the regularizers share: how they are called, checked and printed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.nn._views import as_views
+
+Views = Tensor | Sequence[Tensor]
+
+
+class Regularizer(nn.Module):
+    """A loss on the views of a batch, from which a subclass writes ``_loss``.
+
+    The options are attributes with the names of the arguments.
+    """
+
+    #: The loss is computed over all processes, so that the log need not average it.
+    same_on_all_processes: ClassVar[bool] = True
+
+    @full_precision
+    def forward(self, views: Views, momentum_views: Views = ()) -> Tensor:
+        """Compute the loss over the views of all processes.
+
+        Args:
+            views: features or embeddings of V views, each of shape (B, D), or one tensor for a single view.
+            momentum_views: features of the momentum encoder, each of shape (M, D), which only LDReg uses.
+
+        Returns:
+            The loss, a scalar, the same on every process.
+
+        Raises:
+            ValueError: there are no views, or the shapes do not fit.
+        """
+        return self._loss(as_views("views", views, minimum=1), momentum_views)
+
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        options = [name for name in inspect.signature(type(self)).parameters if name in vars(self)]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in options)
