@@ -130,7 +130,7 @@ def calibration(
         return
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.parallel import default_jobs
+    from solo_dimreg.studies.workers import default_jobs
 
     out = out.expanduser()
     check_writable("--out", out)

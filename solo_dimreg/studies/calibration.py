@@ -27,12 +27,9 @@ from solo_dimreg.files import locked, write_json
 from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.numbers import Space, describe_space
 from solo_dimreg.metrics.streaming import FeatureStatistics
-from solo_dimreg.studies.benchmark import FIRST_SEED, job_of
-from solo_dimreg.studies.claims import rows
-from solo_dimreg.studies.claims.settings import SETTINGS
+from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.pages import markdown_table
-from solo_dimreg.studies.parallel import execute
-from solo_dimreg.studies.suites import Suite
+from solo_dimreg.studies.study import Study, read_study
 
 # The rules were chosen on the cases of the first seed; those of the second are reported.
 CHOSEN, REPORTED = 1, 2
@@ -42,20 +39,13 @@ ROWS = (64, 256, 1_024, 4_096, 16_384, 100_000)
 NEAR = 2_000  # rows among which neighbours are sought
 MOST_NUMBERS = 2**24  # of a matrix of rows; normal features need none
 NOISES = (0.0, 0.003, 0.01, 0.05, 0.1)
-SETTING = SETTINGS["patches"]
 TRAINED_HEADER = (
     *("row", "linear top-1 %", "verdict", "directions above noise", "step", "effective rank"),
     *("entropy rank of variances", "LID"),
 )
-TRAINED = (
-    *(rows.SIMCLR, *rows.MINLID, rows.BYOL, rows.VICREG),
-    *(
-        rows.changed(
-            "shuffled_dbn", f"none_lr_{rate}", "method_kwargs.normalization=none", f"optimizer.lr={rate}"
-        )
-        for rate in ("4e-3", "1.6e-2", "6.4e-2")
-    ),
-)
+# Rows of the claims, and learning rates of their row without a normalization.
+TRAINED = ("simclr", "minlid_0.01", "minlid_0.1", "minlid_1", "minlid_10", "byol", "vicreg")
+RATES = ("4e-3", "1.6e-2", "6.4e-2")
 
 
 @dataclass(frozen=True)
@@ -280,16 +270,23 @@ def run_calibration(
     return content
 
 
+def trained_study() -> Study:
+    """Return the study of the trained rows, with one seed."""
+    study = read_study("claims").changed(name="calibration", seeds=1, questions={})
+    none = study.rows["none"]
+    rates = {
+        f"none_lr_{rate}": none.model_copy(update={"set": [*none.set, f"optimizer.lr={rate}"]})
+        for rate in RATES
+    }
+    return study.changed(rows={**{name: study.rows[name] for name in TRAINED}, **rates}, of_rows={})
+
+
 def trained(out: Path, jobs: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield the verdict on the features of each trained row, on its training images."""
-    SETTING.write_data(transfer=False)
-    suite = Suite(SETTING.folder, (), SETTING.overrides)
-    planned = [job_of(suite, SETTING.row(row), FIRST_SEED, out / "runs") for row in TRAINED]
-    done = dict(execute(planned, jobs, say))
-    for number, row in enumerate(TRAINED):
-        found = diagnose(open_source(str(Path(done[number]["checkpoint"]).parent), Images()))
+    for run in run_study(trained_study(), out / "runs", jobs, say)["runs"]:
+        found = diagnose(open_source(str(Path(run["checkpoint"]).parent), Images()))
         yield {
-            **{"row": row.name, "accuracy": rounded(done[number]["linear_acc1"])},
+            **{"row": run["row"], "accuracy": rounded(run["linear_acc1"])},
             **{"width": found.features.dimensions, "rows": found.features.samples, **numbers(found.features)},
         }
 

@@ -17,6 +17,7 @@ from solo_dimreg.studies.calibration import (
     judge_case,
     low_rank,
     space_of,
+    trained_study,
     verdict_tables,
 )
 
@@ -66,3 +67,14 @@ def test_the_page_has_the_committed_table() -> None:
     wrong = {**CONTENT["cases"][0], "kind": "healthy"}
     assert is_wrong(wrong) and not is_wrong({**wrong, "kind": "cannot tell"})
     assert "*healthy*" in verdict_tables([{**CONTENT, "cases": [wrong]}])
+
+
+def test_the_rows_that_are_trained() -> None:
+    study = trained_study()
+    assert list(study.rows) == [each["row"] for each in CONTENT["trained"]]
+    changes = ["method_kwargs.normalization=none", "optimizer.lr=6.4e-2"]
+    assert (study.rows["none_lr_6.4e-2"].config, study.rows["none_lr_6.4e-2"].set) == (
+        "shuffled_dbn",
+        changes,
+    )
+    assert not any(study.measures(row) for row in study.rows)
