@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def textbook_whitening(x: Tensor) -> Tensor:
 def textbook_directclr(x: Tensor) -> Tensor:
     """Return the InfoNCE of the first entries, as a paper writes it."""
     z1, z2 = (F.normalize(view[:, :360]) for view in x.chunk(2))
-    logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1))
+    logits, labels = z1 @ z2.T / 0.1, torch.arange(len(z1), device=x.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
@@ -99,7 +100,7 @@ def textbook_wasserstein(x: Tensor) -> Tensor:
 
 def textbook_sigreg(x: Tensor) -> Tensor:
     """Return SIGReg from all knots of all projections at once."""
-    t = torch.linspace(0, 3, 17, dtype=x.dtype)
+    t = torch.linspace(0, 3, 17, dtype=x.dtype, device=x.device)
     angles = (x @ directions(x)).unsqueeze(2) * t
     gaussian = (-(t**2) / 2).exp()
     errors = (angles.cos().mean(dim=0) - gaussian) ** 2 + angles.sin().mean(dim=0) ** 2
@@ -110,7 +111,7 @@ def textbook_visreg(x: Tensor) -> Tensor:
     """Return VISReg column by column, with PyTorch's own standard deviation and Gaussian."""
     std = x.std(dim=0, correction=0)
     projections = ((x - x.mean(dim=0)) / (std.detach() + 1e-4)) @ directions(x)
-    places = torch.arange(1, len(x) + 1, dtype=x.dtype) / (len(x) + 1)
+    places = torch.arange(1, len(x) + 1, dtype=x.dtype, device=x.device) / (len(x) + 1)
     quantiles = torch.distributions.Normal(0.0, 1.0).icdf(places)[:, None]
     shape = (projections.sort(dim=0).values - quantiles).pow(2).mean()
     return (1 - std).pow(2).mean() + shape + x.mean(dim=0).pow(2).mean()
@@ -121,14 +122,19 @@ def textbook_t_reg(x: Tensor) -> Tensor:
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     distances = torch.cdist(x, x)
-    row, column = minimum_spanning_tree(distances.detach().numpy()).nonzero()
+    row, column = minimum_spanning_tree(distances.detach().cpu().numpy()).nonzero()
     return 0.004 * (x.norm(dim=1) - 1).pow(2).mean() - distances[row, column].sum() / len(x)
 
 
 def directions(x: Tensor) -> Tensor:
-    """Return 1,024 fixed unit vectors as columns."""
-    normal = torch.randn(x.shape[1], 1024, generator=torch.Generator().manual_seed(0))
-    return F.normalize(normal.to(x.dtype), dim=0)
+    """Return 1,024 fixed unit vectors as columns, drawn once on the CPU."""
+    return _directions(x.shape[1], x.dtype, x.device)
+
+
+@functools.cache
+def _directions(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    normal = torch.randn(width, 1024, generator=torch.Generator().manual_seed(0))
+    return F.normalize(normal.to(dtype), dim=0).to(device)
 
 
 def spread(loss: Loss) -> Loss:
@@ -138,7 +144,7 @@ def spread(loss: Loss) -> Loss:
 
 def _weighted_sines(z: Tensor) -> Tensor:
     """Return a scalar that weights all rows and columns differently."""
-    weights = torch.arange(1.0, z.shape[1] + 1) / z.shape[1]
+    weights = torch.arange(1.0, z.shape[1] + 1, device=z.device) / z.shape[1]
     return (z * weights).sin().mean()
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._device import _device_constructors
 
 from solo_dimreg import nn as ours
 from solo_dimreg.functional import ldreg_loss, ntxent_loss, vicreg_loss
@@ -97,42 +94,6 @@ def compare(name: str, others: dict[str, Loss], x: Tensor, rows: Rows) -> None:
     rows.run(name, measure)
 
 
-class _MadeOn(TorchFunctionMode):
-    """Makes the constants of the textbooks, which are written for a CPU, on the device of the features.
-
-    What a seeded generator draws is drawn once, on the CPU, and kept.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        self.drawn: dict[Any, Tensor] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.numpy:
-            return func(args[0].cpu())
-        if func in _device_constructors() and kwargs.get("device") is None:
-            generator = kwargs.get("generator")
-            if generator is None:
-                kwargs["device"] = self.device
-            elif generator.device.type == "cpu":
-                key = (func, args, generator.initial_seed())
-                if key not in self.drawn:
-                    self.drawn[key] = func(*args, **kwargs).to(self.device)
-                return self.drawn[key]
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def _made_on(device: torch.device) -> Iterator[None]:
-    if device.type == "cpu":
-        yield
-    else:
-        with _MadeOn(device):
-            yield
-
-
 def run_losses(rows: Rows, device: torch.device) -> None:
     """Measure LDReg at growing sizes against two textbooks, and every other loss at one size."""
     part = 1 if device.type == "cuda" else 8
@@ -150,8 +111,7 @@ def run_losses(rows: Rows, device: torch.device) -> None:
         if not case.name.startswith("LDReg"):
             x = features(case.shape).to(device).requires_grad_()
             name = f"{case.name}, {' x '.join(map(str, case.shape))}"
-            with _made_on(x.device):
-                compare(name, {"ours": case.ours, "textbook": case.textbook}, x, rows)
+            compare(name, {"ours": case.ours, "textbook": case.textbook}, x, rows)
 
 
 class Step:

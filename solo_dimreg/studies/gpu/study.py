@@ -111,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {machine['error']}", file=sys.stderr)
         return 2
     if not machine["devices"] and not given.cpu:
-        print(
-            "No CUDA device: nothing was run. --cpu runs at small sizes what a CPU can run.", file=sys.stderr
-        )
+        print(NO_DEVICE, file=sys.stderr)
         return 2
     device = "cpu" if given.cpu else "cuda"
     for name, what in machine["missing"].items():
