@@ -18,11 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from solo_dimreg.config.composing import compose
 from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
-from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
-from solo_dimreg.solo_learn.registration import generation, register
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import cases, features
 
@@ -111,6 +108,8 @@ def run() -> Iterator[Launches]:
 
     Where solo-learn is installed, the counts of whole training steps follow.
     """
+    from solo_dimreg.solo_learn.registration import generation
+
     for case in cases():
         for who, loss in (("ours", case.ours), ("textbook", case.textbook)):
             yield count(case.name, who, loss, [features(case.shape)])
@@ -135,6 +134,10 @@ def count_step(method: str, who: str) -> Launches:
     With LDReg, the monitor and the divergence callback it is ``ours``; the class of solo-learn alone is
     ``solo-learn``'s. The step is one between two looks of the monitor.
     """
+    from solo_dimreg.config.composing import compose
+    from solo_dimreg.solo_learn.mixins import mixed_in
+    from solo_dimreg.solo_learn.registration import register
+
     host = register()
     ours = who == "ours"
     changes = ["backbone.name=resnet18", "~backbone.kwargs", "checkpoint.enabled=False", "accelerator=cpu"]
@@ -174,7 +177,7 @@ def _is_of_solo_learn(kind: type) -> bool:
     return kind.__module__.startswith("solo.") and defined is kind
 
 
-class _CountOneStep(Mixin):
+class _CountOneStep:
     """A callback that counts the step of number ``COUNTED``, with what other callbacks do after it."""
 
     def __init__(self) -> None:
