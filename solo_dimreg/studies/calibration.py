@@ -113,20 +113,18 @@ RANKS = {  # of the width, and the right answers
     "rank 1/2 to 1": (1 / 2, 1.0, (HEALTHY, PARTLY)),
 }
 STRONG_NOISE = "rank at most 1/8, noise along each direction"
-FAMILIES = {
-    **{
-        "rank at most 1/8 of the width": 60,
-        "rank 1/8 to 1/4": 12,
-        "rank 1/4 to 1/2": 12,
-        "rank 1/2 to 1": 12,
-    },
-    **{
-        STRONG_NOISE: 30,
-        "isotropic": 16,
-        "power law, exponent 0.25 to 2": 30,
-        "10 to 1,000 tight groups": 36,
-    },
-    **{"heavy tails": 20, "not negative, with a large mean": 16, "unit length": 16},
+FAMILIES = {  # the number of cases
+    "rank at most 1/8 of the width": 60,
+    "rank 1/8 to 1/4": 12,
+    "rank 1/4 to 1/2": 12,
+    "rank 1/2 to 1": 12,
+    STRONG_NOISE: 30,
+    "isotropic": 16,
+    "power law, exponent 0.25 to 2": 30,
+    "10 to 1,000 tight groups": 36,
+    "heavy tails": 20,
+    "not negative, with a large mean": 16,
+    "unit length": 16,
 }
 
 
