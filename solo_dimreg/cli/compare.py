@@ -13,6 +13,7 @@ Example:
   solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\
       --data photos --seeds 5
   solo-dimreg compare study.yaml --dry-run
+  solo-dimreg compare trained_models/byol/offline-ab12cd34 --remedies --budget 2h
 """
 
 
@@ -33,6 +34,8 @@ Example:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the results.  [default: results/NAME of the data or study]",
 )
+@click.option("--remedies", is_flag=True, help="Diagnose the ROW, a checkpoint or config; try what fits.")
+@click.option("--budget", default="", help="With --remedies: the time for all of it, such as 15m or 2h.")
 @jobs_option
 @click.option("--dry-run", is_flag=True, help="Say what will run and what it will take; train nothing else.")
 def command(
@@ -48,6 +51,8 @@ def command(
     overrides: tuple[str, ...],
     linear_overrides: tuple[str, ...],
     out: Path | None,
+    remedies: bool,
+    budget: str,
     jobs: int | None,
     dry_run: bool,
 ) -> None:
@@ -74,6 +79,31 @@ def command(
     name = Path(data).resolve().name if data else Path(rows[0].split()[0]).stem
     out = (out or Path("results", name)).expanduser()
     check_writable("--out", out)
+    if budget and not remedies:
+        raise ConfigError(
+            "--budget: is for --remedies; --epochs or --steps set the length of other trainings."
+        )
+    if remedies:
+        from solo_dimreg.studies.remedies import find_remedy
+
+        if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
+            raise ConfigError(
+                "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
+                "either --budget or a length."
+            )
+        changes = {
+            "probe": probe,
+            "probe_data": probe_data and str(probe_data.absolute()),
+            "overrides": list(overrides),
+            "linear": list(linear_overrides),
+        }
+        find_remedy(
+            rows[0], data, out, jobs or default_jobs(), click.echo,
+            budget=budget, seeds=seeds, length=(epochs, steps), changes=changes, dry_run=dry_run,
+        )  # fmt: skip
+        if not dry_run:
+            click.echo(f"Page: {out / 'compare.html'}")
+        return
     study = study_of(rows, data, out, epochs, steps)
     wanted = baseline and next(
         (each for each, row in study.rows.items() if baseline in (each, row.title)), baseline

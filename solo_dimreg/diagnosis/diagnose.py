@@ -126,7 +126,7 @@ class Diagnosis:
         }
 
 
-def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
+def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) -> Diagnosis:
     """Read the features of a source batch by batch, and return their diagnosis.
 
     With more than 10,000 samples, the neighbours of 1,000 samples are sought among all of them. If some
@@ -136,6 +136,7 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
     Args:
         source: The input, from :func:`solo_dimreg.diagnosis.sources.opening.open_source`.
         with_umap: Also let solo-learn draw its UMAP plot, if the source has a model and images.
+        intervals: Also compute how far the metrics move with the images, which takes most of the time.
 
     Raises:
         ConfigError: some features are not finite, or there are too few samples.
@@ -148,12 +149,14 @@ def diagnose(source: Source, with_umap: bool = False) -> Diagnosis:
         near = _read(source, statistics, bar)
         bar.set_description(f"{source.name}: metrics", refresh=False)
         sample, moments = statistics.sample, statistics.embeddings
-        space = _measure(statistics.features, sample.features, near["features"])
+        measured = _measure if intervals else describe_space
+        space = measured(statistics.features, sample.features, near["features"])
         embedded, information, moved = None, {}, {}
         if moments is not None and sample.embeddings is not None:
-            embedded = _measure(moments, sample.embeddings, near["embeddings"])
+            embedded = measured(moments, sample.embeddings, near["embeddings"])
             information = mutual_information(sample.features, sample.embeddings)
-            moved = information_deviations(sample.features, sample.embeddings)
+            if intervals:
+                moved = information_deviations(sample.features, sample.embeddings)
     points = near["features"].labels
     classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""

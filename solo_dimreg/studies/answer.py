@@ -68,6 +68,7 @@ class Answer:
         seeds: The number of seeds.
         look: The number of the look at the results; ``--more-seeds`` makes a new one.
         images: The number of validation images, if it is known.
+        final: No seeds are added to this look, which spends all of the 5 %.
     """
 
     baseline: str
@@ -77,6 +78,7 @@ class Answer:
     seeds: int
     look: int
     images: int | None
+    final: bool = False
 
     @property
     def base(self) -> str:
@@ -182,7 +184,14 @@ class Answer:
                 f"The {short(self.primary)} decides, after Holm's correction for the number of rows; "
                 "intervals are without it, so a row can be 'not shown' although its interval leaves out 0."
             )
-        each = 100 * (1 - level_of_look(self.look))
+        looks = (
+            "Seeds may be added: the first look at the results spends two thirds of the 5 % error that is "
+            "allowed, and each later look two thirds of what is left, so words and intervals have at most 5 % "
+            f"error over all looks together. This is look {self.look}, with intervals of "
+            f"{100 * (1 - level_of_look(self.look)):.4g} % each."
+        )
+        if self.final:
+            looks = "No seeds are added, so this look spends all of the 5 %, with intervals of 95 %."
         other = "would give."
         if self.images:
             away = 196 * math.sqrt(DISAGREE / self.images)
@@ -193,10 +202,7 @@ class Answer:
         return (
             "Runs with one seed share the order of the data and, if the networks are the same, the initial "
             "weights. Rows are therefore compared seed by seed, by Student's t over the paired differences. "
-            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. Seeds may "
-            "be added: the first look at the results spends two thirds of the 5 % error that is allowed, and "
-            "each later look two thirds of what is left, so words and intervals have at most 5 % error over "
-            f"all looks together. This is look {self.look}, with intervals of {each:.4g} % each. The "
+            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. {looks} The "
             f"intervals are over seeds on these validation images and do not say what other images {other}"
         )
 
@@ -213,7 +219,7 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
             measures; ``val_images`` of a run, or of its ``data``, says how many images gave them. A run with
             ``failed`` (a text), or whose primary measure is not finite, has failed: nothing is claimed of
             its row. A row that lacks one of ``planned_seeds`` is unfinished. ``looks`` are the numbers of
-            seeds at earlier looks.
+            seeds at earlier looks; ``final`` says that no look follows.
     """
     titles = {name: row.get("title") or name for name, row in results["rows"].items()}
     if len(set(titles.values())) < len(titles):
@@ -228,7 +234,8 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
     measures = tuple(key for key in found if not primary or key in (*ACCURACIES, *DIMENSIONS))
     count = len(results["seeds"])
     look = 1 + len({seeds for seeds in results.get("looks") or () if seeds < max(count, len(planned))})
-    level = level_of_look(look)
+    final = bool(results.get("final"))
+    level = 1 - CONFIDENCE if final else level_of_look(look)
     compared = _Comparison(titles, runs, baseline, primary, measures, 1 - level, planned)
     # Runs that equal the baseline's are no test: they cannot differ from it.
     tested = [name for name in runs if name != baseline and not compared.identical(name)]
@@ -236,7 +243,7 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
     p_values = [min(1.0, compared.p_value(name) * (1 - CONFIDENCE) / level) for name in tested]
     adjusted = dict(zip(tested, holm(p_values), strict=True))
     rows = tuple(compared.row(name, adjusted.get(name, 1.0)) for name in runs)
-    return Answer(baseline, primary, measures, rows, count, look, compared.images)
+    return Answer(baseline, primary, measures, rows, count, look, compared.images, final)
 
 
 @dataclass(frozen=True)

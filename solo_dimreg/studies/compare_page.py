@@ -50,7 +50,8 @@ def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
     for kind in ("md", "html"):
         page = render(TEMPLATES / f"report.{kind}.j2", title=title, sections=sections)
         write_text(out / f"compare.{kind}", page)
-    write_json(out / "compare.json", answer.as_dict())
+    said = {"sentence": results["conclusion"]} if "conclusion" in results else {}
+    write_json(out / "compare.json", answer.as_dict() | said)
     return answer
 
 
@@ -60,7 +61,12 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
     words = {row.word for row in answer.others}
     heading = "Unfinished" if "unfinished" in words else "Not shown" if answer.primary else "Unknown"
     heading = f"Yes: {titles[answer.take]}" if answer.take else heading
-    yield Section(heading, answer.sentence(), kind="good" if answer.take else "warning")
+    kind = "good" if answer.take else "warning"
+    if "conclusion" in results:  # of a search for a remedy
+        heading = "A remedy that helps" if results["helps"] else "No remedy is shown to help"
+        kind = "good" if results["helps"] else "warning"
+    yield Section(heading, results.get("conclusion") or answer.sentence(), kind=kind)
+    yield from (Section(**each) for each in results.get("sections", ()))
     if answer.primary is None:
         yield Section("How well scores without labels order runs", label_free(answer))
     text = "A cell has the mean over the seeds and its interval; 'What the words mean', below, says how."
@@ -144,7 +150,7 @@ def _diagnoses(runs: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
 def _to_take(answer: Answer, results: Mapping[str, Any]) -> Section:
     heading = "The config to take"
     if answer.primary is None:
-        return Section(heading, "Without accuracies, no row can be recommended.")
+        return Section(heading, "Without accuracies, no row can be recommended as better.")
     if answer.take is None:
         return Section(heading, f"None is shown to help, so keep {answer.base}.")
     first = {run["row"]: run for run in reversed(results["runs"])}

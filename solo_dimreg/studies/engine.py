@@ -22,11 +22,14 @@ from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.schema import Linear, Pretraining
 from solo_dimreg.config.values import device_count, plain
-from solo_dimreg.diagnosis.python import diagnose
+from solo_dimreg.diagnosis.diagnose import diagnose
+from solo_dimreg.diagnosis.sources.arrays import in_memory, open_arrays
 from solo_dimreg.diagnosis.sources.images import Images
-from solo_dimreg.diagnosis.sources.opening import open_source
+from solo_dimreg.diagnosis.sources.opening import array_source, open_source
 from solo_dimreg.errors import CollapseError, ConfigError, DivergenceError, one_line
 from solo_dimreg.files import checkpoint_epoch, locked, read_numbers, write_json, write_text
+from solo_dimreg.functional import alignment, lidar, uniformity
+from solo_dimreg.functional._rows import few_indices
 from solo_dimreg.metrics.numbers import representation_numbers
 from solo_dimreg.reports.run_files import parts_of, read_curves
 from solo_dimreg.reports.summary import summarize
@@ -35,7 +38,7 @@ from solo_dimreg.solo_learn.base import LINEAR_CONFIGS
 from solo_dimreg.solo_learn.checkpoints import read_checkpoint
 from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
-from solo_dimreg.studies.claims.measures import ONE_DEVICE, measure
+from solo_dimreg.studies.claims.measures import LIDAR_VIEWS, ONE_DEVICE, features_of_views, measure
 from solo_dimreg.studies.study import DATASETS, Row, Study, read_study
 from solo_dimreg.studies.workers import Launcher, Task, folder_of, local
 
@@ -334,16 +337,23 @@ def _evaluate(study: Study, run: Run, linear: DictConfig) -> dict[str, Any]:
 
 
 def _unlabelled(run: Run) -> dict[str, Any]:
-    """Return the dimensionality on the images of the pretraining, which have no labels."""
+    """Return the dimensionality and the scores without labels on the images of the pretraining."""
     batches = list(open_source(str(run.checkpoint), Images()).batches(None))
     embeddings = [each[1] for each in batches if each[1] is not None]
     features = torch.cat([each[0] for each in batches])
-    return _described(features, torch.cat(embeddings) if embeddings else None)
+    views = features_of_views(run)
+    return {
+        **_described(features, torch.cat(embeddings) if embeddings else None),
+        "uniformity": float(uniformity(features[few_indices(len(features))])),
+        "alignment": float(alignment(views[::LIDAR_VIEWS], views[1::LIDAR_VIEWS])),
+        "lidar": float(lidar(views, LIDAR_VIEWS)),
+    }
 
 
 def _described(features: Any, embeddings: Any) -> dict[str, Any]:
-    verdict = diagnose(features, embeddings=embeddings).verdict
+    source = array_source("features", open_arrays(in_memory(features)))
+    verdict = diagnose(source, intervals=False).verdict
     return {
         **representation_numbers(features, embeddings),
-        "verdict": {"kind": verdict.kind, "reason": verdict.reason},
+        "verdict": {"kind": verdict.kind, "reason": verdict.reason, "ways": list(verdict.ways)},
     }

@@ -26,6 +26,11 @@ def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> floa
         Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures, ICLR
         2024.
     """
+    return float(lidar(features_of_views(run), LIDAR_VIEWS))
+
+
+def features_of_views(run: Run) -> torch.Tensor:
+    """Return the features of ``LIDAR_VIEWS`` augmented views of each of some training images, in its order."""
     host = register()
     host.seed(run.settings.seed)
     training = host.training_data(host.pretraining_arguments(run.settings))["train_dataloaders"].dataset
@@ -33,8 +38,7 @@ def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> floa
     views = [torch.stack(list(islice(_views(training, int(index)), LIDAR_VIEWS))) for index in indices]
     with torch.no_grad():
         method = run.method.to(DEVICE)
-        features = torch.cat([method(batch.to(DEVICE))["feats"].cpu() for batch in views])
-    return float(lidar(features, LIDAR_VIEWS))
+        return torch.cat([method(batch.to(DEVICE))["feats"].cpu() for batch in views])
 
 
 def _views(training: Any, index: int) -> Any:

@@ -1,0 +1,503 @@
+"""Choose the remedies that fit the verdict on a run, and find out whether one of them helps."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from solo_dimreg.config.loading import load_settings
+from solo_dimreg.config.steps import FEW, count_steps
+from solo_dimreg.config.values import base_name, plain
+from solo_dimreg.diagnosis.diagnose import diagnose
+from solo_dimreg.diagnosis.sources.images import Images
+from solo_dimreg.diagnosis.sources.opening import open_source
+from solo_dimreg.diagnosis.verdict import PARTLY
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import find_checkpoint, write_json, write_text
+from solo_dimreg.solo_learn import register
+from solo_dimreg.solo_learn.checkpoints import generation_of, read_object
+from solo_dimreg.studies.answer import ACCURACIES, Answer, answer_of, short
+from solo_dimreg.studies.compare_page import write_answer
+from solo_dimreg.studies.engine import configs_of, run_study
+from solo_dimreg.studies.own_images import count_images, plan_of, study_of
+from solo_dimreg.studies.power import assumed_spread, smallest_difference
+from solo_dimreg.studies.statistics import CONFIDENCE
+from solo_dimreg.studies.study import Row, Study
+from solo_dimreg.studies.workers import Launcher, Say, local, threads_of
+from solo_dimreg.training.starting import HYDRA
+
+OWN = "own"
+FEATURES = "++regularizers.decorrelation.where=features"
+
+
+class Remedy(NamedTuple):
+    """A remedy: its overrides, its weights (the default and a stronger one), and where it fits."""
+
+    weights: tuple[float, ...]
+    overrides: tuple[str, ...]
+    needs_no_negatives: bool = False
+
+
+#: The remedies. ``docs/choosing.md`` says what each did here.
+REMEDIES = {
+    "shuffled_dbn": Remedy((), ("++projector.normalization=shuffled_dbn",), True),
+    "ldreg": Remedy((0.01, 0.1), ("++regularizers.ldreg.weight={}",)),
+    "decorrelation": Remedy((0.01, 0.1), ("++regularizers.decorrelation.weight={}", FEATURES)),
+    "t_regs": Remedy((0.2, 1), ("++regularizers.t_regs.weight={}",), True),
+    "wasserstein_uniformity": Remedy((1, 5), ("++regularizers.wasserstein_uniformity.weight={}",), True),
+}
+#: For each sign of a collapse, the remedies that fit it.
+TABLE = {
+    "collapsed completely": ("shuffled_dbn", "t_regs", "wasserstein_uniformity"),
+    "embeddings that correlate": ("shuffled_dbn",),
+    "collapsed globally": ("decorrelation", "ldreg", "t_regs", "wasserstein_uniformity"),
+    "partly collapsed": ("decorrelation", "ldreg"),
+    "collapsed locally": ("ldreg",),
+}
+MILD = ("ldreg", "decorrelation")  # without a sign, with their default weights
+MOST = 4  # remedies
+CORRELATED = 0.5  # the mean absolute correlation of the embeddings, as in the claim decorrelation-bn
+CONTRASTIVE = {"adadim", "directclr", "infonce", "mocov2plus", "mocov3", "nnclr", "simclr", "supcon"}
+# The seeds that confirm: with the time for it, without, and at most.
+CONFIRMING, LEAST, MOST_SEEDS = 5, 3, 8
+SHARE = 0.75  # of the budget is planned; the rest is for what the timing did not see
+RULE = (
+    "The remedies were trained beside the run's own config with one seed; the better half of them with a "
+    "second seed, and so on until one was left (successive halving by the mean {measure}). These seeds have "
+    "chosen, so they prove nothing. If the one that was left had a higher mean than the own config, both were "
+    "trained with new seeds. Only these decide: a paired t-test, two-sided, at 5 %."
+)
+
+
+def signs_of(kind: str, ways: Sequence[str], correlation: float | None) -> list[str]:
+    """Return the signs of a collapse in a verdict, which are keys of ``TABLE``.
+
+    Args:
+        kind, ways: Of a :class:`solo_dimreg.diagnosis.verdict.Verdict`.
+        correlation: The mean absolute off-diagonal correlation of the embeddings; None if it is unknown.
+    """
+    found = {f"collapsed {way}" for way in ways} | ({"partly collapsed"} if kind == PARTLY else set())
+    if correlation is not None and correlation > CORRELATED:
+        found.add("embeddings that correlate")
+    return [sign for sign in TABLE if sign in found]
+
+
+def remedies_for(
+    signs: Sequence[str], method: str, terms: Mapping[str, Any], normalization: str | None = None
+) -> list[tuple[str, float | None]]:
+    """Return the remedies to try, each with its weight: the default one and a stronger one.
+
+    Args:
+        signs: From :func:`signs_of`. Without any, the mildest terms are tried with their default weights.
+        method: The method of the run. T-REGS, Wasserstein uniformity and Shuffled-DBN were tried here in
+            methods without negatives.
+        terms: The ``regularizers:`` that the run has already; only larger weights of these are tried.
+        normalization: That of the run's projector.
+    """
+    names = list(dict.fromkeys(name for sign in signs for name in TABLE[sign])) or list(MILD)
+    contrastive = base_name("ldreg_simclr" if method == "ldreg" else method) in CONTRASTIVE
+    whitened = normalization or (method if method == "shuffled_dbn" else "")
+    found: list[tuple[str, float | None]] = []
+    names = [name for name in names if not (contrastive and REMEDIES[name].needs_no_negatives)]
+    for name in (names or list(MILD))[:MOST]:
+        if name == "shuffled_dbn":
+            found += [] if whitened == name else [(name, None)]
+            continue
+        present = float((terms.get(name) or {}).get("weight") or 0.0)
+        weights = REMEDIES[name].weights[: None if signs else 1]
+        found += [(name, weight) for weight in weights if weight > present]
+    return found
+
+
+def remedy_row(config: str, name: str, weight: float | None, epochs: int) -> tuple[str, Row]:
+    """Return the name of a remedy's row, and the row; LDReg waits for a tenth of the training."""
+    overrides = [each.format(weight) for each in REMEDIES[name].overrides]
+    if name == "ldreg":
+        overrides.append(f"++regularizers.ldreg.warmup_epochs={epochs // 10}")
+    titled = name if weight is None else f"{name}, weight {weight:g}"
+    return re.sub(r"[, ]+(weight )?", "-", titled), Row(config=config, set=overrides, title=titled)
+
+
+def rounds(rows: int) -> list[int]:
+    """Return how many remedies are trained in each round of the halving."""
+    found = []
+    while rows > 1:
+        found.append(rows)
+        rows = math.ceil(rows / 2)
+    return found
+
+
+def select(
+    execute: Callable[[Sequence[str], int], Mapping[str, Mapping[str, Any]]], names: Sequence[str], seed: int
+) -> tuple[str | None, str, list[dict[str, float]]]:
+    """Return the remedy that is left by the halving, the measure that decided, and the means of each round.
+
+    Args:
+        execute: A function of the rows and a seed that returns the run of each row.
+        names: The rows of the remedies.
+        seed: The seed of the first round.
+
+    Returns:
+        None instead of a remedy if the one that is left is not above the own config.
+    """
+    alive, values, means = list(names), dict[str, list[float]](), []
+    measure = ""
+    for number, _ in enumerate(rounds(len(names))):
+        runs = execute([OWN, *alive], seed + number)
+        known = {key for run in runs.values() for key in run}
+        measure = measure or next((key for key in ACCURACIES if key in known), "effective_rank")
+        for name in (OWN, *alive):
+            values.setdefault(name, []).append(_value(runs[name], measure))
+        mean = {name: math.fsum(values[name]) / len(values[name]) for name in (OWN, *alive)}
+        means.append(mean)
+        alive = sorted(alive, key=lambda name: -mean[name])[: math.ceil(len(alive) / 2)]
+    if means and not means[-1][alive[0]] > means[-1][OWN]:
+        return None, measure, means
+    return alive[0], measure, means
+
+
+def _value(run: Mapping[str, Any], key: str) -> float:
+    """Return the measure of a run; a run that failed is below all others."""
+    value = run.get(key)
+    return float(value) if value is not None and math.isfinite(value) else -math.inf
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as ``15m`` or ``2h``.
+
+    Raises:
+        ConfigError: It is no such time.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text.strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2][0]] if found else 0.0
+    if not seconds:
+        raise ConfigError(f"--budget: {text!r} is not allowed; it must be a time, such as 15m or 2h.")
+    return seconds
+
+
+def fit_budget(
+    budget: float, per_epoch: float, fixed: float, rows: int, jobs: int, longest: int, shortest: int,
+    seeds: int | None = None,
+) -> tuple[int, int]:  # fmt: skip
+    """Return the epochs of every training and the number of seeds that confirm, so that all fits the budget.
+
+    The trainings are as long as their own config says, or as fits with 5 seeds that confirm. If that is less
+    than the shortest training, 4 and then 3 seeds are tried.
+
+    Args:
+        budget: The seconds for all jobs together.
+        per_epoch, fixed: The seconds of an epoch, and of the rest of a run.
+        rows: The number of remedies.
+        jobs: The number of runs at a time.
+        longest, shortest: The epochs of the own config, and the least that are worth while.
+        seeds: The number of seeds that confirm, if it is given.
+
+    Raises:
+        ConfigError: Nothing can be shown in this time; the message says what would be needed.
+    """
+    for confirming in [seeds] if seeds else range(CONFIRMING, LEAST - 1, -1):
+        waves = sum(math.ceil((each + 1) / jobs) for each in rounds(rows)) + math.ceil(2 * confirming / jobs)
+        epochs = min(longest, int((SHARE * budget / waves - fixed) / per_epoch))
+        if epochs >= shortest:
+            return epochs, confirming
+    needed = waves * (shortest * per_epoch + fixed) / SHARE
+    runs = sum(each + 1 for each in rounds(rows)) + 2 * confirming
+    raise ConfigError(
+        f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: {runs} runs "
+        f"of {shortest} epochs take {needed / 60:.3g} minutes here, with a reserve; give at least --budget "
+        f"{math.ceil((needed + 60) / 60)}m."
+    )
+
+
+def own_config(run: Path) -> DictConfig:
+    """Return the config that a run was trained with, from the ``args.json`` beside its checkpoint.
+
+    Raises:
+        ConfigError: There is no run, or an argparse script trained it, which keeps no config.
+    """
+    folder, _ = find_checkpoint(run)
+    arguments = read_object(folder / "args.json", "the settings of a run")
+    if "config" not in arguments and generation_of(arguments) == "published":
+        raise ConfigError(f"{folder}: a script of solo-learn 1.0.2 keeps no config; give it as a YAML file.")
+    settings: Any = OmegaConf.create(arguments.get("config", arguments))
+    if "config" not in arguments:  # the current solo-learn writes the learning rates that it has scaled
+        devices = settings.get("devices") or [0]
+        count = len(devices) if not isinstance(devices, int) else devices
+        scale = settings.optimizer.batch_size * max(count, 1) * (settings.get("num_nodes") or 1) / 256
+        for key in ("lr", "classifier_lr", "token_lr"):
+            if settings.optimizer.get(key) is not None:
+                settings.optimizer[key] = settings.optimizer[key] / scale
+    for key in ("seed", "wandb_run_id", "resume_from_checkpoint"):
+        settings.pop(key, None)
+    return settings
+
+
+def find_remedy(
+    given: str,
+    data: str,
+    out: Path,
+    jobs: int,
+    say: Say,
+    *,
+    budget: str = "",
+    seeds: int | None = None,
+    length: tuple[int | None, int | None] = (None, None),
+    changes: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    launcher: Launcher = local,
+) -> Answer | None:
+    """Diagnose a run, train the remedies that fit it, and write the answer and ``remedy.yaml``.
+
+    The same call continues an interrupted search: its choices are in ``remedies.json``.
+
+    Args:
+        given: A checkpoint folder or file, or the name or file of a config.
+        data: The images, as for :func:`solo_dimreg.studies.own_images.study_of`.
+        out: The folder of the results.
+        jobs: The number of runs at a time.
+        say: What prints the progress.
+        budget: The time for all of it, such as ``2h``; by default the trainings have their own length.
+        seeds: The number of seeds that confirm.
+        length: The epochs or the steps of the own config, if they are to be others.
+        changes: Values of the study, such as ``probe`` and ``overrides``.
+        dry_run: Only say what will run.
+        launcher: What executes the runs.
+
+    Returns:
+        The answer; None after ``dry_run``.
+
+    Raises:
+        ConfigError: The run, the images or the budget cannot be.
+    """
+    seconds = seconds_of(budget) if budget else math.inf
+    started = time.monotonic()
+    is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
+    config = given
+    if is_run:
+        config = str((out / "configs" / "own.yaml").absolute())
+        write_text(Path(config), OmegaConf.to_yaml(own_config(Path(given))))
+    study = study_of([config], data, out, *length)
+    row = next(iter(study.rows.values())).model_copy(update={"title": "own config"})
+    extra = dict(changes or {})
+    extra["overrides"] = [*study.overrides, *extra.get("overrides", ())]
+    study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies", **extra)
+    settings, _ = configs_of(study, OWN, study.first_seed, out)
+    images, val = count_images(settings)
+    steps, longest = count_steps(settings, images).per_epoch, int(settings.max_epochs)
+    if not steps:
+        raise ConfigError(
+            f"optimizer.batch_size: {settings.optimizer.batch_size} is more than {images} images."
+        )
+
+    asked = {"given": given, "data": data, "budget": budget, "seeds": seeds, "study": study.as_yaml()}
+    file = out / "remedies.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    state: dict[str, Any] = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
+
+    def keep(**values: Any) -> None:
+        nonlocal started
+        state.update(values, spent=state["spent"] + time.monotonic() - started)
+        started = time.monotonic()
+        write_json(file, state)
+
+    def executed(names: Sequence[str], those: Sequence[int]) -> dict[str, Any]:
+        only = study.changed(rows={name: each for name, each in study.rows.items() if name in names})
+        return run_study(only, out, jobs, say, those, launcher=launcher)
+
+    def one_seed(names: Sequence[str], seed: int) -> dict[str, Mapping[str, Any]]:
+        return {run["row"]: run for run in executed(names, [seed])["runs"]}
+
+    if is_run and "signs" not in state:
+        keep(**_diagnosed(Path(given)))
+    if "signs" in state:
+        say(state["verdict"])
+    if budget and "epochs" not in state:
+        timed = plan_of(study, [study.first_seed], out).seconds_per_step(threads_of(jobs))
+        begin, whole = time.monotonic(), study
+        study = study.changed(overrides=[*study.overrides, *_length(settings, 1)])
+        say("A training of one epoch and its evaluation, to see how long they take:")
+        one_seed([OWN], study.first_seed)
+        study = whole
+        fixed = max(time.monotonic() - begin - steps * timed, 0.0)
+        count = len(_tried(settings, state.get("signs", list(TABLE))))
+        shortest = min(longest, math.ceil(FEW / steps))
+        epochs, confirming = fit_budget(
+            seconds - state["spent"] - (time.monotonic() - started), steps * timed, fixed, count, jobs,
+            longest, shortest, seeds,
+        )  # fmt: skip
+        keep(epochs=epochs, confirming=confirming, per_run=fixed + epochs * steps * timed)
+    epochs = state.get("epochs", longest)
+    confirming = state.get("confirming") or seeds or CONFIRMING
+    own_length = study
+    if epochs < longest:
+        study = study.changed(overrides=[*study.overrides, *_length(settings, epochs)])
+    if "signs" not in state:
+        say("The own config, to diagnose it:")
+        run = one_seed([OWN], study.first_seed)[OWN]
+        if "failed" in run:
+            raise ConfigError(f"{given}: its own config fails ({run['failed']}), so there is no verdict.")
+        verdict = run["verdict"]
+        found = signs_of(verdict["kind"], verdict.get("ways", ()), run.get("z_correlation"))
+        keep(signs=found, verdict=_said(verdict["kind"], verdict["reason"], found, run.get("z_correlation")))
+        say(state["verdict"])
+    rows = _rows(study, settings, state["signs"], epochs, out, say)
+    study, own_length = (each.changed(rows={OWN: row, **rows}) for each in (study, own_length))
+    trained = sum(each + 1 for each in rounds(len(rows))) + 2 * confirming
+    lines = [
+        f"{len(rows)} remedies: {'; '.join(each.title for each in rows.values())}.",
+        f"{trained} runs of {epochs} of {longest} epochs ({epochs * steps} steps) on {images} images, "
+        f"{jobs} at a time; {confirming} seeds confirm.",
+    ]
+    if val and confirming > 1:
+        shown = smallest_difference(confirming, assumed_spread(val), 1 - CONFIDENCE)
+        lines.append(
+            f"They can show differences above about {shown:.2g} points (assumed for {val} validation images)."
+        )
+    for line in lines:
+        say(line)
+    if dry_run:
+        return None
+
+    begin = time.monotonic()
+    chosen, measure, means = select(one_seed, list(rows), study.first_seed)
+    waves = sum(math.ceil((each + 1) / jobs) for each in rounds(len(rows)))
+    measured = (time.monotonic() - begin) / max(waves, 1)
+    keep()
+    if budget and not seeds and "confirmed_with" not in state:
+        left = max(seconds - state["spent"], 0.0) / max(state["per_run"], measured)
+        keep(confirmed_with=min(max(int(left) * jobs // 2, LEAST), MOST_SEEDS))
+    confirming = state.get("confirmed_with", confirming)
+    first = study.first_seed + len(means)
+    sections = [_of_selection(means, rows, measure, chosen, lines, state)]
+    if chosen is None:
+        results = executed([OWN, *rows], [study.first_seed]) | {"planned_seeds": [], "final": True}
+        says, helps = f"No remedy is shown to help: none was above the own config in {_mean(measure)}.", False
+    else:
+        say(f"{rows[chosen].title} is left. Seeds {first} to {first + confirming - 1} confirm it or do not:")
+        results = executed([OWN, chosen], range(first, first + confirming)) | {"final": True}
+        says, helps = conclusion(answer_of(results))
+    answer = write_answer(results | {"sections": sections, "conclusion": says, "helps": helps}, out)
+    (out / "remedy.yaml").unlink(missing_ok=True)
+    if chosen and helps:
+        complete = _complete(own_length, chosen, rows[chosen], longest, out)
+        write_text(out / "remedy.yaml", f"# {says}\n{HYDRA}\n{complete}")
+    keep()
+    say(says)
+    if helps:
+        say(f"Config: {out / 'remedy.yaml'} (solo-dimreg pretrain -cp {out} -cn remedy)")
+    return answer
+
+
+def conclusion(answer: Answer) -> tuple[str, bool]:
+    """Return the answer of a confirmation in a sentence or two, and whether the remedy is to be taken."""
+    (row,) = answer.others
+    if answer.primary:
+        return answer.sentence(), answer.take is not None
+    rank = row.differences["effective_rank"]
+    where = f"{rank.mean:+.3g} ({rank.low:+.3g} to {rank.high:+.3g}) on {answer.seeds} new seeds"
+    if rank.low > 0:
+        return (
+            f"{row.title} raises the effective rank: {where}. Whether it raises the accuracy is unknown, "
+            "since the images have no labels; a higher rank is not better by itself.",
+            True,
+        )
+    return f"No remedy is shown to raise the effective rank; {row.title}: {where}.", False
+
+
+def _diagnosed(run: Path) -> dict[str, Any]:
+    """Return the verdict on a run in a sentence, and its signs."""
+    _, checkpoint = find_checkpoint(run)
+    found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
+    correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
+    signs = signs_of(found.verdict.kind, found.verdict.ways, correlation)
+    said = _said(found.verdict.title, found.verdict.reason, signs, correlation)
+    return {"signs": signs, "verdict": said}
+
+
+def _said(title: str, reason: str, signs: Sequence[str], correlation: float | None) -> str:
+    said = f"{title}: {reason}"
+    if "embeddings that correlate" in signs:
+        said += f" The embeddings correlate: {correlation:.2f} on average."
+    if not signs:
+        said += " There is no collapse to remedy; the mildest terms are tried all the same."
+    return said
+
+
+def _tried(settings: DictConfig, signs: Sequence[str]) -> list[tuple[str, float | None]]:
+    terms = register().terms(settings.method, plain(settings.get("regularizers")) or {})
+    projector = plain(settings.get("projector")) or {}
+    return remedies_for(signs, settings.method, terms, projector.get("normalization"))
+
+
+def _rows(
+    study: Study,
+    settings: DictConfig,
+    signs: Sequence[str],
+    epochs: int,
+    out: Path,
+    say: Callable[[str], None],
+) -> dict[str, Row]:
+    """Return the rows of the remedies that can work with the own config."""
+    own, found = study.rows[OWN], {}
+    for remedy, weight in _tried(settings, signs):
+        name, row = remedy_row(own.config, remedy, weight, epochs)
+        row = row.model_copy(update={"set": [*own.set, *row.set]})
+        try:
+            each, _ = configs_of(study.changed(rows={name: row}, baseline=""), name, study.first_seed, out)
+            load_settings(register(), each)
+            found[name] = row
+        except ConfigError as error:
+            say(f"Left out: {error}")
+    if not found:
+        raise ConfigError("--remedies: the config has all remedies for its verdict already, or accepts none.")
+    return found
+
+
+def _length(settings: DictConfig, epochs: int) -> list[str]:
+    """Return the overrides for a training of so many epochs; a tenth of it is warm-up at most."""
+    warmup = min(float(settings.scheduler.get("warmup_epochs", 10)), max(epochs // 10, 0))
+    return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
+
+
+def _mean(measure: str) -> str:
+    return f"mean {short(measure)}"
+
+
+def _of_selection(
+    means: Sequence[Mapping[str, float]], rows: Mapping[str, Row], measure: str, chosen: str | None,
+    lines: Sequence[str], state: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the section of the page on how the remedy was chosen."""
+
+    def cells(name: str, title: str) -> Iterator[str]:
+        yield title
+        yield from (f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)
+
+    seeds = [f"mean of {number} seed{'s' if number > 1 else ''}" for number in range(1, len(means) + 1)]
+    end = "" if chosen else " None was above the own config, so that nothing was confirmed."
+    rule = RULE.format(measure=short(measure)) if measure else "There is one remedy, so nothing was chosen."
+    return {
+        "heading": "How the remedy was chosen",
+        "text": " ".join([f"Diagnosis: {state['verdict']}", *lines, rule + end]),
+        "header": ["row", *seeds],
+        "rows": [[*cells(OWN, "own config")], *([*cells(name, row.title)] for name, row in rows.items())],
+    }
+
+
+def _complete(study: Study, name: str, row: Row, epochs: int, out: Path) -> str:
+    """Return the complete config of a remedy at the length of the own config."""
+    overrides = [
+        f"++regularizers.ldreg.warmup_epochs={epochs // 10}" if "ldreg.warmup" in each else each
+        for each in row.set
+    ]
+    longer = study.changed(rows={name: row.model_copy(update={"set": overrides})}, baseline="")
+    settings, _ = configs_of(longer, name, study.first_seed, out)
+    settings.pop("seed", None)
+    return OmegaConf.to_yaml(settings)
