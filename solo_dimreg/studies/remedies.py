@@ -7,6 +7,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,10 +71,10 @@ CONTRASTIVE = {"adadim", "directclr", "infonce", "mocov2plus", "mocov3", "nnclr"
 CONFIRMING, LEAST, MOST_SEEDS = 5, 3, 8
 SHARE = 0.75  # of the budget is planned; the rest is for what the timing did not see
 RULE = (
-    "The remedies were trained beside the run's own config with one seed; the better half of them with a "
-    "second seed, and so on until one was left (successive halving by the mean {measure}). These seeds have "
-    "chosen, so they prove nothing. If the one that was left had a higher mean than the own config, both were "
-    "trained with new seeds. Only these decide: a paired t-test, two-sided, at 5 %."
+    "The remedies were trained beside the own config with one seed; the better half of them with a second seed, "
+    "and so on until one was left (successive halving by the mean {measure}). These seeds have chosen, so they "
+    "prove nothing. If the one that was left had a higher mean than the own config, both were trained with new "
+    "seeds. Only these decide: a paired t-test, two-sided, at 5 %."
 )
 
 
@@ -116,13 +118,15 @@ def remedies_for(
     return found
 
 
-def remedy_row(config: str, name: str, weight: float | None, epochs: int) -> tuple[str, Row]:
+def remedy_row(own: Row, name: str, weight: float | None, epochs: int) -> tuple[str, Row]:
     """Return the name of a remedy's row, and the row; LDReg waits for a tenth of the training."""
     overrides = [each.format(weight) for each in REMEDIES[name].overrides]
     if name == "ldreg":
         overrides.append(f"++regularizers.ldreg.warmup_epochs={epochs // 10}")
     titled = name if weight is None else f"{name}, weight {weight:g}"
-    return re.sub(r"[, ]+(weight )?", "-", titled), Row(config=config, set=overrides, title=titled)
+    return re.sub(r"[, ]+(weight )?", "-", titled), Row(
+        config=own.config, set=[*own.set, *overrides], title=titled
+    )
 
 
 def rounds(rows: int) -> list[int]:
@@ -132,6 +136,16 @@ def rounds(rows: int) -> list[int]:
         found.append(rows)
         rows = math.ceil(rows / 2)
     return found
+
+
+def runs_of(rows: int, confirming: int) -> int:
+    """Return the number of runs of a search among so many remedies."""
+    return sum(each + 1 for each in rounds(rows)) + 2 * confirming
+
+
+def waves_of(rows: int, confirming: int, jobs: int) -> int:
+    """Return how many runs follow each other in a search, with so many at a time."""
+    return sum(math.ceil((each + 1) / jobs) for each in rounds(rows)) + math.ceil(2 * confirming / jobs)
 
 
 def select(
@@ -203,16 +217,15 @@ def fit_budget(
         ConfigError: Nothing can be shown in this time; the message says what would be needed.
     """
     for confirming in [seeds] if seeds else range(CONFIRMING, LEAST - 1, -1):
-        waves = sum(math.ceil((each + 1) / jobs) for each in rounds(rows)) + math.ceil(2 * confirming / jobs)
+        waves = waves_of(rows, confirming, jobs)
         epochs = min(longest, int((SHARE * budget / waves - fixed) / per_epoch))
         if epochs >= shortest:
             return epochs, confirming
     needed = waves * (shortest * per_epoch + fixed) / SHARE
-    runs = sum(each + 1 for each in rounds(rows)) + 2 * confirming
     raise ConfigError(
-        f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: {runs} runs "
-        f"of {shortest} epochs take {needed / 60:.3g} minutes here, with a reserve; give at least --budget "
-        f"{math.ceil((needed + 60) / 60)}m."
+        f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: "
+        f"{runs_of(rows, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with a "
+        f"reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
     )
 
 
@@ -237,6 +250,117 @@ def own_config(run: Path) -> DictConfig:
     for key in ("seed", "wandb_run_id", "resume_from_checkpoint"):
         settings.pop(key, None)
     return settings
+
+
+@dataclass
+class Search:
+    """A search for a remedy in a folder.
+
+    Attributes:
+        given: What the reader has named.
+        out: The folder of the results.
+        study: The own config and, when they are known, the remedies.
+        settings: The own config, with its own length.
+        jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
+        state: What was chosen, and the seconds that were spent; it stands in ``remedies.json``.
+    """
+
+    given: str
+    out: Path
+    study: Study
+    settings: DictConfig
+    jobs: int
+    say: Say
+    launcher: Launcher
+    state: dict[str, Any]
+    since: float = field(default_factory=time.monotonic)
+
+    def keep(self, **values: Any) -> None:
+        """Write the state with other values."""
+        spent = self.state["spent"] + time.monotonic() - self.since
+        self.since = time.monotonic()
+        self.state.update(values, spent=spent)
+        write_json(self.out / "remedies.json", self.state)
+
+    def train(self, names: Sequence[str], seeds: Sequence[int], epochs: int) -> dict[str, Any]:
+        """Return the results of some rows after so many epochs."""
+        rows = {name: row for name, row in self.study.rows.items() if name in names}
+        study = self.study.changed(rows=rows, overrides=[*self.study.overrides, *self._length(epochs)])
+        return run_study(study, self.out, self.jobs, self.say, seeds, launcher=self.launcher)
+
+    def train_once(self, epochs: int, names: Sequence[str], seed: int) -> dict[str, Mapping[str, Any]]:
+        """Return the run of each row with one seed."""
+        return {run["row"]: run for run in self.train(names, [seed], epochs)["runs"]}
+
+    def _length(self, epochs: int) -> list[str]:
+        """Return the overrides for a training of so many epochs; at most a tenth of it is warm-up."""
+        if epochs == self.settings.max_epochs:
+            return []
+        warmup = min(float(self.settings.scheduler.get("warmup_epochs", 10)), epochs // 10)
+        return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
+
+    def tried(self, signs: Sequence[str]) -> list[tuple[str, float | None]]:
+        """Return the remedies and weights that fit the signs and the own config."""
+        settings = self.settings
+        terms = register().terms(settings.method, plain(settings.get("regularizers")) or {})
+        projector = plain(settings.get("projector")) or {}
+        return remedies_for(signs, settings.method, terms, projector.get("normalization"))
+
+    def fit(self, budget: float, seeds: int | None, steps: int) -> None:
+        """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
+        longest, first = int(self.settings.max_epochs), self.study.first_seed
+        epoch = steps * plan_of(self.study, [first], self.out).seconds_per_step(threads_of(self.jobs))
+        self.say("A training of one epoch and its evaluation, to see how long they take:")
+        begin = time.monotonic()
+        self.train_once(1, [OWN], first)
+        fixed = max(time.monotonic() - begin - epoch, 0.0)
+        count = len(self.tried(self.state.get("signs", list(TABLE))))
+        self.keep()
+        left = budget - self.state["spent"]
+        shortest = min(longest, math.ceil(FEW / steps))
+        epochs, confirming = fit_budget(left, epoch, fixed, count, self.jobs, longest, shortest, seeds)
+        self.keep(epochs=epochs, confirming=confirming, per_run=fixed + epochs * epoch)
+
+    def diagnose(self, epochs: int) -> None:
+        """Diagnose the own config after a training of so many epochs."""
+        self.say("The own config, to diagnose it:")
+        run = self.train_once(epochs, [OWN], self.study.first_seed)[OWN]
+        if "failed" in run:
+            raise ConfigError(f"{self.given}: its training fails ({run['failed']}), so there is no verdict.")
+        verdict, correlation = run["verdict"], run.get("z_correlation")
+        found = signs_of(verdict["kind"], verdict.get("ways", ()), correlation)
+        self.keep(signs=found, verdict=_said(verdict["kind"], verdict["reason"], found, correlation))
+
+    def add_rows(self, epochs: int) -> dict[str, Row]:
+        """Add the remedies that can work with the own config to the study, and return their rows."""
+        own, found = self.study.rows[OWN], dict[str, Row]()
+        for remedy, weight in self.tried(self.state["signs"]):
+            name, row = remedy_row(own, remedy, weight, epochs)
+            try:
+                load_settings(register(), self.config_of(name, row))
+                found[name] = row
+            except ConfigError as error:
+                self.say(f"Left out: {error}")
+        if not found:
+            raise ConfigError(
+                f"--remedies: {self.given} has all remedies for its verdict already, or can work with none."
+            )
+        self.study = self.study.changed(rows={OWN: own, **found})
+        return found
+
+    def config_of(self, name: str, row: Row) -> DictConfig:
+        """Return the complete config of a row, with the own length."""
+        study = self.study.changed(rows={name: row}, baseline="")
+        return configs_of(study, name, study.first_seed, self.out)[0]
+
+    def confirming(self, budget: float, seeds: int | None, seconds: float) -> int:
+        """Return the number of seeds that confirm: as many as fit into the time that is left."""
+        if not math.isfinite(budget) or seeds:
+            return self.state.get("confirming") or seeds or CONFIRMING
+        if "confirmed_with" not in self.state:
+            waves = int(max(budget - self.state["spent"], 0.0) / max(self.state["per_run"], seconds))
+            self.keep(confirmed_with=min(max(waves * self.jobs // 2, LEAST), MOST_SEEDS))
+        return self.state["confirmed_with"]
 
 
 def find_remedy(
@@ -277,7 +401,88 @@ def find_remedy(
         ConfigError: The run, the images or the budget cannot be.
     """
     seconds = seconds_of(budget) if budget else math.inf
-    started = time.monotonic()
+    search, is_run = _begin(given, data, out, length, dict(changes or {}))
+    search.jobs, search.say, search.launcher = jobs, say, launcher
+    asked = [given, data, budget, seeds, search.study.as_yaml()]
+    known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}
+    search.state = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
+    images, val = count_images(search.settings)
+    steps, longest = count_steps(search.settings, images).per_epoch, int(search.settings.max_epochs)
+    if not steps:
+        batch = search.settings.optimizer.batch_size
+        raise ConfigError(f"optimizer.batch_size: {batch} is more than the {images} training images.")
+    if is_run and "signs" not in search.state:
+        search.keep(**_diagnosed(Path(given)))
+    if is_run:
+        say(search.state["verdict"])
+    if budget and "epochs" not in search.state:
+        search.fit(seconds, seeds, steps)
+    epochs = search.state.get("epochs", longest)
+    if not is_run:
+        if "signs" not in search.state:
+            search.diagnose(epochs)
+        say(search.state["verdict"])
+    rows = search.add_rows(epochs)
+    count = search.state.get("confirming") or seeds or CONFIRMING
+    lines = [
+        f"{len(rows)} remedies: {'; '.join(each.title for each in rows.values())}.",
+        f"{runs_of(len(rows), count)} runs of {epochs} epochs ({epochs * steps} steps; the own config has "
+        f"{longest} epochs) on {images} images, {jobs} at a time; {count} seeds confirm.",
+    ]
+    if val and count > 1:
+        shown = smallest_difference(count, assumed_spread(val), 1 - CONFIDENCE)
+        lines.append(
+            f"They can show differences above about {shown:.2g} points (assumed for {val} validation images)."
+        )
+    say(" ".join(lines))
+    if dry_run:
+        return None
+    begin = time.monotonic()
+    chosen, measure, means = select(partial(search.train_once, epochs), list(rows), search.study.first_seed)
+    waves = waves_of(len(rows), 0, jobs)
+    search.keep()
+    section = _of_selection(means, rows, measure, chosen, [search.state["verdict"], *lines])
+    if chosen is None:
+        first_seed = [search.study.first_seed]
+        results = search.train([OWN, *rows], first_seed, epochs) | {"planned_seeds": []}
+        says, helps = (
+            f"No remedy is shown to help: none was above the own config in mean {short(measure)}.",
+            False,
+        )
+    else:
+        count = search.confirming(seconds, seeds, (time.monotonic() - begin) / max(waves, 1))
+        first = search.study.first_seed + len(means)
+        say(f"{rows[chosen].title} is left. Seeds {first} to {first + count - 1} confirm it or do not:")
+        results = search.train([OWN, chosen], range(first, first + count), epochs)
+        says, helps = conclusion(answer_of(results | {"final": True}))
+    said = {"final": True, "sections": [section], "conclusion": says, "helps": helps}
+    answer = write_answer(results | said, out)
+    search.keep()
+    say(says)
+    _write_config(search, chosen if helps else None, epochs, says)
+    return answer
+
+
+def _write_config(search: Search, name: str | None, epochs: int, says: str) -> None:
+    """Write the complete config of a remedy, with the own length; without a remedy, remove an earlier one."""
+    file, own = search.out / "remedy.yaml", search.study.rows[OWN]
+    if name is None:
+        file.unlink(missing_ok=True)
+        return
+    for remedy, weight in search.tried(search.state["signs"]):
+        if remedy_row(own, remedy, weight, epochs)[0] == name:
+            config = search.config_of(
+                name, remedy_row(own, remedy, weight, int(search.settings.max_epochs))[1]
+            )
+            config.pop("seed", None)
+            write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")
+    search.say(f"Config: {file} (solo-dimreg pretrain -cp {search.out} -cn remedy)")
+
+
+def _begin(
+    given: str, data: str, out: Path, length: tuple[int | None, int | None], changes: dict[str, Any]
+) -> tuple[Search, bool]:
+    """Return a search with the own config as its only row, and whether a run was given."""
     is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
     config = given
     if is_run:
@@ -285,114 +490,10 @@ def find_remedy(
         write_text(Path(config), OmegaConf.to_yaml(own_config(Path(given))))
     study = study_of([config], data, out, *length)
     row = next(iter(study.rows.values())).model_copy(update={"title": "own config"})
-    extra = dict(changes or {})
-    extra["overrides"] = [*study.overrides, *extra.get("overrides", ())]
-    study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies", **extra)
+    changes["overrides"] = [*study.overrides, *changes.get("overrides", ())]
+    study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies", **changes)
     settings, _ = configs_of(study, OWN, study.first_seed, out)
-    images, val = count_images(settings)
-    steps, longest = count_steps(settings, images).per_epoch, int(settings.max_epochs)
-    if not steps:
-        raise ConfigError(
-            f"optimizer.batch_size: {settings.optimizer.batch_size} is more than {images} images."
-        )
-
-    asked = {"given": given, "data": data, "budget": budget, "seeds": seeds, "study": study.as_yaml()}
-    file = out / "remedies.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    state: dict[str, Any] = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
-
-    def keep(**values: Any) -> None:
-        nonlocal started
-        state.update(values, spent=state["spent"] + time.monotonic() - started)
-        started = time.monotonic()
-        write_json(file, state)
-
-    def executed(names: Sequence[str], those: Sequence[int]) -> dict[str, Any]:
-        only = study.changed(rows={name: each for name, each in study.rows.items() if name in names})
-        return run_study(only, out, jobs, say, those, launcher=launcher)
-
-    def one_seed(names: Sequence[str], seed: int) -> dict[str, Mapping[str, Any]]:
-        return {run["row"]: run for run in executed(names, [seed])["runs"]}
-
-    if is_run and "signs" not in state:
-        keep(**_diagnosed(Path(given)))
-    if "signs" in state:
-        say(state["verdict"])
-    if budget and "epochs" not in state:
-        timed = plan_of(study, [study.first_seed], out).seconds_per_step(threads_of(jobs))
-        begin, whole = time.monotonic(), study
-        study = study.changed(overrides=[*study.overrides, *_length(settings, 1)])
-        say("A training of one epoch and its evaluation, to see how long they take:")
-        one_seed([OWN], study.first_seed)
-        study = whole
-        fixed = max(time.monotonic() - begin - steps * timed, 0.0)
-        count = len(_tried(settings, state.get("signs", list(TABLE))))
-        shortest = min(longest, math.ceil(FEW / steps))
-        epochs, confirming = fit_budget(
-            seconds - state["spent"] - (time.monotonic() - started), steps * timed, fixed, count, jobs,
-            longest, shortest, seeds,
-        )  # fmt: skip
-        keep(epochs=epochs, confirming=confirming, per_run=fixed + epochs * steps * timed)
-    epochs = state.get("epochs", longest)
-    confirming = state.get("confirming") or seeds or CONFIRMING
-    own_length = study
-    if epochs < longest:
-        study = study.changed(overrides=[*study.overrides, *_length(settings, epochs)])
-    if "signs" not in state:
-        say("The own config, to diagnose it:")
-        run = one_seed([OWN], study.first_seed)[OWN]
-        if "failed" in run:
-            raise ConfigError(f"{given}: its own config fails ({run['failed']}), so there is no verdict.")
-        verdict = run["verdict"]
-        found = signs_of(verdict["kind"], verdict.get("ways", ()), run.get("z_correlation"))
-        keep(signs=found, verdict=_said(verdict["kind"], verdict["reason"], found, run.get("z_correlation")))
-        say(state["verdict"])
-    rows = _rows(study, settings, state["signs"], epochs, out, say)
-    study, own_length = (each.changed(rows={OWN: row, **rows}) for each in (study, own_length))
-    trained = sum(each + 1 for each in rounds(len(rows))) + 2 * confirming
-    lines = [
-        f"{len(rows)} remedies: {'; '.join(each.title for each in rows.values())}.",
-        f"{trained} runs of {epochs} of {longest} epochs ({epochs * steps} steps) on {images} images, "
-        f"{jobs} at a time; {confirming} seeds confirm.",
-    ]
-    if val and confirming > 1:
-        shown = smallest_difference(confirming, assumed_spread(val), 1 - CONFIDENCE)
-        lines.append(
-            f"They can show differences above about {shown:.2g} points (assumed for {val} validation images)."
-        )
-    for line in lines:
-        say(line)
-    if dry_run:
-        return None
-
-    begin = time.monotonic()
-    chosen, measure, means = select(one_seed, list(rows), study.first_seed)
-    waves = sum(math.ceil((each + 1) / jobs) for each in rounds(len(rows)))
-    measured = (time.monotonic() - begin) / max(waves, 1)
-    keep()
-    if budget and not seeds and "confirmed_with" not in state:
-        left = max(seconds - state["spent"], 0.0) / max(state["per_run"], measured)
-        keep(confirmed_with=min(max(int(left) * jobs // 2, LEAST), MOST_SEEDS))
-    confirming = state.get("confirmed_with", confirming)
-    first = study.first_seed + len(means)
-    sections = [_of_selection(means, rows, measure, chosen, lines, state)]
-    if chosen is None:
-        results = executed([OWN, *rows], [study.first_seed]) | {"planned_seeds": [], "final": True}
-        says, helps = f"No remedy is shown to help: none was above the own config in {_mean(measure)}.", False
-    else:
-        say(f"{rows[chosen].title} is left. Seeds {first} to {first + confirming - 1} confirm it or do not:")
-        results = executed([OWN, chosen], range(first, first + confirming)) | {"final": True}
-        says, helps = conclusion(answer_of(results))
-    answer = write_answer(results | {"sections": sections, "conclusion": says, "helps": helps}, out)
-    (out / "remedy.yaml").unlink(missing_ok=True)
-    if chosen and helps:
-        complete = _complete(own_length, chosen, rows[chosen], longest, out)
-        write_text(out / "remedy.yaml", f"# {says}\n{HYDRA}\n{complete}")
-    keep()
-    say(says)
-    if helps:
-        say(f"Config: {out / 'remedy.yaml'} (solo-dimreg pretrain -cp {out} -cn remedy)")
-    return answer
+    return Search(given, out, study, settings, 1, print, local, {}), is_run
 
 
 def conclusion(answer: Answer) -> tuple[str, bool]:
@@ -430,50 +531,13 @@ def _said(title: str, reason: str, signs: Sequence[str], correlation: float | No
     return said
 
 
-def _tried(settings: DictConfig, signs: Sequence[str]) -> list[tuple[str, float | None]]:
-    terms = register().terms(settings.method, plain(settings.get("regularizers")) or {})
-    projector = plain(settings.get("projector")) or {}
-    return remedies_for(signs, settings.method, terms, projector.get("normalization"))
-
-
-def _rows(
-    study: Study,
-    settings: DictConfig,
-    signs: Sequence[str],
-    epochs: int,
-    out: Path,
-    say: Callable[[str], None],
-) -> dict[str, Row]:
-    """Return the rows of the remedies that can work with the own config."""
-    own, found = study.rows[OWN], {}
-    for remedy, weight in _tried(settings, signs):
-        name, row = remedy_row(own.config, remedy, weight, epochs)
-        row = row.model_copy(update={"set": [*own.set, *row.set]})
-        try:
-            each, _ = configs_of(study.changed(rows={name: row}, baseline=""), name, study.first_seed, out)
-            load_settings(register(), each)
-            found[name] = row
-        except ConfigError as error:
-            say(f"Left out: {error}")
-    if not found:
-        raise ConfigError("--remedies: the config has all remedies for its verdict already, or accepts none.")
-    return found
-
-
-def _length(settings: DictConfig, epochs: int) -> list[str]:
-    """Return the overrides for a training of so many epochs; a tenth of it is warm-up at most."""
-    warmup = min(float(settings.scheduler.get("warmup_epochs", 10)), max(epochs // 10, 0))
-    return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
-
-
-def _mean(measure: str) -> str:
-    return f"mean {short(measure)}"
-
-
 def _of_selection(
-    means: Sequence[Mapping[str, float]], rows: Mapping[str, Row], measure: str, chosen: str | None,
-    lines: Sequence[str], state: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    means: Sequence[Mapping[str, float]],
+    rows: Mapping[str, Row],
+    measure: str,
+    chosen: str | None,
+    lines: Sequence[str],
+) -> dict[str, Any]:
     """Return the section of the page on how the remedy was chosen."""
 
     def cells(name: str, title: str) -> Iterator[str]:
@@ -485,19 +549,7 @@ def _of_selection(
     rule = RULE.format(measure=short(measure)) if measure else "There is one remedy, so nothing was chosen."
     return {
         "heading": "How the remedy was chosen",
-        "text": " ".join([f"Diagnosis: {state['verdict']}", *lines, rule + end]),
+        "text": " ".join(["Diagnosis:", *lines, rule + end]),
         "header": ["row", *seeds],
         "rows": [[*cells(OWN, "own config")], *([*cells(name, row.title)] for name, row in rows.items())],
     }
-
-
-def _complete(study: Study, name: str, row: Row, epochs: int, out: Path) -> str:
-    """Return the complete config of a remedy at the length of the own config."""
-    overrides = [
-        f"++regularizers.ldreg.warmup_epochs={epochs // 10}" if "ldreg.warmup" in each else each
-        for each in row.set
-    ]
-    longer = study.changed(rows={name: row.model_copy(update={"set": overrides})}, baseline="")
-    settings, _ = configs_of(longer, name, study.first_seed, out)
-    settings.pop("seed", None)
-    return OmegaConf.to_yaml(settings)
