@@ -71,10 +71,10 @@ CONTRASTIVE = {"adadim", "directclr", "infonce", "mocov2plus", "mocov3", "nnclr"
 CONFIRMING, LEAST, MOST_SEEDS = 5, 3, 8
 SHARE = 0.75  # of the budget is planned; the rest is for what the timing did not see
 RULE = (
-    "The remedies were trained beside the own config with one seed; the better half of them with a second seed, "
+    "The remedies were trained beside the own config with one seed; the better half of them with a second, "
     "and so on until one was left (successive halving by the mean {measure}). These seeds have chosen, so they "
-    "prove nothing. If the one that was left had a higher mean than the own config, both were trained with new "
-    "seeds. Only these decide: a paired t-test, two-sided, at 5 %."
+    "prove nothing. If the one that was left had a higher mean than the own config, both were trained with "
+    "new seeds. Only these decide: a paired t-test, two-sided, at 5 %."
 )
 
 
@@ -124,9 +124,8 @@ def remedy_row(own: Row, name: str, weight: float | None, epochs: int) -> tuple[
     if name == "ldreg":
         overrides.append(f"++regularizers.ldreg.warmup_epochs={epochs // 10}")
     titled = name if weight is None else f"{name}, weight {weight:g}"
-    return re.sub(r"[, ]+(weight )?", "-", titled), Row(
-        config=own.config, set=[*own.set, *overrides], title=titled
-    )
+    row = Row(config=own.config, set=[*own.set, *overrides], title=titled)
+    return titled.replace(", weight ", "-"), row
 
 
 def rounds(rows: int) -> list[int]:
