@@ -186,8 +186,8 @@ class Answer:
             )
         looks = (
             "Seeds may be added: the first look at the results spends two thirds of the 5 % error that is "
-            "allowed, and each later look two thirds of what is left, so words and intervals have at most 5 % "
-            f"error over all looks together. This is look {self.look}, with intervals of "
+            "allowed, and each later look two thirds of what is left, so words and intervals have at most "
+            f"5 % error over all looks together. This is look {self.look}, with intervals of "
             f"{100 * (1 - level_of_look(self.look)):.4g} % each."
         )
         if self.final:

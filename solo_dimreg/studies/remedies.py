@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.loading import load_settings
 from solo_dimreg.config.steps import FEW, count_steps
-from solo_dimreg.config.values import base_name, plain
+from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.opening import open_source
@@ -72,7 +72,7 @@ CONFIRMING, LEAST, MOST_SEEDS = 5, 3, 8
 SHARE = 0.75  # of the budget is planned; the rest is for what the timing did not see
 RULE = (
     "The remedies were trained beside the own config with one seed; the better half of them with a second, "
-    "and so on until one was left (successive halving by the mean {measure}). These seeds have chosen, so they "
+    "and so on until one was left (successive halving by the mean {measure}). These seeds chose, so they "
     "prove nothing. If the one that was left had a higher mean than the own config, both were trained with "
     "new seeds. Only these decide: a paired t-test, two-sided, at 5 %."
 )
@@ -240,12 +240,11 @@ def own_config(run: Path) -> DictConfig:
         raise ConfigError(f"{folder}: a script of solo-learn 1.0.2 keeps no config; give it as a YAML file.")
     settings: Any = OmegaConf.create(arguments.get("config", arguments))
     if "config" not in arguments:  # the current solo-learn writes the learning rates that it has scaled
-        devices = settings.get("devices") or [0]
-        count = len(devices) if not isinstance(devices, int) else devices
-        scale = settings.optimizer.batch_size * max(count, 1) * (settings.get("num_nodes") or 1) / 256
+        processes = device_count(settings.get("devices") or [0]) * (settings.get("num_nodes") or 1)
+        scale = settings.optimizer.batch_size * processes / 256
         for key in ("lr", "classifier_lr", "token_lr"):
             if settings.optimizer.get(key) is not None:
-                settings.optimizer[key] = settings.optimizer[key] / scale
+                settings.optimizer[key] = float(f"{settings.optimizer[key] / scale:.12g}")
     for key in ("seed", "wandb_run_id", "resume_from_checkpoint"):
         settings.pop(key, None)
     return settings
@@ -418,6 +417,9 @@ def find_remedy(
         search.fit(seconds, seeds, steps)
     epochs = search.state.get("epochs", longest)
     if not is_run:
+        if "signs" not in search.state and dry_run:
+            say(f"The remedies depend on the verdict after a training of {epochs} epochs.")
+            return None
         if "signs" not in search.state:
             search.diagnose(epochs)
         say(search.state["verdict"])

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.diagnosis.python import diagnose
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.engine import configs_of, run_study
+from solo_dimreg.studies.engine import _described, configs_of, run_study
 from solo_dimreg.studies.own_images import plan_of, study_of
 
 TINY = ["backbone.name=timm/test_resnet", "data.num_workers=0", "optimizer.batch_size=32"]
@@ -98,6 +100,17 @@ def test_without_labels_the_dimensionality_is_compared(photos: Path) -> None:
     study = study_of(["simclr"], "flat", Path("out"), epochs=1)
     (run,) = run_study(study.changed(seeds=1, overrides=TINY), Path("out"))["runs"]
     assert "linear_acc1" not in run and run["effective_rank"] > 1 and run["verdict"]["kind"]
+    # Alignment from 0 to 4, LiDAR from 1 to the number of images less one, uniformity at most 0.
+    assert 0 < run["alignment"] < 4 and 1 <= run["lidar"] < 100 and run["uniformity"] < 0
+    assert run["rankme"] > 1 and run["alpha_req"] is not None
+
+
+def test_the_verdict_of_a_run_is_that_of_the_diagnosis() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for rank in (3, 30):
+        features = torch.randn(300, rank, generator=generator) @ torch.randn(rank, 64, generator=generator)
+        given, whole = _described(features, None)["verdict"], diagnose(features).verdict
+        assert (given["kind"], given["reason"], given["ways"]) == (whole.kind, whole.reason, [*whole.ways])
 
 
 @pytest.mark.slow

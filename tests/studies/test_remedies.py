@@ -77,7 +77,7 @@ def test_the_page_names_the_same_remedies() -> None:
 def test_a_budget_fits() -> None:
     assert seconds_of("15m") == 900 and seconds_of("1.5h") == 5_400
     for wrong in ("15", "-1h", "0m", "soon"):
-        with pytest.raises(ConfigError, match="--budget: .* must be a time, such as 15m or 2h"):
+        with pytest.raises(ConfigError, match=r"--budget: .* must be a time, such as 15m or 2h"):
             seconds_of(wrong)
     assert rounds(7) == [7, 4, 2] and rounds(1) == [] and runs_of(7, 5) == 8 + 5 + 3 + 10
     assert waves_of(7, 5, 2) == 4 + 3 + 2 + 5
@@ -87,7 +87,7 @@ def test_a_budget_fits() -> None:
         assert (epochs + 10) * waves_of(7, seeds, 2) <= 0.75 * budget
     assert fit_budget(100_000, 1.0, 10.0, 7, 2, 200, 20) == (200, 5)
     assert fit_budget(500, 1.0, 10.0, 7, 2, 200, 20) == (21, 3)
-    with pytest.raises(ConfigError, match="22 runs of 20 epochs take 8 minutes here.*--budget 9m"):
+    with pytest.raises(ConfigError, match=r"22 runs of 20 epochs take 8 minutes here.*--budget 9m"):
         fit_budget(60, 1.0, 10.0, 7, 2, 200, 20)
 
 
