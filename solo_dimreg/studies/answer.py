@@ -202,8 +202,9 @@ class Answer:
         return (
             "Runs with one seed share the order of the data and, if the networks are the same, the initial "
             "weights. Rows are therefore compared seed by seed, by Student's t over the paired differences. "
-            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. {looks} The "
-            f"intervals are over seeds on these validation images and do not say what other images {other}"
+            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. {looks} "
+            "The intervals are over seeds on these validation images and do not say what other images "
+            f"{other}"
         )
 
     def as_dict(self) -> dict[str, Any]:

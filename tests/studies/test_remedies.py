@@ -136,7 +136,7 @@ def confirmed(chosen: str, run: Any, seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("gain", "count", "least", "most"), [(0.0, 200, 0.0, 0.05), (8.0, 20, 0.9, 1.0)])
+@pytest.mark.parametrize(("gain", "count", "least", "most"), [(0.0, 100, 0.0, 0.05), (8.0, 20, 0.9, 1.0)])
 def test_how_often_a_remedy_is_recommended(gain: float, count: int, least: float, most: float) -> None:
     """Without an effect in at most 5 % of the searches, although the best of seven is chosen."""
     rng, helps = np.random.default_rng(1), 0

@@ -30,7 +30,7 @@ def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> floa
 
 
 def features_of_views(run: Run) -> torch.Tensor:
-    """Return the features of ``LIDAR_VIEWS`` augmented views of each of some training images, in its order."""
+    """Return the features of 10 augmented views of each of 100 training images, image by image."""
     host = register()
     host.seed(run.settings.seed)
     training = host.training_data(host.pretraining_arguments(run.settings))["train_dataloaders"].dataset
