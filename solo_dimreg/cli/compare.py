@@ -63,6 +63,9 @@ def command(
     study, by its name or as a YAML file; it may state claims of your own. Runs with the same seed share the
     order of the data and the initial weights.
 
+    With --remedies, a checkpoint or config is diagnosed, the remedies that fit are tried, and the one that is
+    left is confirmed on new seeds; remedy.yaml is the config to train with.
+
     The comparison first says what it will take, and what cannot be told with so few images or seeds. The same
     command continues an interrupted comparison. compare.html has the answer.
     """

@@ -351,6 +351,12 @@ class Search:
         study = self.study.changed(rows={name: row}, baseline="")
         return configs_of(study, name, study.first_seed, self.out)[0]
 
+    def estimate(self, steps: int) -> str:
+        """Return in a sentence how long so many steps of the own config take, one after the other."""
+        plan = plan_of(self.study.only([OWN]), [self.study.first_seed], self.out)
+        minutes = steps * plan.seconds_per_step(threads_of(self.jobs)) / 60
+        return f"That is about {minutes:.0f} min here, and some more for the evaluation."
+
     def confirming(self, budget: float, seeds: int | None, seconds: float) -> int:
         """Return the number of seeds that confirm: as many as fit into the time that is left."""
         if not math.isfinite(budget) or seeds:
@@ -436,6 +442,8 @@ def find_remedy(
             f"They can show differences above about {shown:.2g} points (assumed for {val} validation images)."
         )
     say(" ".join(lines))
+    if not budget:
+        say(search.estimate(waves_of(len(rows), count, jobs) * epochs * steps))
     if dry_run:
         return None
     begin = time.monotonic()
@@ -446,10 +454,8 @@ def find_remedy(
     if chosen is None:
         first_seed = [search.study.first_seed]
         results = search.train([OWN, *rows], first_seed, epochs) | {"planned_seeds": []}
-        says, helps = (
-            f"No remedy is shown to help: none was above the own config in mean {short(measure)}.",
-            False,
-        )
+        says = f"No remedy is shown to help: none was above the own config in mean {short(measure)}."
+        helps = False
     else:
         count = search.confirming(seconds, seeds, (time.monotonic() - begin) / max(waves, 1))
         first = search.study.first_seed + len(means)
