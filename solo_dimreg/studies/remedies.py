@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.loading import load_settings
-from solo_dimreg.config.steps import FEW, count_steps
+from solo_dimreg.config.steps import FEW, check_steps, count_steps
 from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
@@ -412,9 +412,6 @@ def find_remedy(
     search.state = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
     images, val = count_images(search.settings)
     steps, longest = count_steps(search.settings, images).per_epoch, int(search.settings.max_epochs)
-    if not steps:
-        batch = search.settings.optimizer.batch_size
-        raise ConfigError(f"optimizer.batch_size: {batch} is more than the {images} training images.")
     if is_run and "signs" not in search.state:
         search.keep(**_diagnosed(Path(given)))
     if is_run:
@@ -500,6 +497,7 @@ def _begin(
     changes["overrides"] = [*study.overrides, *changes.get("overrides", ())]
     study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies", **changes)
     settings, _ = configs_of(study, OWN, study.first_seed, out)
+    check_steps(settings, count_images(settings)[0])
     return Search(given, out, study, settings, 1, print, local, {}), is_run
 
 
