@@ -20,11 +20,12 @@ from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.opening import open_source
-from solo_dimreg.diagnosis.verdict import PARTLY
+from solo_dimreg.diagnosis.verdict import HEALTHY, PARTLY
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import find_checkpoint, write_json, write_text
 from solo_dimreg.solo_learn import register
 from solo_dimreg.solo_learn.checkpoints import generation_of, read_object
+from solo_dimreg.solo_learn.record import counted
 from solo_dimreg.studies.answer import ACCURACIES, Answer, answer_of, short
 from solo_dimreg.studies.compare_page import write_answer
 from solo_dimreg.studies.engine import configs_of, run_study
@@ -421,7 +422,7 @@ def find_remedy(
     epochs = search.state.get("epochs", longest)
     if not is_run:
         if "signs" not in search.state and dry_run:
-            say(f"The remedies depend on the verdict after a training of {epochs} epochs.")
+            say(f"The remedies depend on the verdict after a training of {counted(epochs, 'epoch')}.")
             return None
         if "signs" not in search.state:
             search.diagnose(epochs)
@@ -430,8 +431,8 @@ def find_remedy(
     count = search.state.get("confirming") or seeds or CONFIRMING
     lines = [
         f"{len(rows)} remedies: {'; '.join(each.title for each in rows.values())}.",
-        f"{runs_of(len(rows), count)} runs of {epochs} epochs ({epochs * steps} steps; the own config has "
-        f"{longest} epochs) on {images} images, {jobs} at a time; {count} seeds confirm.",
+        f"{runs_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
+        f"config has {longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
     if val and count > 1:
         shown = smallest_difference(count, assumed_spread(val), 1 - CONFIDENCE)
@@ -532,7 +533,8 @@ def _said(title: str, reason: str, signs: Sequence[str], correlation: float | No
     if "embeddings that correlate" in signs:
         said += f" The embeddings correlate: {correlation:.2f} on average."
     if not signs:
-        said += " There is no collapse to remedy; the mildest terms are tried all the same."
+        sign = "There is no collapse to remedy" if title == HEALTHY else "No sign of a collapse is known"
+        said += f" {sign}; the mildest terms are tried all the same."
     return said
 
 

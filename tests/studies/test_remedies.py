@@ -12,17 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from support import small
 
+from solo_dimreg.config.composing import compose
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import load_settings, parse_config
+from solo_dimreg.config.schema import Pretraining
+from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.solo_learn import Host
 from solo_dimreg.studies.answer import answer_of
 from solo_dimreg.studies.remedies import (
     MILD,
     OWN,
     REMEDIES,
     TABLE,
+    _begin,
+    _write_config,
     conclusion,
     fit_budget,
+    own_config,
     remedies_for,
     rounds,
     runs_of,
@@ -171,6 +180,45 @@ def test_without_labels_the_rank_is_all_that_is_said() -> None:
     run, _ = simulated({"r": -40.0}, np.random.default_rng(0), "effective_rank")
     says, helps = conclusion(answer_of(confirmed("r", run, range(5))))
     assert not helps and says.startswith("No remedy is shown to raise the effective rank")
+
+
+def test_the_config_of_a_run(host: Host, few_digits: Path, tmp_path: Path) -> None:
+    """The current solo-learn writes scaled learning rates, the published one our config beside its own."""
+    settings = small(few_digits, "byol", regularizers={"ldreg": {"weight": 0.1}})
+    if host.generation == "current":
+        arguments = plain(host.pretraining_arguments(settings))
+        assert arguments["optimizer"]["lr"] != settings.optimizer.lr
+    else:
+        arguments = {"method": "byol", "encoder": "x", "config": plain(settings)}
+    (tmp_path / "args.json").write_text(json.dumps(arguments))
+    (tmp_path / "byol-ep=0.ckpt").touch()
+    found = own_config(tmp_path)
+    assert found.optimizer.lr == settings.optimizer.lr and found.optimizer.classifier_lr == 0.1
+    assert found.regularizers.ldreg.weight == 0.1 and "seed" not in found
+    parse_config(host, found, Pretraining)
+    (tmp_path / "args.json").write_text(json.dumps({"method": "byol", "encoder": "x"}))
+    with pytest.raises(ConfigError, match=r"a script of solo-learn 1.0.2 keeps no config"):
+        own_config(tmp_path)
+
+
+def test_the_config_to_take(host: Host, few_digits: Path, tmp_path: Path) -> None:
+    paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    search, is_run = _begin("digits/byol", "", tmp_path, (40, None), {"overrides": paths})
+    search.state, said = {"signs": ["collapsed locally"]}, []
+    search.say = said.append
+    rows = search.add_rows(10)
+    assert not is_run and list(rows) == ["ldreg-0.01", "ldreg-0.1"] and not said
+    assert "++regularizers.ldreg.warmup_epochs=1" in rows["ldreg-0.1"].set
+    _write_config(search, "ldreg-0.1", 10, "It helps.")
+    found = compose("pretrain", str(tmp_path), "remedy", [], host)
+    # At the length of the own config, which is 40 epochs, with its warm-up.
+    assert found.max_epochs == 40 and plain(found.regularizers) == {
+        "ldreg": {"weight": 0.1, "warmup_epochs": 4}
+    }
+    assert "seed" not in found and "-cn remedy" in said[0]
+    load_settings(host, found)
+    _write_config(search, None, 10, "")
+    assert not (tmp_path / "remedy.yaml").exists()
 
 
 TINY = ["backbone.name=timm/test_resnet", "data.num_workers=0", "optimizer.batch_size=32"]
