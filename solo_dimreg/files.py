@@ -58,7 +58,7 @@ def locked(option: str, folder: Path) -> Iterator[None]:
         ConfigError: another process holds the lock, or the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=0.2)  # longer than is_locked holds it
     try:
         lock.acquire()
         if isinstance(lock, SoftFileLock):  # filelock's fallback outlives a process that is killed
@@ -78,6 +78,17 @@ def locked(option: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -119,7 +119,7 @@ def command(
         overrides=[*study.overrides, *overrides],
         linear=[*study.linear, *linear_overrides],
     ).checked()
-    chosen, looks = seeds_of(study, out, more_seeds or 0)
+    chosen = seeds_of(study, out, more_seeds or 0)
     if study.questions and len(chosen) < 2:
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
     plan = plan_of(study, chosen, out)
@@ -140,7 +140,7 @@ def command(
         click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))
     if dry_run:
         return
-    results = run_study(study, out, jobs, click.echo, chosen, looks)
+    results = run_study(study, out, jobs, click.echo, chosen)
     if study.questions:
         from solo_dimreg.studies.claims.page import write_outcomes
 

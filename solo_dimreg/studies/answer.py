@@ -14,6 +14,7 @@ from solo_dimreg.studies.power import DISAGREE
 from solo_dimreg.studies.statistics import CONFIDENCE, Estimate, estimate, holm, level_of_look
 
 MARGIN = 1.0  # points within which two accuracies count as equal
+ADDED = "added after a look, which the 5 % error does not cover"
 ACCURACIES = ("linear_acc1", "knn_acc1")
 DIMENSIONS = ("effective_rank", "lid")
 SCORES = (*DIMENSIONS, "rankme", "alpha_req", "lidar", "alignment", "uniformity")  # they need no labels
@@ -122,6 +123,8 @@ class Answer:
                 said.append(f"{row.title} is worse than {self._by(row, self.primary, -1)}.")
             elif row.word == "unfinished" or row.notes:
                 said.append(f"{row.title}: {row.verdict}.")
+        if added := [row.title for row in self.better if ADDED in row.notes]:
+            said.append(f"{' and '.join(added)}: {ADDED}.")
         return " ".join(filter(None, said))
 
     def _by(self, row: RowAnswer, key: str, sign: int = 1) -> str:
@@ -220,7 +223,8 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
             measures; ``val_images`` of a run, or of its ``data``, says how many images gave them. A run with
             ``failed`` (a text), or whose primary measure is not finite, has failed: nothing is claimed of
             its row. A row that lacks one of ``planned_seeds`` is unfinished. ``looks`` are the numbers of
-            seeds at earlier looks; ``final`` says that no look follows.
+            seeds at earlier looks, ``final`` says that no look follows, and ``added`` are the rows that were
+            not in all of these.
     """
     titles = {name: row.get("title") or name for name, row in results["rows"].items()}
     if len(set(titles.values())) < len(titles):
@@ -237,7 +241,8 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
     look = 1 + len({seeds for seeds in results.get("looks") or () if seeds < max(count, len(planned))})
     final = bool(results.get("final"))
     level = 1 - CONFIDENCE if final else level_of_look(look)
-    compared = _Comparison(titles, runs, baseline, primary, measures, 1 - level, planned)
+    added = tuple(results.get("added", ()))
+    compared = _Comparison(titles, runs, baseline, primary, measures, 1 - level, planned, added)
     # Runs that equal the baseline's are no test: they cannot differ from it.
     tested = [name for name in runs if name != baseline and not compared.identical(name)]
     # Over the share of the error that this look may spend, p-values compare with 5 %.
@@ -258,6 +263,7 @@ class _Comparison:
     measures: tuple[str, ...]
     confidence: float
     planned: tuple[Any, ...]
+    added: tuple[str, ...] = ()
 
     @property
     def images(self) -> int | None:
@@ -321,6 +327,7 @@ class _Comparison:
         means = {key: self.mean(name, key) for key in self.measures}
         known = partial(RowAnswer, name, self.titles[name], len(runs) - len(failed), means)
         notes = [f"failed with seed {', '.join(map(str, failed))}: nothing is claimed"] if failed else []
+        notes += [ADDED] if name in self.added else []
         if name == self.baseline:
             return known({}, "baseline", 1.0, tuple(notes))
         differences = {key: self.difference(name, key) for key in self.measures}

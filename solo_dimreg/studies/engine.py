@@ -40,7 +40,7 @@ from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
 from solo_dimreg.studies.claims.measures import LIDAR_VIEWS, ONE_DEVICE, features_of_views, measure
 from solo_dimreg.studies.study import DATASETS, Row, Study, read_study
-from solo_dimreg.studies.workers import Launcher, Task, folder_of, local
+from solo_dimreg.studies.workers import STARTED, Launcher, Task, folder_of, local
 
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
@@ -51,7 +51,6 @@ def run_study(
     jobs: int = 1,
     say: Callable[[str], None] = print,
     seeds: Sequence[int] | None = None,
-    looks: Sequence[int] = (),
     launcher: Launcher = local,
 ) -> dict[str, Any]:
     """Execute a study or the rest of it, and write ``results.json`` after every run.
@@ -63,7 +62,7 @@ def run_study(
         out: The folder of the results.
         jobs: The number of runs at the same time.
         say: The function that prints the progress.
-        seeds, looks: As from :func:`seeds_of`; by default the study's own seeds.
+        seeds: As from :func:`seeds_of`; by default the study's own.
         launcher: What executes the runs.
 
     Returns:
@@ -76,24 +75,30 @@ def run_study(
         raise ConfigError(f"--seeds: {study.seeds} is not allowed; it must be a whole number >= 1.")
     seeds = range(study.first_seed, study.first_seed + study.seeds) if seeds is None else seeds
     study.write_data()
-    for row in study.rows:
-        configs_of(study, row, seeds[0], out)
+    done, epochs = finished_runs(study, seeds, out)
     names = [*study.experiments(), *study.rows]
     tasks = [(name, seed) for seed in seeds for name in names]
-    done: dict[Task, dict[str, Any]] = {}
     with locked("--out", out):
+        looked = looks_of(study, len(seeds), out)
         write_text(out / "study.yaml", study.as_yaml())
-        content = results_of(study, seeds, done) | {"looks": list(looks)}
+
+        def content() -> dict[str, Any]:
+            found = results_of(study, seeds, done, epochs) | looked
+            write_json(out / "results.json", found)
+            return found
+
+        results = content()
+        if done:
+            say(f"{len(done)} of {len(tasks)} runs were finished before.")
         run = partial(run_one, out / "study.yaml", out=out)
-        for task, result in launcher(run, tasks, out, jobs, say):
-            done[task] = {key: value for key, value in result.items() if key != "reused"}
-            content = results_of(study, seeds, done) | {"looks": list(looks)}
-            write_json(out / "results.json", content)
-    return content
+        for task, result in launcher(run, [task for task in tasks if task not in done], out, jobs, say):
+            done[task] = result
+            results = content()
+    return results
 
 
-def seeds_of(study: Study, out: Path, more: int = 0) -> tuple[list[int], list[int]]:
-    """Return the seeds of a comparison, and the numbers of seeds at earlier looks at its results.
+def seeds_of(study: Study, out: Path, more: int = 0) -> list[int]:
+    """Return the seeds of a comparison.
 
     Args:
         study: The study.
@@ -103,21 +108,55 @@ def seeds_of(study: Study, out: Path, more: int = 0) -> tuple[list[int], list[in
     Raises:
         ConfigError: There is nothing to add to.
     """
-    seeds = list(range(study.first_seed, study.first_seed + study.seeds))
+    if not more:
+        return list(range(study.first_seed, study.first_seed + study.seeds))
+    before, whole = _before(out)
+    known = before.get("planned_seeds", [])
+    if not whole and not before.get("looks"):
+        raise ConfigError(f"--more-seeds: {str(out)!r} has no finished comparison to add seeds to.")
+    # The same command again continues.
+    return [*known, *range(known[-1] + 1, known[-1] + 1 + more)] if whole else known
+
+
+def looks_of(study: Study, seeds: int, out: Path) -> dict[str, Any]:
+    """Return what is to be known of earlier looks at the results of a comparison, for ``results.json``.
+
+    Args:
+        study: The study.
+        seeds: The number of its seeds.
+        out: The folder of its results.
+
+    Returns:
+        ``looked``: for each row the numbers of seeds at finished comparisons with it; ``looks``: the numbers
+        below ``seeds`` at which a row of this study other than the baseline was seen; ``added``: the rows
+        that were not in all of these looks.
+    """
+    before, whole = _before(out)
+    looked = {row: set(counts) for row, counts in before.get("looked", {}).items()}
+    for row in before["rows"] if whole else ():
+        looked.setdefault(row, set()).add(len(before["planned_seeds"]))
+    baseline = study.baseline or next(iter(study.rows), "")
+    mine = {row: {count for count in looked.get(row, ()) if count < seeds} for row in study.rows}
+    mine.pop(baseline, None)
+    looks = set().union(*mine.values())
+    return {
+        "looked": {row: sorted(counts) for row, counts in looked.items()},
+        "looks": sorted(looks),
+        "added": [row for row, counts in mine.items() if counts != looks],
+    }
+
+
+def _before(out: Path) -> tuple[dict[str, Any], bool]:
+    """Return the results that are in a folder, and whether all runs of their comparison have ended."""
     file = out / "results.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
-    known, looks = before.get("planned_seeds", []), before.get("looks", [])
-    if not more:
-        return seeds, [look for look in looks if look < len(seeds)]
-    unfinished = len(before.get("runs", [])) < len(known) * len(study.rows)
-    if not known or (unfinished and not looks):
-        raise ConfigError(f"--more-seeds: {str(out)!r} has no finished comparison to add seeds to.")
-    if unfinished:  # the same command again continues
-        return known, looks
-    return [*known, *range(known[-1] + 1, known[-1] + 1 + more)], [*looks, len(known)]
+    planned = len(before.get("planned_seeds", [])) * len(before.get("rows", ()))
+    return before, 0 < planned <= len(before.get("runs", ()))
 
 
-def results_of(study: Study, seeds: Sequence[int], done: dict[Task, dict[str, Any]]) -> dict[str, Any]:
+def results_of(
+    study: Study, seeds: Sequence[int], done: dict[Task, dict[str, Any]], epochs: dict[str, int]
+) -> dict[str, Any]:
     """Return the content of ``results.json`` for the finished runs and experiments."""
     runs = [done[row, seed] for row in study.rows for seed in seeds if (row, seed) in done]
     return {
@@ -127,7 +166,12 @@ def results_of(study: Study, seeds: Sequence[int], done: dict[Task, dict[str, An
         "knn": KNN,
         "baseline": study.baseline or next(iter(study.rows), ""),
         "rows": {
-            name: {"title": row.title or name, "config": row.config, "overrides": row.set}
+            name: {
+                "title": row.title or name,
+                "config": row.config,
+                "overrides": row.set,
+                "epochs": epochs[name],
+            }
             for name, row in study.rows.items()
         },
         "seeds": sorted({seed for _, seed in done}),
@@ -199,33 +243,90 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
         out: The folder of the study's results.
 
     Returns:
-        The metrics of the run with its curves, and its ``checkpoint``. ``reused`` says whether it was
-        finished before: a run with exactly the same settings is looked for there and in the folders beside.
+        The metrics of the run with its curves, and its ``checkpoint``. A run with exactly the same settings
+        that is finished there or in the folders beside is used.
+
+    Raises:
+        ConfigError: Another process trains this run.
     """
     if row in EXPERIMENTS:
-        return _run_experiment(row, folder_of(out, row, seed), seed)
+        if (known := _finished_experiment(row, seed, out)) is None:
+            function, version = EXPERIMENTS[row]
+            write_json(folder_of(out, row, seed) / f"version{version}.json", function(seed))
+            return _finished_experiment(row, seed, out) or {}
+        return known
     study = read_study(study_file)
     settings, linear = configs_of(study, row, seed, out)
     folder = folder_of(out, row, seed) / fingerprint(study, settings, linear)
-    if finished := finished_result(folder, out):
-        result = json.loads(finished.read_text())
-    else:
-        settings.checkpoint.dir = str(folder)
-        try:
-            result = _train_and_evaluate(study, row, settings, linear, folder)
-        except (DivergenceError, CollapseError) as error:
-            result = {"method": row, "seed": seed, "failed": one_line(error)}
-        write_json(folder / "result.json", result)
+    if result := _finished(study, row, folder, out):
+        return result
+    with locked("--out", folder):
+        write_json(folder / STARTED, {"at": time.time()})
+        if finished := finished_result(folder, out):
+            result = json.loads(finished.read_text())
+        else:
+            settings.checkpoint.dir = str(folder)
+            try:
+                result = _train_and_evaluate(study, row, settings, linear, folder)
+            except (DivergenceError, CollapseError) as error:
+                result = {"method": row, "seed": seed, "failed": one_line(error)}
+            write_json(folder / "result.json", result)
+        measured = _measured(folder)
+        missing = [name for name in study.measures(row) if name not in measured]
+        if missing and "failed" not in result:
+            found = measure(Path(result["checkpoint"]), DATASETS / study.other, study.linear, missing)
+            write_json(_measures_file(folder), measured | found)
+    return _finished(study, row, folder, out) or result
+
+
+def finished_runs(
+    study: Study, seeds: Sequence[int], out: Path
+) -> tuple[dict[Task, dict[str, Any]], dict[str, int]]:
+    """Return the results of the runs that are finished, and the epochs of each row.
+
+    Raises:
+        ConfigError: A config cannot work; the message names the row.
+    """
+    done: dict[Task, dict[str, Any] | None] = {}
+    epochs = {}
+    for name in study.rows:
+        settings, linear = configs_of(study, name, seeds[0], out)
+        epochs[name] = int(settings.max_epochs)
+        for seed in seeds:
+            settings.seed = seed
+            folder = folder_of(out, name, seed) / fingerprint(study, settings, linear)
+            done[name, seed] = _finished(study, name, folder, out)
+    for name in study.experiments():
+        done |= {(name, seed): _finished_experiment(name, seed, out) for seed in seeds}
+    return {task: result for task, result in done.items() if result}, epochs
+
+
+def _finished(study: Study, row: str, folder: Path, out: Path) -> dict[str, Any] | None:
+    """Return the result of a run with all that its questions ask for; None if something is missing."""
+    file = finished_result(folder, out)
+    if file is None:
+        return None
+    result = json.loads(file.read_text())
     if "failed" in result:
-        return {"row": row, **result, "curves": {}, "reused": bool(finished)}
-    checkpoint = Path(result["checkpoint"])
-    file = folder.parent / f"{folder.name}-measures.json"
-    measured = read_numbers(file) if file.is_file() else {}
-    if missing := [name for name in study.measures(row) if name not in measured]:
-        measured |= measure(checkpoint, DATASETS / study.other, study.linear, missing)
-        write_json(file, measured)
-    curves = read_curves(parts_of(checkpoint))
-    return {"row": row, **result, **measured, "curves": curves, "reused": bool(finished)}
+        return {"row": row, **result, "curves": {}}
+    measured = _measured(folder)
+    if any(name not in measured for name in study.measures(row)):
+        return None
+    return {"row": row, **result, **measured, "curves": read_curves(parts_of(Path(result["checkpoint"])))}
+
+
+def _measures_file(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}-measures.json"
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    file = _measures_file(folder)
+    return read_numbers(file) if file.is_file() else {}
+
+
+def _finished_experiment(name: str, seed: int, out: Path) -> dict[str, Any] | None:
+    file = folder_of(out, name, seed) / f"version{EXPERIMENTS[name][1]}.json"
+    return read_numbers(file) if file.is_file() else None
 
 
 def fingerprint(study: Study, settings: DictConfig, linear: DictConfig) -> str:
@@ -240,15 +341,6 @@ def finished_result(folder: Path, out: Path) -> Path | None:
     """Return the result of a run with the same settings, in its folder or in that of a study beside."""
     places = out.absolute().parent.glob(str(Path("*", *folder.parts[-4:], "result.json")))
     return next(filter(Path.is_file, (folder / "result.json", *sorted(places))), None)
-
-
-def _run_experiment(name: str, folder: Path, seed: int) -> dict[str, Any]:
-    function, version = EXPERIMENTS[name]
-    file = folder / f"version{version}.json"
-    if reused := file.is_file():
-        return {**read_numbers(file), "reused": reused}
-    write_json(file, function(seed))
-    return read_numbers(file)
 
 
 def _train_and_evaluate(
@@ -315,7 +407,7 @@ def _evaluate(study: Study, run: Run, linear: DictConfig) -> dict[str, Any]:
     overrides = [*study.linear, *(other_data(Path(study.probe_data)) if other else ())]
     settings = evaluation_settings(linear, run, overrides)
     train, val = extract_splits(host, run, settings if other else None)
-    found = {}
+    found: dict[str, Any] = {"val_images": len(val.labels)} if other else {}
     if study.probe != "linear":
         knn = KNN | {"k": min(KNN["k"], len(train.labels))}
         found["knn_acc1"] = knn_accuracy(host, train, val, **knn)["acc1"]

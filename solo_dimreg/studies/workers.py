@@ -23,6 +23,8 @@ Task = tuple[str, int]
 #: tasks, the folder of the study, the number of runs at a time, and what prints the progress.
 Launcher = Callable[[Callable[[str, int], dict[str, Any]], Sequence[Task], Path, int, Say], "Results"]
 Results = Iterator[tuple[Task, dict[str, Any]]]
+# The file in the folder of a run that says when it was started last.
+STARTED = "started.json"
 
 
 def folder_of(out: Path, row: str, seed: int) -> Path:
@@ -67,10 +69,7 @@ def local(
         return
     for number, (row, seed) in enumerate(tasks, 1):
         say(f"[{number}/{len(tasks)}] {row}, seed {seed}")
-        result = run(row, seed)
-        if result.get("reused"):
-            say("  finished before: skipped")
-        yield (row, seed), result
+        yield (row, seed), run(row, seed)
 
 
 def _side_by_side(
@@ -81,7 +80,7 @@ def _side_by_side(
     cards, threads = torch.cuda.device_count(), threads_of(jobs)
     share = f"on {cards} GPUs" if cards else f"with {threads} thread{'s' if threads > 1 else ''} each"
     say(f"{len(tasks)} runs, {jobs} at a time {share}")
-    start, trained = time.perf_counter(), 0
+    start = time.perf_counter()
     others, spawn = set(active_children()), get_context("spawn")
     free = spawn.SimpleQueue()
     for worker in range(jobs if cards else 0):
@@ -92,14 +91,9 @@ def _side_by_side(
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 task, result = futures[future], _result_of(future, futures[future])
-                trained += not result.get("reused")
-                known = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
-                ended = f"failed: {result['failed']}" if "failed" in result else known
-                # Runs that were finished before took no time, so they do not count for the estimate.
-                left = (time.perf_counter() - start) / max(trained, 1) * (len(tasks) - done)
-                rest = f"; about {left / 60:.0f} min left" if trained and done < len(tasks) else ""
-                text = "finished before" if result.get("reused") else ended
-                say(f"[{done}/{len(tasks)}] {task[0]}, seed {task[1]}: {text}{rest}")
+                left = (time.perf_counter() - start) / done * (len(tasks) - done)
+                rest = f"; about {left / 60:.0f} min left" if done < len(tasks) else ""
+                say(f"[{done}/{len(tasks)}] {task[0]}, seed {task[1]}: {ended(result)}{rest}")
                 yield task, result
         except BrokenProcessPool as error:
             raise DimregError(
@@ -112,6 +106,12 @@ def _side_by_side(
             for child in set(active_children()) - others:
                 child.terminate()  # an interruption of this process may not reach them
             raise
+
+
+def ended(result: dict[str, Any]) -> str:
+    """Return how a run ended, in a few words."""
+    known = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
+    return f"failed: {result['failed']}" if "failed" in result else known
 
 
 def _result_of(future: Future, task: Task) -> dict[str, Any]:

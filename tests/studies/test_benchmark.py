@@ -17,7 +17,7 @@ import solo_dimreg
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.studies.engine import configs_of, run_study, seeds_of
+from solo_dimreg.studies.engine import configs_of, looks_of, run_study, seeds_of
 from solo_dimreg.studies.study import Row, Study, read_study, shipped_studies
 
 SMALL = ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0"]
@@ -183,18 +183,54 @@ def test_a_training_that_diverges_is_a_result(tmp_path: Path, few_digits: Path) 
     assert "simclr" in write_report(tmp_path / "results", tmp_path).read_text()
 
 
+def finished(rows: str, seeds: int, out: Path, runs: int | None = None, **more: object) -> Study:
+    """Write the results of a comparison, by default with all runs, and return its study."""
+    study = Study(rows={row: Row(config=f"digits/{row}") for row in rows}, seeds=seeds)
+    looked = looks_of(study, seeds, out)
+    content = {"planned_seeds": seeds_of(study, out), "rows": dict.fromkeys(rows), **looked, **more}
+    content["runs"] = [{}] * (len(rows) * seeds if runs is None else runs)
+    (out / "results.json").write_text(json.dumps(content))
+    return study
+
+
 def test_seeds_are_added_to_a_finished_comparison(tmp_path: Path) -> None:
     study = Study(rows={"a": Row(config="digits/byol")}, seeds=2)
     with pytest.raises(ConfigError, match="no finished comparison to add seeds to"):
         seeds_of(study, tmp_path, 3)
-    assert seeds_of(study, tmp_path) == ([5, 6], [])
-    before = {"planned_seeds": [5, 6], "looks": [], "runs": [{}, {}]}
-    (tmp_path / "results.json").write_text(json.dumps(before))
-    assert seeds_of(study, tmp_path, 3) == ([5, 6, 7, 8, 9], [2])
+    assert seeds_of(study, tmp_path) == [5, 6]
+    finished("ab", 2, tmp_path)
+    assert seeds_of(study, tmp_path, 3) == [5, 6, 7, 8, 9]
     # The same command again continues what it began.
-    before = {"planned_seeds": [5, 6, 7, 8, 9], "looks": [2], "runs": [{}, {}, {}]}
-    (tmp_path / "results.json").write_text(json.dumps(before))
-    assert seeds_of(study, tmp_path, 3) == ([5, 6, 7, 8, 9], [2])
+    finished("ab", 5, tmp_path, runs=7)
+    assert seeds_of(study, tmp_path, 3) == [5, 6, 7, 8, 9]
+
+
+def test_every_look_at_a_finished_comparison_is_counted(tmp_path: Path) -> None:
+    study = finished("ab", 2, tmp_path, runs=3)
+    assert looks_of(study, 5, tmp_path)["looks"] == []  # it was interrupted
+    study = finished("ab", 2, tmp_path)
+    # However more seeds are asked for, and while their runs are not finished.
+    assert looks_of(study, 5, tmp_path)["looks"] == [2]
+    study = finished("ab", 5, tmp_path, runs=4)
+    assert looks_of(study, 5, tmp_path)["looks"] == [2]
+    study = finished("ab", 5, tmp_path)
+    # Fewer seeds are an earlier look, and do not forget the later one.
+    assert looks_of(study, 2, tmp_path)["looks"] == []
+    study = finished("ab", 2, tmp_path)
+    assert looks_of(study, 8, tmp_path)["looks"] == [2, 5]
+
+
+def test_rows_that_are_added_after_a_look_are_named(tmp_path: Path) -> None:
+    finished("ab", 2, tmp_path)
+    study = finished("abc", 4, tmp_path)
+    found = looks_of(study, 4, tmp_path)
+    assert (found["looks"], found["added"]) == ([2], ["c"])
+    # With the baseline alone it is a comparison of its own.
+    alone = study.only(["a", "c"])
+    assert (looks_of(alone, 4, tmp_path)["looks"], looks_of(alone, 4, tmp_path)["added"]) == ([], [])
+    # The others are not forgotten, although its results are written over theirs.
+    finished("ac", 4, tmp_path)
+    assert looks_of(study, 6, tmp_path)["looked"] == {"a": [2, 4], "b": [2, 4], "c": [4]}
 
 
 @pytest.mark.parametrize(
