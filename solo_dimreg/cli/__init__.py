@@ -21,6 +21,7 @@ COMMANDS = {
     "knn": "Evaluate a checkpoint with solo-learn's k-NN classifier.",
     "diagnose": "Tell whether a representation has collapsed, and write a page about it.",
     "compare": "Tell whether a method is better on your images, over several seeds.",
+    "status": "Say how far a comparison has come that runs in another terminal or on a cluster.",
     "bench": "Measure the time and memory of losses, regularizers and the monitor.",
     "benchmark": "Train several methods alike and compare their accuracy.",
     "claims": "Test claims of the papers over several seeds, each by a rule fixed beforehand.",

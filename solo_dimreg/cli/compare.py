@@ -37,6 +37,20 @@ Example:
 @click.option("--remedies", is_flag=True, help="Diagnose the ROW, a checkpoint or config; try what fits.")
 @click.option("--budget", default="", help="With --remedies: the time for all of it, such as 15m or 2h.")
 @jobs_option
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "slurm", "submitit-local"]),
+    default="local",
+    show_default=True,
+    help="Where the runs are executed: here, or as jobs of submitit.",
+)
+@click.option(
+    "--launcher-option",
+    "launcher_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the jobs: timeout_min=240, slurm_partition=gpu; may be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what will run and what it will take; train nothing else.")
 def command(
     rows: tuple[str, ...],
@@ -54,6 +68,8 @@ def command(
     remedies: bool,
     budget: str,
     jobs: int | None,
+    launcher: str,
+    launcher_options: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Tell whether a method is better on your images, over several seeds, with intervals.
@@ -73,6 +89,7 @@ def command(
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
     from solo_dimreg.studies.engine import run_study, seeds_of
+    from solo_dimreg.studies.launchers import launcher_of
     from solo_dimreg.studies.own_images import plan_of, study_of
     from solo_dimreg.studies.power import power_statement
     from solo_dimreg.studies.workers import default_jobs, threads_of
@@ -122,6 +139,7 @@ def command(
     chosen = seeds_of(study, out, more_seeds or 0)
     if study.questions and len(chosen) < 2:
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
+    execute = launcher_of(launcher, launcher_options, out)
     plan = plan_of(study, chosen, out)
     labels = f"{plan.val} validation images" if plan.val else "no labels"
     click.echo(
@@ -129,18 +147,19 @@ def command(
     )
     print_table(["row", "epochs", "steps", "finished"], plan.rows)
     jobs = jobs or default_jobs()
-    if plan.steps:
+    if plan.steps and launcher != "slurm":
         each = plan.seconds_per_step(threads_of(jobs))
         minutes = each * plan.steps / min(jobs, plan.runs - plan.finished) / 60
         click.echo(
-            f"{plan.steps} steps are left. One of the first row takes {each:.2g} s here: about "
-            f"{minutes:.0f} min for all, {jobs} at a time, and some more for the evaluation."
+            f"{plan.steps} steps are left. One of the first row takes {each:.2g} s with this machine as busy "
+            f"as now: about {minutes:.0f} min for all, {jobs} at a time, and some more for the evaluation. "
+            f"'solo-dimreg status {out}' in another terminal says how far it is."
         )
     if plan.val:
         click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))
     if dry_run:
         return
-    results = run_study(study, out, jobs, click.echo, chosen)
+    results = run_study(study, out, jobs, click.echo, chosen, execute)
     if study.questions:
         from solo_dimreg.studies.claims.page import write_outcomes
 

@@ -1,0 +1,28 @@
+"""``solo-dimreg status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("status", epilog="\b\nExample:\n  solo-dimreg status results/photos\n")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(out: Path, as_json: bool) -> None:
+    """Say how far a comparison has come: its runs, their epochs, and the time that is left.
+
+    OUT is the folder of its results, as in --out of compare, benchmark or claims. The comparison may run in
+    another terminal or as jobs of a cluster.
+    """
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.files import to_json
+    from solo_dimreg.studies.status import status_line, status_of, status_table
+
+    found = status_of(out.expanduser())
+    if as_json:
+        click.echo(to_json(found))
+        return
+    print_table(*status_table(found))
+    click.echo(status_line(found))
