@@ -258,7 +258,8 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
     study = read_study(study_file)
     settings, linear = configs_of(study, row, seed, out)
     folder = folder_of(out, row, seed) / fingerprint(study, settings, linear)
-    if result := _finished(study, row, folder, out):
+    measures = study.measures(row)
+    if result := _finished(row, measures, folder, out):
         return result
     with locked("--out", folder):
         write_json(folder / STARTED, {"at": time.time()})
@@ -272,11 +273,11 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
                 result = {"method": row, "seed": seed, "failed": one_line(error)}
             write_json(folder / "result.json", result)
         measured = _measured(folder)
-        missing = [name for name in study.measures(row) if name not in measured]
+        missing = [name for name in measures if name not in measured]
         if missing and "failed" not in result:
             found = measure(Path(result["checkpoint"]), DATASETS / study.other, study.linear, missing)
             write_json(_measures_file(folder), measured | found)
-    return _finished(study, row, folder, out) or result
+    return _finished(row, measures, folder, out) or result
 
 
 def finished_runs(
@@ -291,18 +292,18 @@ def finished_runs(
     epochs = {}
     for name in study.rows:
         settings, linear = configs_of(study, name, seeds[0], out)
-        epochs[name] = int(settings.max_epochs)
+        epochs[name], measures = int(settings.max_epochs), study.measures(name)
         for seed in seeds:
             settings.seed = seed
             folder = folder_of(out, name, seed) / fingerprint(study, settings, linear)
-            done[name, seed] = _finished(study, name, folder, out)
+            done[name, seed] = _finished(name, measures, folder, out)
     for name in study.experiments():
         done |= {(name, seed): _finished_experiment(name, seed, out) for seed in seeds}
     return {task: result for task, result in done.items() if result}, epochs
 
 
-def _finished(study: Study, row: str, folder: Path, out: Path) -> dict[str, Any] | None:
-    """Return the result of a run with all that its questions ask for; None if something is missing."""
+def _finished(row: str, measures: Sequence[str], folder: Path, out: Path) -> dict[str, Any] | None:
+    """Return the result of a run with the measures of its questions; None if something is missing."""
     file = finished_result(folder, out)
     if file is None:
         return None
@@ -310,7 +311,7 @@ def _finished(study: Study, row: str, folder: Path, out: Path) -> dict[str, Any]
     if "failed" in result:
         return {"row": row, **result, "curves": {}}
     measured = _measured(folder)
-    if any(name not in measured for name in study.measures(row)):
+    if any(name not in measured for name in measures):
         return None
     return {"row": row, **result, **measured, "curves": read_curves(parts_of(Path(result["checkpoint"])))}
 

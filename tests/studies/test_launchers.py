@@ -160,24 +160,14 @@ def test_slurm_executes_one_array(out: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_comparison_as_jobs(out: Path, few_digits: Path, here) -> None:
     small = ("backbone.name=timm/test_resnet", "data.num_workers=0", "optimizer.batch_size=32")
     settings = [text for each in small for text in ("--set", each)]
-    command = (
-        "compare",
-        "simclr",
-        "--data",
-        str(few_digits),
-        "--seeds",
-        "1",
-        "--epochs",
-        "1",
-        "--out",
-        "out",
-    )
+    data = ("--data", str(few_digits), "--probe-data", str(few_digits))
+    command = ("compare", "simclr", *data, "--seeds", "1", "--epochs", "1", "--out", "out")
     options = ("--linear", "max_epochs=1", "--launcher", "submitit-local", *settings)
     done = here(*command, *options)
     assert done.returncode == 0, done.stderr
     assert "1 jobs of submitit-local" in done.stdout and "[1/1] simclr, seed 5: linear top-1" in done.stdout
     (run,) = json.loads((out / "results.json").read_text())["runs"]
-    assert run["knn_acc1"] > 0 and Path(run["checkpoint"]).is_file()
+    assert run["knn_acc1"] > 0 and run["val_images"] == 40 and Path(run["checkpoint"]).is_file()
     done = here("status", "out", "--json")
     (state,) = json.loads(done.stdout)["runs"]
     assert (state["state"], state["epoch"], state["epochs"]) == ("finished", 1, 1)
