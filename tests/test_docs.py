@@ -129,8 +129,8 @@ def _same(shown: list[str], numbers: list[float]) -> bool:
 
 def test_the_readme_counts_the_verdicts() -> None:
     verdicts = [each["verdict"] for each in claims().values()]
-    counts = [verdicts.count(verdict) for verdict in ("holds", "not shown", "contradicted")]
-    text = "{} hold, {} are not shown, {} are contradicted".format(*counts)
+    counts = [verdicts.count(verdict) for verdict in ("holds here", "not shown here", "opposite here")]
+    text = "{} hold here, {} are not shown here, {} have the opposite here".format(*counts)
     assert text in README.read_text() and f"{len(verdicts)} claims" in README.read_text()
 
 

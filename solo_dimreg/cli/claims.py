@@ -8,17 +8,24 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from solo_dimreg.cli.output import jobs_option, out_option, page_options
+from solo_dimreg.cli.output import FILE, jobs_option, page_options
 from solo_dimreg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from solo_dimreg.studies.study import Study
+
+OUT = click.Path(path_type=Path, file_okay=False)
+FILE_TO_WRITE = click.Path(path_type=Path, dir_okay=False)
 
 EXAMPLE = """\b
 Example:
   solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
   solo-dimreg claims --quick
+  solo-dimreg claims --study evidence --record docs/data/evidence.jsonl
 """
 
 
@@ -26,16 +33,19 @@ Example:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--list", "list_", is_flag=True, help="Print the claims and their rules; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--study", "study_name", default="claims", show_default=True, help="Study with the claims, or YAML."
+)
 @click.option("--seeds", default=8, show_default=True, help="Number of seeds, at least 2.")
 @click.option("--first-seed", default=5, show_default=True, help="First seed; the others follow it.")
-@click.option(
-    "--data",
-    default="patches",
-    show_default=True,
-    help="Data set: patches, digits, mnist, sprites or cifar10.",
-)
+@click.option("--data", help="Data set: patches, digits, mnist, sprites or cifar10.  [default: the study's]")
 @click.option("--quick", is_flag=True, help="Test only the eight claims that are cheap.")
-@out_option("results/claims")
+@click.option(
+    "--record", type=FILE_TO_WRITE, help="File of finished runs, read and written: none runs twice."
+)
+@click.option("--recorded", is_flag=True, help="With --record: train nothing, decide what the file holds.")
+@click.option("--into", type=FILE, help="Put the outcomes into this claims.json of other runs too.")
+@click.option("--out", type=OUT, help="Folder of the results.  [default: results/STUDY]")
 @jobs_option
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
@@ -44,11 +54,15 @@ def command(
     names: tuple[str, ...],
     list_: bool,
     as_json: bool,
+    study_name: str,
     seeds: int,
     first_seed: int,
-    data: str,
+    data: str | None,
     quick: bool,
-    out: Path,
+    record: Path | None,
+    recorded: bool,
+    into: Path | None,
+    out: Path | None,
     jobs: int | None,
     overrides: tuple[str, ...],
     linear_overrides: tuple[str, ...],
@@ -57,9 +71,11 @@ def command(
 ) -> None:
     """Test claims of the papers, each by a rule that is fixed beforehand.
 
-    A claim holds, is not shown, or is contradicted. Every run is trained once, even if several claims need
-    it. Finished runs are skipped, and interrupted runs resume.
+    A claim holds here, is not shown here, or the opposite holds here; a formula can be contradicted. Every
+    run is trained once, even if several claims need it. Finished runs are skipped, and interrupted ones
+    resume.
     """
+    out = out or Path("results", Path(study_name).stem)
     if page is not None:
         from solo_dimreg.studies.pages import claims_tables, write_page
 
@@ -67,30 +83,37 @@ def command(
         click.echo(f"Page: {page}")
         return
     if list_:
-        _list(names, as_json)
+        _list(study_name, names, as_json)
         return
+    if recorded and record is None:
+        raise ConfigError("--recorded decides what a file of finished runs holds; name it by --record.")
     if quick and names:
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.studies.claims.page import HEADER, rows, summary, write_outcomes
+    from solo_dimreg.files import check_writable
+    from solo_dimreg.studies.claims.page import HEADER, merge_outcomes, rows, summary, write_outcomes
     from solo_dimreg.studies.engine import run_study
-    from solo_dimreg.studies.study import claims_study
     from solo_dimreg.studies.workers import default_jobs
 
-    known = claims_study()
+    check_writable("--out", out)
+    known = _study(study_name)
+    data = data or known.data
     study = known.variant(data).asking(known.quick if quick else names)
     study = study.changed(seeds=seeds, first_seed=first_seed)
     study = study.changed(overrides=list(overrides), linear=list(linear_overrides))
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
-        results = run_study(study, out, jobs or default_jobs())
-    options = ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+        results = run_study(study, out, jobs or default_jobs(), record=record, train=not recorded)
+    options = ["--study", study_name] if study_name != "claims" else []
+    options += ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     options += [text for override in overrides for text in ("--set", override)]
     options += [text for override in linear_overrides for text in ("--linear", override)]
     about = {"why": study.why, "options": options, "overrides": study.settings}
     again = f"solo-dimreg claims NAME {shlex.join(options)}"
     outcomes = write_outcomes(out, results, study.claims(), known.claims(), about, again)
+    if into:
+        merge_outcomes(into, outcomes, list(known.questions))
     if as_json:
         click.echo((out / "claims.json").read_text())
         return
@@ -99,13 +122,22 @@ def command(
     click.echo(f"{summary(outcomes)}. Page: {out / 'claims.html'}")
 
 
-def _list(names: tuple[str, ...], as_json: bool) -> None:
+def _study(name: str) -> Study:
+    """Return a study with claims; ours of the papers holds those of plugins too."""
+    from solo_dimreg.studies.study import claims_study, read_study
+
+    study = claims_study() if name == "claims" else read_study(name)
+    if not study.questions:
+        raise ConfigError(f"--study: {name} has no questions; it must be a study with claims.")
+    return study
+
+
+def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
     """Print the claims and their rules."""
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.claims.claim import RULE
-    from solo_dimreg.studies.study import claims_study
 
-    study = claims_study()
+    study = _study(study_name)
     described = [claim.as_dict() for claim in study.asking(names).claims()]
     settings = {study.data: study.why, **{name: each.why for name, each in study.variants.items()}}
     if as_json:

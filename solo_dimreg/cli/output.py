@@ -20,9 +20,11 @@ STYLES = {
     "healthy": "green",
     "partly collapsed": "yellow",
     "cannot tell": "yellow",
-    "holds": "green",
+    "holds here": "green",
     "yes": "green",
     "not shown": "yellow",
+    "not shown here": "yellow",
+    "opposite here": "red",
     "contradicted": "red",
     "NO": "red",
 }

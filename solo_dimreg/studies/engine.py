@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from solo_dimreg.solo_learn.checkpoints import read_checkpoint
 from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
 from solo_dimreg.studies.claims.measures import LIDAR_VIEWS, ONE_DEVICE, features_of_views, measure
+from solo_dimreg.studies.record import compact, digest_of, read_runs, write_runs
 from solo_dimreg.studies.study import DATASETS, Row, Study, read_study
 from solo_dimreg.studies.workers import STARTED, Launcher, Task, folder_of, local
 
@@ -52,6 +53,8 @@ def run_study(
     say: Callable[[str], None] = print,
     seeds: Sequence[int] | None = None,
     launcher: Launcher = local,
+    record: Path | None = None,
+    train: bool = True,
 ) -> dict[str, Any]:
     """Execute a study or the rest of it, and write ``results.json`` after every run.
 
@@ -64,6 +67,8 @@ def run_study(
         say: The function that prints the progress.
         seeds: As from :func:`seeds_of`; by default the study's own.
         launcher: What executes the runs.
+        record: The file of finished runs, of any machine; it is read before the runs and written after each.
+        train: Whether to execute what is not finished; without it, only the record is read.
 
     Returns:
         The content of ``results.json``.
@@ -76,8 +81,25 @@ def run_study(
     seeds = range(study.first_seed, study.first_seed + study.seeds) if seeds is None else seeds
     study.write_data()
     done, epochs = finished_runs(study, seeds, out)
-    names = [*study.experiments(), *study.rows]
-    tasks = [(name, seed) for seed in seeds for name in names]
+    tasks = study.tasks(seeds)
+    kept = read_runs(record) if record else {}
+    configs = {row: configs_of(study, row, seeds[0], out) for row in study.rows} if record else {}
+    digests = {task: _digest(study, configs, *task) for task in tasks} if record else {}
+    recorded: dict[Task, dict[str, Any]] = {}
+    for (row, seed), digest in digests.items():
+        found = kept.get((row, seed, digest), {})
+        if found and ("failed" in found or row in EXPERIMENTS or found.keys() >= {*study.measures(row)}):
+            recorded[row, seed] = found
+    if record:
+        say(f"{len(recorded)} of {len(tasks)} runs are in {record}")
+
+    def keep(task: Task, result: dict[str, Any]) -> None:
+        done[task] = result
+        if record:
+            done[task] = compact(*task, digests[task], result)
+            # Another process may have written since.
+            write_runs(record, read_runs(record) | {(*task, digests[task]): done[task]})
+
     with locked("--out", out):
         looked = looks_of(study, len(seeds), out)
         write_text(out / "study.yaml", study.as_yaml())
@@ -87,12 +109,16 @@ def run_study(
             write_json(out / "results.json", found)
             return found
 
+        for task in [each for each in tasks if each in done and each not in recorded]:
+            keep(task, done[task])
+        done |= recorded
         results = content()
-        if done:
-            say(f"{len(done)} of {len(tasks)} runs were finished before.")
+        left = [task for task in tasks if task not in done] if train else []
+        if train and len(left) < len(tasks):
+            say(f"{len(tasks) - len(left)} of {len(tasks)} runs were finished before.")
         run = partial(run_one, out / "study.yaml", out=out)
-        for task, result in launcher(run, [task for task in tasks if task not in done], out, jobs, say):
-            done[task] = result
+        for task, result in launcher(run, left, out, jobs, say) if left else ():
+            keep(task, result)
             results = content()
     return results
 
@@ -150,7 +176,7 @@ def _before(out: Path) -> tuple[dict[str, Any], bool]:
     """Return the results that are in a folder, and whether all runs of their comparison have ended."""
     file = out / "results.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
-    planned = len(before.get("planned_seeds", [])) * len(before.get("rows", ()))
+    planned = before.get("planned_runs", len(before.get("planned_seeds", [])) * len(before.get("rows", ())))
     return before, 0 < planned <= len(before.get("runs", ()))
 
 
@@ -176,6 +202,7 @@ def results_of(
         },
         "seeds": sorted({seed for _, seed in done}),
         "planned_seeds": list(seeds),
+        "planned_runs": sum(name in study.rows for name, _ in study.tasks(seeds)),
         "summary": summarize(runs),
         "runs": runs,
         "experiments": {
@@ -336,6 +363,15 @@ def fingerprint(study: Study, settings: DictConfig, linear: DictConfig) -> str:
     if study.probe != "both" or study.probe_data:
         asked.append([study.probe, study.probe_data])
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _digest(study: Study, configs: Mapping[str, tuple[DictConfig, DictConfig]], row: str, seed: int) -> str:
+    """Return the digest of a run or an experiment for the record."""
+    if row in EXPERIMENTS:
+        return f"version {EXPERIMENTS[row][1]}"
+    settings, linear = configs[row]
+    settings.seed = seed
+    return digest_of([register().generation, study.probe, study.probe_data], settings, linear)
 
 
 def finished_result(folder: Path, out: Path) -> Path | None:

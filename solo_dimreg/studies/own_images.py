@@ -191,24 +191,25 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
     Raises:
         ConfigError: A config cannot work.
     """
-    rows, left, finished = [], 0, 0
-    first, images = None, (0, 0)
+    rows, left, finished, runs = [], 0, 0, 0
+    first, images, tasks = None, (0, 0), study.tasks(seeds)
     for name, row in study.rows.items():
         settings, linear = configs_of(study, name, seeds[0], out)
-        done = 0
-        for seed in seeds:
+        done, own = 0, [seed for each, seed in tasks if each == name]
+        for seed in own:
             settings.seed = seed
             place = folder_of(out, name, seed) / fingerprint(study, settings, linear)
             done += finished_result(place, out) is not None
         if first is None:
             first, images = settings, count_images(settings)
         steps = count_steps(settings, images[0]).total
-        left += steps * (len(seeds) - done)
+        left += steps * (len(own) - done)
         finished += done
-        rows.append([row.title or name, str(settings.max_epochs), str(steps), f"{done} of {len(seeds)}"])
+        runs += len(own)
+        rows.append([row.title or name, str(settings.max_epochs), str(steps), f"{done} of {len(own)}"])
     if first is None:
         raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
     val = images[1]
     if study.probe_data:
         val = sum(1 for _ in image_paths(Path(study.probe_data, "val")))
-    return Plan(rows, images[0], val, left, len(seeds) * len(study.rows), finished, first)
+    return Plan(rows, images[0], val, left, runs, finished, first)

@@ -7,6 +7,7 @@ between them is replaced, and everything else is left as it is.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.reports.summary import results_table
 
+VERDICTS = {
+    "holds here": "hold here",
+    "not shown here": "are not shown here",
+    "opposite here": "have the opposite here",
+}
 SHOWN = 3  # numbers of a claim that a table shows
 
 
@@ -50,16 +56,19 @@ def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[li
 def claims_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     """Return the outcomes of ``claims.json`` as Markdown, with a heading and a table for each paper."""
     outcomes = [outcome for content in contents for outcome in content["outcomes"]]
-    verdicts = [outcome["verdict"] for outcome in outcomes]
-    counts = {verdict: verdicts.count(verdict) for verdict in ("holds", "not shown", "contradicted")}
-    lines = [
-        f"**{counts['holds']} of the {len(outcomes)} claims hold, {counts['not shown']} are not shown, "
-        f"{counts['contradicted']} are contradicted.**"
-    ]
+    words = Counter(outcome["verdict"].partition(",")[0] for outcome in outcomes)
+    counts = [f"{words.pop(word, 0)} {text}" for word, text in VERDICTS.items()]
+    counts += [f"{count} {'is' if count == 1 else 'are'} {word}" for word, count in words.items()]
+    lines = [f"**{len(outcomes)} claims: {', '.join(counts)}.**"]
     for paper in dict.fromkeys(outcome["paper"] for outcome in outcomes):
-        own = [_claim(outcome) for outcome in outcomes if outcome["paper"] == paper]
-        header = ["claim", "what it says", "published", "measured here", "95 % interval", "verdict"]
-        lines += ["", f"### {paper}", "", *markdown_table(header, own)]
+        own = [outcome for outcome in outcomes if outcome["paper"] == paper]
+        regimes = "; ".join(dict.fromkeys(each["regime"] for each in own if each.get("regime")))
+        measured = f"measured here{regimes and f' ({regimes})'}"
+        header = ["claim", "what it says", "published", measured, "95 % interval", "verdict"]
+        lines += ["", f"### {paper}", ""]
+        for differs in dict.fromkeys(each["differs"] for each in own if each.get("differs")):
+            lines += [f"The paper's setting: {differs}.", ""]
+        lines += markdown_table(header, [_claim(outcome) for outcome in own])
     return "\n".join(lines) + "\n"
 
 

@@ -72,6 +72,7 @@ class Setting(Block):
         other: The embedded data on which transfer is measured.
         needs: The data that the reader provides: each path with what belongs there.
         why: The reason for this setting.
+        regime: The setting in a few words, for the head of a table.
         settings: The overrides of every config, before those of its row.
         of_rows: The overrides of some of the rows, by their names.
     """
@@ -81,6 +82,7 @@ class Setting(Block):
     other: Embedded = "patches"
     needs: dict[str, str] = {}
     why: str = ""
+    regime: str = ""
     settings: list[str] = []
     of_rows: dict[str, list[str]] = {}
 
@@ -92,7 +94,7 @@ def _some(given: Any) -> Any:
 
 
 class Question(Block):
-    """A claim: a sentence, its source, and the numbers that must be above 0 for it."""
+    """A claim: a sentence, its source, and the numbers that must be above 0 for it, over so many seeds."""
 
     sentence: str
     numbers: Annotated[list[dict[str, dict[str, Any]]], BeforeValidator(_some)]
@@ -101,12 +103,15 @@ class Question(Block):
     published: str = ""
     unit: str = ""
     note: str = ""
+    differs: str = ""
+    seeds: Annotated[int | None, whole(2)] = None
 
 
 class Part(Block):
     """A part of a study in a file of its own: rows and questions, such as those of one paper."""
 
     paper: str = ""
+    differs: str = ""
     rows: Rows = {}
     questions: dict[str, Question] = {}
 
@@ -221,6 +226,9 @@ class Study(Setting, Part):
                 numbers=tuple(self._numbers(name, each)),
                 unit=each.unit,
                 note=each.note,
+                differs=each.differs or self.differs,
+                regime=self.regime,
+                seeds=each.seeds,
             )
             for name, each in self.questions.items()
         ]
@@ -236,6 +244,20 @@ class Study(Setting, Part):
     def experiments(self) -> list[str]:
         """Return the names of the experiments that the questions need."""
         return list(dict.fromkeys(name for claim in self.claims() for name in claim.experiments))
+
+    def tasks(self, seeds: Sequence[int]) -> list[tuple[str, int]]:
+        """Return the experiments and rows to run, each with the seeds that its questions ask for."""
+        asked: dict[str, int] = {}
+        for claim in self.claims():
+            for name in claim.needed:
+                asked[name] = max(asked.get(name, 0), claim.seeds or len(seeds))
+        names = [*self.experiments(), *self.rows]
+        return [
+            (name, seed)
+            for place, seed in enumerate(seeds)
+            for name in names
+            if place < asked.get(name, len(seeds))
+        ]
 
     def measures(self, row: str) -> tuple[str, ...]:
         """Return what is measured for a row beside its accuracies, for the questions."""
@@ -317,8 +339,8 @@ def _add(study: Study, part: Part) -> None:
     for name, question in part.questions.items():
         if name in study.questions:
             raise ConfigError(f"questions.{name}: two parts have a question of this name; rename one.")
-        paper = question.paper or part.paper
-        study.questions[name] = question.model_copy(update={"paper": paper})
+        source = {"paper": question.paper or part.paper, "differs": question.differs or part.differs}
+        study.questions[name] = question.model_copy(update=source)
 
 
 def claims_study() -> Study:

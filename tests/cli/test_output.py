@@ -74,10 +74,18 @@ def test_colours_are_for_terminals_that_want_them(
     monkeypatch.setattr(sys, "stdout", Terminal())
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
-    print_table(["claim", "verdict"], [["a", "holds"], ["b", "contradicted"]])
+    print_table(["claim", "verdict"], [["a", "holds here"], ["b", "contradicted"]])
     shown = sys.stdout.getvalue()  # type: ignore[attr-defined]
     assert ("\x1b[" in shown) is (no_color is None)
-    assert re.sub(r"\x1b\[\d*m", "", shown).split() == ["claim", "verdict", "a", "holds", "b", "contradicted"]
+    assert re.sub(r"\x1b\[\d*m", "", shown).split() == [
+        "claim",
+        "verdict",
+        "a",
+        "holds",
+        "here",
+        "b",
+        "contradicted",
+    ]
 
 
 def test_a_terminal_without_unicode_shows_similar_signs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_of_numbers_that_are_not_finite_nothing_is_shown(bad: float) -> None:
     results = [{"row": {"x": 1.0, "y": 1 + 0.01 * i}} for i in range(8)]
     results[3]["row"]["x"] = bad
     both = decide([claim("x"), claim("y", "another")], results)
-    assert [each.verdict for each in both] == ["not shown", "holds"]
+    assert [each.verdict for each in both] == ["not shown here", "holds here"]
 
 
 @pytest.mark.slow
@@ -149,7 +150,9 @@ def test_verdicts() -> None:
         for i, e in enumerate(rng.normal(size=8))
     ]
     outcomes = decide([claim("up"), claim("down"), claim("none")], results)
-    assert [outcome.verdict for outcome in outcomes] == ["holds", "contradicted", "not shown"]
+    assert [outcome.verdict for outcome in outcomes] == ["holds here", "contradicted", "not shown here"]
+    trained = replace(claim("down"), numbers=(replace(claim("down").numbers[0], rows=("row",)),))
+    assert decide([trained], results)[0].verdict == "opposite here"
     assert outcomes[0].values[0] == tuple(seed["row"]["up"] for seed in results)
     # Holm's correction is over the claims of the same paper alone.
     (alone,) = decide([claim("alone")], results)
@@ -159,6 +162,20 @@ def test_verdicts() -> None:
     # It is over all of them, tried or not.
     (chosen,) = decide([claim("alone")], results, [claim("alone"), claim("none"), claim("down")])
     assert chosen.p == pytest.approx(3 * alone.p)
+
+
+def test_a_claim_is_decided_when_all_of_its_seeds_are_done() -> None:
+    (number,) = exceeds("lid", "a", "b")
+    needs = Claim("x", "P", "", "", "", (replace(number, rows=("a", "b")),), seeds=4)
+    results = [{"a": {"lid": 2.0 + 0.01 * i}, "b": {"lid": 1.0}} for i in range(8)]
+    whole = decide([needs], results)[0]
+    assert whole.verdict == "holds here" and len(whole.values[0]) == 4
+    part = [seed if i != 2 else {"a": seed["a"]} for i, seed in enumerate(results)]
+    unfinished = decide([needs], part)[0]
+    assert unfinished.verdict == "unfinished, 3 of 4 seeds" and np.isnan(unfinished.values[0][2])
+    assert unfinished.estimates[0].mean == pytest.approx(np.mean([1.0, 1.01, 1.03]))
+    # A seed beyond those of the claim is of no matter.
+    assert decide([needs], [*results[:4], {}])[0].verdict == "holds here"
 
 
 def test_equal_is_two_one_sided_tests() -> None:
@@ -269,7 +286,9 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
     (outcome,) = run_claims(Path("out"), ["decorrelation-none"], few_digits, said.append)
-    assert outcome.verdict in ("holds", "not shown", "contradicted") and len(outcome.values[0]) == 2
+    assert (
+        outcome.verdict in ("holds here", "not shown here", "opposite here") and len(outcome.values[0]) == 2
+    )
     content = json.loads(Path("out/claims.json").read_text())
     (written,) = content["outcomes"]
     assert content["seeds"] == [5, 6] and written["rows"] == ["none", "bn"]

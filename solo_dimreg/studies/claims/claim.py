@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any
 
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
@@ -16,9 +17,14 @@ RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
     "the networks are the same, the initial weights. The claim holds if all of its numbers are above 0: the "
     "largest of their one-sided p-values (Student's t over the seeds), after Holm's correction over all "
-    f"claims of the same paper, tested or not, is below {LEVEL:g}. It is contradicted if one of its numbers "
-    "is below 0 by the same test, which is also corrected for their number. Otherwise it is not shown."
+    f"claims of the same paper, tested or not, is below {LEVEL:g}. The opposite holds if one of its numbers "
+    "is below 0 by the same test, which is also corrected for their number; a claim that trains no network, "
+    "such as a formula, is then contradicted. Otherwise it is not shown. A claim is decided when all of its "
+    "seeds are done."
 )
+HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
+UNFINISHED = "unfinished"
+UNKNOWN = Estimate(*4 * (math.nan,), 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Claim:
         numbers: The numbers that must be above 0; the first is the effect that is shown.
         unit: The unit of the effect.
         note: How the setting was chosen, if it is not the paper's.
+        differs: The paper's setting, where it differs from ours: data, network, epochs, batch.
+        regime: Our setting in a few words.
+        seeds: The number of seeds that decide it; by default all.
     """
 
     name: str
@@ -43,18 +52,23 @@ class Claim:
     numbers: tuple[Number, ...]
     unit: str = ""
     note: str = ""
+    differs: str = ""
+    regime: str = ""
+    seeds: int | None = None
 
     @property
     def rows(self) -> list[str]:
         """Return the rows that are trained for the claim."""
-        return [name for name in self._needed() if name not in EXPERIMENTS]
+        return [name for name in self.needed if name not in EXPERIMENTS]
 
     @property
     def experiments(self) -> list[str]:
         """Return the experiments that are measured for the claim."""
-        return [name for name in self._needed() if name in EXPERIMENTS]
+        return [name for name in self.needed if name in EXPERIMENTS]
 
-    def _needed(self) -> dict[str, None]:
+    @property
+    def needed(self) -> dict[str, None]:
+        """Return the rows and the experiments in their order."""
         return dict.fromkeys(name for number in self.numbers for name in number.rows)
 
     @property
@@ -65,9 +79,10 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the claim with the numbers of its rule in words, for JSON."""
-        texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
+        texts = ("name", "paper", "place", "sentence", "published", "unit", "note", "differs")
         return {
             **{key: getattr(self, key) for key in texts},
+            "regime": self.regime if self.rows else "",
             "rows": self.rows,
             "experiments": self.experiments,
             "numbers": [number.says for number in self.numbers],
@@ -79,7 +94,8 @@ class Outcome:
     """The verdict of the seeds on a claim.
 
     Attributes:
-        verdict: ``holds``, ``not shown`` or ``contradicted``.
+        verdict: ``holds here``, ``not shown here``, ``opposite here``, ``contradicted``, or ``unfinished``
+            with the number of seeds that are done.
         p: The p-value of the claim after Holm's correction.
         estimates: The estimate of each of its numbers.
         values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.
@@ -112,20 +128,38 @@ def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[
 
     Args:
         claims: The claims that were tested.
-        results: The results of each seed.
+        results: The results of each seed; what is not done is missing there.
         known: All known claims; by default the tested ones. Holm's correction is over all claims of the same
             paper, so that a verdict does not depend on the choice of claims.
     """
-    values = [[tuple(number.of(seed) for seed in results) for number in claim.numbers] for claim in claims]
-    estimates = [[number.estimate(results) for number in claim.numbers] for claim in claims]
     outcomes: dict[int, Outcome] = {}
+    seeds = [results[: claim.seeds] for claim in claims]
+    done = [[seed.keys() >= claim.needed.keys() for seed in seeds[i]] for i, claim in enumerate(claims)]
+    found = [list(compress(seeds[i], done[i])) for i in range(len(claims))]
+    estimates = [
+        tuple(number.estimate(found[i]) if len(found[i]) > 1 else UNKNOWN for number in claim.numbers)
+        for i, claim in enumerate(claims)
+    ]
     for paper in dict.fromkeys(claim.paper for claim in claims):
         own = [i for i, claim in enumerate(claims) if claim.paper == paper]
         count = sum(claim.paper == paper for claim in known or claims)
         above = holm([all_above(estimates[i]) for i in own], count)
         below = holm([any_below(estimates[i]) for i in own], count)
         for i, p, q in zip(own, above, below, strict=True):
-            finite = all(math.isfinite(value) for number in values[i] for value in number)
-            verdict = "holds" if p < LEVEL else "contradicted" if q < LEVEL and finite else "not shown"
-            outcomes[i] = Outcome(claims[i], verdict, p, tuple(estimates[i]), tuple(values[i]))
+            values = tuple(
+                tuple(
+                    number.of(seed) if there else math.nan
+                    for seed, there in zip(seeds[i], done[i], strict=True)
+                )
+                for number in claims[i].numbers
+            )
+            if not all(done[i]):
+                verdict = f"{UNFINISHED}, {sum(done[i])} of {len(done[i])} seeds"
+            elif p < LEVEL:
+                verdict = HOLDS
+            elif q < LEVEL and all(math.isfinite(value) for number in values for value in number):
+                verdict = OPPOSITE if claims[i].rows else CONTRADICTED
+            else:
+                verdict = NOT_SHOWN
+            outcomes[i] = Outcome(claims[i], verdict, p, estimates[i], values)
     return [outcomes[i] for i in range(len(claims))]

@@ -33,6 +33,7 @@ from solo_dimreg.studies.toy.experiments import (
     strong_augmentation,
     subspace_cosine,
 )
+from solo_dimreg.studies.toy.stepwise import stepwise_learning
 
 SPRITES = 3_000
 NEIGHBOURS = 32
@@ -61,6 +62,12 @@ def measure_implicit_regularization(seed: int) -> dict[str, Any]:
         "cosine_before": subspace_cosine(found.alignment_before, found.leading),
         "cosine_after": subspace_cosine(found.alignment_after, found.leading),
     }
+
+
+def measure_stepwise_learning(seed: int) -> dict[str, Any]:
+    """Return the largest relative error of the predicted times of stepwise learning, and the times."""
+    found = stepwise_learning(seed)
+    return {"error": found.error, "predicted": found.predicted, "measured": found.measured}
 
 
 def measure_pixels(seed: int) -> dict[str, Any]:
@@ -176,6 +183,7 @@ def _minimized(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 EXPERIMENTS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "strong_augmentation": (measure_strong_augmentation, 1),
     "implicit_regularization": (measure_implicit_regularization, 3),
+    "stepwise_learning": (measure_stepwise_learning, 1),
     "pixels": (measure_pixels, 1),
     "step": (measure_step, 1),
     "collapsing": (measure_collapsing, 2),

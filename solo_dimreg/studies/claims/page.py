@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from solo_dimreg.diagnosis.templating import SIGNS, Card, render
+from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.metrics.explanations import Explanation
 from solo_dimreg.plots import save_png
 from solo_dimreg.reports.provenance import what_ran
-from solo_dimreg.studies.claims.claim import RULE, Claim, Outcome, decide
+from solo_dimreg.studies.claims.claim import (
+    CONTRADICTED,
+    HOLDS,
+    NOT_SHOWN,
+    OPPOSITE,
+    RULE,
+    UNFINISHED,
+    Claim,
+    Outcome,
+    decide,
+)
 from solo_dimreg.studies.claims.numbers import Results
 from solo_dimreg.studies.claims.pictures import draw_claims, plots_of_claim
 from solo_dimreg.studies.pages import estimate_cells, interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "95 % interval", "verdict")
-KINDS = {"holds": "good", "not shown": "warning", "contradicted": "bad"}
+KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
 OVERVIEW = Explanation(
     "",
     "For each claim, the number that decides it, in units of its standard error, with its 95 % interval. "
@@ -44,8 +56,13 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Return the number of claims with each verdict, as text."""
-    verdicts = [outcome.verdict for outcome in outcomes]
-    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in KINDS)
+    words = [_word(outcome.verdict) for outcome in outcomes]
+    return ", ".join(f"{words.count(word)} {word}" for word in KINDS if word in words)
+
+
+def _word(verdict: str) -> str:
+    """Return a verdict without the number of seeds that are done."""
+    return verdict.partition(",")[0]
 
 
 def claims_page(
@@ -74,16 +91,16 @@ def claims_page(
         rule=RULE,
         header=HEADER,
         rows=rows(outcomes),
-        signed_rows=[[*row, f"{SIGNS[KINDS[verdict]]} {verdict}"] for *row, verdict in rows(outcomes)],
-        kinds=KINDS,
+        signed_rows=[[*row, f"{SIGNS[KINDS[_word(last)]]} {last}"] for *row, last in rows(outcomes)],
+        kinds={outcome.verdict: KINDS[_word(outcome.verdict)] for outcome in outcomes},
         overview=lambda: Card(draw_claims(outcomes), OVERVIEW),
         outcomes=outcomes,
         numbers=_numbers,
         plots_of_claim=partial(plots_of_claim, results=results),
         values_by_seed=partial(_values_by_seed, seeds=seeds),
         command=command,
-        # The experiments train nothing and have no checkpoint.
-        ran=what_ran([run for seed in results for run in seed.values() if "checkpoint" in run]),
+        # The experiments train nothing and have no method.
+        ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
     )
 
 
@@ -99,19 +116,43 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
     """Return the cells of the table of a claim's numbers, with a row for each seed."""
     return [
         [f"seed {seed}", *(f"{value:.4g}" for value in values)]
-        for seed, values in zip(seeds, zip(*outcome.values, strict=True), strict=True)
+        for seed, values in zip(seeds, zip(*outcome.values, strict=True), strict=False)
     ]
 
 
 def by_seed(content: Mapping[str, Any]) -> list[Results]:
-    """Return the results of each seed, by row and experiment, from the content of ``results.json``."""
+    """Return the results of each seed, by row and experiment, from the content of ``results.json``.
+
+    What is not done is missing.
+    """
     found: dict[int, dict[str, Any]] = {seed: {} for seed in content["planned_seeds"]}
     for run in content["runs"]:
         found[run["seed"]][run["row"]] = run
     for name, measured in content["experiments"].items():
-        for seed in found:
-            found[seed][name] = measured[str(seed)]
+        for seed, values in measured.items():
+            found[int(seed)][name] = values
     return list(found.values())
+
+
+def merge_outcomes(file: Path, outcomes: Sequence[Outcome], order: Sequence[str]) -> None:
+    """Replace or add outcomes in a ``claims.json`` of other runs, with three digits, in this order.
+
+    Raises:
+        ConfigError: The file cannot be read, or has no outcomes.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = {each["name"]: each for each in content["outcomes"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--into: {file} must be a claims.json with outcomes ({error!r}).") from error
+    for outcome in outcomes:
+        made = {key: value for key, value in outcome.as_dict().items() if key not in ("p", "values")}
+        rounded = [
+            {key: float(f"{each[key]:.3g}") for key in ("mean", "low", "high")} for each in made["estimates"]
+        ]
+        found[outcome.claim.name] = made | {"estimates": rounded}
+    names = [*order, *(name for name in found if name not in order)]
+    write_json(file, content | {"rule": RULE, "outcomes": [found[name] for name in names if name in found]})
 
 
 def write_outcomes(

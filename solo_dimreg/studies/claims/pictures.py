@@ -12,11 +12,16 @@ from matplotlib.figure import Figure
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.templating import Card
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explain
-from solo_dimreg.studies.claims.claim import Outcome
+from solo_dimreg.studies.claims.claim import CONTRADICTED, HOLDS, NOT_SHOWN, OPPOSITE, Outcome
 from solo_dimreg.studies.claims.numbers import Results
 
-COLOURS = {"holds": plots.COLOURS[2], "not shown": plots.COLOURS[7], "contradicted": plots.COLOURS[5]}
-MARKERS = {"holds": "o", "not shown": "s", "contradicted": "X"}
+COLOURS = {
+    HOLDS: plots.COLOURS[2],
+    NOT_SHOWN: plots.COLOURS[7],
+    OPPOSITE: plots.COLOURS[5],
+    CONTRADICTED: plots.COLOURS[5],
+}
+MARKERS = {HOLDS: "o", NOT_SHOWN: "s", OPPOSITE: "v", CONTRADICTED: "X"}
 CURVES = ("effective_rank", "lid", "mutual_information", "adadim_alpha")
 ROWS_IN_A_PLOT = len(plots.COLOURS)
 SEEDS = Explanation("", "Dots are seeds; bars are the means and their 95 % intervals.")
@@ -31,7 +36,7 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
     axes = figure.add_subplot()
     for place, outcome in enumerate(outcomes):
         weakest = outcome.estimates[outcome.weakest]
-        if not math.isfinite(weakest.mean):
+        if outcome.verdict not in COLOURS or not math.isfinite(weakest.mean):
             continue
         # Half of the interval in standard errors; 0 if all seeds are equal.
         t = (weakest.high - weakest.low) / 2 / weakest.error if weakest.error else 0.0
@@ -53,7 +58,7 @@ def draw_claims(outcomes: Sequence[Outcome]) -> Figure:
     axes.set_ylim(len(outcomes) - 0.4, -0.6)
     axes.set_xlim(-FAR - 3, FAR + 3)
     axes.set_xlabel(f"deciding number / its standard error, up to {FAR:g}")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
 
@@ -64,12 +69,14 @@ def plots_of_claim(outcome: Outcome, results: Sequence[Results]) -> Iterator[Car
     if not 0 < len(names) <= ROWS_IN_A_PLOT:
         return
     for curve in CURVES if "AdaDim" in outcome.claim.paper else CURVES[:2]:
-        found = {name: [seed[name]["curves"].get(curve) for seed in results] for name in names}
+        found = {name: [s[name]["curves"].get(curve) for s in results if name in s] for name in names}
         panel = {name: [each for each in curves if each] for name, curves in found.items() if any(curves)}
         if panel:
             explanation = explain(curve)
             yield Card(plots.draw_curves({explanation.label: panel}, names), explanation)
-    spectra = {name: results[0][name]["spectrum"] for name in names if "spectrum" in results[0][name]}
+    spectra = {
+        name: results[0][name]["spectrum"] for name in names if results[0].get(name, {}).get("spectrum")
+    }
     if spectra:
         of_first_seed = replace(SPECTRUM, text=f"{SPECTRUM.text} These are from the first seed.")
         yield Card(plots.draw_spectra(spectra, names), of_first_seed)
@@ -83,7 +90,8 @@ def draw_seeds(outcome: Outcome) -> Figure:
     figure.set_label(f"{outcome.claim.name}, seed by seed")
     axes = figure.add_subplot()
     for place, (values, estimate) in enumerate(zip(outcome.values, outcome.estimates, strict=True)):
-        if not all(map(math.isfinite, values)):
+        values = tuple(filter(math.isfinite, values))
+        if not values or not math.isfinite(estimate.mean):
             continue
         scale = max(map(abs, (*values, estimate.low, estimate.high))) or 1.0
         axes.plot([v / scale for v in values], [place] * len(values), "o", alpha=0.6, color=plots.COLOURS[0])

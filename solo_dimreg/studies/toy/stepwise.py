@@ -60,7 +60,7 @@ def rise_times(correlation: Tensor, weight: Tensor) -> Tensor:
     return (1 / (values * start) - 1).log() / (8 * values)
 
 
-def stepwise_learning(seed: int = 0) -> StepwiseLearning:
+def stepwise_learning(seed: int = 0, initial: float = INITIAL) -> StepwiseLearning:
     """Train one linear layer on two noisy views of Gaussian points with the linear Barlow Twins loss [1].
 
     The variances of the input axes fall by a constant factor. The gradient descent on all points has a step
@@ -68,6 +68,7 @@ def stepwise_learning(seed: int = 0) -> StepwiseLearning:
 
     Args:
         seed: The seed of all random numbers.
+        initial: The standard deviation of the initial weights.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -78,7 +79,7 @@ def stepwise_learning(seed: int = 0) -> StepwiseLearning:
     points = normal(POINTS, INPUTS) * DECAY ** (torch.arange(INPUTS) / 2) @ turned
     first, second = (points + NOISE * normal(POINTS, INPUTS) for _ in range(2))
     correlation = (first.T @ second + second.T @ first) / (2 * POINTS)
-    weight = (INITIAL * normal(OUTPUTS, INPUTS)).requires_grad_()
+    weight = (initial * normal(OUTPUTS, INPUTS)).requires_grad_()
     predicted = rise_times(correlation, weight.detach())
     result = StepwiseLearning(predicted=predicted.tolist(), measured=[0.0] * OUTPUTS)
     before = torch.zeros(OUTPUTS, dtype=torch.float64)
