@@ -130,7 +130,7 @@ def _same(shown: list[str], numbers: list[float]) -> bool:
 def test_the_readme_counts_the_verdicts() -> None:
     verdicts = [each["verdict"] for each in claims().values()]
     counts = [verdicts.count(verdict) for verdict in ("holds here", "not shown here", "opposite here")]
-    text = "{} hold here, {} are not shown here, {} have the opposite here".format(*counts)
+    text = "{} hold here, {} are not shown here, for {} the opposite holds here".format(*counts)
     assert text in README.read_text() and f"{len(verdicts)} claims" in README.read_text()
 
 

@@ -17,9 +17,9 @@ from solo_dimreg.files import write_text
 from solo_dimreg.reports.summary import results_table
 
 VERDICTS = {
-    "holds here": "hold here",
-    "not shown here": "are not shown here",
-    "opposite here": "have the opposite here",
+    "holds here": "{} hold here",
+    "not shown here": "{} are not shown here",
+    "opposite here": "for {} the opposite holds here",
 }
 SHOWN = 3  # numbers of a claim that a table shows
 
@@ -57,7 +57,7 @@ def claims_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     """Return the outcomes of ``claims.json`` as Markdown, with a heading and a table for each paper."""
     outcomes = [outcome for content in contents for outcome in content["outcomes"]]
     words = Counter(outcome["verdict"].partition(",")[0] for outcome in outcomes)
-    counts = [f"{words.pop(word, 0)} {text}" for word, text in VERDICTS.items()]
+    counts = [text.format(words.pop(word, 0)) for word, text in VERDICTS.items()]
     counts += [f"{count} {'is' if count == 1 else 'are'} {word}" for word, count in words.items()]
     lines = [f"**{len(outcomes)} claims: {', '.join(counts)}.**"]
     for paper in dict.fromkeys(outcome["paper"] for outcome in outcomes):

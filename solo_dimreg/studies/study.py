@@ -14,6 +14,7 @@ from pydantic import BeforeValidator
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.parsing import Block, Refusal, parse, whole
 from solo_dimreg.datasets.digits import write_digits, write_mnist
+from solo_dimreg.datasets.overlay import write_overlay
 from solo_dimreg.datasets.patches import write_patches
 from solo_dimreg.datasets.sprites import write_sprites
 from solo_dimreg.errors import ConfigError, PluginError, unknown
@@ -28,6 +29,8 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "digits": write_digits,
     "mnist": write_mnist,
     "patches": write_patches,
+    "evidence-patches": lambda out: write_patches(out, patches=600),
+    "overlay": write_overlay,
     "claims-sprites": lambda out: write_sprites(out, factors=8, images=2_400),
 }
 # The words of a row: spaces inside of Hydra's quotes do not separate.
@@ -70,6 +73,7 @@ class Setting(Block):
         folder: The folder of the configs: ours, such as ``digits``, or the reader's.
         data: The embedded data that is written below ``datasets``, or a folder of images.
         other: The embedded data on which transfer is measured.
+        also: More embedded data, which some of the rows read.
         needs: The data that the reader provides: each path with what belongs there.
         why: The reason for this setting.
         regime: The setting in a few words, for the head of a table.
@@ -80,6 +84,7 @@ class Setting(Block):
     folder: str = ""
     data: Embedded = ""
     other: Embedded = "patches"
+    also: list[Embedded] = []
     needs: dict[str, str] = {}
     why: str = ""
     regime: str = ""
@@ -276,7 +281,7 @@ class Study(Setting, Part):
             wanted = "; ".join(f"{what}, into {path}/" for path, what in missing.items())
             raise ConfigError(f"This study needs data that is not here. Put {wanted} (below {Path.cwd()}).")
         transfer = any("transfer_acc1" in self.measures(row) for row in self.rows)
-        for name in {"" if given else self.data, self.other if transfer else ""} & WRITERS.keys():
+        for name in {"" if given else self.data, self.other if transfer else "", *self.also} & WRITERS.keys():
             WRITERS[name](DATASETS / name)
 
     def as_yaml(self) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+from sklearn.linear_model import RidgeClassifier
 from support import most_slow
 
 from solo_dimreg.config.composing import compose
@@ -17,7 +19,8 @@ from solo_dimreg.errors import PluginError
 from solo_dimreg.plugins.manager import Registration
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
-from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, equal, exceeds, rise, slower, tau
+from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
+from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, diagnosed, equal, exceeds, rise, slower, tau
 from solo_dimreg.studies.claims.page import write_outcomes
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
@@ -203,6 +206,26 @@ def test_tau_is_kendalls_and_what_has_no_figure_comes_last() -> None:
     assert alphas_alone.of(results) == pytest.approx(1.0)
     (over,) = tau("effective_rank", rows, over="linear_acc1")
     assert over.of(results) == pytest.approx((5 - 1) / 6 - 1)
+    (lower,) = tau("effective_rank", rows, lower=True)
+    assert lower.of(results) == pytest.approx(-(5 - 1) / 6) and "minus effective_rank" in lower.says
+
+
+def test_a_diagnosis_counts_by_its_sign() -> None:
+    (number,) = diagnosed("a")
+    kinds = {"healthy": -1.0, "cannot tell": -1.0, "collapsed": 1.0, "partly collapsed": 1.0}
+    for kind, expected in kinds.items():
+        assert number.of({"a": {"verdict": {"kind": kind}}}) == expected
+    assert np.isnan(number.of({"a": {"failed": "The loss is not finite."}}))
+
+
+def test_ridge_accuracy_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    centres, labels, expected = rng.normal(size=(3, 6)), rng.integers(0, 3, 90), rng.integers(0, 3, 60)
+    train, val = (centres[of] + rng.normal(size=(len(of), 6)) for of in (labels, expected))
+    scaled = (train - train.mean(0)) / train.std(0, ddof=1), (val - train.mean(0)) / train.std(0, ddof=1)
+    theirs = RidgeClassifier(alpha=RIDGE * 90).fit(scaled[0], labels).score(scaled[1], expected)
+    ours = ridge_accuracy(*map(torch.from_numpy, (train, labels, val, expected)))
+    assert ours == pytest.approx(100 * theirs) and 40 < ours < 95
 
 
 def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> None:
@@ -387,3 +410,18 @@ def test_claims_of_the_newest_losses_are_measured_on_points(
     expected = (2 - 2**0.5) ** 0.5 / 2**0.5
     assert (np.abs(values["wasserstein-sensitive"][0] + 0.3 - expected) < 0.1).all()
     assert (values["uniformity-spreads"][0] > 0.09).all()
+
+
+def test_the_long_study_can_be_trained(tmp_path: Path) -> None:
+    """Every config composes, and the papers' weights are those that we ship for their methods."""
+    study = read_study("evidence")
+    tasks = study.tasks(range(5, 13))
+    assert len(tasks) == 15 * 8 + 8 * 4 + 24 * 2  # the main rows, the sweeps, the settings of one method
+    for row in list(study.rows)[:23:4]:
+        settings, _ = configs_of(study, row, 5, tmp_path)
+        steps = {"datasets/evidence-patches/train": 7_680, "datasets/overlay/train": 6_016}
+        images = steps[settings.data.train_path]
+        assert 1_500 <= settings.max_epochs * (images // settings.optimizer.batch_size) <= 1_650
+        assert settings.monitor.on == "val"
+    assert {name for claim in study.claims() for name in claim.rows} == set(study.rows)
+    assert {claim.regime for claim in study.claims()} == {study.regime}

@@ -35,6 +35,7 @@ from solo_dimreg.studies.toy.experiments import (
 )
 from solo_dimreg.studies.toy.stepwise import stepwise_learning
 
+SMALL = 1e-6  # of stepwise learning's initial weights
 SPRITES = 3_000
 NEIGHBOURS = 32
 SCALES = (1.0, 1e-4)  # lengths of the features: healthy, and collapsed
@@ -66,7 +67,7 @@ def measure_implicit_regularization(seed: int) -> dict[str, Any]:
 
 def measure_stepwise_learning(seed: int) -> dict[str, Any]:
     """Return the largest relative error of the predicted times of stepwise learning, and the times."""
-    found = stepwise_learning(seed)
+    found = stepwise_learning(seed, SMALL)
     return {"error": found.error, "predicted": found.predicted, "measured": found.measured}
 
 
@@ -183,7 +184,7 @@ def _minimized(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 EXPERIMENTS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "strong_augmentation": (measure_strong_augmentation, 1),
     "implicit_regularization": (measure_implicit_regularization, 3),
-    "stepwise_learning": (measure_stepwise_learning, 1),
+    "stepwise_learning": (measure_stepwise_learning, 2),
     "pixels": (measure_pixels, 1),
     "step": (measure_step, 1),
     "collapsing": (measure_collapsing, 2),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from solo_dimreg.config.composing import compose, evaluation_settings, other_data
-from solo_dimreg.functional import lidar
+from solo_dimreg.functional import lidar, mst_dimension
 from solo_dimreg.solo_learn import Run, register
-from solo_dimreg.training.evaluation import DEVICE, linear_accuracy
+from solo_dimreg.training.evaluation import DEVICE, extract_splits, linear_accuracy
 
 # The probe runs in the comparing process, on one device.
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
+RIDGE = 1e-3  # of the number of images
 
 
 def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
@@ -55,10 +59,47 @@ def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> f
     ]
 
 
+def ridge_accuracy(train: Tensor, labels: Tensor, val: Tensor, expected: Tensor) -> float:
+    """Return the accuracy in percent of a ridge classifier on standardized axes, in closed form.
+
+    Args:
+        train, val: Features or embeddings, (N, D) and (M, D).
+        labels, expected: Their classes, (N,) and (M,).
+    """
+    mean, deviation = train.double().mean(0), train.double().std(0).clamp_min(1e-12)
+    x, y = ((each.double() - mean) / deviation for each in (train, val))
+    targets = F.one_hot(labels.long()).double()
+    gram = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(gram, x.T @ (targets - targets.mean(0)))
+    return 100 * float(((y @ weight + targets.mean(0)).argmax(1) == expected).double().mean())
+
+
+def measure_ridge(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
+    """Return the accuracy of a ridge classifier on the features."""
+    train, val = extract_splits(register(), run)
+    return ridge_accuracy(train.features, train.labels, val.features, val.labels)
+
+
+def measure_ridge_of_embeddings(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
+    """Return the accuracy of a ridge classifier on the embeddings; NaN if there are none."""
+    train, val = extract_splits(register(), run)
+    if train.embeddings is None or val.embeddings is None:
+        return math.nan
+    return ridge_accuracy(train.embeddings, train.labels, val.embeddings, val.labels)
+
+
+def measure_spanning_tree(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
+    """Return the dimension of the validation images' features by their minimum spanning trees."""
+    return float(mst_dimension(extract_splits(register(), run)[1].features))
+
+
 #: For each key of the result, a function of the run, the folder of other data and the probe's overrides.
 MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
     "lidar": measure_lidar,
     "transfer_acc1": measure_transfer,
+    "ridge_acc1": measure_ridge,
+    "z_ridge_acc1": measure_ridge_of_embeddings,
+    "mst_dimension": measure_spanning_tree,
 }
 
 

@@ -34,6 +34,8 @@ NAMES = {
     "transfer_acc1": "linear accuracy on the other data",
     "mutual_information": "I(R;Z)",
     "adadim_alpha": "alpha",
+    "ridge_acc1": "ridge accuracy",
+    "z_ridge_acc1": "ridge accuracy of the embeddings",
 }
 # What a finished run has, and what is recorded of it while it trains.
 OF_A_RUN = (
@@ -141,18 +143,35 @@ def slower(row: str, metric: str, turn: float) -> list[Number]:
 
 
 def tau(
-    metric: str, rows: Sequence[str], best: float | None = None, above: float = 0.0, over: str = ""
+    metric: str,
+    rows: Sequence[str],
+    best: float | None = None,
+    above: float = 0.0,
+    over: str = "",
+    lower: bool = False,
 ) -> list[Number]:
     """Return the number that a metric without labels orders rows by accuracy, by Kendall's tau.
 
-    It is compared with a threshold ``above``, or with the tau of another metric, ``over``.
+    More is better, or what is nearer to ``best``, or less with ``lower``. The tau is compared with ``above``,
+    or with that of another metric, ``over``. RankMe and LiDAR claim it of the settings of one method.
     """
-    ours = partial(_tau, rows, metric, best)
-    says = f"Kendall's tau of {metric} and linear accuracy over {len(rows)} rows minus "
+    ours = partial(_tau, rows, metric, best, lower)
+    called = f"minus {metric}" if lower else metric if best is None else f"minus |{metric} - {best:g}|"
+    says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows minus "
     if over:
-        theirs = partial(_tau, rows, over, None)
+        theirs = partial(_tau, rows, over, None, False)
         return [Number(f"{says}that of {over}", lambda results: ours(results) - theirs(results))]
     return [Number(f"{says}{above:g}", lambda results: ours(results) - above)]
+
+
+def diagnosed(row: str) -> list[Number]:
+    """Return the number that the diagnosis calls a row collapsed, or partly so: 1 if so, and else -1."""
+
+    def alarmed(results: Results) -> float:
+        kind = (results[row].get("verdict") or {}).get("kind")
+        return math.nan if kind is None else 1.0 if kind in ("collapsed", "partly collapsed") else -1.0
+
+    return [Number(f"1 if the diagnosis of {row} is collapsed, or partly so, else -1", alarmed)]
 
 
 def triggers(row: str, drawdown: float = DRAWDOWN) -> list[Number]:
@@ -184,7 +203,7 @@ KINDS: dict[str, Callable[..., list[Number]]] = {
     each.__name__: each
     for each in (
         *(exceeds, ladder, equal, above, below, within),
-        *(exceeds_at_the_end, rise, slower, tau, triggers, silent),
+        *(exceeds_at_the_end, rise, slower, tau, diagnosed, triggers, silent),
     )
 }
 OF_CURVES = ("exceeds_at_the_end", "rise", "slower")
@@ -263,7 +282,7 @@ def _when(part: float) -> str:
 def curve_of(row: str, metric: str, results: Results) -> list[float]:
     """Return a row's monitored metric over the epochs."""
     curve = results[row].get("curves", {}).get(metric, {})
-    return [float(curve[epoch]) for epoch in sorted(curve)]
+    return [math.nan if curve[epoch] is None else float(curve[epoch]) for epoch in sorted(curve)]
 
 
 def _at(row: str, metric: str, part: float, results: Results) -> float:
@@ -271,17 +290,18 @@ def _at(row: str, metric: str, part: float, results: Results) -> float:
     return curve[round(part * (len(curve) - 1))] if curve else math.nan
 
 
-def _tau(rows: Sequence[str], metric: str, best: float | None, results: Results) -> float:
+def _tau(rows: Sequence[str], metric: str, best: float | None, lower: bool, results: Results) -> float:
     """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
 
-    More is better, or what is nearer to ``best``. A row without the metric, whose features all lie on a line,
+    A row without the metric, whose features all lie on a line,
     comes last.
     """
 
     def score(value: float | None) -> float:
         if value is None or not math.isfinite(value):
             return -math.inf
-        return value if best is None else -abs(value - best)
+        value = value if best is None else -abs(value - best)
+        return -value if lower else value
 
     scores = [score(results[row].get(metric)) for row in rows]
     accuracies = [results[row].get("linear_acc1", math.nan) for row in rows]
