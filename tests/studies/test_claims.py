@@ -22,6 +22,7 @@ from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, diagnosed, equal, exceeds, rise, slower, tau
 from solo_dimreg.studies.claims.page import write_outcomes
+from solo_dimreg.studies.claims.pictures import draw_effects, effect_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.study import claims_study, read_study
@@ -410,6 +411,25 @@ def test_claims_of_the_newest_losses_are_measured_on_points(
     expected = (2 - 2**0.5) ** 0.5 / 2**0.5
     assert (np.abs(values["wasserstein-sensitive"][0] + 0.3 - expected) < 0.1).all()
     assert (values["uniformity-spreads"][0] > 0.09).all()
+
+
+def test_the_effect_over_the_training_is_paired_and_by_steps() -> None:
+    claim = next(each for each in read_study("evidence").claims() if each.name == "ldreg-accuracy-byol")
+
+    def run(seed: int, gain: float) -> dict:
+        curve = {epoch: 40.0 + epoch + seed + gain * epoch for epoch in range(13)}
+        return {"steps": 1_560, "epochs": 13, "curves": {"val_acc1": curve}}
+
+    results = [{"byol": run(seed, 0), "ldreg_byol": run(seed, 1 + 0.1 * seed)} for seed in range(4)]
+    effects = effect_over_training(claim, [*results, {"byol": run(9, 0)}])
+    assert list(effects) == [120 * (epoch + 1) for epoch in range(13)]
+    expected = estimate([3 * (1 + 0.1 * seed) for seed in range(4)])
+    assert effects[480].mean == pytest.approx(expected.mean)
+    assert (effects[480].low, effects[480].high) == pytest.approx((expected.low, expected.high))
+    (axes,) = draw_effects(claim, effects).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["120", "360", "960", "1,560"]
+    assert axes.lines[0].get_ydata()[3] == pytest.approx(expected.mean)
+    assert effect_over_training(claim, results[:1]) == {}
 
 
 def test_the_long_study_can_be_trained(tmp_path: Path) -> None:
