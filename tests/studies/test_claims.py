@@ -21,7 +21,7 @@ from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, diagnosed, equal, exceeds, rise, slower, tau
-from solo_dimreg.studies.claims.page import write_outcomes
+from solo_dimreg.studies.claims.page import last_fifth, write_outcomes
 from solo_dimreg.studies.claims.pictures import draw_effects, effect_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
@@ -430,6 +430,12 @@ def test_the_effect_over_the_training_is_paired_and_by_steps() -> None:
     assert [text.get_text() for text in axes.get_xticklabels()] == ["120", "360", "960", "1,560"]
     assert axes.lines[0].get_ydata()[3] == pytest.approx(expected.mean)
     assert effect_over_training(claim, results[:1]) == {}
+
+
+def test_the_last_fifth_says_whether_a_training_was_long_enough() -> None:
+    curves = {"val_acc1": {e: 50.0 + e for e in range(11)}, "effective_rank": {0: 3.0, 1: 4.0}}
+    results = [{"a": {"method": "a", "curves": curves}, "pixels": {"lid": 1}}, {}]
+    assert last_fifth(results) == [["a", f"{100 * (60 / 58 - 1):.1f} %", "not recorded"]]
 
 
 def test_the_long_study_can_be_trained(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from solo_dimreg.studies.claims.claim import (
     Outcome,
     decide,
 )
-from solo_dimreg.studies.claims.numbers import Results
+from solo_dimreg.studies.claims.numbers import Results, curve_of
 from solo_dimreg.studies.claims.pictures import draw_claims, plots_of_claim
 from solo_dimreg.studies.pages import estimate_cells, interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "95 % interval", "verdict")
 KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
+MANY = 5  # looks, without which a curve has no last fifth
 OVERVIEW = Explanation(
     "",
     "For each claim, the number that decides it, in units of its standard error, with its 95 % interval. "
@@ -58,6 +59,12 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     """Return the number of claims with each verdict, as text."""
     words = [_word(outcome.verdict) for outcome in outcomes]
     return ", ".join(f"{words.count(word)} {word}" for word in KINDS if word in words)
+
+
+def _regime(outcomes: Sequence[Outcome]) -> str:
+    """Return our setting in brackets, for the head of the table."""
+    regimes = dict.fromkeys(each.claim.regime for each in outcomes if each.claim.rows and each.claim.regime)
+    return f" ({'; '.join(regimes)})" if regimes else ""
 
 
 def _word(verdict: str) -> str:
@@ -89,7 +96,7 @@ def claims_page(
         summary=summary(outcomes),
         setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why or 'as the study says'}.",
         rule=RULE,
-        header=HEADER,
+        header=[name if name != "here" else f"here{_regime(outcomes)}" for name in HEADER],
         rows=rows(outcomes),
         signed_rows=[[*row, f"{SIGNS[KINDS[_word(last)]]} {last}"] for *row, last in rows(outcomes)],
         kinds={outcome.verdict: KINDS[_word(outcome.verdict)] for outcome in outcomes},
@@ -99,6 +106,7 @@ def claims_page(
         plots_of_claim=partial(plots_of_claim, results=results),
         values_by_seed=partial(_values_by_seed, seeds=seeds),
         command=command,
+        last_fifth=last_fifth(results),
         # The experiments train nothing and have no method.
         ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
     )
@@ -118,6 +126,23 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
         [f"seed {seed}", *(f"{value:.4g}" for value in values)]
         for seed, values in zip(seeds, zip(*outcome.values, strict=True), strict=False)
     ]
+
+
+def last_fifth(results: Sequence[Results]) -> list[list[str]]:
+    """Return for each trained row how much the last fifth of its training changed it, in percent.
+
+    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank.
+    """
+    found = []
+    for row in dict.fromkeys(name for seed in results for name, run in seed.items() if "method" in run):
+        cells = [row]
+        for metric in ("val_acc1", "effective_rank"):
+            curves = [curve_of(row, metric, seed) for seed in results if row in seed]
+            ends = [(each[round(0.8 * (len(each) - 1))], each[-1]) for each in curves if len(each) > MANY]
+            changes = [100 * abs(end / before - 1) for before, end in ends if before]
+            cells.append(f"{sum(changes) / len(changes):.1f} %" if changes else "not recorded")
+        found.append(cells)
+    return found
 
 
 def by_seed(content: Mapping[str, Any]) -> list[Results]:
