@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from solo_dimreg.cli.output import jobs_option
+
+if TYPE_CHECKING:
+    from solo_dimreg.studies.study import Study
 
 EXAMPLE = """\b
 Example:
@@ -159,12 +163,18 @@ def command(
         click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))
     if dry_run:
         return
-    results = run_study(study, out, jobs, click.echo, chosen, execute)
+    _answer(study, run_study(study, out, jobs, click.echo, chosen, execute), out, rows[0])
+
+
+def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> None:
+    """Write the pages of a comparison, and print its answer."""
+    from solo_dimreg.cli.output import print_table
+
     if study.questions:
         from solo_dimreg.studies.claims.page import write_outcomes
 
         about = {"why": study.why, "options": [], "overrides": study.settings}
-        again = f"solo-dimreg compare {rows[0]}"
+        again = f"solo-dimreg compare {given}"
         write_outcomes(out, results, study.claims(), study.claims(), about, again)
         click.echo(f"Claims: {out / 'claims.html'}")
     if study.rows:
