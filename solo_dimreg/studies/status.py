@@ -22,10 +22,10 @@ def status_of(out: Path) -> dict[str, Any]:
         out: The folder of its results.
 
     Returns:
-        ``going`` (whether its command or one of its jobs runs), ``seconds_left`` (None if it is unknown), the
-        ``counts`` of the states, and ``runs``: each with ``row``, ``title``, ``seed``, ``state`` (finished,
-        failed, running, waiting, interrupted, not started), and where they are known ``since``, ``epoch``,
-        ``epochs``, ``job``, ``log`` and ``reason``.
+        ``command`` (whether its command runs), ``going`` (whether that or a job does), ``seconds_left`` (None
+        if it is unknown), the ``counts`` of the states, and ``runs``: each with ``row``, ``title``, ``seed``,
+        ``state`` (finished, failed, running, waiting, interrupted, not started), and where they are known
+        ``since``, ``epoch``, ``epochs``, ``job``, ``log`` and ``reason``.
 
     Raises:
         ConfigError: There is no comparison.
@@ -41,18 +41,19 @@ def status_of(out: Path) -> dict[str, Any]:
     active = {
         task: job for task, known in jobs.items() if task not in ended and is_active(job := job_of(known))
     }
-    going = is_locked(out) or bool(active)
+    command = is_locked(out)
+    going = command or bool(active)
     runs = []
     for seed in results["planned_seeds"]:
         for name, row in results["rows"].items():
             task = (name, seed)
             known = _state(folder_of(out, name, seed), ended.get(task), jobs.get(task, {}), active.get(task))
-            if known["state"] == "not started" and going:
+            if known["state"] == "not started" and command:
                 known["state"] = "waiting"
             runs.append({"row": name, "title": row["title"], "seed": seed, "epochs": row["epochs"], **known})
     seconds = _seconds_left(runs) if going else None
-    counts = dict(Counter(run["state"] for run in runs))
-    return {"out": str(out), "going": going, "seconds_left": seconds, "counts": counts, "runs": runs}
+    found = {"out": str(out), "command": command, "going": going, "seconds_left": seconds}
+    return {**found, "counts": dict(Counter(run["state"] for run in runs)), "runs": runs}
 
 
 def _state(folder: Path, ended: dict[str, Any] | None, job: dict[str, str], active: Any) -> dict[str, Any]:
@@ -120,4 +121,5 @@ def status_line(status: dict[str, Any]) -> str:
         end = "The time that is left is not known yet."
     else:
         end = f"About {status['seconds_left'] / 60:.0f} min are left, with the machine as busy as now."
-    return f"{counts}. {end}"
+    alone = " Its command has ended, but not these jobs: start it again." if status["going"] else ""
+    return f"{counts}. {end}{'' if status['command'] else alone}"
