@@ -203,7 +203,8 @@ def test_the_config_of_a_run(host: Host, few_digits: Path, tmp_path: Path) -> No
 
 def test_the_config_to_take(host: Host, few_digits: Path, tmp_path: Path) -> None:
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
-    search, is_run = _begin("digits/byol", "", tmp_path, (40, None), {"overrides": paths})
+    changes = {"overrides": [*paths, "optimizer.batch_size=32"]}
+    search, is_run = _begin("digits/byol", "", tmp_path, (40, None), changes)
     search.state, said = {"signs": ["collapsed locally"]}, []
     search.say = said.append
     rows = search.add_rows(10)
