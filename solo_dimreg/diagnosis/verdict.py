@@ -25,6 +25,7 @@ FEW_DIRECTIONS, SOME_DIRECTIONS = 1 / 4, 1 / 2
 LOW_RANK, LOWISH_RANK = 1 / 16, 1 / 8
 MOST = 0.5  # of the variance
 TIGHT = 0.9  # of the variance of the signal lies between the groups
+LEAST_GROUPS = 10  # fewer are a collapse, however tight
 HANDFUL, WIDE = 8, 64
 LOCAL_LID = 2.5
 LEAST_ROWS = 32
@@ -34,15 +35,16 @@ THRESHOLDS = {
     "collapsed completely": "the features are equal up to the rounding of a network in float32, which is "
     f"{COMPLETE_DEVIATION:g} of their length, or of their own precision",
     "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
-    f"variance, stand out of the noise by a step of {STEP:g}, and are not the differences of tight groups; "
-    f"or the effective rank is below {LOW_RANK:.1%} of the attainable one",
+    f"variance and stand out of the noise by a step of {STEP:g}; or the effective rank is below "
+    f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight groups",
     "collapsed locally": f"the LID within groups is below {LOCAL_LID:g} and below half the dimension of the "
     "whole",
     PARTLY: f"as a global collapse, with at most {SOME_DIRECTIONS:.0%} of the directions, or where they hold "
     f"less than {MOST:.0%} of the variance; or the effective rank is below {LOWISH_RANK:.1%} of the width; "
-    f"or the entropy rank of the variances is below {HANDFUL} of at least {WIDE}",
+    f"or the entropy rank of the variances is below {HANDFUL} of at least {WIDE}; with the same exception",
     CANNOT_TELL: f"the distinct rows are fewer than {LEAST_ROWS} or than the width, and show no "
-    "collapse; or more than half of the rows repeat an earlier one",
+    "collapse; or more than half of the rows repeat an earlier one; or a few rows of large norm hold more "
+    f"than {MOST:.0%} of the variance; or the rows differ by no more than the rounding of half precision",
     HEALTHY: "none of these",
 }
 
@@ -92,6 +94,11 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
     if of == REFERENCE:
         return Verdict(NO_VERDICT, f"a reference to compare with: {_numbers(space)}.")
     distinct = space.samples - space.duplicates
+    if distinct > 1 and space.resolution > COMPLETE_DEVIATION and _is_constant(space):
+        return _unknown(
+            f"the {space.samples} features differ by no more than the rounding of their numbers, which is "
+            f"{space.resolution:.1e} of their length; save them in float32, or subtract their mean before."
+        )
     if (distinct == 1 and of == NETWORK) or (distinct > 1 and _is_constant(space)):
         return _collapsed(
             ["completely"],
@@ -107,23 +114,28 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
             f"{space.duplicates} of {space.samples} rows repeat an earlier one; give rows of different "
             "inputs. If the inputs differ already, the features have collapsed to few points."
         )
-    found = _global(space, distinct)
+    if _is_outlying(space) and space.noise_share <= 1 - MOST:
+        return _unknown(
+            "a few rows of large norm hold most of the variance, and hide how the others spread; find out why "
+            f"they are so large, and leave them out. With them, {_numbers(space)}."
+        )
+    found, grouped = _global(space, distinct), space.group_share is not None and space.group_share > TIGHT
     local = _is_local(space, distinct, found)
     if found == COLLAPSED or local:
         ways = [*(["globally"] if found == COLLAPSED else []), *(["locally"] if local else [])]
         reason = f"{_numbers(space)}."
+        if grouped:
+            reason += " The directions that stand out are the differences of fewer than ten tight groups."
         if local:
             reason += " Images with few dimensions of their own cause a low LID without a collapse."
         return _collapsed(ways, reason)
     if found == CANNOT_TELL:
         return _unknown(
             f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give at least "
-            f"{_rows_needed(space)}, better {4 * space.dimensions}. {_numbers(space)}."
+            f"{_rows_needed(space)}, better {4 * _rows_needed(space)}. With these, {_numbers(space)}."
         )
-    groups = (
-        " The directions that stand out are the differences of tight groups." if _is_grouped(space) else ""
-    )
-    more = " More than that is not better by itself." if found == HEALTHY else ""
+    groups = " The directions that stand out are the differences of tight groups." if grouped else ""
+    more = " A higher rank would not be better by itself." if found == HEALTHY else ""
     return Verdict(found, f"{_numbers(space)}.{groups}{more}", THRESHOLDS[found])
 
 
@@ -145,7 +157,20 @@ def _rows_needed(space: Space) -> int:
 
 
 def _is_grouped(space: Space) -> bool:
-    return space.group_share is not None and space.group_share > TIGHT
+    """Return whether the directions that stand out are the differences of at least ten tight groups.
+
+    C groups have C - 1 directions. Those of loose groups are above noise, and not all by a step; a few groups
+    in a cloud with a steep spectrum have many directions above noise, and few by a step.
+    """
+    if space.group_share is None or space.group_share <= TIGHT:
+        return False
+    steps = int((space.spectrum > STEP * noise_threshold(space.spectrum, space.samples)).sum())
+    return min(space.signal_rank, 2 * steps) + 1 >= LEAST_GROUPS
+
+
+def _is_outlying(space: Space) -> bool:
+    """Return whether a few rows are most of what stands out, see :func:`group_share`."""
+    return space.group_share is not None and space.group_share < 1e-6
 
 
 def signal_step(space: Space) -> float:
@@ -164,7 +189,7 @@ def _global(space: Space, distinct: int) -> str:
     if space.effective_rank < LOW_RANK * space.attainable:
         return COLLAPSED
     most = space.noise_share <= 1 - MOST
-    if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width:
+    if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width and not _is_outlying(space):
         counted = distinct > ROWS_TO_RANK * rank and space.group_share is not None
         if rank <= FEW_DIRECTIONS * width and most and counted:
             return COLLAPSED
@@ -190,9 +215,14 @@ def _numbers(space: Space) -> str:
     if space.signal_rank:
         held = 100 * (1 - space.noise_share)
         step = signal_step(space)
+        one = space.signal_rank == 1
         by = "without any noise" if step == math.inf else f"{step:.3g} times above the threshold of noise"
-        clause = f"{space.signal_rank} of {width} directions stand out, {by}, and hold {held:.3g} % of the "
-        clause += "variance"
+        clause = f"{space.signal_rank} of {width} directions {'stands' if one else 'stand'} out, {by}, and "
+        clause += f"{'holds' if one else 'hold'} {held:.3g} % of the variance"
     rank = f"effective rank {space.effective_rank:.1f} of {space.attainable}"
-    lid = "" if space.lid_in_groups is None else f", LID within groups {space.lid_in_groups:.2f}"
+    lid = ""
+    if space.lid_in_groups is not None:
+        lid = f", LID within groups {space.lid_in_groups:.2f}"
+    elif space.samples - space.duplicates > 2 * LID_NEIGHBOURS:
+        lid = ", LID within groups undefined, since most rows have all neighbours at one distance"
     return f"{clause}; {rank}, entropy rank of the variances {space.variance_rank:.1f}{lid}"

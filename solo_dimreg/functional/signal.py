@@ -16,6 +16,9 @@ POINTS = 8192  # of the integral of the Marchenko-Pastur density
 # A direction stands out if its variance is above this many times the threshold of noise.
 STEP = 7.0
 LEAST_PER_GROUP = 4  # the mean size of the groups that are sought, at least
+SMALLEST_GROUP = 0.1  # of the mean size; fewer points are outliers
+# Where more than half of the directions are signal: a variance over the next, and how many are after it.
+CLIFF, LEAST_AFTER = 7.0, 4
 STEPS = 10  # of Lloyd's algorithm
 
 
@@ -24,8 +27,10 @@ def signal_rank(x: Tensor) -> Tensor:
     """Compute the number of directions above noise, by the optimal hard threshold of [1].
 
     The threshold is ``omega(beta)`` times the median singular value of the centred features [1, sec. III.E],
-    for noise of unknown level. If more than half of the values are 0 up to rounding, it is 0. Isotropic
-    features have rank 0: none of their directions stands out.
+    for noise of unknown level. If more than half of the values are 0 up to rounding, it is 0. The median is
+    no noise if half of the directions or more are signal. So if the variances beyond it fall by a factor of 7
+    from one to the next, with at least 4 and a tenth of all after the fall, the threshold lies in the fall.
+    Isotropic features have rank 0: none of their directions stands out.
 
     References:
         [1] Gavish & Donoho, The Optimal Hard Threshold for Singular Values is 4/sqrt(3), IEEE Transactions on
@@ -89,7 +94,8 @@ def group_share(x: Tensor) -> Tensor:
     are projected onto the r directions whose variance is above 7 times the threshold of :func:`signal_rank`,
     scaled to variance 1 along each, and divided into r + 1 groups by Lloyd's algorithm, which starts from
     points that are far apart. The share is near 1 for tight groups, 0.64 for a normal distribution with r =
-    1, and less with larger r.
+    1, and less with larger r. Outliers are no groups: points in groups below a tenth of the mean size count
+    as not grouped, and if they hold more than half of the variance, the share is 0.
 
     Args:
         x: features, shape (B, D).
@@ -128,7 +134,11 @@ def squares_of_groups(x: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         counts = nearest.bincount(minlength=len(centres))[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-    return ((points - centres[nearest]) ** 2).sum(dim=1), (points**2).sum(dim=1)
+    length = (points**2).sum(dim=1)
+    small = (counts[:, 0] < SMALLEST_GROUP * len(x) / len(centres))[nearest]
+    if length[small].sum() > length.sum() / 2:
+        return length, length
+    return torch.where(small, length, ((points - centres[nearest]) ** 2).sum(dim=1)), length
 
 
 def _far_apart(points: Tensor, count: int) -> Tensor:
@@ -150,6 +160,13 @@ def noise_threshold(spectrum: Tensor, rows: int) -> Tensor:
     """
     few, many = sorted((max(rows - 1, 1), len(spectrum)))
     middle = spectrum[:few].sqrt()[[(few - 1) // 2, few // 2]].mean()
+    half, last = (few + 1) // 2, min(few - LEAST_AFTER, 9 * few // 10)
+    if half <= last and spectrum[half - 1] > 0:
+        before, after = spectrum[half - 1 : last], spectrum[half : last + 1]
+        falls = torch.where(before > 0, before / after, 1)
+        if falls.max() > CLIFF:
+            place = falls.argmax()
+            return (before[place] * after[place]).sqrt()
     return (hard_threshold(few / many) * middle) ** 2
 
 

@@ -20,6 +20,8 @@ SIZES = (8, 16, 32, 64, 128, 256, 512)  # the LID is a curve over these numbers 
 SMALL_PART = 4
 # Points whose next neighbour is this many times farther than the last are the edge of a group of points.
 GAP, LEAST_IN_GROUP = 1.5, 8
+# A LID of more than this many times the width says that the distances are equal.
+MOST_LID = 4
 # If there are more samples than are kept, the neighbours of this many are sought among all samples.
 QUERIES = 1_000
 
@@ -89,18 +91,21 @@ class Neighbourhoods:
         """Return the geometric mean LID of 32 neighbours, or of those before the widest gap beyond the 8th.
 
         In tight groups of fewer than 33 points, the other neighbours are elsewhere, and the gap alone would
-        make the LID small. NaN with fewer than 8 neighbours.
+        make the LID small. A point whose LID is above 4 times the width is left out: its neighbours are a
+        tight group far away, or at distances that are equal up to rounding. NaN with at most 64 distinct
+        rows, or if more than half of the points are left out.
         """
         distances = self.distances[:, :LID_NEIGHBOURS].double()
-        if distances.shape[1] < LEAST_IN_GROUP:
+        if len(self.rows) <= 2 * LID_NEIGHBOURS:
             return math.nan
         steps = distances[:, LEAST_IN_GROUP:] / distances[:, LEAST_IN_GROUP - 1 : -1].clamp_min(1e-300)
-        if not steps.shape[1]:
-            return self.mean_lid()
         largest, place = steps.max(dim=1)
         sizes = torch.where(largest > GAP, place + LEAST_IN_GROUP, distances.shape[1])
-        logs = [lid_of_distances(distances[sizes == size, :size]).log() for size in map(int, sizes.unique())]
-        return float(torch.cat(logs).mean().exp())
+        lids = torch.cat(
+            [lid_of_distances(distances[sizes == size, :size]) for size in map(int, sizes.unique())]
+        )
+        kept = lids[lids <= MOST_LID * self.rows.shape[1]]
+        return float(kept.log().mean().exp()) if len(kept) > len(lids) / 2 else math.nan
 
 
 # How much more neighbours at these parts of the radius move the logarithm of the LID, with a fixed k.

@@ -32,7 +32,7 @@ from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.study import Study, read_study
 
 # The rules were chosen on the cases of the first seed; those of the second are reported.
-CHOSEN, REPORTED = 1, 2
+CHOSEN, REPORTED = 1, 3
 ANSWERS = (HEALTHY, PARTLY, COLLAPSED, CANNOT_TELL)
 WIDTHS, WEIGHTS = (32, 64, 128, 256, 512, 1024, 2048), (4, 4, 4, 4, 3, 1.5, 1.5)
 ROWS = (64, 256, 1_024, 4_096, 16_384, 100_000)
@@ -113,6 +113,7 @@ RANKS = {  # of the width, and the right answers
     "rank 1/2 to 1": (1 / 2, 1.0, (HEALTHY, PARTLY)),
 }
 STRONG_NOISE = "rank at most 1/8, noise along each direction"
+LOW_RANKS = ("rank at most 1/8 of the width", STRONG_NOISE)
 FAMILIES = {  # the number of cases
     "rank at most 1/8 of the width": 60,
     "rank 1/8 to 1/4": 12,
@@ -125,6 +126,9 @@ FAMILIES = {  # the number of cases
     "heavy tails": 20,
     "not negative, with a large mean": 16,
     "unit length": 16,
+    "2 to 9 tight groups": 16,
+    "a few rows of large norm": 16,
+    "rank near half, or dead axes": 20,
 }
 
 
@@ -142,6 +146,13 @@ def make(family: str, width: int, generator: Generator) -> Case:
         return Case(family, expected, setting, deviations)
     if family == "isotropic":
         return Case(family, (HEALTHY,), {}, torch.ones(width))
+    if family.startswith("rank near"):
+        rank = width // 2 + choice((-2, -1, 0, 1, 2), generator)
+        dead = choice((True, False), generator)
+        noise = 0.0 if dead else choice(NOISES, generator)
+        expected = (PARTLY,) if rank <= width / 2 else fine
+        deviations = low_rank(width, rank, noise, dead, generator)
+        return Case(family, expected, {"rank": rank, "noise": noise, "dead": dead}, deviations)
     exponent = choice((0.25, 0.5, 1.0, 1.5, 2.0), generator)
     powers = torch.arange(1.0, width + 1) ** (-exponent / 2)
     if family.startswith("power"):
@@ -150,18 +161,29 @@ def make(family: str, width: int, generator: Generator) -> Case:
     def normal(count: int, size: int = width) -> Tensor:
         return torch.randn(count, size, generator=generator)
 
-    if family.startswith("10"):
-        groups, within = (
-            choice((10, 30, 100, 300, 1_000), generator),
-            choice((0.02, 0.05, 0.1, 0.3), generator),
-        )
+    if family.startswith("a few"):
+        count, norm = choice((1, 3, 10), generator), 10 ** uniform(generator, 1, 4)
+        rank = choice((0, width // 16), generator)
+        each = low_rank(width, rank, 0.01, True, generator) if rank else torch.ones(width)
+
+        def outlying(size: int) -> Tensor:
+            rows = normal(size) * each
+            rows[: min(count, size // 64)] *= norm
+            return rows[torch.randperm(size, generator=generator)]
+
+        setting = {"count": count, "norm": norm, "rank": rank}
+        return Case(family, (COLLAPSED,) if rank else (HEALTHY,), setting, draw=outlying)
+    if "tight groups" in family:
+        few = family.startswith("2")
+        groups = choice(range(2, 10) if few else (10, 30, 100, 300, 1_000), generator)
+        within = choice((0.001, 0.02, 0.05, 0.1) if few else (0.02, 0.05, 0.1, 0.3), generator)
         centres = normal(groups)
         setting = {"groups": groups, "within": within}
 
         def grouped(count: int) -> Tensor:
             return centres[torch.randint(groups, (count,), generator=generator)] + within * normal(count)
 
-        return Case(family, (HEALTHY,), setting, draw=grouped)
+        return Case(family, (PARTLY, COLLAPSED) if few else (HEALTHY,), setting, draw=grouped)
     if family == "heavy tails":
         freedom, each = choice((3, 4, 6, 10), generator), choice((True, False), generator)
 
@@ -310,7 +332,7 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     (content,) = contents
     found = content["cases"]
     fine = [case for case in found if COLLAPSED not in case["expected"]]
-    low = [case for case in found if case["expected"] == [COLLAPSED]]
+    low = [case for case in found if case["family"] in LOW_RANKS]
     told = [case for case in low if case["kind"] != CANNOT_TELL]
     unknown = [_of(some, lambda case: case["kind"] == CANNOT_TELL) for some in (low, found)]
     lines = [

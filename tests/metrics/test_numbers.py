@@ -255,7 +255,7 @@ def test_a_higher_dimension_is_no_better_verdict():
     found = [judge(describe(normal(400, width))) for width in (8, 64)]
     found += [judge(describe(sheets(dimension, clusters=20))) for dimension in (8, 24)]
     assert {verdict.kind for verdict in found} == {"healthy"}
-    assert all("More than that is not better by itself" in verdict.reason for verdict in found)
+    assert all("A higher rank would not be better by itself" in verdict.reason for verdict in found)
 
 
 def test_a_low_dimension_is_not_bad_by_itself():
