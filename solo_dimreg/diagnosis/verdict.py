@@ -25,7 +25,7 @@ FEW_DIRECTIONS, SOME_DIRECTIONS = 1 / 4, 1 / 2
 LOW_RANK, LOWISH_RANK = 1 / 16, 1 / 8
 MOST = 0.5  # of the variance
 TIGHT = 0.9  # of the variance of the signal lies between the groups
-LEAST_GROUPS = 10  # fewer are a collapse, however tight
+LEAST_GROUPS = 10  # fewer are a collapse
 HANDFUL, WIDE = 8, 64
 LOCAL_LID = 2.5
 LEAST_ROWS = 32
@@ -36,7 +36,8 @@ THRESHOLDS = {
     f"{COMPLETE_DEVIATION:g} of their length, or of their own precision",
     "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
     f"variance and stand out of the noise by a step of {STEP:g}; or the effective rank is below "
-    f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight groups",
+    f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight "
+    "groups",
     "collapsed locally": f"the LID within groups is below {LOCAL_LID:g} and below half the dimension of the "
     "whole",
     PARTLY: f"as a global collapse, with at most {SOME_DIRECTIONS:.0%} of the directions, or where they hold "
@@ -116,8 +117,8 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
         )
     if _is_outlying(space) and space.noise_share <= 1 - MOST:
         return _unknown(
-            "a few rows of large norm hold most of the variance, and hide how the others spread; find out why "
-            f"they are so large, and leave them out. With them, {_numbers(space)}."
+            "a few rows of large norm hold most of the variance, and hide how the others spread; find out "
+            f"why they are so large, and leave them out. With them, {_numbers(space)}."
         )
     found, grouped = _global(space, distinct), space.group_share is not None and space.group_share > TIGHT
     local = _is_local(space, distinct, found)
@@ -132,7 +133,8 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
     if found == CANNOT_TELL:
         return _unknown(
             f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give at least "
-            f"{_rows_needed(space)}, better {4 * _rows_needed(space)}. With these, {_numbers(space)}."
+            f"{_rows_needed(space)}, better {4 * _rows_needed(space)}, or fewer dimensions. With these, "
+            f"{_numbers(space)}."
         )
     groups = " The directions that stand out are the differences of tight groups." if grouped else ""
     more = " A higher rank would not be better by itself." if found == HEALTHY else ""

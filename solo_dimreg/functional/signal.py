@@ -93,9 +93,11 @@ def group_share(x: Tensor) -> Tensor:
     C tight groups have C - 1 directions between them, whatever the dimension within them is. So the features
     are projected onto the r directions whose variance is above 7 times the threshold of :func:`signal_rank`,
     scaled to variance 1 along each, and divided into r + 1 groups by Lloyd's algorithm, which starts from
-    points that are far apart. The share is near 1 for tight groups, 0.64 for a normal distribution with r =
-    1, and less with larger r. Outliers are no groups: points in groups below a tenth of the mean size count
-    as not grouped, and if they hold more than half of the variance, the share is 0.
+    points that are far apart. The same is done for all directions above the threshold, as loose groups have
+    some that are little above it, and the larger share counts. The share is near 1 for tight groups, 0.64 for
+    a normal distribution with r = 1, and less with larger r. Outliers are no groups: points in groups below a
+    tenth of the mean size count as not grouped, and if they hold more than half of the variance, the share is
+    0.
 
     Args:
         x: features, shape (B, D).
@@ -117,9 +119,12 @@ def squares_of_groups(x: Tensor) -> tuple[Tensor, Tensor]:
     The groups, and the directions in which they are sought, are those of :func:`group_share`.
     """
     spectrum = _spectrum(x)
-    rank = int((spectrum > STEP * noise_threshold(spectrum, len(x))).sum())
-    if not 0 < rank < len(x) // LEAST_PER_GROUP:
+    threshold = noise_threshold(spectrum, len(x))
+    ranks = {int((spectrum > times * threshold).sum()) for times in (STEP, 1.0)}
+    ranks = {rank for rank in ranks if 0 < rank < len(x) // LEAST_PER_GROUP}
+    if not ranks:
         return x.new_full((len(x),), math.nan), x.new_ones(len(x))
+    rank = max(ranks)
     centred = subtract_mean(x)
     # In float32, the algorithm can fail to converge for features of few directions.
     if len(x) < x.shape[1]:
@@ -128,14 +133,20 @@ def squares_of_groups(x: Tensor) -> tuple[Tensor, Tensor]:
         directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors[:, -rank:]
         points = centred @ directions.to(x)
         points = points / points.norm(dim=0)
-    centres = points[_far_apart(points, rank + 1)]
+    divided = [_divided(points[:, -each:]) for each in sorted(ranks)]
+    return min(divided, key=lambda squares: float(squares[0].sum() / squares[1].sum()))
+
+
+def _divided(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return :func:`squares_of_groups` of scaled points, (B, r), in r + 1 groups."""
+    centres = points[_far_apart(points, points.shape[1] + 1)]
     for _ in range(STEPS):
         nearest = torch.cdist(points, centres).argmin(dim=1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         counts = nearest.bincount(minlength=len(centres))[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
     length = (points**2).sum(dim=1)
-    small = (counts[:, 0] < SMALLEST_GROUP * len(x) / len(centres))[nearest]
+    small = (counts[:, 0] < SMALLEST_GROUP * len(points) / len(centres))[nearest]
     if length[small].sum() > length.sum() / 2:
         return length, length
     return torch.where(small, length, ((points - centres[nearest]) ** 2).sum(dim=1)), length

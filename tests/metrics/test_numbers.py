@@ -163,18 +163,20 @@ def signal(rank, width, noise=0.01, rows=1_000):
 VERDICTS = {
     "collapsed completely": [
         5 + 1e-7 * normal(500, 64, dtype=torch.float64),
-        1 + 1e-4 * normal(500, 64).half(),
     ],
     "collapsed globally": [
         *(signal(rank, width) for rank in (2, 3, 4, 6, 8) for width in (32, 64)),
         normal(500, 5) @ normal(5, 512, seed=1),
         signal(4, 512, rows=64),  # few rows tell a collapse, and nothing else
         torch.nn.functional.normalize(signal(6, 64) + 20),
+        groups(2, 128, 1e-3),
+        groups(5, 128),
         turned(torch.arange(1.0, 129) ** -4, 1_000),  # steep, without a floor
     ],
     "collapsed locally": [sheets(1), sheets(2), sheets(1, clusters=200, points=20)],
     "partly collapsed": [
         signal(24, 64),
+        normal(500, 64) * (torch.arange(64) < 32),  # half of the axes are dead
         normal(500, 24) @ normal(24, 64, seed=1),
         turned(torch.arange(1.0, 257) ** -1, 2_000),  # nine tenths of the variance in five directions
     ],
@@ -189,12 +191,14 @@ VERDICTS = {
         groups(100, 256),
         groups(1_000, 128, rows=8_000),
         (normal(1_000, 64) @ normal(64, 64, seed=1)).relu() + 100,
-        normal(1_000, 64) / normal(1_000, 1, seed=1).abs(),  # heavy tails: no moments at all
         torch.nn.functional.normalize(normal(1_000, 64) + 1),
     ],
     "cannot tell": [
         normal(20, 512),
         normal(20, 4),
+        (1_000 + normal(500, 64)).half(),  # of the size of the rounding
+        normal(500, 64) * torch.tensor([1e4] + [1.0] * 499)[:, None],  # one row of large norm
+        normal(1_000, 64) / normal(1_000, 1, seed=1).abs(),  # heavy tails: no moments at all
         normal(200, 512),
         normal(300, 12).repeat(4, 1),
         torch.full((500, 64), 0.3),
@@ -242,6 +246,22 @@ def test_equal_features_of_different_inputs_are_a_complete_collapse():
     constant = describe(torch.full((400, 32), 0.7))
     assert judge(constant, NETWORK).title == "collapsed completely"
     assert judge(constant).kind == "cannot tell" and "if their inputs differ" in judge(constant).reason
+
+
+def test_what_lies_beyond_half_of_the_width_is_named():
+    """33 of 64 directions are no collapse, and the others are known to be empty."""
+    space = describe(signal(33, 64, noise=1e-3))
+    assert space.signal_rank == 33 and judge(space).kind == "healthy"
+    assert "33 of 64 directions stand out" in judge(space).reason and space.noise_share < 1e-3
+
+
+def test_points_that_see_others_at_one_distance_have_no_lid():
+    """Half of the rows are near one point, all of whose distances to a far point are equal."""
+    rows = normal(600, 64) * torch.where(torch.arange(600) < 400, 1e-3, 1.0)[:, None]
+    assert describe(rows).lid_in_groups == pytest.approx(describe(normal(400, 64)).lid_in_groups, rel=0.1)
+    assert describe(10 * torch.eye(100)).lid_in_groups is None
+    assert "LID within groups undefined" in judge(describe(torch.eye(100))).reason
+    assert describe(normal(60, 8)).lid_in_groups is None
 
 
 def test_a_reference_gets_numbers_and_no_verdict():
