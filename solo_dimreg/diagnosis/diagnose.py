@@ -31,7 +31,7 @@ from solo_dimreg.metrics.numbers import (
     mutual_information,
     with_intervals,
 )
-from solo_dimreg.metrics.registry import METRICS
+from solo_dimreg.metrics.registry import METRICS, POSITIVE
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 MIN_SAMPLES = 3
@@ -99,7 +99,8 @@ class Diagnosis:
 
     def information_interval(self, name: str = "mutual_information") -> Interval | None:
         """Return the 95 % interval over images of I(R;Z), or None without embeddings."""
-        return interval(self.information[name], self.moved[name]) if name in self.moved else None
+        bounds = METRICS["mutual_information"].bounds
+        return interval(self.information[name], self.moved[name], bounds) if name in self.moved else None
 
     @property
     def intervals(self) -> str:
@@ -108,7 +109,8 @@ class Diagnosis:
         for name in DECIDING:
             if (found := self.features.interval(name)) is not None:
                 low, high = (f"{end:.{METRICS[name].decimals}f}" for end in found)
-                parts.append(f"{METRICS[name].label} {low} to {high}")
+                ends = f"{low} to {high}" if low != high else f"{low} in all replicates"
+                parts.append(f"{METRICS[name].label} {ends}")
         return f"95 % intervals over images: {', '.join(parts)}." if parts else ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -258,7 +260,7 @@ def _classes(
                 "class": str(names[value]) if 0 <= value < len(names) else str(value),
                 "samples": int(members.sum()),
                 **numbers,
-                "intervals": {name: interval(numbers[name], moves[name]) for name in numbers},
+                "intervals": {name: interval(numbers[name], moves[name], POSITIVE) for name in numbers},
             }
         )
     return mark_collapsed(lines)

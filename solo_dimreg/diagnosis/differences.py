@@ -25,14 +25,15 @@ class Difference:
     interval: Interval
 
     def __str__(self) -> str:
-        """Return the difference as a clause."""
+        """Return the difference as a clause, without the ends of an interval that has no width."""
         record, (low, high) = METRICS[self.metric], self.interval
-        if low <= 0 <= high:
-            low_text, high_text = (f"{end:.{record.decimals}f}" for end in (low, high))
-            return f"{record.label} shows no clear change ({low_text} to {high_text})"
-        sizes = sorted(map(abs, self.interval))
-        size, least, most = (f"{end:.{record.decimals}f}" for end in (abs(self.value), *sizes))
-        return f"{record.label} {'rose' if self.value > 0 else 'fell'} by {size} ({least} to {most})"
+        none = low <= 0 <= high
+        shown = self.interval if none else sorted(map(abs, self.interval))
+        size, *ends = (f"{end:.{record.decimals}f}" for end in (abs(self.value), *shown))
+        around = "" if low == high else f" ({ends[0]} to {ends[1]})"
+        if none:
+            return f"{'no' if low == high else 'no clear'} change in {record.label}{around}"
+        return f"{record.label} {'rose' if self.value > 0 else 'fell'} by {size}{around}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def _differences(space: Space, other: Space, paired: bool) -> dict[str, Differen
             moved = own - others
         else:  # of the same spread as the difference of independent deviations
             moved = torch.stack([own.std(), others.std()]).norm() * torch.tensor([1, -1]) / math.sqrt(2)
-        if (around := interval(float(value - before), moved)) is not None:
-            found[name] = Difference(name, float(value - before), around)
+        exploded = space.interval(name) is None or other.interval(name) is None
+        if (around := interval(float(value - before), moved)) is not None and not exploded:
+            if isinstance(value, int):
+                around = math.floor(around[0]), math.ceil(around[1])
+            found[name] = Difference(name, value - before, around)
     return found

@@ -18,12 +18,13 @@ from solo_dimreg.diagnosis.classes import collapsed_classes
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.differences import differences, results
 from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
-from solo_dimreg.diagnosis.table import differences_table, summary_table, with_interval
+from solo_dimreg.diagnosis.table import differences_table, summary_table
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
 from solo_dimreg.diagnosis.verdict import THRESHOLDS
 from solo_dimreg.errors import warn
 from solo_dimreg.files import aside, write_bytes, write_json, write_text
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explanation_of
+from solo_dimreg.metrics.intervals import with_interval
 from solo_dimreg.metrics.registry import METRICS, VIEWS
 
 KINDS = {
@@ -59,7 +60,8 @@ UMAP = Explanation(
 )
 INTERVALS = (
     "± is half of the 95 % interval over images: where 95 % of other samples of as many images would fall. "
-    "It does not contain what ranks and dimensions lose in small samples."
+    "Skew intervals and those of counts have their ends in brackets; a number has none where all replicates "
+    "agree, or explode. It does not contain what ranks and dimensions lose in small samples."
 )
 # The explanations for the page, which hold for the features and the embeddings.
 EXPLANATIONS = {

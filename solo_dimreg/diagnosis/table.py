@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.differences import Comparison
-from solo_dimreg.metrics.intervals import Interval
+from solo_dimreg.metrics.intervals import Interval, with_interval
 from solo_dimreg.metrics.numbers import OF_ONE_SET
 from solo_dimreg.metrics.registry import METRICS, MetricRecord
 
@@ -43,19 +43,6 @@ def differences_table(comparison: Comparison) -> tuple[list[str], list[list[str]
             cells = [each and with_interval(each.value, each.interval, record.decimals) for each in found]
             rows.append([_label(record), *(cell or "–" for cell in cells)])
     return ["", *comparison.spaces], rows
-
-
-def with_interval(value: float | None, interval: Interval | None, decimals: int) -> str:
-    """Return a number with half the width of its interval, or with the ends of an interval of counts."""
-    if value is None or interval is None:
-        return "–" if value is None else f"{value:.{decimals}f}"
-    low, high = interval
-    if isinstance(value, int):
-        return f"{value}" if low == high else f"{value} ({low} to {high})"
-    half = (high - low) / 2
-    # Half the width shows a digit, if that takes at most two more.
-    shown = next((n for n in range(decimals, decimals + 2) if half >= 0.5 * 10**-n), decimals + 2)
-    return f"{value:.{shown if half else decimals}f} ± {half:.{shown if half else decimals}f}"
 
 
 def _line(record: MetricRecord, values: Sequence[tuple[float | None, Interval | None]]) -> list[str]:

@@ -9,6 +9,9 @@ rows, which is exact to first order. One decomposition serves all replicates. Ne
 would take hours, and fail where the rows are not many times the dimensions [2]. Metrics of pairs and of
 neighbours move by the influence of each row, their derivative in its weight [3].
 
+A metric above 0 that has no upper limit, or a rank, has its interval on a logarithmic scale; all intervals
+end at the limits of their metric. There is none where the replicates explode.
+
 The interval is that of the metric at this number of images. It does not contain the bias of small samples:
 the effective rank of 500 rows is below that of all images.
 
@@ -44,6 +47,9 @@ REPLICATES = 200
 TREES, PART_OF_TREE = 12, 0.9
 GROUPS = 16  # of rows, each left out once, for metrics whose influence is not known
 NORMAL = 1.96  # 95 % of a normal distribution are within so many standard deviations
+EXPLODED = 3  # half a width of more than so many times a positive metric says that it was not measured
+SKEW = 0.2  # the middle of an interval may be off its metric by this part of half the width, to write ±
+UNBOUNDED = (-math.inf, math.inf)
 
 Interval = tuple[float, float]
 
@@ -54,16 +60,51 @@ def weights(count: int) -> Tensor:
     return drawn / drawn.mean(dim=1, keepdim=True)
 
 
-def interval(value: float | None, deviations: Tensor) -> Interval | None:
-    """Return the 95 % interval of a metric, of whole numbers for a count; None if it is undefined."""
+def interval(
+    value: float | None, deviations: Tensor, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval | None:
+    """Return the 95 % interval of a metric, of whole numbers for a count; None if it is undefined.
+
+    Args:
+        value: The metric.
+        deviations: How far it moves in replicates of the sample.
+        bounds: The lowest and the highest value that it can have.
+    """
     deviations = deviations[deviations.isfinite()].double()
     if value is None or len(deviations) < 2:
         return None
     if isinstance(value, int):
         low, high = torch.quantile(deviations, torch.tensor([0.025, 0.975]).double()).tolist()
         return value + min(0, math.floor(low)), value + max(0, math.ceil(high))
-    half = NORMAL * float(deviations.std())
-    return value - half, value + half
+    half, (lowest, highest) = NORMAL * float(deviations.std()), bounds
+    if lowest < 0 or highest <= 1:
+        low, high = value - half, value + half
+    elif half > EXPLODED * value:
+        return None
+    else:
+        factor = math.exp(half / value) if value else 1
+        low, high = value / factor, value * factor
+    return max(low, min(lowest, value)), min(high, max(highest, value))
+
+
+def with_interval(value: float | None, interval: Interval | None, decimals: int) -> str:
+    """Return a number with half the width of its interval, or with the ends of a skew one or of counts.
+
+    An interval that is narrower than the digits is left out.
+    """
+    if value is None:
+        return "–"
+    low, high = interval or (value, value)
+    half = (high - low) / 2
+    # Half the width shows a digit, if that takes at most two more.
+    shown = next((n for n in range(decimals, decimals + 3) if half >= 0.5 * 10**-n), None)
+    if shown is None:
+        return f"{value:.{decimals}f}"
+    if isinstance(value, int):
+        return f"{value} ({low:.0f} to {high:.0f})"
+    if abs(high + low - 2 * value) > SKEW * half:
+        return f"{value:.{shown}f} ({low:.{shown}f} to {high:.{shown}f})"
+    return f"{value:.{shown}f} ± {half:.{shown}f}"
 
 
 def of_influence(influence: Tensor) -> Tensor:

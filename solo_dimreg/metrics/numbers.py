@@ -21,7 +21,7 @@ from solo_dimreg.metrics.intervals import (
 )
 from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import Neighbourhoods, neighbours_within, unit_scale
-from solo_dimreg.metrics.registry import METRICS, ROWS, MetricRecord
+from solo_dimreg.metrics.registry import METRICS, RANK, ROWS, MetricRecord
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 # The metrics of one set of features, in the order of the tables.
@@ -74,7 +74,10 @@ class Space:
             k: The number of neighbours, for ``lid_by_k``.
         """
         value, key = (self.numbers.get(name), name) if k is None else (self.lid_by_k.get(k), f"{name}.{k}")
-        return interval(value, self.deviations[key]) if key in self.deviations else None
+        if key not in self.deviations:
+            return None
+        low, high = METRICS["lid" if name == "lid_by_k" else name].bounds
+        return interval(value, self.deviations[key], (low, self.attainable if low == RANK[0] else high))
 
     @property
     def attainable(self) -> int:

@@ -28,6 +28,8 @@ from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, MANY_NEIGHBOURS, 
 # embeddings; the features and the embeddings of the same samples; or the tokens (B, N, D) of images.
 ROWS, VIEWS, FEATURES_AND_EMBEDDINGS, TOKENS = "rows", "views", "features and embeddings", "tokens"
 ARXIV = "https://arxiv.org/abs/"
+# The lowest and the highest value of a metric; that of a rank is the attainable one.
+SHARE, POSITIVE, RANK = (0.0, 1.0), (0.0, math.inf), (1.0, math.inf)
 # A direction is empty if it has less than this part of the variance of the leading one.
 EMPTY_DIRECTION = 1e-6
 
@@ -60,6 +62,7 @@ class MetricRecord:
         deviations: Computes how far it moves with the images, for its interval, from the neighbourhoods or
             the rows. Metrics of the moments need none; with None, others leave out groups of rows in turn.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
+        bounds: The lowest and the highest value that it can have.
         in_monitor: Whether a ``monitor:`` block can name it.
         in_diagnosis: Whether ``diagnose`` and the tracker compute it.
     """
@@ -77,6 +80,7 @@ class MetricRecord:
     of_neighbours: Callable[[Neighbourhoods], Any] | None = None
     deviations: Callable[[Any], Tensor] | None = None
     torchmetrics: str = ""
+    bounds: tuple[float, float] = intervals.UNBOUNDED
     in_monitor: bool = True
     in_diagnosis: bool = True
 
@@ -136,7 +140,12 @@ _RECORDS = (
         in_monitor=False,
     ),
     MetricRecord(
-        "spread", label="spread", decimals=3, of_moments=lambda moments: moments.spread, in_monitor=False
+        "spread",
+        label="spread",
+        decimals=3,
+        of_moments=lambda moments: moments.spread,
+        in_monitor=False,
+        bounds=SHARE,
     ),
     MetricRecord(
         "mean_share",
@@ -149,6 +158,7 @@ _RECORDS = (
         "see. Features after a ReLU have a large share by themselves.",
         of_moments=lambda moments: moments.mean_share,
         torchmetrics="MeanShare",
+        bounds=SHARE,
     ),
     MetricRecord(
         "effective_rank",
@@ -161,6 +171,7 @@ _RECORDS = (
         source=Reference("Roy & Vetterli, EUSIPCO 2007"),
         of_moments=lambda moments: entropy(moments.spectrum.sqrt()).exp(),
         torchmetrics="EffectiveRank",
+        bounds=RANK,
     ),
     MetricRecord(
         "variance_rank",
@@ -171,6 +182,7 @@ _RECORDS = (
         "effective rank takes their roots, in which noise weighs more; more is not better by itself.",
         of_moments=lambda moments: entropy(moments.spectrum).exp(),
         torchmetrics="VarianceRank",
+        bounds=RANK,
     ),
     MetricRecord(
         "signal_rank",
@@ -195,6 +207,7 @@ _RECORDS = (
         source=GAVISH,
         of_moments=lambda moments: noise_share_of(moments.spectrum, moments.count),
         torchmetrics="NoiseShare",
+        bounds=SHARE,
     ),
     MetricRecord(
         "group_share",
@@ -204,6 +217,7 @@ _RECORDS = (
         falls=False,
         deviations=intervals.group_share_deviations,
         in_monitor=False,
+        bounds=SHARE,
     ),
     MetricRecord(
         "filled", label="directions filled", decimals=0, of_moments=_directions_filled, in_monitor=False
@@ -220,12 +234,14 @@ _RECORDS = (
         of_neighbours=lambda near: near.mean_lid(),
         deviations=lambda near: near.lid_deviations(),
         torchmetrics="GeometricMeanLID",
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "lid_in_groups",
         label="LID within groups",
         of_neighbours=lambda near: near.lid_in_groups(),
         in_monitor=False,
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "lid_mle",
@@ -235,6 +251,7 @@ _RECORDS = (
         source=LDREG,
         of_neighbours=lambda near: near.mean_lid(estimator="mle"),
         deviations=lambda near: near.lid_deviations(estimator="mle"),
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "lid_512",
@@ -242,6 +259,7 @@ _RECORDS = (
         of_neighbours=lambda near: near.mean_lid(MANY_NEIGHBOURS),
         deviations=lambda near: near.lid_deviations(MANY_NEIGHBOURS),
         in_monitor=False,
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "lid_mle_512",
@@ -262,6 +280,7 @@ _RECORDS = (
         of_neighbours=lambda near: of_few(functional.two_nn, near.rows),
         deviations=lambda near: intervals.two_nn_deviations(near.rows),
         torchmetrics="TwoNN",
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "mst_dimension",
@@ -274,6 +293,7 @@ _RECORDS = (
         of_neighbours=lambda near: of_few(functional.mst_dimension, near.rows),
         deviations=lambda near: intervals.mst_deviations(near.rows),
         torchmetrics="MSTDimension",
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "nesum",
@@ -286,6 +306,7 @@ _RECORDS = (
         source=Reference("He & Ozay, ICML 2022"),
         of_moments=lambda moments: normalized_sum(moments.spectrum),
         torchmetrics="NESum",
+        bounds=RANK,
     ),
     MetricRecord(
         "rankme",
@@ -296,6 +317,7 @@ _RECORDS = (
         source=Reference("Garrido et al., ICML 2023", ARXIV + "2210.02885"),
         of_moments=lambda moments: smoothed_rank(moments.singular_values),
         torchmetrics="RankMe",
+        bounds=RANK,
     ),
     MetricRecord(
         "rankme_share",
@@ -306,6 +328,7 @@ _RECORDS = (
         source=TSITSULIN,
         of_moments=lambda moments: smoothed_rank(moments.singular_values) / len(moments.mean),
         torchmetrics="RankMeShare",
+        bounds=SHARE,
     ),
     MetricRecord(
         "alpha_req",
@@ -329,6 +352,7 @@ _RECORDS = (
         source=Reference("Hua et al., ICCV 2021", ARXIV + "2105.00470"),
         of_moments=lambda moments: moments.correlations[1],
         torchmetrics="OffDiagonalCorrelation",
+        bounds=SHARE,
     ),
     MetricRecord(
         "matrix_entropy",
@@ -341,6 +365,7 @@ _RECORDS = (
         source=RENYI,
         deviations=intervals.matrix_entropy_deviations,
         torchmetrics="MatrixEntropy",
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "matrix_entropy_1",
@@ -349,6 +374,7 @@ _RECORDS = (
         unit="nats",
         deviations=partial(intervals.matrix_entropy_deviations, order=1),
         in_monitor=False,
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "mutual_information",
@@ -360,6 +386,7 @@ _RECORDS = (
         "much the projector keeps.",
         source=RENYI,
         torchmetrics="MatrixMutualInformation",
+        bounds=POSITIVE,
     ),
     MetricRecord(
         "uniformity",
@@ -371,6 +398,7 @@ _RECORDS = (
         source=WANG,
         deviations=intervals.uniformity_deviations,
         torchmetrics="Uniformity",
+        bounds=(-math.inf, 0.0),
     ),
     MetricRecord(
         "self_clustering",
@@ -383,6 +411,7 @@ _RECORDS = (
         source=TSITSULIN,
         deviations=intervals.self_clustering_deviations,
         torchmetrics="SelfClustering",
+        bounds=(-math.inf, 1.0),
     ),
     MetricRecord(
         "alignment",

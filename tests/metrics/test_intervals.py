@@ -13,10 +13,11 @@ from torch import Tensor
 
 from solo_dimreg import functional
 from solo_dimreg.metrics import intervals
-from solo_dimreg.metrics.intervals import interval, of_groups, replicas, weights
+from solo_dimreg.metrics.intervals import interval, of_groups, replicas, weights, with_interval
 from solo_dimreg.metrics.moments import Moments
 from solo_dimreg.metrics.neighbourhoods import neighbours_within
 from solo_dimreg.metrics.numbers import OF_ONE_SET, describe_space, with_intervals
+from solo_dimreg.metrics.registry import POSITIVE, RANK, SHARE
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 SCALES = torch.arange(1, 25).double() ** -0.5
@@ -102,7 +103,8 @@ METHODS = {
 def test_95_of_100_intervals_have_the_mean_of_all_samples(name: str, distribution: str) -> None:
     found = [METHODS[name](DISTRIBUTIONS[distribution](seed)) for seed in range(40)]
     centre = np.mean([value for value, _ in found])
-    ends = [interval(*each) for each in found]
+    bounds = OF_ONE_SET[name if name in OF_ONE_SET else "lid"].bounds
+    ends = [interval(*each, bounds) for each in found]
     covered = sum(each is not None and each[0] <= centre <= each[1] for each in ends)
     assert covered >= 34
 
@@ -162,4 +164,33 @@ def test_weights_have_the_mean_1_and_are_the_same_for_all_metrics() -> None:
 
 def test_a_count_has_whole_ends() -> None:
     assert interval(5, torch.tensor([0.0] * 90 + [1.0] * 10)) == (5, 6)
+    assert interval(4, torch.zeros(90)) == (4, 4) and with_interval(4, (4, 4), 0) == "4"
     assert interval(None, torch.ones(9)) is None and interval(1.0, torch.full((9,), math.nan)) is None
+
+
+def test_no_interval_leaves_the_range_of_its_metric() -> None:
+    """Two tight points, one far outlier, ten points with rounding: each has broken a symmetric interval."""
+    spikes = normal(200, 0, torch.ones(16).double())
+    spikes[0] = 1e4
+    points = torch.eye(16).double()[torch.arange(200) % 2] + 1e-3 * normal(200, 1, torch.ones(16).double())
+    for rows in (spikes, points, points.round() + 1e-9 * spikes):
+        space = with_intervals(*parts(rows))
+        for name, record in OF_ONE_SET.items():
+            if (ends := space.interval(name)) is not None:
+                (low, high), (lowest, highest), value = ends, record.bounds, space.numbers[name]
+                assert min(lowest, value) <= low <= value <= high <= max(highest, value), name
+                if record.bounds == RANK:
+                    assert high <= 16.001, name
+
+
+def test_intervals_of_positive_metrics_are_logarithmic_and_end_where_replicates_explode() -> None:
+    moved = torch.tensor([-1.0, 1.0]) / math.sqrt(2) / 1.96  # half a width of 1
+    assert interval(4.0, moved, POSITIVE) == pytest.approx((4 * math.exp(-0.25), 4 * math.exp(0.25)))
+    assert interval(1.1, moved, (1, 2)) == (1, 2)
+    assert interval(0.2, moved, SHARE) == (0, 1)
+    assert interval(4.0, 13 * moved, POSITIVE) is None and interval(0.0, moved, POSITIVE) is None
+    assert (
+        with_interval(4.0, (3.1, 5.1), 1) == "4.0 ± 1.0"
+        and with_interval(4.0, (2.0, 9.0), 1) == "4.0 (2.0 to 9.0)"
+    )
+    assert with_interval(4.0, None, 1) == with_interval(4.0, (4.0, 4.0 + 1e-9), 1) == "4.0"
