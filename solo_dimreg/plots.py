@@ -271,7 +271,7 @@ def draw_atlas(shares: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
     for y, (_, group, share, low, high) in enumerate(every):
         axes.plot([low, high], [y, y], color=marks[group]["color"])
         axes.plot([share], [y], linestyle="", **marks[group])
-    axes.set_yticks(range(len(every)), [shorten(each[0], 30) for each in every], fontsize=9)
+    axes.set_yticks(range(len(every)), [shorten(each[0], 48) for each in every], fontsize=8)
     for label, each in zip(axes.get_yticklabels(), every, strict=True):
         label.set_fontweight("bold" if each[1] == len(shares) - 1 else "normal")
     axes.set_ylim(len(every) - 0.5, -0.5)

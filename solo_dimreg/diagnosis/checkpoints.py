@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.layer_profile import COLLAPSE, LOSS, LayerProfile
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch, find_checkpoint
+from solo_dimreg.metrics.intervals import Interval, interval, with_interval
 from solo_dimreg.metrics.registry import METRICS
 
 # The metrics of the table and the figure.
@@ -49,6 +52,9 @@ class Checkpoint:
     attainable: int
     embeddings: dict[str, Any] | None
     layers: LayerProfile | None
+    intervals: dict[str, Interval | None] = field(default_factory=dict)
+    rank_deviations: Tensor | None = None
+    embedded_intervals: dict[str, Interval | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, diagnosis: Diagnosis) -> Checkpoint:
@@ -57,7 +63,12 @@ class Checkpoint:
         features = diagnosis.features
         kind, layers = diagnosis.verdict.kind, diagnosis.layers
         epoch = checkpoint_epoch(path)
-        return cls(path.name, epoch, kind, features.numbers, features.attainable, embeddings, layers)
+        return cls(
+            *(path.name, epoch, kind, features.numbers, features.attainable, embeddings, layers),
+            {name: features.interval(name) for name in SHOWN},
+            features.deviations.get("effective_rank"),
+            {name: diagnosis.embeddings.interval(name) for name in SHOWN} if diagnosis.embeddings else {},
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,13 @@ class Course:
         def at(place: int) -> str:
             return f"{ranks[place]:.1f} at epoch {self.checkpoints[place].epoch}"
 
+        if kept > LOSS and peak != last and self._differs(peak, last):
+            return (
+                f"The effective rank of the features fell from {at(peak)} to {at(last)} ({kept:.0%} of its "
+                "peak is left), which is no collapse by our limits."
+            )
+        if kept > LOSS and peak == last and self._differs(0, last):
+            return f"The effective rank of the features rose from {at(0)} to {at(last)}."
         if kept > LOSS:
             between = f", {at(peak)}" if peak not in (0, last) else ""
             return f"The features keep their effective rank: {at(0)}{between}, {at(last)}."
@@ -86,6 +104,17 @@ class Course:
             f"{at(last)}; it falls most from {at(steepest[0])} to {at(steepest[1])}."
         )
 
+    def _differs(self, place: int, other: int) -> bool:
+        """Return whether the ranks of two checkpoints, on the same images, differ beyond their interval."""
+        one, two = self.checkpoints[place], self.checkpoints[other]
+        if one.rank_deviations is None or two.rank_deviations is None:
+            return False
+        moved = interval(
+            float(two.features["effective_rank"] - one.features["effective_rank"]),
+            two.rank_deviations - one.rank_deviations,
+        )
+        return moved is not None and not moved[0] <= 0 <= moved[1]
+
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the metrics as text, a row for each checkpoint."""
@@ -94,8 +123,14 @@ class Course:
         rows = []
         for each in self.checkpoints:
             share = 100 * each.features["effective_rank"] / each.attainable
-            line = [str(each.epoch), each.verdict, *(_text(name, each.features) for name in SHOWN)]
-            embedded = [_text("effective_rank", each.embeddings)] if each.embeddings else []
+            line = [
+                str(each.epoch),
+                each.verdict,
+                *(_text(name, each.features, each.intervals) for name in SHOWN),
+            ]
+            embedded = (
+                [_text("effective_rank", each.embeddings, each.embedded_intervals)] if each.embeddings else []
+            )
             rows.append([*line, f"{share:.1f}", *embedded])
         return header + ["effective rank of embeddings"] * projected, rows
 
@@ -121,6 +156,7 @@ class Course:
             {
                 **{"checkpoint": each.name, "epoch": each.epoch, "verdict": each.verdict},
                 **{"features": each.features, "embeddings": each.embeddings},
+                "intervals": each.intervals,
                 **({} if each.layers is None else {"layers": each.layers.as_dict()}),
             }
             for each in self.checkpoints
@@ -128,6 +164,5 @@ class Course:
         return {"sentence": self.sentence, "checkpoints": rows}
 
 
-def _text(name: str, numbers: dict[str, Any]) -> str:
-    value = numbers[name]
-    return "–" if value is None else f"{value:.{METRICS[name].decimals}f}"
+def _text(name: str, numbers: dict[str, Any], intervals: dict[str, Interval | None]) -> str:
+    return with_interval(numbers[name], intervals.get(name), METRICS[name].decimals)

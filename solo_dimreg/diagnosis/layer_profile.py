@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, pairwise, takewhile
 from typing import Any
+
+from solo_dimreg.metrics.intervals import Interval, with_interval
 
 # A layer collapses if it has at most this part of the effective rank of the layer before, and of its share of
 # the attainable one. Layers that keep at most half of both are said to lose.
@@ -29,6 +31,7 @@ class Layer:
         effective_rank, lid, mean_share, off_diagonal_correlation: As in the glossary; None if undefined.
         within_rank: The mean effective rank of the positions of one image; None for rows.
         across_rank: The effective rank of one random position of each image; None for rows.
+        intervals: The 95 % intervals over images of the effective rank and the LID.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Layer:
     off_diagonal_correlation: float
     within_rank: float | None = None
     across_rank: float | None = None
+    intervals: dict[str, Interval | None] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -88,9 +92,9 @@ class LayerProfile:
             [
                 layer.name,
                 str(layer.dimensions),
-                f"{layer.effective_rank:.1f}",
+                with_interval(layer.effective_rank, layer.intervals.get("effective_rank"), 1),
                 f"{100 * layer.share:.1f}",
-                "–" if layer.lid is None else f"{layer.lid:.2f}",
+                with_interval(layer.lid, layer.intervals.get("lid"), 2),
                 f"{layer.mean_share:.3f}",
                 f"{layer.off_diagonal_correlation:.3f}",
                 *(
@@ -151,7 +155,19 @@ def _of_backbone(layers: Sequence[Layer], names: dict[str, str]) -> str:
         if kept <= LOSS:
             return f"The backbone loses most {between}"
         peak = max(layers, key=lambda layer: layer.effective_rank)
-        if last.kept_of(peak) <= LOSS:
+        if (left := last.kept_of(peak)) <= LOSS:
+            # A narrow layer may fill its few dimensions; it loses if the wider ones after it fill no more.
+            way = layers[layers.index(peak) :]
+            before, after = min(
+                pairwise(way), key=lambda pair: pair[1].effective_rank / pair[0].effective_rank
+            )
+            if after.effective_rank <= LOSS * before.effective_rank:
+                verb = "collapses" if left <= COLLAPSE else "loses most"
+                later = f", and {names[last.name]} has {last.effective_rank:.1f} of {last.attainable}"
+                return (
+                    f"The backbone {verb} between {names[before.name]} and {names[after.name]}: "
+                    f"{_ranks(before, after)}{later if last is not after else ''}."
+                )
             return (
                 f"The backbone thins out from {names[peak.name]} to {names[last.name]}, at no layer by half: "
                 f"{_ranks(peak, last)}."

@@ -22,8 +22,9 @@ from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import dense_structure, effective_rank
 from solo_dimreg.functional._rows import PAIRWISE_ROWS
+from solo_dimreg.metrics.intervals import interval, rank_deviations
 from solo_dimreg.metrics.neighbourhoods import neighbours_within
-from solo_dimreg.metrics.registry import METRICS
+from solo_dimreg.metrics.registry import METRICS, POSITIVE
 from solo_dimreg.metrics.streaming import FeatureStatistics
 from solo_dimreg.monitor.named_modules import positions_of
 
@@ -228,17 +229,24 @@ class LayerRecorder:
         statistics = FeatureStatistics()
         statistics.update(rows, torch.cat(layer.tokens) if layer.tokens else None)
         moments, across = statistics.features, statistics.embeddings
-        lid = neighbours_within(rows).mean_lid()
+        near, attainable = neighbours_within(rows), max(1, min(len(rows) - 1, rows.shape[1]))
+        lid = near.mean_lid()
         values = {
             metric: float(METRICS[metric].of_moments(moments))  # type: ignore[misc]
             for metric in ("effective_rank", "mean_share", "off_diagonal_correlation")
+        }
+        moved = rank_deviations(moments, rows)[0]
+        intervals = {
+            "effective_rank": interval(values["effective_rank"], moved, (1, attainable)),
+            "lid": interval(lid, near.lid_deviations(), POSITIVE) if math.isfinite(lid) else None,
         }
         return Layer(
             name,
             self._part(name),
             rows.shape[1],
             layer.positions,
-            max(1, min(len(rows) - 1, rows.shape[1])),
+            attainable,
+            intervals=intervals,
             lid=lid if math.isfinite(lid) else None,
             within_rank=float(torch.stack(layer.within).double().mean()) if layer.within else None,
             across_rank=None if across is None else float(METRICS["effective_rank"].of_moments(across)),  # type: ignore[misc]

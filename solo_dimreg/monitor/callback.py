@@ -192,14 +192,11 @@ class BlockMonitor(JoinedCallback):
                 self.projector = part
         for name in self.settings.layers:
             option = "monitor.layers" if self.from_config else "layers"
-            part = find_module(option, module, self._own_name(name))
+            # A solo-learn may call the backbone encoder.
+            own = str(self.names["features"]) if self.from_config else ""
+            part = find_module(option, module, name, own)
             self.buffers[f"{name}/"] = buffer = FeatureBuffer(self.max_samples)
             self.recorders.append(OutputRecorder(f"{option} ({name})", part, buffer.add, pooled_rows))
-
-    def _own_name(self, name: str) -> str:
-        """Return the name of a module in this solo-learn, which may call the backbone encoder."""
-        first, dot, rest = name.partition(".")
-        return f"{self.names['features']}{dot}{rest}" if self.from_config and first == "backbone" else name
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuse settings that this training cannot measure, and choose the images."""

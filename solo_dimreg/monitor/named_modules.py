@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,23 +17,33 @@ from solo_dimreg.errors import ConfigError, nearest
 MAX_EXTRA_TOKENS = 8
 
 
-def find_module(option: str, model: nn.Module, name: str) -> nn.Module:
+def find_module(option: str, model: nn.Module, name: str, backbone: str = "") -> nn.Module:
     """Return the part of a model that a user names, as in ``backbone`` or ``net.encoder``.
 
     In a compiled module, a part is named without the ``_orig_mod`` that ``torch.compile`` inserts.
+    With ``backbone``, what the model calls its backbone, ``backbone.layer3`` finds ``{backbone}.layer3``, or
+    ``{backbone}.model.layer3`` of a backbone from timm.
 
     Raises:
         ConfigError: There is no part of this name.
     """
     names = {known.replace("_orig_mod.", ""): module for known, module in model.named_modules() if known}
     names |= {known: module for known, module in model.named_modules() if known}
-    if name not in names:
-        children = ", ".join(known for known, _ in model.named_children()) or "none"
+    children = [known for known, _ in model.named_children()]
+    own = names
+    if backbone:
+        children = ["backbone" if known == backbone else known for known in children]
+        names = {
+            re.sub(rf"^{re.escape(backbone)}(?=\.|$)", "backbone", known): names[known] for known in names
+        }
+        inner = "backbone.model."
+        names = {known.replace(inner, "backbone."): names[known] for known in names if inner in known} | names
+    if name not in names and name not in own:
         raise ConfigError(
             f"{option}: {name!r} is not a module of {type(model).__name__}.{nearest(name, names)} "
-            f"Its modules: {children}; parts of them are named as in 'backbone.layer4'."
+            f"Its modules: {', '.join(children) or 'none'}; parts of them are named as in 'backbone.layer4'."
         )
-    return names[name]
+    return (own | names)[name]
 
 
 def rows_of(option: str, output: Any) -> Tensor:

@@ -229,6 +229,11 @@ def layer(name: str, rank: float, attainable: int = 100, part: str = "backbone")
         ([layer("a", 40), layer("b", 10)], "The backbone collapses between a and b"),
         ([layer("a", 40), layer("b", 18)], "The backbone loses most between a and b"),
         ([layer("a", 40), layer("b", 25), layer("c", 16)], "The backbone thins out from a to c"),
+        # A narrow layer fills its dimensions, and wider ones after it fill no more.
+        (
+            [layer("a", 27.2, 32), layer("b", 2, 2), layer("c", 2, 16)],
+            "The backbone collapses between a and b: effective rank 27.2 of 32 to 2.0 of 2, and c has 2.0",
+        ),
         # More channels lower the share, and fewer the rank; neither alone is a loss.
         ([layer("a", 40), layer("b", 40, 1000)], "No layer of the backbone loses half"),
         ([layer("a", 40), layer("b", 8, 10)], "No layer of the backbone loses half"),
@@ -334,6 +339,27 @@ def test_the_sentence_over_the_training(ranks: list[float], said: str) -> None:
     assert said in Course(course).sentence
 
 
+@pytest.mark.parametrize(
+    ("ranks", "spread", "said"),
+    [
+        (
+            (200.1, 172.3),
+            0.1,
+            " fell from 200.1 at epoch 0 to 172.3 at epoch 1 (86% of its peak is left), which",
+        ),
+        ((172.3, 200.1), 0.1, " rose from 172.3 at epoch 0 to 200.1 at epoch 1."),
+        ((200.1, 172.3), 1, "The features keep their effective rank: "),
+    ],
+)
+def test_a_certain_change_is_said(ranks: tuple[float, float], spread: float, said: str) -> None:
+    moved = spread * torch.linspace(-1, 1, 50)
+    course = [
+        Checkpoint("x.ckpt", epoch, "healthy", {"effective_rank": rank}, 300, None, None, {}, moved * rank)
+        for epoch, rank in enumerate(ranks)
+    ]
+    assert said in Course(course).sentence
+
+
 def test_runs_without_several_checkpoints_are_refused(here: Any, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
@@ -359,8 +385,10 @@ def test_the_monitor_looks_at_named_layers(run: Path) -> None:
 
 
 def test_a_layer_that_is_not_there_is_refused_before_the_training(few_digits: Path, tmp_path: Path) -> None:
-    settings = small(few_digits, "simclr", monitor={"layers": ["backbone.model.layre3"]})
+    settings = small(few_digits, "simclr", monitor={"layers": ["backbone.layre3"]})
     settings.checkpoint = {"enabled": True, "dir": str(tmp_path), "frequency": 1, "keep_prev": False}
-    with pytest.raises(ConfigError, match=r"monitor\.layers: .*Did you mean '\w+\.model\.layer3'"):
+    with pytest.raises(
+        ConfigError, match=r"monitor\.layers: .*'backbone\.layre3' is not .*Did you mean 'backbone\.layer3'"
+    ):
         pretrain(settings)
     assert not [*tmp_path.rglob("*.ckpt")]
