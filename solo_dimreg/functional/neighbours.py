@@ -2,8 +2,10 @@
 
 The product loses distances that are small against the length of the features. On a CPU these are computed
 again from differences, and the few queries whose neighbours it could confuse are searched by differences
-alone. On other devices the distances to all candidates are computed from differences, as no step may wait for
-what another has found.
+alone. On other devices, where no step may wait for what another has found, the product is in float64, and the
+distances to all candidates are computed from differences. It still confuses the neighbours in a group of more
+than k + 8 rows that lie closer to each other than 1e-7 of their distance to most others; a device without
+float64 multiplies in float32, where that is 1e-3.
 
 ``torch.compile`` does not trace search and gradient; it calls custom operators of ``torch`` in their place.
 """
@@ -19,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solo_dimreg.functional._precision import full_products
+from solo_dimreg.functional._precision import WITHOUT_FLOAT64, full_products
 
 # Tests set it, to run on the CPU what other devices run.
 SHAPED_FOR_CUDA = False
@@ -27,8 +29,10 @@ SHAPED_FOR_CUDA = False
 _MARGIN = 8
 # A neighbour is close if its squared distance is this many times below the squared length of the query.
 _CLOSE = 4.0
-# The numbers that are held at a time: they fit into the cache of a CPU, or are 1 GiB in float32.
-_NUMBERS_ON_CPU, _NUMBERS_ON_DEVICE = 2**21, 2**28
+# The most numbers that are held at a time outside of a CPU: 1 GiB of differences in float32, and 2 GiB of
+# squared distances in float64. You may set it.
+MAX_NUMBERS = 2**28
+_NUMBERS_ON_CPU = 2**21  # they fit into its cache
 # On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
 # which a tile is multiplied at a time.
 _WITHIN, _TILE = range(513, 2**14 + 1), 256
@@ -80,7 +84,7 @@ def find_neighbours(
 
 
 def _find(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> tuple[Tensor, Tensor]:
-    queries, others = _centred(x, reference)
+    queries, others = _centred(x, reference) if _on_cpu(x) else _centred_widely(x, reference)
     lengths = _squared_lengths(others)
     margin = 1 if k <= 2 and _on_cpu(x) else _MARGIN
     candidates = min(k + margin, len(reference) - (self_indices is not None))
@@ -271,7 +275,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 def _chunks(x: Tensor, numbers: int) -> Iterator[slice]:
     """Return slices of the rows of ``x`` so that ``numbers`` for each row stay within the limit."""
-    size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else _NUMBERS_ON_DEVICE) // numbers)
+    size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else MAX_NUMBERS) // numbers)
     return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
 
 
@@ -280,6 +284,16 @@ def _centred(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     centre = reference.mean(dim=0).nan_to_num(0, 0, 0)
     others = reference - centre
     return others if x is reference else x - centre, others
+
+
+def _centred_widely(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in float64 without the median of at most 256 rows, which no outlier moves."""
+    if x.device.type in WITHOUT_FLOAT64:
+        return _centred(x, reference)
+    few = reference[:: len(reference) // 256 + 1]
+    centre = few.sort(dim=0).values[len(few) // 2].nan_to_num(0, 0, 0).double()
+    others = reference.double() - centre
+    return others if x is reference else x.double() - centre, others
 
 
 def _squared_lengths(x: Tensor) -> Tensor:

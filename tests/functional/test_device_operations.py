@@ -56,7 +56,7 @@ def operations(loss, x):
 )
 def test_ldreg_takes_few_operations(b, d, k, part, forward, backward, monkeypatch):
     monkeypatch.setattr(neighbours, "SHAPED_FOR_CUDA", True)
-    monkeypatch.setattr(neighbours, "_NUMBERS_ON_DEVICE", neighbours._NUMBERS_ON_DEVICE // part**2)
+    monkeypatch.setattr(neighbours, "MAX_NUMBERS", neighbours.MAX_NUMBERS // part**2)
     found = operations(LDReg(k=k), normal(b // part, d // part).float())
     assert found[0] <= forward and found[1] <= backward, found
 

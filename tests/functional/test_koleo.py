@@ -6,7 +6,7 @@ import torch
 from numeric import check_against, normal
 from scipy.spatial import KDTree
 
-from solo_dimreg.functional import koleo_loss
+from solo_dimreg.functional import koleo_loss, neighbours
 
 
 def in_scipy(x):
@@ -37,9 +37,15 @@ def test_one_row_has_no_neighbour():
     assert loss.item() == 0 and torch.autograd.grad(loss, x)[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("for_cuda", [False, True])
+@pytest.mark.parametrize("groups", [1, 5])
 @pytest.mark.parametrize("spread", [1, 1e-2, 1e-3])
-def test_the_gradient_of_features_around_a_common_mean_is_that_of_float64(spread):
-    rounded = (normal(1, 64) + spread * normal(200, 8, seed=1) @ normal(8, 64, seed=2)).float()
+def test_the_gradient_of_features_around_common_means_is_that_of_float64(
+    spread, groups, for_cuda, monkeypatch
+):
+    monkeypatch.setattr(neighbours, "SHAPED_FOR_CUDA", for_cuda)
+    means = normal(groups, 64).repeat_interleave(200 // groups, dim=0)
+    rounded = (means + spread * normal(200, 8, seed=1) @ normal(8, 64, seed=2)).float()
     results = []
     for x in (rounded, rounded.double()):
         x = x.clone().requires_grad_()
