@@ -37,26 +37,29 @@ RANK_AGAINST = ("attainable", "start")
 
 
 @torch.library.custom_op("solo_dimreg::alternate_ranks", mutates_args=("calls",))
-def _alternate_ranks(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
+def _alternate_ranks(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int, gather: bool) -> Tensor:
     """Return :func:`_ranks` at each ``every``-th call and the ``last`` ranks otherwise; count the calls.
 
     The count is on the CPU, so that no device is waited for. This is a custom operator, since torch.compile
     would compile a branch on a number again at every step.
     """
-    count = int(calls)
-    # Each call is due until an estimate is finite. The device is asked for that in the first steps only.
-    due = count % every == 0 or (count < every and not bool(last.isfinite().all()))
+    due = int(calls) % every == 0
     calls += 1
-    return _ranks(r, z).to(last) if due else last.clone()
+    return _ranks(r, z, gather).to(last) if due else last.clone()
 
 
 @_alternate_ranks.register_fake
-def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int) -> Tensor:
+def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int, gather: bool) -> Tensor:
     return torch.empty_like(last)
 
 
-def _ranks(r: Tensor, z: Tensor) -> Tensor:
-    """Return the effective ranks of R and Z, (2,), each the mean over the matrices of a stack (n, B, D)."""
+def _ranks(r: Tensor, z: Tensor, gather: bool) -> Tensor:
+    """Return the effective ranks of R and Z, (2,), each the mean over the matrices of a stack (n, B, D).
+
+    With ``gather``, R holds the rows of this process alone.
+    """
+    if gather:
+        r = torch.stack([all_gather(x) for x in r])
     return torch.stack([torch.stack([effective_rank(x) for x in stack]).mean() for stack in (r, z)])
 
 
@@ -200,9 +203,11 @@ class AdaDim(Float32Buffers):
         sample = dimension = information = z1.new_zeros(())
         parts: dict[str, Tensor] = {}
         ranks: dict[str, Tensor] = {}
-        # What a gamma of 0 or a fixed alpha does not need is not computed.
+        # What a gamma of 0 or a fixed alpha does not need is neither gathered nor computed.
+        gather = self.gamma == 0
         if self.gamma != 0 or self.alpha == "erank":
-            r, z = torch.cat([all_gather(view) for view in r_views]), torch.cat([z1, z2])
+            r = torch.cat([view if gather else all_gather(view) for view in r_views])
+            z = torch.cat([z1, z2])
         if self.gamma != 0:
             entropy_r, entropy_z, information = matrix_entropies(r, z, self.order)
             parts |= {"matrix_entropy_R": entropy_r, "matrix_entropy_Z": entropy_z, "I_RZ": information}
@@ -211,7 +216,7 @@ class AdaDim(Float32Buffers):
         if self.alpha != 1:
             dimension = parts["loss_dimension"] = vicreg_loss(z1, z2, **self.vicreg_weights)
         if self.alpha == "erank":
-            alpha, ranks = self._measure(r.detach(), z.detach())
+            alpha, ranks = self._measure(r.detach(), z.detach(), gather)
         elif isinstance(self.alpha, str):
             alpha = z1.new_full((), SCHEDULES[self.alpha](progress))
         else:
@@ -228,17 +233,17 @@ class AdaDim(Float32Buffers):
         )
 
     @torch.no_grad()
-    def _measure(self, r: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _measure(self, r: Tensor, z: Tensor, gather: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Return alpha and the effective ranks of R and Z, from which it follows."""
         views = 2 if self.rank_of == "view" else 1
         r, z = (x.view(views, -1, x.shape[1]) for x in (r, z))
-        rank_r, rank_z = self._effective_ranks(r, z)
+        rank_r, rank_z = self._effective_ranks(r, z, gather)
         return self._alpha(rank_z, float(min(z.shape[1:]))), {"H_R": rank_r, "H_Z": rank_z}
 
-    def _effective_ranks(self, r: Tensor, z: Tensor) -> Tensor:
+    def _effective_ranks(self, r: Tensor, z: Tensor, gather: bool) -> Tensor:
         if not self.training:
-            return _ranks(r, z)
-        ranks = _alternate_ranks(r, z, self.last_ranks, self._calls, self.rank_every)
+            return _ranks(r, z, gather)
+        ranks = _alternate_ranks(r, z, self.last_ranks, self._calls, self.rank_every, gather)
         # A step that overflowed gives NaN and will be skipped, so its rank must not be kept.
         self.last_ranks.copy_(torch.where(ranks.isfinite(), ranks, self.last_ranks))
         return ranks
@@ -254,7 +259,8 @@ class AdaDim(Float32Buffers):
             step = torch.where(filled.isfinite(), 1 - self.ema, 0).to(self.rank_sum)
             self.rank_sum.lerp_(torch.where(filled.isfinite(), filled, 0).to(self.rank_sum), step)
             self.rank_weight.lerp_(torch.ones_like(self.rank_weight), step)
-        return torch.where(self.rank_weight > 0, self.rank_sum / self.rank_weight, filled)
+        # After a first step that overflowed, alpha is 0 until the next estimate.
+        return torch.where(self.rank_weight > 0, self.rank_sum / self.rank_weight, filled.nan_to_num(0))
 
     def get_extra_state(self) -> Tensor:
         """Return the number of training steps; every ``rank_every``-th one estimates the effective rank."""

@@ -285,9 +285,9 @@ def test_a_first_step_that_overflowed_leaves_nothing_behind(against):
     r, z = batch(1)
     z[0][0, 0] = torch.nan
     poisoned(r, z)
-    for step in (2, 3):
-        poisoned(*batch(step))
-        assert torch.isfinite(poisoned.metrics["alpha"])
-    clean(*batch(2))
+    for step in (2, 3, 4):
+        assert torch.isfinite(poisoned(*batch(step))) and poisoned.metrics["alpha"] == 0
+    poisoned(*batch(5))
+    clean(*batch(5))
     assert poisoned.metrics["H_Z"] == clean.metrics["H_Z"]
     assert poisoned.start_rank == clean.start_rank
