@@ -1,6 +1,7 @@
 """Count what a function asks of a device: operations, waits of the host, and messages between processes.
 
-The functions run with CPU tensors, and the neighbour search as on a GPU. What NumPy does is not counted.
+The functions run with CPU tensors, and the neighbour search as on a GPU. What NumPy does is not counted. Only
+whole training steps need more than torch, so that the checks of a GPU can count without solo-learn.
 """
 
 from __future__ import annotations
