@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,6 +133,24 @@ def aside(target: Path) -> Path:
     while (path := target.with_name(f"{target.name}.bak{number if number > 1 else ''}")).exists():
         number += 1
     return path
+
+
+def check_image_folder(folder: Path) -> None:
+    """Raise if there is no such folder of images.
+
+    Raises:
+        ConfigError: It is no folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder; it must be a folder of images.")
+
+
+def no_run(folder: Path, unread: Sequence[str] = ()) -> ConfigError:
+    """Return the error for a folder without runs, in which these things could not be read."""
+    return ConfigError(
+        f"{folder}: holds no run; give a folder of 'solo-dimreg benchmark' (with results.json), or a "
+        "folder with checkpoint folders (with args.json) below it. " + " ".join(unread)
+    )
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Path]:

@@ -45,6 +45,11 @@ def command(
     NAME is quick (the digits, minutes on a CPU), cifar10, cifar100, imagenet100 or imagenet. OVERRIDES change
     every pretraining config. Finished runs are skipped, and an interrupted run resumes.
     """
+    if page is None:
+        from solo_dimreg.config.folders import find_study
+
+        find_study(name)  # a wrong one is refused before torch is imported
+
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.comparison import write_report
     from solo_dimreg.reports.summary import results_table

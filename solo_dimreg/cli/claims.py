@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from solo_dimreg.cli.output import FILE, jobs_option, page_options
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
@@ -82,6 +82,8 @@ def command(
         write_page(page, "claims", files or [out / "claims.json"], claims_tables)
         click.echo(f"Page: {page}")
         return
+    if study_name == "claims":
+        _check_names(names, None if list_ else data)  # wrong ones are refused before torch is imported
     if list_:
         _list(study_name, names, as_json)
         return
@@ -89,6 +91,8 @@ def command(
         raise ConfigError("--recorded decides what a file of finished runs holds; name it by --record.")
     if quick and names:
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
+    if seeds < 2:
+        raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
     from solo_dimreg.studies.claims.page import HEADER, merge_outcomes, rows, summary, write_outcomes
@@ -101,8 +105,6 @@ def command(
     study = known.variant(data).asking(known.quick if quick else names)
     study = study.changed(seeds=seeds, first_seed=first_seed)
     study = study.changed(overrides=list(overrides), linear=list(linear_overrides))
-    if seeds < 2:
-        raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         results = run_study(study, out, jobs or default_jobs(), record=record, train=not recorded)
     options = ["--study", study_name] if study_name != "claims" else []
@@ -130,6 +132,27 @@ def _study(name: str) -> Study:
     if not study.questions:
         raise ConfigError(f"--study: {name} has no questions; it must be a study with claims.")
     return study
+
+
+def _check_names(names: tuple[str, ...], data: str | None) -> None:
+    """Raise if there is no such data or no such claim; a plugin's claims are known only later."""
+    from importlib.metadata import entry_points
+
+    import yaml
+
+    from solo_dimreg.config.folders import find_study
+
+    file = find_study("claims")
+    study = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if data is not None and data not in (known := (study["data"], *study["variants"])):
+        raise ConfigError(f"--data: {unknown('data', data, known)}")
+    if not names or entry_points(group="solo_dimreg"):
+        return
+    parts = [yaml.safe_load((file.parent / part).read_text(encoding="utf-8")) for part in study["parts"]]
+    claims = {name for each in (study, *parts) for name in each.get("questions", ())}
+    for name in names:
+        if name not in claims:
+            raise ConfigError(unknown("claim", name, claims))
 
 
 def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:

@@ -89,14 +89,8 @@ def command(
     The comparison first says what it will take, and what cannot be told with so few images or seeds. The same
     command continues an interrupted comparison. compare.html has the answer.
     """
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.engine import run_study, seeds_of
-    from solo_dimreg.studies.launchers import launcher_of
-    from solo_dimreg.studies.own_images import plan_of, study_of
-    from solo_dimreg.studies.power import power_statement
-    from solo_dimreg.studies.workers import default_jobs, threads_of
 
     if epochs and steps:
         raise ConfigError("--epochs and --steps are the length of the training; give one of them.")
@@ -109,6 +103,7 @@ def command(
         )
     if remedies:
         from solo_dimreg.studies.remedies import find_remedy
+        from solo_dimreg.studies.workers import default_jobs
 
         if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
             raise ConfigError(
@@ -128,6 +123,15 @@ def command(
         if not dry_run:
             click.echo(f"Page: {out / 'compare.html'}")
         return
+    _check_names(rows, data)  # wrong ones are refused before torch is imported
+
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.studies.engine import run_study, seeds_of
+    from solo_dimreg.studies.launchers import launcher_of
+    from solo_dimreg.studies.own_images import plan_of, study_of
+    from solo_dimreg.studies.power import power_statement
+    from solo_dimreg.studies.workers import default_jobs, threads_of
+
     study = study_of(rows, data, out, epochs, steps)
     wanted = baseline and next(
         (each for each, row in study.rows.items() if baseline in (each, row.title)), baseline
@@ -184,3 +188,22 @@ def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> Non
         print_table(*answer.table())
         click.echo(answer.sentence())
         click.echo(f"Page: {out / 'compare.html'}")
+
+
+def _check_names(rows: tuple[str, ...], data: str) -> None:
+    """Raise if a row names no config, where solo-learn's methods need not be known for it."""
+    from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
+    from solo_dimreg.errors import ConfigError
+
+    if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
+        return
+    for row in rows:
+        config = [*row.split(), ""][0]
+        if config.endswith((".yaml", ".yml")):
+            if not Path(config).is_file():
+                raise ConfigError(f"{row!r}: there is no file {config!r}; it must be a config.")
+        elif config:
+            try:
+                find_config("pretrain", *place_of_row(config, data))
+            except ConfigError as error:
+                raise ConfigError(f"{row}: {error}") from error

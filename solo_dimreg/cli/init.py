@@ -37,21 +37,25 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     alone are trained on without labels. The config fits the size, colour and number of the images. Both
     solo-dimreg pretrain and solo-learn's main_pretrain.py read it.
     """
-    from solo_dimreg.datasets.layout import find_layout
-    from solo_dimreg.datasets.split import split_folder
     from solo_dimreg.errors import ConfigError
-    from solo_dimreg.files import write_text
-    from solo_dimreg.solo_learn import register
-    from solo_dimreg.training.starting import base_config, starting_config
+    from solo_dimreg.files import check_image_folder, write_text
 
-    host = register()
-    layout = find_layout(folder)
+    # Wrong paths are refused before solo-learn is imported.
+    check_image_folder(folder)
     name = folder.resolve().name
     out = out or Path(f"{method}-{name}.yaml")
     if out.suffix != ".yaml":
         raise ConfigError(f"--out: {str(out)!r} is not allowed; it must end in .yaml, as Hydra's configs do.")
     if out.exists() and not force:
         raise ConfigError(f"--out: {str(out)!r} exists; give another name, or --force to overwrite it.")
+
+    from solo_dimreg.datasets.layout import find_layout
+    from solo_dimreg.datasets.split import split_folder
+    from solo_dimreg.solo_learn import register
+    from solo_dimreg.training.starting import base_config, starting_config
+
+    host = register()
+    layout = find_layout(folder)
     text = starting_config(host, method, layout, name)
     if layout.classes and layout.val is None:
         split = split_folder(layout.train, split or Path("datasets", f"{name}-split"), seed=seed, force=force)

@@ -51,10 +51,14 @@ def command(
     on. They are resized to the resolution of the pretraining. `classifier.normalization=bn
     classifier.init_std=0.01` is the classifier of LDReg's protocol, and the default on ImageNet.
     """
+    from solo_dimreg.config.folders import find_config
     from solo_dimreg.files import find_checkpoint
 
+    # Wrong names are refused before solo-learn is imported.
     checkpoint = checkpoint.expanduser()
-    find_checkpoint(checkpoint)  # a wrong one is refused before solo-learn is imported
+    find_checkpoint(checkpoint)
+    if config_path:
+        find_config("linear", config_path, config_name)
 
     from omegaconf import OmegaConf
 

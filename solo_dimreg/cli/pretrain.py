@@ -35,9 +35,9 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     The command reads the configs of solo-learn, whichever solo-learn is installed. OVERRIDES are Hydra's:
     key=value changes a setting, and +key=value adds one. Without a GPU the CPU is used.
     """
-    from solo_dimreg.config.folders import find_config_folder
+    from solo_dimreg.config.folders import find_config
 
-    find_config_folder("pretrain", config_path)  # a wrong one is refused before solo-learn is imported
+    find_config("pretrain", config_path, config_name)  # a wrong one is refused before solo-learn is imported
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.config.composing import compose

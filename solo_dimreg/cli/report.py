@@ -27,7 +27,12 @@ def command(folder: Path, out: Path | None) -> None:
     configurations. For a benchmark it also shows accuracies and dimensionality over the seeds, spectra and
     wall time. Nothing is trained, and no network is needed.
     """
-    from solo_dimreg.reports.comparison import write_report
+    from solo_dimreg.files import no_run
 
     folder = folder.expanduser()
+    if not folder.is_dir():
+        raise no_run(folder)
+
+    from solo_dimreg.reports.comparison import write_report
+
     click.echo(f"Report: {write_report(folder, (out or folder).expanduser())}")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from solo_dimreg.config.folders import counterpart, find_config_folder
+from solo_dimreg.config.folders import find_config
 from solo_dimreg.config.other_backbone import drop_kwargs_of_other
 from solo_dimreg.config.overrides import quoted_override, read_overrides, without_plus
 from solo_dimreg.config.values import device_count, plain
@@ -46,12 +46,7 @@ def compose(
     Raises:
         ConfigError: There is no such folder or config, or Hydra refuses an override.
     """
-    folder = find_config_folder(stage, config_path)
-    folders = [folder, *([ours] if (ours := counterpart(folder)) else [])]
-    names = {file.stem for each in folders for file in each.glob("*.yaml")}
-    name = config_name.removesuffix(".yaml")
-    if name not in names:
-        raise ConfigError(f"--config-name: {unknown('config', config_name, names)} Looked in {folder}.")
+    folder, name = find_config(stage, config_path, config_name)
     others = [
         text
         for text, read in zip(overrides, read_overrides(overrides), strict=True)

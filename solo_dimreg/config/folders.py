@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from solo_dimreg.errors import ConfigError, nearest
+from solo_dimreg.errors import ConfigError, nearest, unknown
 
 
 def config_root() -> Path:
@@ -52,3 +52,56 @@ def find_config_folder(stage: str, config_path: str) -> Path:
         f"--config-path: {config_path!r} is not a folder.{nearest(config_path, shipped)} "
         f"Give the folder of your configs, or one that we ship: {', '.join(shipped)}."
     )
+
+
+def find_config(stage: str, config_path: str, config_name: str) -> tuple[Path, str]:
+    """Return the folder of a config, and the config's name without ``.yaml``.
+
+    Args:
+        stage, config_path: As in :func:`find_config_folder`.
+        config_name: The name of a config in that folder or in our counterpart of it.
+
+    Raises:
+        ConfigError: There is no such folder or config.
+    """
+    folder = find_config_folder(stage, config_path)
+    folders = [folder, *([ours] if (ours := counterpart(folder)) else [])]
+    names = {file.stem for each in folders for file in each.glob("*.yaml")}
+    name = config_name.removesuffix(".yaml")
+    if name not in names:
+        raise ConfigError(f"--config-name: {unknown('config', config_name, names)} Looked in {folder}.")
+    return folder, name
+
+
+def shipped_studies() -> list[str]:
+    """Return the names of the studies that we ship."""
+    return sorted(file.stem for file in (config_root() / "studies").glob("*.yaml"))
+
+
+def find_study(name: str | Path) -> Path:
+    """Return the file of a study that we ship, by its name, or the YAML file itself.
+
+    Raises:
+        ConfigError: We ship no study of that name.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    if str(name) not in shipped_studies():
+        raise ConfigError(unknown("study", str(name), shipped_studies()))
+    return config_root() / "studies" / f"{name}.yaml"
+
+
+def place_of_row(config: str, folder: str) -> tuple[str, str]:
+    """Return the folder and the name of a row's config; the name alone means one in the study's folder.
+
+    Raises:
+        ConfigError: Neither the row nor the study names a folder.
+    """
+    path = Path(config)
+    folder = str(path.parent) if len(path.parts) > 1 else folder
+    if not folder:
+        raise ConfigError(
+            f"{config!r} has no folder; it must be FOLDER/NAME, such as digits/byol, or a file."
+        )
+    shipped = config_root() / "pretrain" / folder
+    return str(shipped if shipped.is_dir() else folder), path.stem if path.suffix == ".yaml" else path.name

@@ -12,6 +12,7 @@ import numpy as np
 from solo_dimreg.datasets.check import HELD_BACK, NO_IMAGES, TRAINING, evenly_spread, image_paths
 from solo_dimreg.datasets.images import IMAGE_SUFFIXES, load_image
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import check_image_folder
 
 # The channels of a grey JPEG that was saved in colour may differ by this much, from rounding.
 GREY = 8
@@ -47,8 +48,7 @@ def find_layout(folder: Path) -> Layout:
     Raises:
         ConfigError: there is no such folder, it has another layout, or an image cannot be read.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: is not a folder; it must be a folder of images.")
+    check_image_folder(folder)
     folder = folder.resolve()
     train, val = _named(folder, TRAINING), _named(folder, HELD_BACK)
     if train is None or (val is None and train.name.lower() != "train"):  # a class may be named "training"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import no_run
 from solo_dimreg.reports.plain_runs import plain_runs
 from solo_dimreg.reports.run_files import ABSENT, RunRecord, flatten, read_configuration, read_curves, seed_of
 from solo_dimreg.solo_learn.checkpoints import read_object
@@ -50,10 +51,7 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     unread = [f"{each}: has no args.json, which solo-learn writes" for each in sorted(bare)]
     records = plain_runs(folders, unread)
     if not records:
-        raise ConfigError(
-            f"{folder}: holds no run; give a folder of 'solo-dimreg benchmark' (with results.json), or a "
-            "folder with checkpoint folders (with args.json) below it. " + " ".join(unread)
-        )
+        raise no_run(folder, unread)
     return {"unread": unread}, records
 
 

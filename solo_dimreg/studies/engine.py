@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.composing import compose, evaluation_settings, fit_to_machine, other_data
-from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.folders import config_root, place_of_row
 from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.schema import Linear, Pretraining
 from solo_dimreg.config.values import device_count, plain
@@ -40,7 +40,7 @@ from solo_dimreg.solo_learn.record import read_record
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
 from solo_dimreg.studies.claims.measures import LIDAR_VIEWS, ONE_DEVICE, features_of_views, measure
 from solo_dimreg.studies.record import compact, digest_of, read_runs, write_runs
-from solo_dimreg.studies.study import DATASETS, Row, Study, read_study
+from solo_dimreg.studies.study import DATASETS, Study, read_study
 from solo_dimreg.studies.workers import STARTED, Launcher, Task, folder_of, local
 
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
@@ -222,7 +222,7 @@ def configs_of(study: Study, name: str, seed: int, out: Path) -> tuple[DictConfi
     fixed = (f"name={name}", "checkpoint.enabled=True", f"++seed={seed}")
     changes = (*study.settings, *row.set, *study.of_rows.get(name, ()), *fixed, *study.overrides)
     try:
-        settings = compose("pretrain", *_place(study, row), changes, host)
+        settings = compose("pretrain", *place_of_row(row.config, study.folder), changes, host)
         linear = _probe_config(study, settings)
         parse_config(host, settings, Pretraining)
         # The checkpoint is not written yet.
@@ -234,18 +234,6 @@ def configs_of(study: Study, name: str, seed: int, out: Path) -> tuple[DictConfi
     for each in (settings, linear):
         fit_to_machine(each)
     return settings, linear
-
-
-def _place(study: Study, row: Row) -> tuple[str, str]:
-    """Return the folder and the name of a row's config."""
-    path = Path(row.config)
-    folder = str(path.parent) if len(path.parts) > 1 else study.folder
-    if not folder:
-        raise ConfigError(
-            f"{row.config!r} has no folder; it must be FOLDER/NAME, such as digits/byol, or a file."
-        )
-    shipped = config_root() / "pretrain" / folder
-    return str(shipped if shipped.is_dir() else folder), path.stem if path.suffix == ".yaml" else path.name
 
 
 def _probe_config(study: Study, settings: DictConfig) -> DictConfig:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator
 
-from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.folders import find_study
 from solo_dimreg.config.parsing import Block, Refusal, parse, whole
 from solo_dimreg.datasets.digits import write_digits, write_mnist
 from solo_dimreg.datasets.overlay import write_overlay
@@ -290,11 +290,6 @@ class Study(Setting, Part):
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def shipped_studies() -> list[str]:
-    """Return the names of the studies that we ship."""
-    return sorted(file.stem for file in (config_root() / "studies").glob("*.yaml"))
-
-
 def read_study(name: str | Path) -> Study:
     """Return a study that we ship, by its name, or the one in a YAML file.
 
@@ -303,11 +298,7 @@ def read_study(name: str | Path) -> Study:
     Raises:
         ConfigError: There is no such study, or a value in it cannot be; the message names it.
     """
-    file = Path(name)
-    if file.suffix not in (".yaml", ".yml"):
-        if str(name) not in shipped_studies():
-            raise ConfigError(unknown("study", str(name), shipped_studies()))
-        file = config_root() / "studies" / f"{name}.yaml"
+    file = find_study(name)
     content = _load(file)
     try:
         study = parse(Study, {"name": file.stem, **content})

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import solo_dimreg
+from solo_dimreg.config.folders import shipped_studies
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.reports.comparison import write_report
 from solo_dimreg.studies.engine import configs_of, looks_of, run_study, seeds_of
-from solo_dimreg.studies.study import Row, Study, read_study, shipped_studies
+from solo_dimreg.studies.study import Row, Study, read_study
 
 SMALL = ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0"]
 LINEAR = ["max_epochs=1", "optimizer.batch_size=32"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from solo_dimreg.config.folders import shipped_studies
 from solo_dimreg.errors import ConfigError
-from solo_dimreg.studies.study import Row, read_study, row_of, shipped_studies
+from solo_dimreg.studies.study import Row, read_study, row_of
 
 MINE = """
 title: Mine
