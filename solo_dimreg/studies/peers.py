@@ -25,7 +25,7 @@ from solo_dimreg.studies.bench import medians
 from solo_dimreg.studies.bench_cases import features
 
 SAME = 1e-4  # relative difference of values and gradients that are timed
-INSTALL = "pip install lightly"
+INSTALL = {"lightly": "pip install lightly", "solo-learn": "solo-dimreg doctor says how"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Peer:
         package: The name of the other package.
         shape: The shape of each view.
         ours: A function of the views.
-        theirs: Returns the other package's function of the views; its import may fail.
+        theirs: Returns the other package's function of the views; its import, or its look-up in an older
+            version, may fail.
         views: The number of views.
         why: Why the values differ, if it is known that they do.
     """
@@ -81,8 +82,13 @@ def compare(peer: Peer, repeats: int) -> Comparison:
     result = partial(Comparison, peer.name, peer.package, "x".join(map(str, peer.shape)))
     try:
         theirs = peer.theirs()
-    except ImportError:
-        return result(None, None, f"{peer.package} is not installed: {INSTALL}")
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, AttributeError) or "." in (error.name or ""):
+            return result(
+                None, None, f"the installed {peer.package} lacks it ({error}); a newer one may have it"
+            )
+        how = f": {INSTALL[peer.package]}" if peer.package in INSTALL else ""
+        return result(None, None, f"{peer.package} is not installed{how}")
     views = [features(peer.shape, seed) for seed in range(peer.views)]
     functions = [partial(_value_and_gradient, each, views) for each in (theirs, peer.ours)]
     difference = max(map(_difference, *(function() for function in functions)))

@@ -1,5 +1,7 @@
 """The comparison with other packages: what differs is not timed, and what is missing is named."""
 
+import dataclasses
+import importlib
 import json
 
 import pytest
@@ -16,7 +18,7 @@ def koleo(x):
 
 
 def missing():
-    raise ImportError
+    return importlib.import_module("nowhere_installed")
 
 
 SAME = Peer("KoLeo", "torch", (40, 8), koleo_loss, lambda: koleo)
@@ -41,8 +43,18 @@ def test_what_differs_is_not_timed():
 
 
 def test_what_is_missing_is_named():
-    found = compare(MISSING, repeats=1)
-    assert found.difference is None and found.note == "nowhere is not installed: pip install lightly"
+    assert compare(MISSING, repeats=1).note == "nowhere is not installed"
+    for package, how in peers.INSTALL.items():
+        found = compare(dataclasses.replace(MISSING, package=package), repeats=1)
+        assert found.difference is None and found.note == f"{package} is not installed: {how}"
+
+
+@pytest.mark.parametrize(
+    "older", [lambda: torch.nn.NoSuchLoss, lambda: importlib.import_module("torch.no_loss")]
+)
+def test_what_an_older_package_lacks_is_named(older):
+    found = compare(dataclasses.replace(MISSING, package="torch", theirs=older), repeats=1)
+    assert found.ratio is None and found.note.startswith("the installed torch lacks it (")
 
 
 def test_the_command_prints_json_and_writes_the_page(here, monkeypatch, tmp_path):
