@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from solo_dimreg.cli.output import page_options
+from solo_dimreg.errors import ConfigError
+
+# The options that would change nothing beside another.
+USELESS = {"launches": ("peers", "repeats", "large", "steps"), "peers": ("large", "steps")}
 
 EXAMPLE = """\b
 Example:
@@ -46,6 +51,11 @@ def command(
     process. The exit status is 1 unless both give the same loss and gradient. The command takes minutes, and
     nothing else should run. With --json its output can be kept in a file, which --page reads.
     """
+    context = click.get_current_context()
+    for option, others in USELESS.items():
+        for other in others if context.params[option] else ():
+            if context.get_parameter_source(other) is ParameterSource.COMMANDLINE:
+                raise ConfigError(f"--{option}: cannot be used with --{other}; give one of them.")
     if page is not None:
         from solo_dimreg.studies.pages import costs_tables, write_page
         from solo_dimreg.studies.peers import peers_table

@@ -15,12 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
+from solo_dimreg.nn import AdaDim, DirectCLR, LeJEPA, ShuffledDBN
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import cases, features
 
@@ -115,11 +116,18 @@ def run() -> Iterator[Launches]:
         for who, loss in (("ours", case.ours), ("textbook", case.textbook)):
             yield count(case.name, who, loss, [features(case.shape)])
     views = [features(SHAPE, seed) for seed in (0, 1)]
-    for name, (term, _) in TERMS.items():
-        yield count(f"term {name}", "ours", _of_views(term()), views)
+    terms: dict[str, nn.Module] = {name: term() for name, (term, _) in TERMS.items()}
+    terms["lejepa"] = LeJEPA()
+    for name, module in terms.items():
+        yield count(f"term {name}", "ours", _of_views(module), views)
+    adadim, whitening = AdaDim(), ShuffledDBN(SHAPE[1], 8)
+    yield count("AdaDim", "ours", lambda x, y: adadim([x, y], [x, y]), views)
+    yield count("DirectCLR", "ours", DirectCLR(dim=90), views)
+    yield count("ShuffledDBN", "ours", whitening, views[:1])
+    tokens = features(SHAPE).unflatten(0, (4, -1))
     for name, record in METRICS.items():
-        if record.function is not None and record.inputs != TOKENS:
-            inputs = views[:1] if record.inputs == ROWS else views
+        if record.function is not None:
+            inputs = {ROWS: views[:1], TOKENS: [tokens]}.get(record.inputs, views)
             with torch.no_grad():
                 yield count(f"metric {name}", "ours", record.function, inputs)
     yield count("divergence callback", "ours", _divergence_check(), [torch.tensor(1.0)])
