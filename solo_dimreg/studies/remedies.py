@@ -243,7 +243,9 @@ def own_config(run: Path) -> DictConfig:
     if "config" not in arguments:  # the current solo-learn writes the learning rates that it has scaled
         processes = device_count(settings.get("devices") or [0]) * (settings.get("num_nodes") or 1)
         scale = settings.optimizer.batch_size * processes / 256
-        for key in ("lr", "classifier_lr", "token_lr"):
+        # It scales that of the online classifier only with validation images.
+        scaled = ["lr", *(["classifier_lr"] if settings.data.get("val_path") is not None else [])]
+        for key in scaled:
             if settings.optimizer.get(key) is not None:
                 settings.optimizer[key] = float(f"{settings.optimizer[key] / scale:.12g}")
     for key in ("seed", "wandb_run_id", "resume_from_checkpoint"):
