@@ -193,6 +193,7 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
     """
     rows, left, finished, runs = [], 0, 0, 0
     first, images, tasks = None, (0, 0), study.tasks(seeds)
+    counted: dict[str, tuple[int, int]] = {}
     for name, row in study.rows.items():
         settings, linear = configs_of(study, name, seeds[0], out)
         done, own = 0, [seed for each, seed in tasks if each == name]
@@ -200,9 +201,11 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
             settings.seed = seed
             place = folder_of(out, name, seed) / fingerprint(study, settings, linear)
             done += finished_result(place, out) is not None
+        data = str(settings.data.train_path)
+        counted[data] = counted.get(data) or count_images(settings)
         if first is None:
-            first, images = settings, count_images(settings)
-        steps = count_steps(settings, images[0]).total
+            first, images = settings, counted[data]
+        steps = count_steps(settings, counted[data][0]).total
         left += steps * (len(own) - done)
         finished += done
         runs += len(own)
