@@ -345,7 +345,7 @@ def test_the_sentence_over_the_training(ranks: list[float], said: str) -> None:
         (
             (200.1, 172.3),
             0.1,
-            " fell from 200.1 at epoch 0 to 172.3 at epoch 1 (86% of its peak is left), which",
+            " fell from 200.1 at epoch 0 to 172.3 at epoch 1 (86% of its peak is left",
         ),
         ((172.3, 200.1), 0.1, " rose from 172.3 at epoch 0 to 200.1 at epoch 1."),
         ((200.1, 172.3), 1, "The features keep their effective rank: "),
