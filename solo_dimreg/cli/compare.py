@@ -102,6 +102,7 @@ def command(
             "--budget: is for --remedies; --epochs or --steps set the length of other trainings."
         )
     if remedies:
+        from solo_dimreg.studies.launchers import launcher_of
         from solo_dimreg.studies.remedies import find_remedy
         from solo_dimreg.studies.workers import default_jobs
 
@@ -119,6 +120,7 @@ def command(
         find_remedy(
             rows[0], data, out, jobs or default_jobs(), click.echo,
             budget=budget, seeds=seeds, length=(epochs, steps), changes=changes, dry_run=dry_run,
+            launcher=launcher_of(launcher, launcher_options, out),
         )  # fmt: skip
         if not dry_run:
             click.echo(f"Page: {out / 'compare.html'}")
