@@ -6,9 +6,12 @@ whole training steps need more than torch, so that the checks of a GPU can count
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -110,6 +113,8 @@ def run() -> Iterator[Launches]:
 
     Where solo-learn is installed, the counts of whole training steps follow.
     """
+    from solo_dimreg.config.blocks import MonitorSettings
+    from solo_dimreg.monitor.buffer import measure
     from solo_dimreg.solo_learn.registration import generation
 
     for case in cases():
@@ -130,6 +135,8 @@ def run() -> Iterator[Launches]:
             inputs = {ROWS: views[:1], TOKENS: [tokens]}.get(record.inputs, views)
             with torch.no_grad():
                 yield count(f"metric {name}", "ours", record.function, inputs)
+    usual = MonitorSettings().metrics
+    yield count("look of the monitor", "ours", lambda *views: measure(usual, list(views)), views)
     yield count("divergence callback", "ours", _divergence_check(), [torch.tensor(1.0)])
 
     for method in STEPS if generation() else ():
@@ -162,7 +169,7 @@ def count_step(method: str, who: str) -> Launches:
     views = [torch.randn(BATCH, 3, 32, 32) for _ in range(2)]
     batches = [(torch.arange(BATCH), views, torch.arange(BATCH) % 10)] * (COUNTED + 2)
     callback = mixed_in(_CountOneStep, host.pl.Callback)()
-    with TemporaryDirectory() as folder, _search_as_on_a_gpu():
+    with TemporaryDirectory() as folder, _search_as_on_a_gpu(), _quiet():
         trainer = host.pl.Trainer(
             max_epochs=1,
             accelerator="cpu",
@@ -178,6 +185,18 @@ def count_step(method: str, who: str) -> Launches:
     found = callback.counter
     name = f"step of {method}"
     return Launches(name, f"{BATCH}x3x32x32", who, found.operations, 0, found.waits, found.collectives)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what a training says to its user; an error is still raised."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _is_of_solo_learn(kind: type) -> bool:
