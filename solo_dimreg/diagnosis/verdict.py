@@ -33,7 +33,7 @@ ROWS_TO_RANK = 4  # this many rows for each direction of a signal that is to be 
 
 THRESHOLDS = {
     "collapsed completely": "the features are equal up to the rounding of a network in float32, which is "
-    f"{COMPLETE_DEVIATION:g} of their length, or of their own precision",
+    f"{COMPLETE_DEVIATION:g} of their length",
     "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
     f"variance and stand out of the noise by a step of {STEP:g}; or the effective rank is below "
     f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight "
@@ -85,7 +85,7 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
     """Return the verdict by ``THRESHOLDS``.
 
     Scale, rotation and a shift of the features do not change it. The only exception is a shift so large that
-    the precision of the numbers no longer resolves the features, which is a complete collapse.
+    the precision of the numbers no longer resolves the features.
 
     Args:
         space: The metrics of the features.
@@ -126,7 +126,8 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
         ways = [*(["globally"] if found == COLLAPSED else []), *(["locally"] if local else [])]
         reason = f"{_numbers(space)}."
         if grouped:
-            reason += " The directions that stand out are the differences of fewer than ten tight groups."
+            number = "" if _is_grouped(space) else "fewer than ten "
+            reason += f" The directions that stand out are the differences of {number}tight groups."
         if local:
             reason += " Images with few dimensions of their own cause a low LID without a collapse."
         return _collapsed(ways, reason)
