@@ -11,6 +11,7 @@ import torch
 from solo_dimreg.studies.calibration import (
     FAMILIES,
     REPORTED,
+    STRONG_NOISE,
     Case,
     cases,
     is_wrong,
@@ -50,15 +51,26 @@ def test_the_covariance_that_is_drawn_without_rows() -> None:
 
 def test_the_committed_verdicts_are_those_of_the_rules() -> None:
     """A third of the small cases, judged again."""
-    assert len(CONTENT["cases"]) == sum(FAMILIES.values())
+    assert {case["family"] for case in CONTENT["cases"]} == {*FAMILIES} and CONTENT["seed"] == REPORTED
     again = 0
-    for place, (each, known) in enumerate(zip(cases(REPORTED), CONTENT["cases"], strict=True)):
+    for place, (each, known) in enumerate(
+        zip(cases(REPORTED, CONTENT["scale"]), CONTENT["cases"], strict=True)
+    ):
         assert (each[0].family, each[1], each[2]) == (known["family"], known["width"], known["rows"])
         if place % 3 == 0 and each[1] * each[2] <= 2**15:
             found = judge_case(*each)
             assert (found["kind"], found["signal_rank"]) == (known["kind"], known["signal_rank"])
             again += 1
     assert again > 8
+
+
+def test_the_noisy_cases_of_low_rank_are_in_the_denominator() -> None:
+    noisy = {**CONTENT["cases"][0], "family": STRONG_NOISE, "expected": ["collapsed", "partly collapsed"]}
+    told = verdict_tables(
+        [{**CONTENT, "cases": [CONTENT["cases"][0], {**noisy, "kind": "partly collapsed"}]}]
+    )
+    assert "**1 of 2** cases (50.0 %) with a rank of at most an eighth" in told
+    assert "**1 of 1** cases (100.0 %) of these whose noise holds more than 45 %" in told
 
 
 def test_the_page_has_the_committed_table() -> None:
