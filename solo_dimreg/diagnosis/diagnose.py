@@ -109,7 +109,8 @@ class Diagnosis:
         for name in DECIDING:
             if (found := self.features.interval(name)) is not None:
                 low, high = (f"{end:.{METRICS[name].decimals}f}" for end in found)
-                ends = f"{low} to {high}" if low != high else f"{low} in all replicates"
+                same = f"{low} in all replicates" if found[0] == found[1] else f"about {low}"
+                ends = same if low == high else f"{low} to {high}"
                 parts.append(f"{METRICS[name].label} {ends}")
         return f"95 % intervals over images: {', '.join(parts)}." if parts else ""
 

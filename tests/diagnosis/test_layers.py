@@ -281,7 +281,7 @@ def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = small(few_digits, "simclr", max_epochs=3)
     settings.checkpoint = {"enabled": True, "dir": str(folder), "frequency": 1, "keep_prev": True}
     settings.monitor = {
-        "layers": ["backbone.model.layer3", "projector.0"],
+        "layers": ["backbone.layer3", "projector.0"],
         "metrics": ["effective_rank", "lid"],
     }
     pretrain(settings)
@@ -380,7 +380,7 @@ def test_runs_without_several_checkpoints_are_refused(here: Any, run: Path, tmp_
 def test_the_monitor_looks_at_named_layers(run: Path) -> None:
     (table,) = run.rglob("dimensionality.csv")
     header = table.read_text().splitlines()[0].split(",")
-    for name in ("backbone.model.layer3/effective_rank", "projector.0/lid", "effective_rank", "z_lid"):
+    for name in ("backbone.layer3/effective_rank", "projector.0/lid", "effective_rank", "z_lid"):
         assert name in header
 
 
