@@ -7,6 +7,7 @@ between them is replaced, and everything else is left as it is.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,8 @@ def _claim(outcome: Mapping[str, Any]) -> list[str]:
 def estimate_cells(outcome: Mapping[str, Any]) -> list[str]:
     """Return the first means of an outcome in ``claims.json`` and their intervals, as two cells."""
     estimates = outcome["estimates"][:SHOWN]
+    if any(each["mean"] is None or math.isnan(each["mean"]) for each in estimates):  # null is NaN in JSON
+        return ["not known", "not known"]
     units = outcome.get("units", [outcome["unit"]] * len(estimates))
     here = [f"{each['mean']:+.3g} {unit}".strip() for each, unit in zip(estimates, units, strict=False)]
     intervals = [interval(each["low"], each["high"]) for each in estimates]

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.claims.page import by_seed, merge_outcomes, write_outcomes
 from solo_dimreg.studies.engine import run_study
+from solo_dimreg.studies.pages import claims_tables
 from solo_dimreg.studies.record import LOOKS, compact, digest_of, read_runs, write_runs
 from solo_dimreg.studies.study import read_study
 
@@ -87,6 +88,8 @@ def verdicts(file: Path, record: Path, out: Path, said: list[str], **options: ob
     assert content["seeds"] == sorted({seed for (_, seed, _) in read_runs(record)})
     about = {"why": "", "options": [], "overrides": []}
     outcomes = write_outcomes(out, content, study.claims(), study.claims(), about, "again NAME")
+    written = json.loads((out / "claims.json").read_text())
+    assert ("not known" in claims_tables([written])) == any("unfinished" in each.verdict for each in outcomes)
     assert "again" in (out / "claims.html").read_text()
     assert json.loads((out / "claims.json").read_text())["outcomes"][0]["verdict"] == outcomes[0].verdict
     return [f"{each.verdict} {each.values}" for each in outcomes]
