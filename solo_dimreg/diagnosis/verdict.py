@@ -172,7 +172,7 @@ def _is_grouped(space: Space) -> bool:
 
 
 def _is_outlying(space: Space) -> bool:
-    """Return whether a few rows are most of what stands out, see :func:`group_share`."""
+    """Return whether a few rows are most of what stands out, see ``functional.group_share``."""
     return space.group_share is not None and space.group_share < 1e-6
 
 

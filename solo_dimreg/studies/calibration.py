@@ -113,7 +113,6 @@ RANKS = {  # of the width, and the right answers
     "rank 1/2 to 1": (1 / 2, 1.0, (HEALTHY, PARTLY)),
 }
 STRONG_NOISE = "rank at most 1/8, noise along each direction"
-LOW_RANKS = ("rank at most 1/8 of the width", STRONG_NOISE)
 FAMILIES = {  # the number of cases
     "rank at most 1/8 of the width": 60,
     "rank 1/8 to 1/4": 12,
@@ -337,7 +336,11 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     (content,) = contents
     found = content["cases"]
     fine = [case for case in found if COLLAPSED not in case["expected"]]
-    low = [case for case in found if case["family"] in LOW_RANKS]
+    low = [
+        case
+        for case in found
+        if COLLAPSED in case["expected"] and 0 < 8 * case.get("rank", 0) <= case["width"]
+    ]
     told = [case for case in low if case["kind"] != CANNOT_TELL]
     noisy = [case for case in told if PARTLY in case["expected"]]
     unknown = [_of(some, lambda case: case["kind"] == CANNOT_TELL) for some in (low, found)]

@@ -65,7 +65,12 @@ def test_the_committed_verdicts_are_those_of_the_rules() -> None:
 
 
 def test_the_noisy_cases_of_low_rank_are_in_the_denominator() -> None:
-    noisy = {**CONTENT["cases"][0], "family": STRONG_NOISE, "expected": ["collapsed", "partly collapsed"]}
+    noisy = {
+        **CONTENT["cases"][0],
+        "rank": 1,
+        "family": STRONG_NOISE,
+        "expected": ["collapsed", "partly collapsed"],
+    }
     told = verdict_tables(
         [{**CONTENT, "cases": [CONTENT["cases"][0], {**noisy, "kind": "partly collapsed"}]}]
     )
