@@ -101,6 +101,46 @@ def full_products() -> Iterator[None]:
             entry.fp32_precision = precision
 
 
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a @ b`` of (stacks of) matrices without TensorFloat32, as are the products of its gradient."""
+    return _Matmul.apply(a, b)
+
+
+class _Matmul(torch.autograd.Function):
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return _matmul_operator(a, b) if torch.compiler.is_compiling() else _matmul(a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        with no_autocast(grad.device.type):
+            return (
+                matmul(grad, b.mT) if ctx.needs_input_grad[0] else None,
+                matmul(a.mT, grad) if ctx.needs_input_grad[1] else None,
+            )
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype == torch.float64:
+        return a @ b
+    with full_products():
+        return a @ b
+
+
+# torch.compile does not trace a change of the precision.
+_matmul_operator = torch.library.custom_op("solo_dimreg::matmul", _matmul, mutates_args=())
+
+
+@_matmul_operator.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b
+
+
 def _full(entry: Any) -> str:
     """Set an entry to float32 and return its former value, or "none" if it had none of its own."""
     before = entry.fp32_precision

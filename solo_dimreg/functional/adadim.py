@@ -10,6 +10,7 @@ from solo_dimreg.functional._checks import check_between, check_pair, check_posi
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.decorrelation import covariance_penalty, variance_hinge
 from solo_dimreg.functional.directclr import normalize_rows
+from solo_dimreg.functional.spectrum import gram_matrix
 
 
 @full_precision
@@ -65,7 +66,7 @@ def ntxent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
     check_positive("temperature", temperature)
     z = normalize_rows(torch.cat([z1, z2]))
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    logits = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+    logits = (gram_matrix(z.mT) / temperature).masked_fill(itself, -torch.inf)
     positives = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, positives)
 

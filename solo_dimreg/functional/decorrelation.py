@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._precision import full_precision, matmul
 from solo_dimreg.functional.spectrum import column_lengths, gram_matrix, inverse_square_root, subtract_mean
 
 # Correlations of more axes than these are computed so many rows of the matrix at a time.
@@ -119,7 +119,7 @@ def _covariance(centred: Tensor, num_groups: int, float64: bool) -> Tensor:
 
 def _whiten(centred: Tensor, whitening: Tensor) -> Tensor:
     groups = centred.view(len(centred), len(whitening), -1).transpose(0, 1)
-    return (groups @ whitening.to(centred.dtype)).transpose(0, 1).reshape(centred.shape)
+    return matmul(groups, whitening.to(centred.dtype)).transpose(0, 1).reshape(centred.shape)
 
 
 @full_precision
@@ -145,8 +145,8 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
     unit = _unit_axes(x)
     d = unit.shape[1]
     if d <= STRIP:
-        return mean_off_diagonal(unit.T @ unit)
-    strips = [(strip.T @ unit).abs().sum() for strip in unit.split(STRIP, dim=1)]
+        return mean_off_diagonal(gram_matrix(unit))
+    strips = [matmul(strip.T, unit).abs().sum() for strip in unit.split(STRIP, dim=1)]
     return (torch.stack(strips).sum() - unit.square().sum()) / (d * (d - 1))
 
 
@@ -230,7 +230,7 @@ def covariance_penalty(x: Tensor) -> Tensor:
     """
     check_features("x", x)
     centred = x - x.mean(dim=0)
-    covariance = centred.T @ centred / max(len(x) - 1, 1)
+    covariance = gram_matrix(centred) / max(len(x) - 1, 1)
     return (_off_diagonal(covariance) ** 2).sum() / x.shape[1]
 
 
@@ -264,7 +264,7 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
 def _correlation(x: Tensor) -> Tensor:
     """Return the correlation matrix, (D, D), with zeros for constant axes."""
     unit = _unit_axes(x)
-    return unit.T @ unit
+    return gram_matrix(unit)
 
 
 def _unit_axes(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_int, check_pair, check_positive
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._precision import full_precision, matmul
 
 
 @full_precision
@@ -73,7 +73,7 @@ def info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
 def inner_product_info_nce_loss(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
     """Compute `info_nce_loss` without normalizing: the similarity of two rows is their inner product."""
-    logits = z1 / temperature @ z2.T
+    logits = matmul(z1 / temperature, z2.T)
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
 

@@ -14,6 +14,7 @@ from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import normalize_rows
 from solo_dimreg.functional.spectrum import (
     entropy,
+    gram_matrix,
     singular_values,
     subtract_mean,
     symmetric_eigenvalues,
@@ -85,7 +86,7 @@ def matrix_entropies(x: Tensor, y: Tensor, order: int = 2) -> tuple[Tensor, Tens
     if len(x) != len(y):
         raise ValueError(f"x and y must hold the same samples, got {len(x)} and {len(y)} rows.")
     units = normalize_rows(x), normalize_rows(y)
-    grams = [_trace_one(unit @ unit.T) for unit in units]
+    grams = [_trace_one(gram_matrix(unit.mT)) for unit in units]
     h_xy = ORDERS[order](_trace_one(grams[0] * grams[1]))
     if order == 1:  # each decomposition of a matrix as wide as the batch costs more than a product
         grams = [_trace_one(_smaller_gram(unit)) for unit in units]
@@ -118,7 +119,7 @@ def uniformity(x: Tensor) -> Tensor:
         return x[:, :0].sum()
     unit = normalize_rows(x)
     squares = (unit**2).sum(dim=1)
-    distances = (squares[:, None] + squares - 2 * unit @ unit.T).clamp_min(0)
+    distances = (squares[:, None] + squares - 2 * gram_matrix(unit.mT)).clamp_min(0)
     itself = torch.eye(b, dtype=torch.bool, device=x.device)
     return torch.logsumexp((-2 * distances).masked_fill(itself, -torch.inf).flatten(), 0) - math.log(
         b * (b - 1)
@@ -206,7 +207,7 @@ ORDERS: dict[int, Callable[[Tensor], Tensor]] = {1: _shannon, 2: _quadratic}
 
 def _smaller_gram(x: Tensor) -> Tensor:
     """Return ``x x^T`` or ``x^T x``, whichever is smaller; their nonzero eigenvalues are equal."""
-    return x @ x.T if len(x) <= x.shape[1] else x.T @ x
+    return gram_matrix(x.mT if len(x) <= x.shape[1] else x)
 
 
 def _trace_one(gram: Tensor) -> Tensor:

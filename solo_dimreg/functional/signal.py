@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.functional._checks import check_features
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._precision import full_precision, matmul
 from solo_dimreg.functional.spectrum import entropy, singular_values, subtract_mean
 
 POINTS = 8192  # of the integral of the Marchenko-Pastur density
@@ -128,10 +128,10 @@ def squares_of_groups(x: Tensor) -> tuple[Tensor, Tensor]:
     centred = subtract_mean(x)
     # In float32, the algorithm can fail to converge for features of few directions.
     if len(x) < x.shape[1]:
-        points = torch.linalg.eigh((centred @ centred.T).double()).eigenvectors[:, -rank:].to(x)
+        points = torch.linalg.eigh((matmul(centred, centred.T)).double()).eigenvectors[:, -rank:].to(x)
     else:
-        directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors[:, -rank:]
-        points = centred @ directions.to(x)
+        directions = torch.linalg.eigh((matmul(centred.T, centred)).double()).eigenvectors[:, -rank:]
+        points = matmul(centred, directions.to(x))
         points = points / points.norm(dim=0)
     divided = [_divided(points[:, -each:]) for each in sorted(ranks)]
     return min(divided, key=lambda squares: float(squares[0].sum() / squares[1].sum()))

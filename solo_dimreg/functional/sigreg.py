@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo_dimreg.functional._checks import check_features, check_int, check_positive, check_slices
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._precision import full_precision, matmul
 
 
 @full_precision
@@ -45,7 +45,7 @@ def sigreg_loss(x: Tensor, slices: Tensor, knots: int = 17, t_max: float = 3.0) 
     check_features("x", x)
     check_slices(slices, x)
     check_sigreg_options(knots, t_max)
-    return epps_pulley(characteristic_function(x @ slices, knots, t_max), len(x), t_max)
+    return epps_pulley(characteristic_function(matmul(x, slices), knots, t_max), len(x), t_max)
 
 
 def characteristic_function(projections: Tensor, knots: int, t_max: float) -> Tensor:
@@ -73,7 +73,7 @@ def epps_pulley(characteristic: Tensor, samples: int, t_max: float) -> Tensor:
     ends = torch.where(knots == count, 0.5, 1.0)
     weights = 2 * t_max / count * gaussian * ends
     errors = (characteristic[0] - gaussian[:, None]) ** 2 + characteristic[1] ** 2
-    return samples * (weights @ errors).mean()
+    return samples * matmul(weights[None], errors).mean()
 
 
 def check_sigreg_options(knots: int, t_max: float) -> None:

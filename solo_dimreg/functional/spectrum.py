@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solo_dimreg.functional._checks import check_features, check_int
-from solo_dimreg.functional._precision import full_precision, no_autocast
+from solo_dimreg.functional._precision import full_precision, matmul, no_autocast
 from solo_dimreg.functional.directclr import normalize_rows
 
 # The first and the last rank that the released code of alpha-ReQ fits, both included.
@@ -173,9 +173,9 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
         # All of it lies in the span of these rows. The basis needs no gradient: to first order, what leaves
         # the span changes neither scatter matrix within it.
         basis = torch.linalg.qr(torch.cat([deviations, centred]).detach().T).Q
-        deviations, centred = deviations @ basis, centred @ basis
-    within = inverse_square_root(deviations.T @ deviations / len(deviations), eps=1e-4)
-    values = singular_values(centred @ within) ** 2
+        deviations, centred = matmul(deviations, basis), matmul(centred, basis)
+    within = inverse_square_root(gram_matrix(deviations) / len(deviations), eps=1e-4)
+    values = singular_values(matmul(centred, within)) ** 2
     return smoothed_rank(torch.cat([values, values.new_zeros(x.shape[1] - len(values))])).to(x.dtype)
 
 
@@ -214,7 +214,7 @@ class _InverseSquareRoot(torch.autograd.Function):
             least = torch.where(largest > 0, torch.finfo(values.dtype).eps * largest, 1)
             values = torch.maximum(values, least)
         roots = (values + eps).sqrt() + nan_or_zero
-        return vectors / roots.unsqueeze(-2) @ vectors.mT, roots, vectors
+        return matmul(vectors / roots.unsqueeze(-2), vectors.mT), roots, vectors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -228,8 +228,8 @@ class _InverseSquareRoot(torch.autograd.Function):
         roots, vectors = ctx.saved_tensors
         a, b = roots.unsqueeze(-1), roots.unsqueeze(-2)
         with no_autocast(grad.device.type):
-            inner = vectors.mT @ (grad + grad.mT) @ vectors / 2
-            return vectors @ (-inner / (a * b * (a + b))) @ vectors.mT, None
+            inner = matmul(matmul(vectors.mT, grad + grad.mT), vectors) / 2
+            return matmul(matmul(vectors, -inner / (a * b * (a + b))), vectors.mT), None
 
 
 def smoothed_rank(weights: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def gram_matrix(x: Tensor) -> Tensor:
 class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.mT @ x
+        return matmul(x.mT, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -303,7 +303,7 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         with no_autocast(grad.device.type):
-            return x @ (grad + grad.mT)
+            return matmul(x, grad + grad.mT)
 
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:

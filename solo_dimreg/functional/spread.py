@@ -8,7 +8,7 @@ from torch import Tensor
 from solo_dimreg.functional._checks import check_features
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import normalize_rows
-from solo_dimreg.functional.spectrum import rankme, singular_values, subtract_mean
+from solo_dimreg.functional.spectrum import gram_matrix, rankme, singular_values, subtract_mean
 
 
 @full_precision
@@ -113,7 +113,7 @@ def self_clustering(x: Tensor) -> Tensor:
     check_features("x", x)
     unit = normalize_rows(x)
     n, d = (x.detach() != 0).any(dim=1).sum(), x.shape[1]
-    found = ((unit @ unit.T if len(x) < d else unit.T @ unit) ** 2).sum()
+    found = (gram_matrix(unit.mT if len(x) < d else unit) ** 2).sum()
     expected = n + n * (n - 1) / d
     room = n**2 - expected
     share = (found - expected) / torch.where(room > 0, room, 1)

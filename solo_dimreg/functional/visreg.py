@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solo_dimreg.functional._checks import check_between, check_features, check_positive, check_slices
-from solo_dimreg.functional._precision import full_precision
+from solo_dimreg.functional._precision import full_precision, matmul
 from solo_dimreg.functional.spectrum import subtract_mean
 
 
@@ -58,7 +58,7 @@ def visreg_loss(
     centred = subtract_mean(x)
     std = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(len(x))
     # Slices are rows, so that the numbers to sort lie side by side.
-    projections = slices.T @ (centred / (std.detach() + eps)).T
+    projections = matmul(slices.T, (centred / (std.detach() + eps)).T)
     shape = ((projections.sort(dim=1).values - gaussian_quantiles(x)) ** 2).mean()
     center = (x.mean(dim=0) ** 2).mean()
     return scale_weight * ((1 - std) ** 2).mean() + shape_weight * shape + center_weight * center

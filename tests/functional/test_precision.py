@@ -128,6 +128,52 @@ def test_all_that_searches_neighbours_runs_with_the_newer_interface(setting, los
     torch.testing.assert_close(torch.autograd.grad(found, x)[0], gradient, rtol=1e-6, atol=0)
 
 
+class Products(TorchDispatchMode):
+    """Collects the precisions in which float32 matrix products run."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "baddbmm") and args[0].dtype == torch.float32:
+            self.seen.append(torch.get_float32_matmul_precision())
+        return function(*args, **(kwargs or {}))
+
+
+SLICES = torch.nn.functional.normalize(torch.randn(12, 20, generator=torch.Generator().manual_seed(1)), dim=0)
+MULTIPLIED = {
+    "whitening": lambda x: functional.zca_whiten(x, 3).sin().sum(),
+    "whitening in float32": lambda x: functional.zca_whiten(x, 3, float64=False).sin().sum(),
+    "sigreg": lambda x: functional.sigreg_loss(x, SLICES),
+    "visreg": lambda x: functional.visreg_loss(x, SLICES),
+    "mutual information": lambda x: functional.matrix_mutual_information(x, x.sin()),
+    "nt-xent": lambda x: functional.ntxent_loss(x, x.sin()),
+    "vicreg": lambda x: functional.vicreg_loss(x, x.sin()),
+    "directclr": lambda x: functional.directclr_loss(x, x.sin(), dim=5),
+    "decorrelation": functional.decorrelation_loss,
+    "uniformity": functional.uniformity,
+    "self-clustering": functional.self_clustering,
+}
+
+
+@pytest.mark.usefixtures("precision_put_back")
+@pytest.mark.parametrize("name", MULTIPLIED)
+def test_losses_multiply_in_full_precision(name):
+    """The precision is read where each product runs, as not every processor has a lower one."""
+    results = []
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        x = torch.randn(40, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with Products() as products:
+            loss = MULTIPLIED[name](x)
+            results.append((loss, *torch.autograd.grad(loss, x)))
+        assert products.seen and set(products.seen) == {"highest"}
+        assert torch.get_float32_matmul_precision() == precision
+    torch.testing.assert_close(*results)
+
+
 class Elsewhere(torch.Tensor):
     """A tensor that says it is on a device without float64, and holds its numbers on the CPU.
 
