@@ -43,14 +43,19 @@ def _alternate_ranks(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: i
     The count is on the CPU, so that no device is waited for. This is a custom operator, since torch.compile
     would compile a branch on a number again at every step.
     """
-    due = int(calls) % every == 0
+    estimate = due(calls, every)
     calls += 1
-    return _ranks(r, z, gather).to(last) if due else last.clone()
+    return _ranks(r, z, gather).to(last) if estimate else last.clone()
 
 
 @_alternate_ranks.register_fake
 def _(r: Tensor, z: Tensor, last: Tensor, calls: Tensor, every: int, gather: bool) -> Tensor:
     return torch.empty_like(last)
+
+
+def due(calls: Tensor, every: int) -> bool:
+    """Return whether the next call estimates the ranks."""
+    return int(calls) % every == 0
 
 
 def _ranks(r: Tensor, z: Tensor, gather: bool) -> Tensor:

@@ -18,26 +18,37 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
 from solo_dimreg.nn import AdaDim, DirectCLR, LeJEPA, ShuffledDBN
+from solo_dimreg.nn.adadim import due
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import cases, features
 
 SHAPE = (256, 256)
 STEPS = ("simclr", "byol")  # methods of which a training step is counted
 COUNTED, BATCH = 1, 16  # the step that is counted, after the one that makes the optimizer's state
-# Operations that only make or describe a tensor.
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "resize_"}
-# Operations whose shape or result the host waits for on a GPU; decompositions read an error code there.
-WAITS = {
-    *("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"),
-    *("_linalg_eigh", "_linalg_svd", "linalg_cholesky", "linalg_eig", "linalg_inv"),
+# Operations that only make or describe a tensor, or whose scalar stays on the CPU.
+FREE = {
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "resize_"),
+    *("detach", "promote_types", "scalar_tensor"),
 }
+# Operations whose shape or result the host waits for on a GPU; decompositions read an error code there. What
+# our own operators do inside is not seen, so that those that wait are named.
+WAITS = {
+    *("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "bincount"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive"),
+    *("_linalg_eigh", "_linalg_svd", "linalg_cholesky", "linalg_eig", "linalg_inv"),
+    "spanning_tree",
+}
+TO_THE_HOST = {Tensor.cpu, Tensor.tolist}  # a tensor of the CPU is not copied, so that no operation is seen
 
 
 @dataclass(frozen=True)
@@ -62,19 +73,53 @@ class Launches:
     collectives: int
 
 
-class _Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):
+    """Counts operations, waits and messages while it is entered; ``names`` lists the operations."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.operations = self.waits = self.collectives = 0
+        self.names: list[str] = []
+        self.waits = self.collectives = 0
+        self._copies = _Copies(self)
+
+    @property
+    def operations(self) -> int:
+        """The number of device operations."""
+        return len(self.names)
+
+    def __enter__(self) -> Any:
+        self._copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._copies.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if func.namespace == "c10d":
             self.collectives += 1
-        elif name in WAITS or (name == "index" and any(map(_is_mask, args[1]))):
-            self.waits += 1
-        if func.namespace != "c10d" and name not in FREE and not func.is_view:
-            self.operations += 1
+            return func(*args, **(kwargs or {}))
+        masked = name in ("index", "index_put", "index_put_") and any(map(_is_mask, args[1]))
+        self.waits += name in WAITS or masked or (name == "alternate_ranks" and due(*args[3:5]))
+        if name not in FREE and not func.is_view:
+            self.names.append(name)
+        # The waits of an operator of ours are named above.
+        before = self.waits
+        result = func(*args, **(kwargs or {}))
+        self.waits = before
+        return result
+
+
+class _Copies(TorchFunctionMode):
+    """Counts the copies to the host as waits of a counter."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counter.waits += func in TO_THE_HOST
         return func(*args, **(kwargs or {}))
 
 
@@ -83,20 +128,44 @@ def _is_mask(index: Any) -> bool:
 
 
 def count(name: str, who: str, function: Callable[..., Any], inputs: list[Tensor]) -> Launches:
-    """Return what a forward and, if the result has a gradient, a backward pass of a function ask for."""
+    """Return what a forward and, if the result has a gradient, a backward pass of a function ask for.
+
+    Operations and waits are those of a single process, and the messages those of one of two processes.
+    """
     inputs = [each.clone().requires_grad_() for each in inputs]
     with _search_as_on_a_gpu():
         function(*inputs)  # what is made once, such as directions, is there at the second call
-        with _Counter() as forward:
+    forward, backward = _passes(function, inputs)
+    waits = forward.waits + backward.waits
+    with two_processes():
+        collectives = sum(each.collectives for each in _passes(function, inputs))
+    on = "x".join(map(str, inputs[0].shape)) or "a number"
+    return Launches(name, on, who, forward.operations, backward.operations, waits, collectives)
+
+
+def _passes(function: Callable[..., Any], inputs: list[Tensor]) -> tuple[Counter, Counter]:
+    with _search_as_on_a_gpu():
+        with Counter() as forward:
             value = function(*inputs)
-        backward = _Counter()
+        backward = Counter()
         if isinstance(value, Tensor) and value.requires_grad:
             value = value.sum()
             with backward:
                 torch.autograd.grad(value, inputs, allow_unused=True)
-    waits, collectives = forward.waits + backward.waits, forward.collectives + backward.collectives
-    on = "x".join(map(str, inputs[0].shape)) or "a number"
-    return Launches(name, on, who, forward.operations, backward.operations, waits, collectives)
+    return forward, backward
+
+
+@contextmanager
+def two_processes() -> Iterator[None]:
+    """Pretend that there are two processes that hold the same, unless there is a process group."""
+    if dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager
@@ -150,6 +219,14 @@ def count_step(method: str, who: str) -> Launches:
     With LDReg, the monitor and the divergence callback it is ``ours``; the class of solo-learn alone is
     ``solo-learn``'s. The step is one between two looks of the monitor.
     """
+    found = _one_step(method, who)
+    with two_processes():
+        collectives = _one_step(method, who).collectives
+    name = f"step of {method}"
+    return Launches(name, f"{BATCH}x3x32x32", who, found.operations, 0, found.waits, collectives)
+
+
+def _one_step(method: str, who: str) -> Counter:
     from solo_dimreg.config.composing import compose
     from solo_dimreg.solo_learn.mixins import mixed_in
     from solo_dimreg.solo_learn.registration import register
@@ -182,9 +259,7 @@ def count_step(method: str, who: str) -> Launches:
             callbacks=[callback],
         )
         trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
-    found = callback.counter
-    name = f"step of {method}"
-    return Launches(name, f"{BATCH}x3x32x32", who, found.operations, 0, found.waits, found.collectives)
+    return callback.counter
 
 
 @contextmanager
@@ -210,7 +285,7 @@ class _CountOneStep:
 
     def __init__(self) -> None:
         super().__init__()
-        self.counter = _Counter()
+        self.counter = Counter()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         if batch_idx == COUNTED:

@@ -2,45 +2,21 @@
 
 import pytest
 from numeric import normal
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from solo_dimreg import KoLeo, LDReg
 from solo_dimreg.functional import local_intrinsic_dimensionality, neighbours
-
-SYNCHRONIZING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero"}
-# The scalar of ``where(condition, 0, x)`` stays on the CPU, and the other two compute nothing.
-NOT_ON_THE_DEVICE = (
-    "aten::scalar_tensor",
-    "aten::promote_types",
-    "aten::empty",
-    "aten::new_empty",
-    "aten::detach",
-)
-
-
-class Operations(TorchDispatchMode):
-    """Collects the names of the operations that a device would run; a view is none."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function._schema.name
-        if not function.is_view and not name.startswith(NOT_ON_THE_DEVICE):
-            self.names.append(name)
-        return function(*args, **(kwargs or {}))
+from solo_dimreg.studies.launches import Counter
 
 
 def operations(loss, x):
     """Return how many operations a forward and a backward pass take; none of them waits for a result."""
     x = x.clone().requires_grad_()
-    with Operations() as forward:
+    with Counter() as forward:
         value = loss(x)
-    with Operations() as backward:
+    with Counter() as backward:
         value.backward()
-    assert not SYNCHRONIZING & {*forward.names, *backward.names}
-    return len(forward.names), len(backward.names)
+    assert forward.waits == backward.waits == 0
+    return forward.operations, backward.operations
 
 
 # Rows and features are divided by ``part``, and the numbers held at a time by its square, so that there are
