@@ -283,4 +283,4 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Pa
     (result,) = tmp_path.rglob("result.json")
     assert "ep=11" in json.loads(result.read_text())["checkpoint"]
     third = here(*arguments)
-    assert third.returncode == 0 and "finished before: skipped" in third.stdout
+    assert third.returncode == 0 and "1 of 1 runs were finished before" in third.stdout
