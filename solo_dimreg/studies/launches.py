@@ -25,6 +25,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from solo_dimreg import distributed
 from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
 from solo_dimreg.nn import AdaDim, DirectCLR, LeJEPA, ShuffledDBN
@@ -161,10 +162,35 @@ def two_processes() -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
+    given = dist.all_gather, dist.all_reduce, dist.broadcast, distributed._agree
+
+    def all_gather(outputs: list[Tensor], x: Tensor) -> None:
+        given[0](outputs, x)
+        for output in outputs:
+            output.copy_(x)
+
+    def all_reduce(x: Tensor, op: Any = dist.ReduceOp.SUM) -> None:
+        given[1](x, op)
+        if op == dist.ReduceOp.SUM:
+            x.mul_(2)
+
+    def broadcast(x: Tensor, src: int) -> None:
+        given[2](x, src)
+        if src:
+            x.zero_()
+
+    def agree(counts: Tensor) -> int:
+        distributed._agreed = dist.group.WORLD, round(counts.max().item())
+        return distributed._agreed[1]
+
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    # The group sends nothing, so what is received is filled in.
+    dist.all_gather, dist.all_reduce, dist.broadcast = all_gather, all_reduce, broadcast  # type: ignore
+    distributed._agree = agree
     try:
         yield
     finally:
+        dist.all_gather, dist.all_reduce, dist.broadcast, distributed._agree = given
         dist.destroy_process_group()
 
 

@@ -11,6 +11,8 @@ from gpu import checks
 from support import most_slow
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from solo_dimreg.studies import bench_cases
+
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
 on_gpu = [
@@ -96,16 +98,22 @@ def test_processes(size, backend, device):
     done(checks.check_processes, size, backend, device)
 
 
+def forget_directions():
+    """Directions are made once for a device, and those of a fake device are fake."""
+    checks.slices.cache_clear()
+    bench_cases._directions.cache_clear()
+
+
 @pytest.mark.parametrize("name", checks.LOSSES)
 def test_all_tensors_are_on_the_device(name):
     """A tensor that a loss makes on the CPU is an error beside one of another device, which needs no GPU."""
     if name == "geometric mean LID":
         pytest.skip("it counts equal rows once, and how many there are is not known before")
-    checks.slices.cache_clear()
+    forget_directions()
     with FakeTensorMode():
         x = torch.empty(checks.SHAPE, device="cuda")
         assert checks.LOSSES[name](x.device)(x).device.type == "cuda"
-    checks.slices.cache_clear()
+    forget_directions()
     x = torch.empty(checks.SHAPE, device="meta", requires_grad=True)
     (gradient,) = torch.autograd.grad(checks.LOSSES[name](x.device)(x), x)
     assert gradient.device.type == "meta" and gradient.shape == x.shape
