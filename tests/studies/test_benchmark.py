@@ -23,7 +23,7 @@ from solo_dimreg.studies.study import Row, Study, read_study
 
 SMALL = ["max_epochs=1", "optimizer.batch_size=32", "data.num_workers=0"]
 LINEAR = ["max_epochs=1", "optimizer.batch_size=32"]
-BENCHMARKS = [name for name in shipped_studies() if name not in ("claims", "sprites")]
+BENCHMARKS = [name for name in shipped_studies() if name not in ("claims", "evidence", "sprites")]
 
 
 def paths(images: Path) -> list[str]:
@@ -128,7 +128,8 @@ def test_rows_side_by_side_are_those_one_by_one(
     assert said[0] == "2 runs, 2 at a time with 1 thread each" and said[-1].startswith("[2/2] ")
     assert [run["method"] for run in together["runs"]] == ["simclr", "bn"]
     again = run_study(study, Path("results"), 2, said.append)
-    assert again == together and "finished before" in said[-1]
+    # The second command comes after a look at the first one's results.
+    assert again | {"looked": {}} == together and "finished before" in said[-1]
     assert "Epoch 0" in Path("results/runs/bn/seed5/log.txt").read_text()
     torch.set_num_threads(1)
     try:
