@@ -114,7 +114,7 @@ def run_study(
         done |= recorded
         results = content()
         left = [task for task in tasks if task not in done] if train else []
-        if train and len(left) < len(tasks):
+        if train and not record and len(left) < len(tasks):
             say(f"{len(tasks) - len(left)} of {len(tasks)} runs were finished before.")
         run = partial(run_one, out / "study.yaml", out=out)
         for task, result in launcher(run, left, out, jobs, say) if left else ():
