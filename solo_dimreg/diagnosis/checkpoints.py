@@ -43,7 +43,7 @@ def checkpoints_of(given: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is kept of the diagnosis of one checkpoint."""
+    """Holds the metrics of one checkpoint's diagnosis, without its spectra and correlations."""
 
     name: str
     epoch: int

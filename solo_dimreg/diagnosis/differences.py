@@ -18,7 +18,7 @@ from solo_dimreg.metrics.registry import METRICS
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a metric is from that of another input, with its 95 % interval over images."""
+    """Holds the difference of a metric from that of another input, with its 95 % interval over images."""
 
     metric: str
     value: float

@@ -56,7 +56,7 @@ SHARE, FEWEST = 0.2, 256
 
 
 class Support(Protocol):
-    """What the monitor of a config needs the training for."""
+    """Does in a training what the monitor of a config cannot do by itself."""
 
     def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
         """Restore a checkpoint and halve the learning rate; return what was done, None if it failed."""

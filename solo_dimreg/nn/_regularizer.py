@@ -1,8 +1,9 @@
-"""What the regularizers share: how they are called, checked and printed."""
+"""Call, check and print all regularizers in the same way."""
 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from solo_dimreg.nn._views import as_views
 Views = Tensor | Sequence[Tensor]
 
 
-class Regularizer(nn.Module):
+class Regularizer(nn.Module, ABC):
     """A loss on the views of a batch, from which a subclass writes ``_loss``.
 
     The options are attributes with the names of the arguments.
@@ -39,8 +40,8 @@ class Regularizer(nn.Module):
         """
         return self._loss(as_views("views", views, minimum=1), momentum_views)
 
-    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor: ...
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""

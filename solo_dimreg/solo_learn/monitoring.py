@@ -27,7 +27,7 @@ KEPT_BYTES = 2**28  # the fixed images are read again at each look if they need 
 
 
 class MonitorSupport:
-    """What :class:`solo_dimreg.monitor.callback.Support` asks for, for a method of solo-learn.
+    """Implements :class:`solo_dimreg.monitor.callback.Support` for a method of solo-learn.
 
     Args:
         host: The solo-learn in use.

@@ -28,7 +28,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class RowAnswer:
-    """What the runs say of one row.
+    """Holds the answer for one row.
 
     Attributes:
         name: The name of the row in the results.

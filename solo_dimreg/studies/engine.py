@@ -43,6 +43,9 @@ from solo_dimreg.studies.record import compact, digest_of, read_runs, write_runs
 from solo_dimreg.studies.study import DATASETS, Study, read_study
 from solo_dimreg.studies.workers import STARTED, Launcher, Task, folder_of, local
 
+# The configs of the pretraining and the probe of each row.
+Configs = Mapping[str, tuple[DictConfig, DictConfig]]
+
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
@@ -80,10 +83,12 @@ def run_study(
         raise ConfigError(f"--seeds: {study.seeds} is not allowed; it must be a whole number >= 1.")
     seeds = range(study.first_seed, study.first_seed + study.seeds) if seeds is None else seeds
     study.write_data()
-    done, epochs = finished_runs(study, seeds, out)
+    configs = {row: configs_of(study, row, seeds[0], out) for row in study.rows}
+    epochs = {row: int(settings.max_epochs) for row, (settings, _) in configs.items()}
+    # With the record alone, runs that are here and not in it do not count.
+    done = finished_runs(study, seeds, out, configs) if train else {}
     tasks = study.tasks(seeds)
     kept = read_runs(record) if record else {}
-    configs = {row: configs_of(study, row, seeds[0], out) for row in study.rows} if record else {}
     digests = {task: _digest(study, configs, *task) for task in tasks} if record else {}
     recorded: dict[Task, dict[str, Any]] = {}
     for (row, seed), digest in digests.items():
@@ -296,25 +301,19 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
 
 
 def finished_runs(
-    study: Study, seeds: Sequence[int], out: Path
-) -> tuple[dict[Task, dict[str, Any]], dict[str, int]]:
-    """Return the results of the runs that are finished, and the epochs of each row.
-
-    Raises:
-        ConfigError: A config cannot work; the message names the row.
-    """
+    study: Study, seeds: Sequence[int], out: Path, configs: Configs
+) -> dict[Task, dict[str, Any]]:
+    """Return the results of the runs that are finished."""
     done: dict[Task, dict[str, Any] | None] = {}
-    epochs = {}
-    for name in study.rows:
-        settings, linear = configs_of(study, name, seeds[0], out)
-        epochs[name], measures = int(settings.max_epochs), study.measures(name)
+    for name, (settings, linear) in configs.items():
+        measures = study.measures(name)
         for seed in seeds:
             settings.seed = seed
             folder = folder_of(out, name, seed) / fingerprint(study, settings, linear)
             done[name, seed] = _finished(name, measures, folder, out)
     for name in study.experiments():
         done |= {(name, seed): _finished_experiment(name, seed, out) for seed in seeds}
-    return {task: result for task, result in done.items() if result}, epochs
+    return {task: result for task, result in done.items() if result}
 
 
 def _finished(row: str, measures: Sequence[str], folder: Path, out: Path) -> dict[str, Any] | None:
@@ -353,7 +352,7 @@ def fingerprint(study: Study, settings: DictConfig, linear: DictConfig) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _digest(study: Study, configs: Mapping[str, tuple[DictConfig, DictConfig]], row: str, seed: int) -> str:
+def _digest(study: Study, configs: Configs, row: str, seed: int) -> str:
     """Return the digest of a run or an experiment for the record."""
     if row in EXPERIMENTS:
         return f"version {EXPERIMENTS[row][1]}"

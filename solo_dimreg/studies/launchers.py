@@ -133,7 +133,7 @@ def _execute(
                 say(f"[{done}/{len(tasks)}] {title}: {ended(result)}{rest}")
                 yield task, result
             if running:
-                time.sleep(POLL)
+                time.sleep(POLL)  # jobs end in processes of the cluster, which nothing here can wait for
     except BaseException:
         for job in running.values() if name == "submitit-local" else ():
             with suppress(OSError):

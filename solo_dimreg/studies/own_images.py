@@ -145,7 +145,7 @@ def count_images(settings: DictConfig) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison will do.
+    """Holds the plan of a comparison.
 
     Attributes:
         rows: For each row its title, epochs, steps, and how many of its runs are finished.
