@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from solo_dimreg.diagnosis.sources.opening import FEATURES, NETWORK, REFERENCE
+from solo_dimreg.functional._rows import PAIRWISE_ROWS
 from solo_dimreg.functional.signal import STEP, noise_threshold
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.metrics.numbers import Space
@@ -34,7 +35,8 @@ ROWS_TO_RANK = 4  # this many rows for each direction of a signal that is to be 
 THRESHOLDS = {
     "collapsed completely": "the features are equal up to the rounding of a network in float32, which is "
     f"{COMPLETE_DEVIATION:g} of their length",
-    "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions hold more than {MOST:.0%} of the "
+    "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions, or {SOME_DIRECTIONS:.0%} with an "
+    f"effective rank below {LOWISH_RANK:.1%} of the attainable one, hold more than {MOST:.0%} of the "
     f"variance and stand out of the noise by a step of {STEP:g}; or the effective rank is below "
     f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight "
     "groups",
@@ -172,8 +174,14 @@ def _is_grouped(space: Space) -> bool:
 
 
 def _is_outlying(space: Space) -> bool:
-    """Return whether a few rows are most of what stands out, see ``functional.group_share``."""
-    return space.group_share is not None and space.group_share < 1e-6
+    """Return whether a few rows are most of what stands out, see ``functional.group_share``.
+
+    They may be missing among the rows in which groups are sought. These show nothing then.
+    """
+    if space.group_share is None:
+        looked_at = min(space.samples - space.duplicates, PAIRWISE_ROWS)
+        return 0 < ROWS_TO_RANK * 2 * space.signal_rank < looked_at and signal_step(space) > STEP
+    return space.group_share < 1e-6
 
 
 def signal_step(space: Space) -> float:
@@ -194,7 +202,8 @@ def _global(space: Space, distinct: int) -> str:
     most = space.noise_share <= 1 - MOST
     if signal_step(space) > STEP and rank <= SOME_DIRECTIONS * width and not _is_outlying(space):
         counted = distinct > ROWS_TO_RANK * rank and space.group_share is not None
-        if rank <= FEW_DIRECTIONS * width and most and counted:
+        few = rank <= FEW_DIRECTIONS * width or space.effective_rank < LOWISH_RANK * space.attainable
+        if few and most and counted:
             return COLLAPSED
         if most or rank <= FEW_DIRECTIONS * width:
             return PARTLY if enough else CANNOT_TELL

@@ -31,8 +31,8 @@ from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.pages import markdown_table
 from solo_dimreg.studies.study import Study, read_study
 
-# The rules were chosen on the cases of the first seed, and before on those of 2; those of 3 are reported.
-CHOSEN, REPORTED = 1, 3
+# The rules were chosen on the cases of seeds 1 to 3; those of this seed are reported.
+REPORTED = 4
 ANSWERS = (HEALTHY, PARTLY, COLLAPSED, CANNOT_TELL)
 WIDTHS, WEIGHTS = (32, 64, 128, 256, 512, 1024, 2048), (4, 4, 4, 4, 3, 1.5, 1.5)
 ROWS = (64, 256, 1_024, 4_096, 16_384, 100_000)
@@ -342,16 +342,15 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
         if COLLAPSED in case["expected"] and 0 < 8 * case.get("rank", 0) <= case["width"]
     ]
     told = [case for case in low if case["kind"] != CANNOT_TELL]
-    noisy = [case for case in told if PARTLY in case["expected"]]
     unknown = [_of(some, lambda case: case["kind"] == CANNOT_TELL) for some in (low, found)]
     lines = [
         f"{len(found)} cases of seed {content['seed']}, of {sum(FAMILIES.values())} that it has:",
         "",
         f"- {_of(fine, lambda case: case['kind'] == COLLAPSED)} without a collapse are called collapsed.",
-        f"- {_of(told, lambda case: case['kind'] != COLLAPSED)} with a rank of at most an eighth of the "
-        "width, on which there is an answer, are not called collapsed; "
-        f"{_of(noisy, lambda case: case['kind'] == PARTLY)} of these whose noise holds more than 45 % of the "
-        "variance are called partly collapsed.",
+        f"- {_of(told, is_wrong)} with a rank of at most an eighth of the width, on which there is an answer, "
+        f"are missed. {_of(told, lambda case: case['kind'] != COLLAPSED)} are not called collapsed: besides "
+        "the missed ones, these are called partly collapsed, and their noise holds more than 45 % of the "
+        "variance.",
         f"- {unknown[0]} of such a rank, and {unknown[1]} in all, are answered with *cannot tell*.",
         f"- {_of(found, is_wrong)} have a wrong answer of any kind.",
         "",

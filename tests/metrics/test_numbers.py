@@ -12,6 +12,7 @@ from solo_dimreg import functional
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.opening import NETWORK, REFERENCE, Source
 from solo_dimreg.diagnosis.verdict import judge
+from solo_dimreg.functional._rows import few_indices
 from solo_dimreg.metrics.explanations import explain
 from solo_dimreg.metrics.neighbourhoods import random_indices
 from solo_dimreg.metrics.numbers import (
@@ -233,6 +234,19 @@ def test_scale_rotation_and_shift_do_not_change_the_verdict(title, seed, scale, 
     x = INVARIANT[title].double()
     turn = torch.linalg.qr(normal(x.shape[1], x.shape[1], seed=seed, dtype=torch.float64)).Q
     assert judge(describe(scale * (x @ turn + shift * normal(x.shape[1], seed=seed + 1)))).title == title
+
+
+def test_a_few_rows_of_large_norm_neither_hide_nor_feign_a_collapse():
+    """As they add directions to a rank of 2, and may be missing among the rows in which groups are sought."""
+    rows = torch.arange(6_000)
+    two = normal(6_000, 32) * torch.tensor([1.0] * 2 + [0.01] * 30)
+    hidden = describe(torch.where(rows < 10, 600.0, 1.0)[:, None] * two)
+    assert hidden.signal_rank > 32 / 4 and judge(hidden).title == "collapsed globally"
+    for place in (few_indices(6_000)[0], few_indices(6_000).bincount(minlength=6_000).argmin()):
+        outlying = torch.where(rows == place, 1e4, 1.0)[:, None] * normal(6_000, 64)
+        verdict = judge(describe(outlying))
+        assert verdict.kind == "cannot tell" and "a few rows of large norm" in verdict.reason
+    assert describe(outlying).group_share is None  # of the last, which is not among them
 
 
 def test_more_rows_change_only_whether_one_can_tell():

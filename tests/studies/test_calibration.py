@@ -74,8 +74,8 @@ def test_the_noisy_cases_of_low_rank_are_in_the_denominator() -> None:
     told = verdict_tables(
         [{**CONTENT, "cases": [CONTENT["cases"][0], {**noisy, "kind": "partly collapsed"}]}]
     )
-    assert "**1 of 2** cases (50.0 %) with a rank of at most an eighth" in told
-    assert "**1 of 1** cases (100.0 %) of these whose noise holds more than 45 %" in told
+    assert "**0 of 2** cases (0.0 %) with a rank of at most an eighth" in told
+    assert "**1 of 2** cases (50.0 %) are not called collapsed" in told
 
 
 def test_the_page_has_the_committed_table() -> None:
