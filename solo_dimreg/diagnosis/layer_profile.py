@@ -13,6 +13,8 @@ from solo_dimreg.metrics.intervals import Interval, with_interval
 # the attainable one. Layers that keep at most half of both are said to lose.
 COLLAPSE, LOSS = 0.25, 0.5
 BACKBONE = "backbone"
+DECIMALS = {"effective_rank": 1, "lid": 2, "mean_share": 3, "off_diagonal_correlation": 3}
+DECIMALS |= {"within_rank": 1, "across_rank": 1}
 HEADER = (
     *("layer", "dimensions", "effective rank", "of attainable (%)", "LID", "mean's share", "correlation"),
     *("rank within an image", "rank across images"),
@@ -31,7 +33,7 @@ class Layer:
         effective_rank, lid, mean_share, off_diagonal_correlation: As in the glossary; None if undefined.
         within_rank: The mean effective rank of the positions of one image; None for rows.
         across_rank: The effective rank of one random position of each image; None for rows.
-        intervals: The 95 % intervals over images of the effective rank and the LID.
+        intervals: The 95 % intervals over images of these metrics.
     """
 
     name: str
@@ -88,22 +90,7 @@ class LayerProfile:
     @property
     def rows(self) -> list[list[str]]:
         """Return the cells of the table of ``HEADER``, without columns for maps if there are none."""
-        lines = [
-            [
-                layer.name,
-                str(layer.dimensions),
-                with_interval(layer.effective_rank, layer.intervals.get("effective_rank"), 1),
-                f"{100 * layer.share:.1f}",
-                with_interval(layer.lid, layer.intervals.get("lid"), 2),
-                f"{layer.mean_share:.3f}",
-                f"{layer.off_diagonal_correlation:.3f}",
-                *(
-                    "–" if value is None else f"{value:.1f}"
-                    for value in (layer.within_rank, layer.across_rank)
-                ),
-            ]
-            for layer in self.layers
-        ]
+        lines = [[layer.name, str(layer.dimensions), *_cells(layer)] for layer in self.layers]
         dense = any(layer.within_rank is not None for layer in self.layers)
         return lines if dense else [line[:-2] for line in lines]
 
@@ -112,11 +99,13 @@ class LayerProfile:
         """Return the DSE and its terms in a sentence; empty without maps."""
         if not self.dense:
             return ""
+        ends = self.dense["intervals"]
+        shown = {name: with_interval(self.dense[name], around, 3) for name, around in ends.items()}
         return (
-            "DSE {dse:.3f} at {layer}: distance between clusters of patches {distance:.3f}, minus their "
-            "mean radius ({radius_image:.3f} within an image, {radius_group:.3f} among eight), plus the "
-            "filled part of the dimensions {dimension:.3f}; of {images} images at a time."
-        ).format(**self.dense)
+            "DSE {dse} at {layer}: distance between clusters of patches {distance}, minus their mean radius "
+            "({radius_image} within an image, {radius_group} among eight), plus the filled part of the "
+            "dimensions {dimension}; of {images} images at a time."
+        ).format(**{**self.dense, **shown})
 
     def as_dict(self) -> dict[str, Any]:
         """Return all metrics for JSON."""
@@ -126,6 +115,18 @@ class LayerProfile:
             "profile": [{**asdict(layer), "share": layer.share} for layer in self.layers],
             "dense": self.dense,
         }
+
+
+def _cells(layer: Layer) -> list[str]:
+    """Return the metrics with their intervals, as text."""
+    ends = layer.intervals.get("effective_rank")
+    part = 100 / layer.attainable
+    share = with_interval(100 * layer.share, ends and (part * ends[0], part * ends[1]), 1)
+    rank, *cells = [
+        with_interval(getattr(layer, metric), layer.intervals.get(metric), n)
+        for metric, n in DECIMALS.items()
+    ]
+    return [rank, share, *cells]
 
 
 def short_names(layers: Sequence[Layer]) -> dict[str, str]:

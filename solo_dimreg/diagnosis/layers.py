@@ -22,9 +22,17 @@ from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import dense_structure, effective_rank
 from solo_dimreg.functional._rows import PAIRWISE_ROWS
-from solo_dimreg.metrics.intervals import interval, rank_deviations
+from solo_dimreg.functional.dse import DenseStructure
+from solo_dimreg.metrics.intervals import (
+    UNBOUNDED,
+    correlation_deviations,
+    interval,
+    mean_share_deviations,
+    of_few_groups,
+    rank_deviations,
+)
 from solo_dimreg.metrics.neighbourhoods import neighbours_within
-from solo_dimreg.metrics.registry import METRICS, POSITIVE
+from solo_dimreg.metrics.registry import METRICS, POSITIVE, SHARE
 from solo_dimreg.metrics.streaming import FeatureStatistics
 from solo_dimreg.monitor.named_modules import positions_of
 
@@ -33,6 +41,9 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 # In each batch, the images whose rank within the image is measured, and those of the DSE.
 WITHIN_IMAGES, DENSE_IMAGES = 8, 128
+# The terms of the DSE, and the estimate, with the limits of each.
+DENSE = dict.fromkeys(("distance", "radius_image", "radius_group"), POSITIVE)
+DENSE |= {"dimension": SHARE, "dse": UNBOUNDED}
 
 
 def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -95,7 +106,7 @@ class LayerRecorder:
         self._layers: dict[str, _Output] = {}
         self._outputs: dict[str, _Output] = {}  # in this forward pass, in the order of the calls
         self._map: tuple[str, Tensor] | None = None  # the last map in this forward pass
-        self._dense: list[list[float]] = []
+        self._dense: list[DenseStructure] = []
         self._dense_of: tuple[str, int] = "", 0
         self._generator = torch.Generator().manual_seed(0)
         self._handles = {
@@ -171,8 +182,7 @@ class LayerRecorder:
         if not self._dense:
             self._dense_of = name, len(x)
         if self._dense_of == (name, len(x)) and len(x) > 1:
-            found = dense_structure(x)
-            self._dense.append([float(term) for term in (*found, found.estimate)])
+            self._dense.append(dense_structure(x))
 
     def _chosen(self, outputs: dict[str, _Output]) -> Iterator[str]:
         """Yield the names of the layers: layers without a matrix of weights belong to the one before."""
@@ -213,44 +223,45 @@ class LayerRecorder:
         layers = [self._describe(name, each) for name, each in self._layers.items()]
         dense: dict[str, Any] = {}
         if self._dense:
-            terms = torch.tensor(self._dense, dtype=torch.float64).mean(dim=0).tolist()
-            names = ("distance", "radius_image", "radius_group", "dimension", "dse")
-            dense = {
-                "layer": self._dense_of[0],
-                "images": self._dense_of[1],
-                **dict(zip(names, terms, strict=True)),
-            }
+            terms = torch.tensor([[*map(float, (*each[:4], each.estimate))] for each in self._dense])
+            values = dict(zip(DENSE, terms.double().mean(dim=0).tolist(), strict=True))
+            moved = dict(zip(DENSE, torch.cat([each.influence for each in self._dense]).cpu().T, strict=True))
+            ends = {n: interval(values[n], of_few_groups(moved[n]), bounds) for n, bounds in DENSE.items()}
+            dense = {"layer": self._dense_of[0], "images": self._dense_of[1], **values, "intervals": ends}
         return LayerProfile(layers, sum(map(len, self._first.rows)), dense)
 
     def _describe(self, name: str, layer: _Output) -> Layer:
         rows = torch.cat(layer.rows)
         if not rows.isfinite().all():
             raise ConfigError(f"layers: {name!r} returns values that are not finite.")
+        tokens = torch.cat(layer.tokens) if layer.tokens else None
         statistics = FeatureStatistics()
-        statistics.update(rows, torch.cat(layer.tokens) if layer.tokens else None)
+        statistics.update(rows, tokens)
         moments, across = statistics.features, statistics.embeddings
         near, attainable = neighbours_within(rows), max(1, min(len(rows) - 1, rows.shape[1]))
         lid = near.mean_lid()
-        values = {
+        values: dict[str, Any] = {"lid": lid if math.isfinite(lid) else None} | {
             metric: float(METRICS[metric].of_moments(moments))  # type: ignore[misc]
             for metric in ("effective_rank", "mean_share", "off_diagonal_correlation")
         }
-        moved = rank_deviations(moments, rows)[0]
-        intervals = {
-            "effective_rank": interval(values["effective_rank"], moved, (1, attainable)),
-            "lid": interval(lid, near.lid_deviations(), POSITIVE) if math.isfinite(lid) else None,
+        moved = {
+            "lid": near.lid_deviations(),
+            "effective_rank": rank_deviations(moments, rows)[0],
+            "mean_share": mean_share_deviations(moments, rows),
+            "off_diagonal_correlation": correlation_deviations(moments, rows),
         }
+        bounds = {metric: METRICS[metric].bounds for metric in values} | {"effective_rank": (1, attainable)}
+        if layer.within:
+            within = torch.stack(layer.within).double()
+            values["within_rank"], moved["within_rank"] = float(within.mean()), of_few_groups(within)
+            bounds["within_rank"] = POSITIVE
+        if across is not None and tokens is not None:
+            values["across_rank"] = float(METRICS["effective_rank"].of_moments(across))  # type: ignore[misc]
+            moved["across_rank"] = rank_deviations(across, tokens)[0]
+            bounds["across_rank"] = bounds["effective_rank"]
+        ends = {metric: interval(values[metric], moved[metric], bounds[metric]) for metric in values}
         return Layer(
-            name,
-            self._part(name),
-            rows.shape[1],
-            layer.positions,
-            attainable,
-            intervals=intervals,
-            lid=lid if math.isfinite(lid) else None,
-            within_rank=float(torch.stack(layer.within).double().mean()) if layer.within else None,
-            across_rank=None if across is None else float(METRICS["effective_rank"].of_moments(across)),  # type: ignore[misc]
-            **values,
+            *(name, self._part(name), rows.shape[1], layer.positions, attainable), **values, intervals=ends
         )
 
 

@@ -24,17 +24,24 @@ class DenseStructure(NamedTuple):
         distance: The mean distance of a token to the nearest centre of another cluster, among 8 images.
         radius_image, radius_group: The mean radius of the clusters of one image, and of those of 8 images.
         dimension: The effective rank of the tokens at one place over the images, over the attainable one.
+        influence: How much each group of 8 images moves the terms and the estimate, (G, 5): the derivative in
+            its weight, and for the dimension the jackknife, in which it is left out.
     """
 
     distance: Tensor
     radius_image: Tensor
     radius_group: Tensor
     dimension: Tensor
+    influence: Tensor
 
     @property
     def estimate(self) -> Tensor:
         """Return the estimate: distance minus mean radius plus dimension; higher is better."""
-        return self.distance - (self.radius_image + self.radius_group) / 2 + self.dimension
+        return _estimate(*self[:4])
+
+
+def _estimate(distance: Tensor, radius_image: Tensor, radius_group: Tensor, dimension: Tensor) -> Tensor:
+    return distance - (radius_image + radius_group) / 2 + dimension
 
 
 @full_precision
@@ -62,27 +69,54 @@ def dense_structure(x: Tensor) -> DenseStructure:
     if x.dim() != 3 or not x.is_floating_point() or min(x.shape[:2]) < 2 or not x.shape[2]:
         raise ValueError(f"x must be floating-point tokens (B, N, D) with B, N >= 2, got {tuple(x.shape)}.")
     x = normalize_rows(x.flatten(0, 1)).view(x.shape)
-    unit = (x - x.mean(dim=(0, 1))).norm(dim=-1).mean().clamp_min(torch.finfo(x.dtype).tiny)
+    lengths = (x - x.mean(dim=(0, 1))).norm(dim=-1).mean(dim=1)
+    unit = lengths.mean().clamp_min(torch.finfo(x.dtype).tiny)
     generator = torch.Generator().manual_seed(0)
-    distances, local, shared = [], [], []
-    for image in x:
-        local.append(torch.stack(_radii(image, _k_means(image, LOCAL_CLUSTERS, generator)[1])).mean())
+    local = torch.stack(
+        [torch.stack(_radii(image, _k_means(image, LOCAL_CLUSTERS, generator)[1])).mean() for image in x]
+    )
+    distances, shared = [], []
     for images in x.split(GROUP):
         tokens = images.flatten(0, 1)
         centres, own = _k_means(tokens, GLOBAL_CLUSTERS, generator)
-        shared += _radii(tokens, own)
+        shared.append(torch.stack(_radii(tokens, own)))
         nearest = torch.cdist(tokens, centres).scatter(1, own[:, None], torch.inf).amin(dim=1)
         distances.append(torch.where(nearest.isfinite(), nearest, 0).mean())  # there may be one cluster only
     order = torch.rand(x.shape[:2], generator=generator).argsort(dim=1).to(x.device)
     places = x.gather(1, order[..., None].expand_as(x)).transpose(0, 1)
     ranks = torch.stack([effective_rank(place) for place in places])
-    distance, image, group = (torch.stack(each).mean() / unit for each in (distances, local, shared))
-    return DenseStructure(distance, image, group, ranks.mean() / min(x.shape[0], x.shape[2]))
+    sizes = torch.stack([torch.stack(distances).mean(), local.mean(), torch.cat(shared).mean()]) / unit
+    each = [torch.stack(distances), _of_groups(local), torch.stack([radii.mean() for radii in shared])]
+    moved = (torch.stack(each, 1) - sizes * _of_groups(lengths)[:, None]) / unit
+    of_terms = (*moved.T, _left_out(places).to(moved))
+    influence = torch.stack([*of_terms, _estimate(*of_terms)], dim=1)
+    distance, image, group = sizes
+    return DenseStructure(distance, image, group, ranks.mean() / min(x.shape[0], x.shape[2]), influence)
 
 
 def dse(x: Tensor) -> Tensor:
     """Return the estimate of :func:`dense_structure` for tokens (B, N, D), a scalar."""
     return dense_structure(x).estimate
+
+
+def _of_groups(values: Tensor) -> Tensor:
+    """Return the mean of the values of each group of images, (G,)."""
+    return torch.stack([group.mean() for group in values.split(GROUP)])
+
+
+def _left_out(places: Tensor) -> Tensor:
+    """Return how much each group of images moves the dimension of places (N, B, D), by leaving it out.
+
+    It is NaN if there is one group only.
+    """
+    gram, own = (places @ places.mT).double(), torch.arange(places.shape[1], device=places.device) // GROUP
+    left = []
+    for group in own.unique():
+        kept = (own != group).nonzero()[:, 0]
+        roots = torch.linalg.eigvalsh(gram[:, kept][:, :, kept]).clamp_min(0).sqrt()
+        shares = roots / roots.sum(dim=1, keepdim=True)
+        left.append(torch.special.entr(shares).sum(dim=1).exp().mean() / min(len(kept), places.shape[2]))
+    return (torch.stack(left).mean() - torch.stack(left)) * (len(left) - 1)
 
 
 def _radii(tokens: Tensor, own: Tensor) -> list[Tensor]:

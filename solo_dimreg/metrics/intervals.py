@@ -159,6 +159,26 @@ def rank_deviations(moments: Moments, rows: Tensor) -> tuple[Tensor, Tensor]:
     return ranks[1:] - ranks[0], values.sum(dim=1) / torch.where(total > 0, total, 1) - 1
 
 
+def mean_share_deviations(moments: Moments, rows: Tensor) -> Tensor:
+    """Return the deviations of the mean's share of all rows, (N, D)."""
+    rows, square = rows.double(), moments.mean_square.clamp_min(1e-300)
+    moved = 2 * rows @ moments.mean - moments.mean_share * (rows**2).sum(dim=1)
+    return of_influence(moved / square)
+
+
+def correlation_deviations(moments: Moments, rows: Tensor) -> Tensor:
+    """Return the deviations of the mean absolute correlation of the axes of all rows, (N, D)."""
+    return of_influence(_correlation(moments, rows))
+
+
+def of_few_groups(influence: Tensor) -> Tensor:
+    """Return the deviations, (R,), from the influence of each of a few groups of rows, (G,).
+
+    Student's distribution is wider than the normal one, by about ``1 + 2 / (G - 1)`` for 4 groups or more.
+    """
+    return of_influence(influence) * (1 + 2 / (len(influence) - 1) if len(influence) > 3 else math.nan)
+
+
 def _draws(moments: Moments, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the numbers of some rows, their extra weights (R, m), and the root mean square length."""
     few = few_indices(len(sample)).to(sample.device)

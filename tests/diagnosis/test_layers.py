@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from solo_dimreg import diagnose
 from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course
 from solo_dimreg.diagnosis.classes import collapsed_classes, mark_collapsed
-from solo_dimreg.diagnosis.layer_profile import Layer, LayerProfile
+from solo_dimreg.diagnosis.layer_profile import DECIMALS, Layer, LayerProfile
 from solo_dimreg.diagnosis.layers import LayerRecorder, blocks_of, diagnose_with_layers
 from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import dense_structure, effective_rank, mean_share, off_diagonal_correlation
+from solo_dimreg.metrics.intervals import with_interval
 from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.monitor.named_modules import OutputRecorder, pooled_rows, positions_of
 from solo_dimreg.training.pretraining import pretrain
@@ -182,7 +183,18 @@ def test_the_tokens_of_a_vit() -> None:
     assert last.across_rank is not None and 1 < last.across_rank <= 39
     assert found.dense["layer"] == "norm" and found.dense["images"] == 40
     assert found.dense["dse"] == pytest.approx(dense_structure(tokens).estimate.item(), rel=1e-5)
-    assert f"DSE {found.dense['dse']:.3f} at norm" in found.dense_sentence
+    low, high = found.dense["intervals"]["dse"]
+    assert low < found.dense["dse"] < high
+    assert (
+        f"DSE {with_interval(found.dense['dse'], (low, high), 3)} at norm: distance" in found.dense_sentence
+    )
+    for layer in found.layers:
+        assert all(ends is not None for ends in layer.intervals.values())
+        low, high = layer.intervals["across_rank"]  # type: ignore[misc]
+        assert 1 <= low < layer.across_rank < high <= layer.attainable  # type: ignore[operator]
+    assert {*layer.intervals} == {*DECIMALS} and all(
+        "±" in cell or "to" in cell for cell in found.rows[-1][2:]
+    )
 
 
 def test_pooling_stays_in_one_compiled_graph() -> None:
