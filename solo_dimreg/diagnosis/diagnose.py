@@ -18,12 +18,17 @@ from solo_dimreg.diagnosis.classes import mark_collapsed
 from solo_dimreg.diagnosis.layer_profile import LayerProfile
 from solo_dimreg.diagnosis.neighbourhoods import Batch, RowDigests, SearchAmongAll
 from solo_dimreg.diagnosis.sources.opening import Source
-from solo_dimreg.diagnosis.verdict import Verdict, judge
+from solo_dimreg.diagnosis.verdict import MAX_DIMENSIONS, Verdict, judge, most_rows
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional.spectrum import entropy
 from solo_dimreg.metrics.intervals import Interval, interval, of_influence, rank_deviations
 from solo_dimreg.metrics.moments import Moments
-from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, Neighbourhoods, neighbours_within
+from solo_dimreg.metrics.neighbourhoods import (
+    LEAST_IN_GROUP,
+    LID_NEIGHBOURS,
+    Neighbourhoods,
+    neighbours_within,
+)
 from solo_dimreg.metrics.numbers import (
     Space,
     describe_space,
@@ -35,15 +40,16 @@ from solo_dimreg.metrics.registry import METRICS, POSITIVE
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 MIN_SAMPLES = 3
-# The covariance matrix of this many dimensions takes 2 GiB in float64, and its decomposition several times
-# that.
-MAX_DIMENSIONS = 16_384
-# Wider features are held in memory themselves; their copy in float64 takes at most 2 GiB.
-MAX_NUMBERS = 2**28
 MAX_VALUE = 1e100  # the largest value whose square does not overflow
 # The caution names a mean with more of the squared length than this. ReLU features of a healthy network have
 # less.
 SHARED = 0.95
+# Points lie at two scales if, without the outermost 5 %, some have their first and their 32nd neighbour this
+# many times farther than the others. In groups of uneven size, only one of the two is.
+SCALES, OUTERMOST = 3, 0.05
+# A point has near copies if one of its first 8 neighbours is this many times nearer than the next. In one
+# dimension, 11 % of the points have, and in two 1 %.
+NEAR, COPIED = 10, 0.25
 # The metrics that decide; what is printed of intervals and differences is theirs.
 DECIDING = [name for name in ("signal_rank", "effective_rank", "lid") if name in METRICS]
 
@@ -218,12 +224,11 @@ def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[B
 def _check_rows(source: Source, name: str, rows: Tensor, before: int) -> None:
     width = rows.shape[1]
     # With fewer samples than dimensions, the smaller Gram matrix is used.
-    least = min(FeatureStatistics().sample_size, MAX_NUMBERS // width)
-    if width > MAX_DIMENSIONS and source.count > least:
+    if source.count > most_rows(width):
         raise ConfigError(
             f"{source.name}: {name} of {width} dimensions are too wide for a covariance matrix of "
             f"{source.count} samples; give at most {MAX_DIMENSIONS} dimensions (for pixels, a smaller "
-            f"--size), or {least} samples."
+            f"--size), or {most_rows(width)} samples."
         )
     wrong = ~(rows.isfinite() & (rows.abs() <= MAX_VALUE)).all(dim=1)
     if wrong.any():
@@ -299,6 +304,28 @@ def _cautions(space: Space, name: str, noun: str) -> Iterator[str]:
         yield (
             f"The mean of all {name} holds {space.mean_share:.1%} of their squared length: they share one "
             "vector, which centred metrics, such as the effective rank, cannot see."
+        )
+    if n > 2 * LID_NEIGHBOURS:
+        yield from _cautions_of_neighbours(space.distances.double().clamp_min(1e-300), name, noun)
+
+
+def _cautions_of_neighbours(distances: Tensor, name: str, noun: str) -> Iterator[str]:
+    """Yield what the distances of points to their neighbours, (Q, k), say against the LID."""
+    steps = distances[:, 1:LEAST_IN_GROUP] / distances[:, : LEAST_IN_GROUP - 1]
+    if (copied := float((steps > NEAR).any(dim=1).double().mean())) > COPIED:
+        yield (
+            f"{copied:.0%} of the {noun} have near copies, which are {NEAR} times nearer than the next "
+            "neighbour: TwoNN and a LID of few neighbours measure the copies."
+        )
+    radii = distances[:, [0, -1]].sort(dim=0).values
+    outer = round(OUTERMOST * len(radii))
+    widest, place = (radii[outer + 1 : len(radii) - outer] / radii[outer : len(radii) - outer - 1]).max(dim=0)
+    if (gap := float(widest.min())) > SCALES:
+        part = (outer + 1 + int(place[1])) / len(radii)
+        yield (
+            f"The {name} lie at two scales: {part:.0%} of the {noun} have their neighbours {gap:.0f} "
+            "times nearer than the others. The LID is a mean over both parts, and the spectrum is that of "
+            "the wider one; diagnose each by itself."
         )
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from solo_dimreg.diagnosis.sources.opening import FEATURES, NETWORK, REFERENCE
-from solo_dimreg.functional._rows import PAIRWISE_ROWS
+from solo_dimreg.functional._rows import KEPT_ROWS, PAIRWISE_ROWS
 from solo_dimreg.functional.signal import STEP, noise_threshold
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.metrics.numbers import Space
@@ -31,6 +31,12 @@ HANDFUL, WIDE = 8, 64
 LOCAL_LID = 2.5
 LEAST_ROWS = 32
 ROWS_TO_RANK = 4  # this many rows for each direction of a signal that is to be counted
+
+# The covariance matrix of this many dimensions takes 2 GiB in float64, and its decomposition several times
+# that.
+MAX_DIMENSIONS = 16_384
+# Wider features are held in memory themselves; their copy in float64 takes at most 2 GiB.
+MAX_NUMBERS = 2**28
 
 THRESHOLDS = {
     "collapsed completely": "the features are equal up to the rounding of a network in float32, which is "
@@ -135,9 +141,8 @@ def judge(space: Space, of: str = FEATURES) -> Verdict:
         return _collapsed(ways, reason)
     if found == CANNOT_TELL:
         return _unknown(
-            f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give at least "
-            f"{_rows_needed(space)}, better {4 * _rows_needed(space)}, or fewer dimensions. With these, "
-            f"{_numbers(space)}."
+            f"{distinct} distinct rows are too few for {space.dimensions} dimensions; give {_advice(space)}. "
+            f"With these, {_numbers(space)}."
         )
     groups = " The directions that stand out are the differences of tight groups." if grouped else ""
     more = " A higher rank would not be better by itself." if found == HEALTHY else ""
@@ -159,6 +164,19 @@ def _is_constant(space: Space) -> bool:
 
 def _rows_needed(space: Space) -> int:
     return max(LEAST_ROWS, space.dimensions)
+
+
+def _advice(space: Space) -> str:
+    """Return how many rows or dimensions would do; so many rows must be read."""
+    needed, most = _rows_needed(space), most_rows(space.dimensions)
+    if needed > most:
+        return f"fewer dimensions than rows; of rows so wide, at most {most} are read"
+    return f"at least {needed}, better {4 * needed}, if there are as many, or fewer dimensions"
+
+
+def most_rows(width: int) -> float:
+    """Return the number of rows of a width that a diagnosis reads at most."""
+    return min(KEPT_ROWS, MAX_NUMBERS // width) if width > MAX_DIMENSIONS else math.inf
 
 
 def _is_grouped(space: Space) -> bool:

@@ -20,7 +20,7 @@ from solo_dimreg.metrics.intervals import (
     replicas,
 )
 from solo_dimreg.metrics.moments import Moments
-from solo_dimreg.metrics.neighbourhoods import Neighbourhoods, neighbours_within, unit_scale
+from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS, Neighbourhoods, neighbours_within, unit_scale
 from solo_dimreg.metrics.registry import METRICS, RANK, ROWS, MetricRecord
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
@@ -41,6 +41,8 @@ class Space:
         numbers: The metrics by name.
         spectrum: Singular values of the covariance, (D,), descending.
         lids: LID of each point of ``lid``.
+        distances: The distances of these points to their 32 nearest neighbours, ascending, (Q, 32), or to all
+            if there are fewer; in units of the root mean square length.
         correlation: The D x D correlation matrix, with zeros for constant axes. For more than 4,096 axes, the
             means of the absolute correlations in 128 x 128 blocks.
         lid_by_k: The geometric mean of the LID for each number of neighbours k, from 8 up to 512.
@@ -52,6 +54,7 @@ class Space:
     numbers: dict[str, Any]
     spectrum: Tensor
     lids: Tensor
+    distances: Tensor
     correlation: Tensor
     lid_by_k: dict[int, float]
     deviations: Mapping[str, Tensor]
@@ -104,8 +107,9 @@ def describe_space(
     points = unit_scale(sample)
     chosen = {name: record for name, record in OF_ONE_SET.items() if name in names}
     numbers = {name: _number(record, moments, near, points) for name, record in chosen.items()}
+    of_points = near.lids(), near.distances[:, :LID_NEIGHBOURS]
     correlations = moments.correlations[0]
-    return Space(numbers, moments.spectrum, near.lids(), correlations, near.lid_by_k, {}, moments.resolution)
+    return Space(numbers, moments.spectrum, *of_points, correlations, near.lid_by_k, {}, moments.resolution)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -108,6 +109,29 @@ def test_each_space_has_its_cautions() -> None:
     both = diagnose(X[:40].repeat(2, 1), embeddings=X[:40].repeat(2, 1)).caution
     assert both.startswith("40 of 80 samples equal an earlier one") and both.count("Only 40 distinct") == 1
     assert both.count("exactly") == 1 and "embeddings" not in both
+
+
+def test_near_copies_and_two_scales_are_told_of() -> None:
+    copies = X.repeat(3, 1) + 1e-3 * normal(900, 16, seed=1)
+    assert diagnose(copies).caution.startswith("100% of the samples have near copies, which are 10 times")
+    scaled = normal(600, 64) * torch.where(torch.arange(600) < 400, 1e-3, 1.0)[:, None]
+    assert "two scales: 67% of the samples have their neighbours" in diagnose(scaled).caution
+    (times,) = re.findall(r"neighbours (\d+) times nearer", diagnose(scaled).caution)
+    assert 300 < int(times) < 1_000
+    assert "The embeddings lie at two scales" in diagnose(normal(600, 8), embeddings=scaled).caution
+    # Groups with fewer points than neighbours are no scale.
+    groups = normal(30, 128)[torch.randint(30, (1_000,), generator=torch.Generator().manual_seed(1))]
+    for rows in (groups + 0.1 * normal(1_000, 128), normal(400, 1), scaled[380:], X / X.norm(dim=1)[:, None]):
+        assert diagnose(rows).caution.count("scales") == diagnose(rows).caution.count("copies") == 0
+    half = torch.cat([X, X[:60] + 1e-3 * normal(60, 16)])
+    assert "33% of the samples have near copies" in diagnose(half).caution
+
+
+def test_the_advice_stays_below_the_number_of_rows_that_are_read() -> None:
+    wide = diagnose(normal(70, 20_000))
+    assert wide.verdict.kind == "cannot tell"
+    assert "give fewer dimensions than rows; of rows so wide, at most 10000 are read" in wide.verdict.reason
+    assert "give at least 100, better 400, if there are as many" in diagnose(normal(70, 100)).verdict.reason
 
 
 def source(rows: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | None = None) -> Source:
