@@ -21,6 +21,7 @@ from solo_dimreg.files import write_bytes
 INK, INK_ON_DARK = "#0a0b0c", "#e6e9ed"
 # Okabe and Ito's colours, safe for colour blindness; grey replaces their pale yellow, and INK their black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#7F7F7F")
+GREY = 7
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "D")
 WIDTH = 4.8  # inches, which a phone can show without making the text too small to read
@@ -228,27 +229,33 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
 
 
 @rc_context(STYLE)
-def draw_lid_by_k(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+def draw_lid_by_k(
+    curves: Mapping[str, Mapping[int, tuple[float, float, float]]], known: Collection[Curve] = ()
+) -> Figure:
     """Draw the mean LID over the number of neighbours, with the interval as a band.
 
     Args:
         curves: For each input, by name, the LID and the ends of its interval for each number of neighbours.
+        known: The LID of each network of the atlas, which is drawn thin.
     """
-    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(curves)))
+    names = {name: i for i, name in enumerate(curves)} | ({"trained here": GREY} if known else {})
+    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(names)))
     figure.set_label("LID over the number of neighbours of " + ", ".join(curves))
     axes = figure.add_subplot()
+    for each in known:
+        axes.plot(list(each), list(each.values()), **{**_line(GREY), "linewidth": 0.8})
     for i, curve in enumerate(curves.values()):
         values, low, high = zip(*curve.values(), strict=True) if curve else ((), (), ())
         axes.plot(list(curve), values, marker=".", **_line(i))
         axes.fill_between(list(curve), low, high, color=_line(i)["color"], alpha=0.25, linewidth=0)
-    sizes = sorted({k for curve in curves.values() for k in curve})
+    sizes = sorted({k for curve in (*curves.values(), *known) for k in curve})
     if sizes:  # there are no sizes for a few points
         axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(k) for k in sizes])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("number of neighbours")
     axes.set_ylabel("LID (geometric mean)")
-    _legend_of_lines(figure, {name: i for i, name in enumerate(curves)})
+    _legend_of_lines(figure, names)
     return figure
 
 
@@ -266,7 +273,7 @@ def draw_atlas(shares: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
     figure.set_label("Effective rank over the attainable one among known networks")
     axes = figure.add_subplot()
     marks: Any = [
-        {"marker": mark, "color": COLOURS[i]} for i, mark in zip((7, 0, 5), ("o", "D", "s"), strict=True)
+        {"marker": mark, "color": COLOURS[i]} for i, mark in zip((GREY, 0, 5), ("o", "D", "s"), strict=True)
     ]
     for y, (_, group, share, low, high) in enumerate(every):
         axes.plot([low, high], [y, y], color=marks[group]["color"])

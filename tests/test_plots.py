@@ -201,6 +201,8 @@ def test_a_few_points_have_no_curve_over_their_neighbours() -> None:
     assert axes.lines[0].get_ydata().tolist() == [3, 2] and len(axes.lines[1].get_ydata()) == 0
     assert axes.collections[0].get_paths()[0].get_extents().y1 == 3.5
     draw_lid_by_k({"few": {}}).draw_without_rendering()
+    (axes,) = draw_lid_by_k({"x": {8: (3.0, 2.5, 3.5)}}, [{8: 2.0, 32: 1.0}]).axes
+    assert axes.lines[0].get_ydata().tolist() == [2, 1] and list(axes.get_xticks()) == [8, 32]
 
 
 def test_the_diagnosed_networks_are_bold_among_the_known_ones() -> None:

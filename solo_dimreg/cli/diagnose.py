@@ -150,7 +150,7 @@ def command(
         click.echo(f"\n{each.source.name}: {each.verdict} {each.intervals} {each.caution}".rstrip())
         if each.layers is not None:
             click.echo()
-            print_table(HEADER[: len(each.layers.rows[0])], each.layers.rows)
+            print_table(HEADER[: len(each.layers.rows[0])], each.layers.brief_rows)
             click.echo(f"\n{each.layers.sentence} {each.layers.dense_sentence}".rstrip())
         if collapsed := collapsed_classes(each.classes):
             click.echo(collapsed)

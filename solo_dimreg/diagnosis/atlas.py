@@ -19,7 +19,8 @@ KINDS = ("published", "trained here", "diagnosed")
 def known_networks() -> list[dict[str, Any]]:
     """Return the networks of ``atlas.json``; those with an address are published, the others trained here.
 
-    LIDs of a paper are as it reports them, and ours are by moments with 32 neighbours.
+    LIDs of a paper are as it reports them, and ours are by moments with 32 neighbours. Ours also have the LID
+    for each number of neighbours up to a fourth of their 1,920 images, and the spectrum's slope (alpha-ReQ).
     """
     return json.loads(Path(__file__).with_name("atlas.json").read_text())
 
@@ -38,6 +39,12 @@ def draw(diagnoses: Sequence[Diagnosis]) -> Figure:
     return plots.draw_atlas(shares)
 
 
+def lid_curves() -> list[dict[int, float]]:
+    """Return the LID over the number of neighbours of each network that has it."""
+    curves = [each["lid_by_k"] for each in known_networks() if "lid_by_k" in each]
+    return [{int(k): lid for k, lid in curve.items()} for curve in curves]
+
+
 def table() -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the known networks, highest share of the effective rank first."""
     networks = sorted(known_networks(), key=lambda each: -each["effective_rank"] / each["width"])
@@ -47,12 +54,14 @@ def table() -> tuple[list[str], list[list[str]]]:
             f"{each['backbone']}, {each['images']}",
             f"{each['effective_rank']:.0f} of {each['width']}",
             f"{each['lid']:.1f}",
+            f"{each['slope']:.2f}" if "slope" in each else "–",
             f"{each['linear_top1']:.1f}",
             each["source"],
         ]
         for each in networks
     ]
-    return ["network", "backbone, images", "effective rank", "LID", "linear top-1 %", "source"], rows
+    header = ["network", "backbone, images", "effective rank", "LID", "alpha-ReQ", "linear top-1 %", "source"]
+    return header, rows
 
 
 def sources() -> dict[str, str]:

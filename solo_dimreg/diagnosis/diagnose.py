@@ -63,8 +63,8 @@ class Diagnosis:
         features, embeddings: The metrics of each; the embeddings may be None.
         information: I(R;Z), empty without embeddings.
         moved: How far I(R;Z) moves in replicates of the sample, by name.
-        classes: For each class of the sample: name, number of points, LID, effective rank, the part of the
-            variance that is within the class, their intervals, and whether its neighbourhoods have collapsed.
+        classes: For each class of the sample: name, number of points, LID, effective rank, the variance
+            within over that of all samples, their intervals, and whether its neighbourhoods have collapsed.
         umap: solo-learn's UMAP plot, a PNG; empty if there is none.
         layers: The profile of the layers of the network, if it was asked for.
     """

@@ -95,6 +95,14 @@ class LayerProfile:
         return lines if dense else [line[:-2] for line in lines]
 
     @property
+    def brief_rows(self) -> list[list[str]]:
+        """Return the same cells for a terminal, with the intervals of the effective rank and the LID only."""
+        whole = {HEADER.index(name) for name in ("layer", "effective rank", "LID")}
+        return [
+            [cell if i in whole else cell.split()[0] for i, cell in enumerate(line)] for line in self.rows
+        ]
+
+    @property
     def dense_sentence(self) -> str:
         """Return the DSE and its terms in a sentence; empty without maps."""
         if not self.dense:

@@ -44,7 +44,8 @@ CUMULATIVE = Explanation(
 LID_BY_K = Explanation(
     "LID over the number of neighbours",
     "The LID in ever wider neighbourhoods, with its 95 % interval. Where the curve is steep, the dimension "
-    "around a point depends on the scale, and no single number of neighbours tells it.",
+    "around a point depends on the scale, and no single number of neighbours tells it. The thin lines "
+    "are networks trained here; the table of the known networks has their numbers.",
     "Denti et al., Scientific Reports 2022",
     "https://arxiv.org/abs/2104.13832",
 )
@@ -166,7 +167,7 @@ def _cards(diagnoses: Sequence[Diagnosis]) -> list[Card]:
         Card(plots.draw_spectra(spectra), SPECTRUM, "spectra"),
         Card(plots.draw_cumulative_variance(spectra), CUMULATIVE, "cumulative_variance"),
         Card(plots.draw_lids(lids), EXPLANATIONS["lid"], "lid"),
-        Card(plots.draw_lid_by_k(curves), LID_BY_K, "lid_by_k"),
+        Card(plots.draw_lid_by_k(curves, atlas.lid_curves()), LID_BY_K, "lid_by_k"),
         Card(atlas.draw(diagnoses), ATLAS, "atlas"),
     ]
     for number, (name, space) in enumerate(spaces.items(), 1):

@@ -306,12 +306,14 @@ def trained_study() -> Study:
 
 
 def trained(out: Path, jobs: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Yield the verdict on the features of each trained row, on its training images."""
+    """Yield the verdict on each trained row, on its training images, and the numbers of the atlas."""
     for run in run_study(trained_study(), out / "runs", jobs, say)["runs"]:
-        found = diagnose(open_source(str(Path(run["checkpoint"]).parent), Images()))
+        space = diagnose(open_source(str(Path(run["checkpoint"]).parent), Images()), intervals=False).features
         yield {
             **{"row": run["row"], "accuracy": rounded(run["linear_acc1"])},
-            **{"width": found.features.dimensions, "rows": found.features.samples, **numbers(found.features)},
+            **{"width": space.dimensions, "rows": space.samples, **numbers(space)},
+            **{"lid": rounded(space.lid), "alpha_req": rounded(space.alpha_req)},
+            "lid_by_k": {str(k): rounded(lid) for k, lid in space.lid_by_k.items()},
         }
 
 
