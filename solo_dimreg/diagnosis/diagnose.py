@@ -314,7 +314,7 @@ def _cautions_of_neighbours(distances: Tensor, name: str, noun: str) -> Iterator
     steps = distances[:, 1:LEAST_IN_GROUP] / distances[:, : LEAST_IN_GROUP - 1]
     if (copied := float((steps > NEAR).any(dim=1).double().mean())) > COPIED:
         yield (
-            f"{copied:.0%} of the {noun} have near copies, which are {NEAR} times nearer than the next "
+            f"{copied:.0%} of the {noun} have near copies, at least {NEAR} times nearer than the next "
             "neighbour: TwoNN and a LID of few neighbours measure the copies."
         )
     radii = distances[:, [0, -1]].sort(dim=0).values

@@ -44,7 +44,7 @@ THRESHOLDS = {
     "collapsed globally": f"at most {FEW_DIRECTIONS:.0%} of the directions, or {SOME_DIRECTIONS:.0%} with an "
     f"effective rank below {LOWISH_RANK:.1%} of the attainable one, hold more than {MOST:.0%} of the "
     f"variance and stand out of the noise by a step of {STEP:g}; or the effective rank is below "
-    f"{LOW_RANK:.1%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight "
+    f"{LOW_RANK:.2%} of the attainable one; except for the differences of at least {LEAST_GROUPS} tight "
     "groups",
     "collapsed locally": f"the LID within groups is below {LOCAL_LID:g} and below half the dimension of the "
     "whole",
@@ -246,7 +246,8 @@ def _numbers(space: Space) -> str:
         held = 100 * (1 - space.noise_share)
         step = signal_step(space)
         one = space.signal_rank == 1
-        by = "without any noise" if step == math.inf else f"{step:.3g} times above the threshold of noise"
+        times = f"{step:.3g}" if step < 1000 else "over 1000"
+        by = "without any noise" if step == math.inf else f"{times} times above the threshold of noise"
         clause = f"{space.signal_rank} of {width} directions {'stands' if one else 'stand'} out, {by}, and "
         clause += f"{'holds' if one else 'hold'} {held:.3g} % of the variance"
     rank = f"effective rank {space.effective_rank:.1f} of {space.attainable}"

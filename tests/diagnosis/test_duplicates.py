@@ -113,7 +113,7 @@ def test_each_space_has_its_cautions() -> None:
 
 def test_near_copies_and_two_scales_are_told_of() -> None:
     copies = X.repeat(3, 1) + 1e-3 * normal(900, 16, seed=1)
-    assert diagnose(copies).caution.startswith("100% of the samples have near copies, which are 10 times")
+    assert diagnose(copies).caution.startswith("100% of the samples have near copies, at least 10 times")
     scaled = normal(600, 64) * torch.where(torch.arange(600) < 400, 1e-3, 1.0)[:, None]
     assert "two scales: 67% of the samples have their neighbours" in diagnose(scaled).caution
     (times,) = re.findall(r"neighbours (\d+) times nearer", diagnose(scaled).caution)
