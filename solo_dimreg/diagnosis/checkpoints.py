@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
-from solo_dimreg.diagnosis.layer_profile import COLLAPSE, LOSS, LayerProfile
+from solo_dimreg.diagnosis.layer_profile import COLLAPSE, LOSS, LayerProfile, percent_of
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch, find_checkpoint
 from solo_dimreg.metrics.intervals import Interval, interval, with_interval
@@ -122,7 +122,7 @@ class Course:
         projected = self.checkpoints[0].embeddings is not None
         rows = []
         for each in self.checkpoints:
-            share = 100 * each.features["effective_rank"] / each.attainable
+            rank, ends = each.features["effective_rank"], each.intervals.get("effective_rank")
             line = [
                 str(each.epoch),
                 each.verdict,
@@ -131,7 +131,7 @@ class Course:
             embedded = (
                 [_text("effective_rank", each.embeddings, each.embedded_intervals)] if each.embeddings else []
             )
-            rows.append([*line, f"{share:.1f}", *embedded])
+            rows.append([*line, percent_of(rank, ends, each.attainable), *embedded])
         return header + ["effective rank of embeddings"] * projected, rows
 
     @property

@@ -127,14 +127,17 @@ class LayerProfile:
 
 def _cells(layer: Layer) -> list[str]:
     """Return the metrics with their intervals, as text."""
-    ends = layer.intervals.get("effective_rank")
-    part = 100 / layer.attainable
-    share = with_interval(100 * layer.share, ends and (part * ends[0], part * ends[1]), 1)
+    share = percent_of(layer.effective_rank, layer.intervals.get("effective_rank"), layer.attainable)
     rank, *cells = [
-        with_interval(getattr(layer, metric), layer.intervals.get(metric), n)
-        for metric, n in DECIMALS.items()
+        with_interval(getattr(layer, name), layer.intervals.get(name), n) for name, n in DECIMALS.items()
     ]
     return [rank, share, *cells]
+
+
+def percent_of(rank: float, ends: Interval | None, attainable: int) -> str:
+    """Return an effective rank with its interval in percent of the attainable one."""
+    part = 100 / attainable
+    return with_interval(part * rank, ends and (part * ends[0], part * ends[1]), 1)
 
 
 def short_names(layers: Sequence[Layer]) -> dict[str, str]:
