@@ -7,11 +7,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LAUNCHERS = ("local", "slurm", "submitit-local")
 # Without the first, submitit ends a job after some minutes. A job that is ended is queued again three times.
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "name": "solo-dimreg"}
 POLL = 1.0  # seconds between two looks at the files of the jobs
+UNKNOWN = 600.0  # seconds after which a job that sacct does not know is looked for in the queue
 
 
 def launcher_of(name: str, options: Iterable[str], out: Path) -> Launcher:
@@ -94,7 +96,7 @@ def _execute(
     A cluster gets all jobs at once, as one array. On this machine, ``jobs`` of them run at a time.
     """
     study, known = study_key(out), read_jobs(out)
-    foreign = [each for task, each in known.items() if each["study"] != study and is_active(job_of(each))]
+    foreign = [each for each in known.values() if each["study"] != study and is_active(job_of(each), each)]
     if foreign:
         ids = ", ".join(each["id"] for each in foreign)
         raise ConfigError(f"--out: jobs of another comparison are in {str(out)!r}: {ids}; wait, or end them.")
@@ -113,15 +115,15 @@ def _execute(
                 submitted = executor.map_array(partial(run_job, run, threads), *zip(*new, strict=True))
                 running |= dict(zip(new, submitted, strict=True))
                 for task, job in zip(new, submitted, strict=True):
-                    known[task] = {"id": job.job_id, "launcher": name, "study": study}
+                    known[task] = {"id": job.job_id, "launcher": name, "study": study, "at": time.time()}
                     known[task] |= {"folder": str(executor.folder), "log": str(job.paths.stderr)}
                 write_jobs(out, known)
                 say(f"{len(new)} jobs of {name}: {', '.join(job.job_id for job in submitted)}")
-            for task in [task for task, job in running.items() if not is_active(job)]:
+            for task in [task for task, job in running.items() if not is_active(job, known[task])]:
                 job, title = running.pop(task), f"{task[0]}, seed {task[1]}"
                 done += 1
                 try:
-                    result = job.result()
+                    result = _result_of(job)
                 except Exception as error:
                     failed.append(f"{title} (job {job.job_id}): {_reason(error, job)}")
                     say(f"[{done}/{len(tasks)}] {failed[-1]}")
@@ -162,8 +164,17 @@ def _again(*arguments: Any) -> Any:
     return DelayedSubmission(*arguments)
 
 
+def _result_of(job: Any) -> dict[str, Any]:
+    """Return the result of a job that is not active; submitit would wait for one that SLURM has lost."""
+    if not job.done():
+        raise DimregError("SLURM lost it: it is neither in sacct nor in squeue, and it left no result")
+    return job.result()
+
+
 def _reason(error: Exception, job: Any) -> str:
     """Return why a job has no result, and where its log is."""
+    if isinstance(error, DimregError):
+        return f"{error} (log: {job.paths.stderr})"
     trace = re.search(r"-{10,}\n(.*)\n-{10,}", str(error), re.DOTALL)
     lines = trace[1].strip().splitlines() if trace else []
     said = lines[-1].removeprefix("solo_dimreg.errors.") if lines else f"ended without a result ({job.state})"
@@ -177,14 +188,14 @@ def study_key(out: Path) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_jobs(out: Path) -> dict[Task, dict[str, str]]:
+def read_jobs(out: Path) -> dict[Task, dict[str, Any]]:
     """Return the last job of each run, from ``jobs.json`` in the folder of the results."""
     file = out / "jobs.json"
     rows = json.loads(file.read_text()) if file.is_file() else {}
     return {(row, int(seed)): job for row, jobs in rows.items() for seed, job in jobs.items()}
 
 
-def write_jobs(out: Path, jobs: dict[Task, dict[str, str]]) -> None:
+def write_jobs(out: Path, jobs: dict[Task, dict[str, Any]]) -> None:
     """Write the last job of each run."""
     rows: dict[str, dict[str, Any]] = {}
     for (row, seed), job in jobs.items():
@@ -192,19 +203,24 @@ def write_jobs(out: Path, jobs: dict[Task, dict[str, str]]) -> None:
     write_json(out / "jobs.json", rows)
 
 
-def job_of(known: dict[str, str]) -> Any:
+def job_of(known: dict[str, Any]) -> Any:
     """Return submitit's job, also one that another process has submitted."""
     submitit = _submitit()
     kind = submitit.SlurmJob if known["launcher"] == "slurm" else submitit.LocalJob
     return kind(folder=known["folder"], job_id=known["id"])
 
 
-def is_active(job: Any) -> bool:
-    """Return whether a job waits or runs."""
+def is_active(job: Any, known: dict[str, Any]) -> bool:
+    """Return whether a job waits or runs.
+
+    Args:
+        job: From :func:`job_of`.
+        known: What ``jobs.json`` says of it.
+    """
     if job.paths.result_pickle.exists():
         return False
     if not job.done():
-        return True
+        return known["launcher"] != "slurm" or not _is_lost(job, known.get("at", 0.0))
     try:  # submitit does not know a process that an earlier start of this command has begun
         command = Path("/proc", job.job_id, "cmdline").read_bytes()
     except OSError:
@@ -212,12 +228,36 @@ def is_active(job: Any) -> bool:
     return b"submitit" in command and str(job.paths.folder).encode() in command
 
 
-def _is_used(known: dict[str, str] | None, study: str) -> bool:
+def _is_lost(job: Any, submitted: float) -> bool:
+    """Return whether SLURM does not know a job; its accounting learns of one late, or is not there at all."""
+    if time.time() - submitted < UNKNOWN or job.watcher.get_state(job.job_id, mode="cache") != "UNKNOWN":
+        return False
+    queued = _queued(job.job_id.partition("_")[0], int(time.time() / 60))
+    return queued is not None and job.job_id not in queued
+
+
+@lru_cache(maxsize=64)
+def _queued(array: str, minute: int) -> list[str] | None:
+    """Return the jobs of an array that wait or run, by ``squeue``; None if that cannot tell.
+
+    It is asked once in a minute.
+    """
+    command = ["squeue", "-h", "-r", "-o", "%i", "-j", array]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    # An array that has ended is an error some minutes later.
+    ended = "Invalid job id" in found.stderr
+    return None if found.returncode and not ended else found.stdout.split()
+
+
+def _is_used(known: dict[str, Any] | None, study: str) -> bool:
     """Return whether a run has a job of this study that waits, runs, or has ended with a result."""
     if not known or known["study"] != study or "failed" in known:
         return False
     job = job_of(known)
-    return is_active(job) or (job.paths.result_pickle.exists() and job.exception() is None)
+    return is_active(job, known) or (job.paths.result_pickle.exists() and job.exception() is None)
 
 
 run_job.checkpoint = partial(_again, run_job)  # type: ignore[attr-defined]

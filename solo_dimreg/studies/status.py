@@ -39,7 +39,9 @@ def status_of(out: Path) -> dict[str, Any]:
     ended = {(run["row"], run["seed"]): run for run in results["runs"]}
     jobs = read_jobs(out)
     active = {
-        task: job for task, known in jobs.items() if task not in ended and is_active(job := job_of(known))
+        task: job
+        for task, known in jobs.items()
+        if task not in ended and is_active(job := job_of(known), known)
     }
     command = is_locked(out)
     going = command or bool(active)
@@ -56,7 +58,7 @@ def status_of(out: Path) -> dict[str, Any]:
     return {**found, "counts": dict(Counter(run["state"] for run in runs)), "runs": runs}
 
 
-def _state(folder: Path, ended: dict[str, Any] | None, job: dict[str, str], active: Any) -> dict[str, Any]:
+def _state(folder: Path, ended: dict[str, Any] | None, job: dict[str, Any], active: Any) -> dict[str, Any]:
     """Return what the files in the folder of a run say, and its job."""
     started = max(folder.glob(f"*/{STARTED}"), key=lambda file: file.stat().st_mtime, default=None)
     found: dict[str, Any] = {key: job[each] for key, each in (("job", "id"), ("log", "log")) if each in job}

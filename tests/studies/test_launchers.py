@@ -15,7 +15,8 @@ import pytest
 import solo_dimreg
 from solo_dimreg.errors import ConfigError, DimregError, MissingPackageError
 from solo_dimreg.files import locked
-from solo_dimreg.studies.launchers import launcher_of, read_jobs, run_job
+from solo_dimreg.studies import launchers
+from solo_dimreg.studies.launchers import is_active, job_of, launcher_of, read_jobs, run_job
 from solo_dimreg.studies.status import status_line, status_of
 from solo_dimreg.studies.workers import STARTED, folder_of
 
@@ -130,19 +131,23 @@ exec "$@" > "$out" 2> "$error"
 """
 
 
+SACCT = "#!/bin/sh\necho 'JobID|State|NodeList'\n"  # it knows no job
+
+
+def install(out: Path, monkeypatch: pytest.MonkeyPatch, **tools: str) -> None:
+    """Put stand-ins of SLURM's commands on the path."""
+    folder = out.parent / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, text in tools.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(out.parent)
+
+
 @pytest.mark.slow
 def test_slurm_executes_one_array(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = out.parent / "bin"
-    tools.mkdir()
-    for name, text in (
-        ("sbatch", SBATCH),
-        ("srun", SRUN),
-        ("sacct", "#!/bin/sh\necho 'JobID|State|NodeList'\n"),
-    ):
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.chdir(out.parent)
+    install(out, monkeypatch, sbatch=SBATCH, srun=SRUN, sacct=SACCT)
     options = ["timeout_min=240", "slurm_partition=gpu", "gpus_per_node=1", "slurm_setup=[module load cuda]"]
     tasks = [("a", 5), ("b", 5)]
     found = dict(launcher_of("slurm", options, out)(work, tasks, out, 1, print))
@@ -154,6 +159,36 @@ def test_slurm_executes_one_array(out: Path, monkeypatch: pytest.MonkeyPatch) ->
     setup, command = script.partition("# command")[::2]
     assert setup.rstrip().endswith("module load cuda")
     assert f"{sys.executable} -u -m submitit.core._submit {out / 'jobs'}" in command
+
+
+def test_a_job_that_slurm_has_lost_is_not_waited_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither sacct nor squeue knows the first of two jobs; the second one leaves the queue afterwards."""
+    monkeypatch.setattr(launchers, "POLL", 0.01)
+    monkeypatch.setattr(launchers, "UNKNOWN", 0.0)
+    install(out, monkeypatch, sbatch="#!/bin/sh\necho Submitted batch job 79\n", srun=SRUN, sacct=SACCT)
+    install(out, monkeypatch, squeue="#!/bin/sh\ncat queue || { echo $ERROR >&2; exit 1; }\n")
+    Path("queue").write_text("79_1\n")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "[1/2] a, seed 5 (job 79_0): SLURM lost it" in line:
+            monkeypatch.setenv("ERROR", "slurm_load_jobs error: Invalid job id specified")
+            Path("queue").unlink()
+            launchers._queued.cache_clear()  # a minute later
+
+    with pytest.raises(DimregError, match=r"a, seed 5 \(job 79_0\): SLURM lost it.*The same command starts"):
+        dict(launcher_of("slurm", [], out)(work, [("a", 5), ("b", 5)], out, 1, say))
+    assert [line.partition(":")[0] for line in said[1:]] == [
+        "[1/2] a, seed 5 (job 79_0)",
+        "[2/2] b, seed 5 (job 79_1)",
+    ]
+    # If squeue cannot tell, a job is not given up.
+    monkeypatch.setenv("ERROR", "Unable to contact slurm controller")
+    known = read_jobs(out)["a", 5]
+    assert not is_active(job_of(known), known)
+    launchers._queued.cache_clear()
+    assert is_active(job_of(known), known)
 
 
 @pytest.mark.slow
