@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 WARNINGS = (
     "The feature .* is currently marked under review",
@@ -30,3 +32,14 @@ def silence() -> None:
         warnings.filterwarnings("ignore", message)
     for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not LINES.match(record.getMessage()))
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Log nothing that is less than an error, such as the greeting of Lightning's trainer."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

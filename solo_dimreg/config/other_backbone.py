@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import warn
+from solo_dimreg.quiet import without_logs
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn import Host
@@ -33,17 +33,13 @@ def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -
     if not (isinstance(theirs, dict) and isinstance(given, dict)):
         return
     dropped = []
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # solo-learn logs the constructor of a ViT each time
-    try:
+    with without_logs():  # solo-learn logs the constructor of a ViT each time
         while set(theirs) & set(given):
             name = _refused(host, settings, given)
             if name is None or given[name] != theirs.get(name):
                 break
             dropped.append(name)
             del given[name]
-    finally:
-        logging.disable(previous)
     if dropped:
         new.kwargs = given
         warn(

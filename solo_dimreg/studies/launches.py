@@ -7,7 +7,6 @@ whole training steps need more than torch, so that the checks of a GPU can count
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from solo_dimreg.functional import neighbours
 from solo_dimreg.metrics.registry import METRICS, ROWS, TOKENS
 from solo_dimreg.nn import AdaDim, DirectCLR, LeJEPA, ShuffledDBN
 from solo_dimreg.nn.adadim import due
+from solo_dimreg.quiet import without_logs
 from solo_dimreg.studies.bench import TERMS
 from solo_dimreg.studies.bench_cases import cases, features
 
@@ -291,13 +291,9 @@ def _one_step(method: str, who: str) -> Counter:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep back what a training says to its user; an error is still raised."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+    with without_logs(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _is_of_solo_learn(kind: type) -> bool:

@@ -26,6 +26,7 @@ from solo_dimreg.datasets.layout import Layout, find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
+from solo_dimreg.quiet import without_logs
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.engine import configs_of, fingerprint, finished_result
 from solo_dimreg.studies.study import DATASETS, WRITERS, Row, Study, read_study, row_of
@@ -176,7 +177,7 @@ class Plan:
                 settings.update(max_epochs=1, limit_train_batches=steps, limit_val_batches=0)
                 settings.update(checkpoint={"enabled": False, "dir": folder}, wandb={"enabled": False})
                 settings.update(monitor=None, enable_model_summary=False, enable_progress_bar=False)
-                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                with without_logs(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     pretrain(settings, on_start=lambda: starts.append(time.perf_counter()))
                 took.append(time.perf_counter() - starts[-1])
         batches = self.train // self.first.optimizer.batch_size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.util
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from solo_dimreg.config.steps import check_steps
 from solo_dimreg.config.values import OWN_BLOCKS, device_count, plain
 from solo_dimreg.datasets.check import readings_of
 from solo_dimreg.errors import ConfigError, unforeseen, warn
-from solo_dimreg.quiet import silence
+from solo_dimreg.quiet import silence, without_logs
 from solo_dimreg.solo_learn import Host, register
 from solo_dimreg.solo_learn.backbone import find_backbone
 from solo_dimreg.training.resuming import check_checkpoint, compare_given, find_latest
@@ -153,11 +152,8 @@ def _check_machine(host: Host, settings: DictConfig) -> None:
             f"{torch.cuda.device_count()} GPUs here; on a CPU it must be {ON_CPU}."
         )
     settings.strategy = settings.get("strategy")  # as the script does, which passes None if it is missing
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # Lightning would print its greeting twice
     try:
-        host.pl.Trainer(**{**host.trainer_settings(settings), "logger": False, "callbacks": []})
+        with without_logs():  # Lightning would print its greeting twice
+            host.pl.Trainer(**{**host.trainer_settings(settings), "logger": False, "callbacks": []})
     except Exception as error:
         raise unforeseen("make the trainer of", error) from error
-    finally:
-        logging.disable(previous)
