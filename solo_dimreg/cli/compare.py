@@ -101,6 +101,13 @@ def command(
         raise ConfigError(
             "--budget: is for --remedies; --epochs or --steps set the length of other trainings."
         )
+    changes = {
+        "seeds": seeds,
+        "probe": probe,
+        "probe_data": probe_data and str(probe_data.absolute()),
+        "overrides": overrides,
+        "linear": linear_overrides,
+    }
     if remedies:
         from solo_dimreg.studies.launchers import launcher_of
         from solo_dimreg.studies.remedies import find_remedy
@@ -111,12 +118,6 @@ def command(
                 "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
                 "either --budget or a length."
             )
-        changes = {
-            "probe": probe,
-            "probe_data": probe_data and str(probe_data.absolute()),
-            "overrides": list(overrides),
-            "linear": list(linear_overrides),
-        }
         find_remedy(
             rows[0], data, out, jobs or default_jobs(), click.echo,
             budget=budget, seeds=seeds, length=(epochs, steps), changes=changes, dry_run=dry_run,
@@ -134,18 +135,11 @@ def command(
     from solo_dimreg.studies.power import power_statement
     from solo_dimreg.studies.workers import default_jobs, threads_of
 
-    study = study_of(rows, data, out, epochs, steps)
+    study = study_of(rows, data, out, (epochs, steps), changes)
     wanted = baseline and next(
         (each for each, row in study.rows.items() if baseline in (each, row.title)), baseline
     )
-    study = study.changed(
-        seeds=seeds,
-        baseline=wanted,
-        probe=probe,
-        probe_data=probe_data and str(probe_data.absolute()),
-        overrides=[*study.overrides, *overrides],
-        linear=[*study.linear, *linear_overrides],
-    ).checked()
+    study = study.changed(baseline=wanted).checked()
     chosen = seeds_of(study, out, more_seeds or 0)
     if study.questions and len(chosen) < 2:
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")

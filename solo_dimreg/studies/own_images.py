@@ -7,7 +7,8 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,8 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.quiet import without_logs
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.engine import configs_of, fingerprint, finished_result
+from solo_dimreg.studies.engine import configs_of, finished_runs
 from solo_dimreg.studies.study import DATASETS, WRITERS, Row, Study, read_study, row_of
-from solo_dimreg.studies.workers import folder_of
 from solo_dimreg.training.starting import config_named, fitted_config
 
 # The training images of the data sets that torchvision downloads.
@@ -41,7 +41,11 @@ TIMED, BEFORE = 10, 2
 
 
 def study_of(
-    given: Sequence[str], data: str, out: Path, epochs: int | None = None, steps: int | None = None
+    given: Sequence[str],
+    data: str,
+    out: Path,
+    length: tuple[int | None, int | None] = (None, None),
+    changes: Mapping[str, Any] | None = None,
 ) -> Study:
     """Return the study that a reader's rows and data stand for.
 
@@ -51,7 +55,8 @@ def study_of(
         data: A folder of images, or the name of embedded data. The configs are fitted to it as by ``init``,
             except the reader's own files, of which the data alone changes. Empty: the study's own.
         out: The folder of the results, where the fitted configs are written.
-        epochs, steps: The length of every training; by default that of the configs.
+        length: The epochs or the steps of every training; by default those of the configs.
+        changes: Other values of the study. ``overrides`` and ``linear`` are added to its own.
 
     Raises:
         ConfigError: A row or the data cannot be; the message says what would be right.
@@ -71,22 +76,27 @@ def study_of(
     for row in study.rows.values():
         if row.config.endswith((".yaml", ".yml")) and not Path(row.config).is_file():
             raise ConfigError(f"{row.title!r}: there is no file {row.config!r}; it must be a config.")
+    values = dict(changes or {})
+    for key in ("overrides", "linear"):
+        values[key] = [*getattr(study, key), *values.get(key, ())]
+    study = study.changed(**values)
     if study.data in WRITERS and not study.folder and (config_root() / "pretrain" / study.data).is_dir():
         study = study.changed(folder=study.data)
-    fitted: set[str] = set()
     if study.data and not (study.folder and study.data in WRITERS):
-        fitted = {name for name, row in study.rows.items() if not row.config.endswith((".yaml", ".yml"))}
-        study = study.changed(rows=_fitted(study.rows, study.data, out, epochs, steps), data="")
+        study = study.changed(rows=_fitted(study.rows, study.data, out, *length), data="")
     study.write_data()
-    lengths = {}
+    if not any(length):
+        return study
+    rows = {}
     for name, row in study.rows.items():
-        length = epochs
-        if steps and name not in fitted:
-            settings, _ = configs_of(study, name, study.first_seed, out)
-            length = math.ceil(steps / max(count_steps(settings, count_images(settings)[0]).per_epoch, 1))
-        change = [f"max_epochs={length}"] if length and name not in fitted else []
-        lengths[name] = row.model_copy(update={"set": [*row.set, *change]})
-    return study.changed(rows=lengths)
+        settings, _ = configs_of(study, name, study.first_seed, out)
+        epochs, steps = length
+        if steps:
+            per_epoch = count_steps(settings, count_images(settings)[0]).per_epoch
+            epochs = math.ceil(steps / max(per_epoch, 1))
+        change = [f"max_epochs={epochs}"] if epochs != settings.max_epochs else []
+        rows[name] = row.model_copy(update={"set": [*row.set, *change]})
+    return study.changed(rows=rows)
 
 
 def is_study(text: str) -> bool:
@@ -192,28 +202,23 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
     Raises:
         ConfigError: A config cannot work.
     """
-    rows, left, finished, runs = [], 0, 0, 0
-    first, images, tasks = None, (0, 0), study.tasks(seeds)
+    if not study.rows:
+        raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
+    configs = {name: configs_of(study, name, seeds[0], out) for name in study.rows}
+    runs = [task for task in study.tasks(seeds) if task[0] in configs]
+    left = Counter(name for name, _ in set(runs) - finished_runs(study, seeds, out, configs).keys())
+    planned = Counter(name for name, _ in runs)
     counted: dict[str, tuple[int, int]] = {}
-    for name, row in study.rows.items():
-        settings, linear = configs_of(study, name, seeds[0], out)
-        done, own = 0, [seed for each, seed in tasks if each == name]
-        for seed in own:
-            settings.seed = seed
-            place = folder_of(out, name, seed) / fingerprint(study, settings, linear)
-            done += finished_result(place, out) is not None
+    rows, steps_left = [], 0
+    for name, (settings, _) in configs.items():
         data = str(settings.data.train_path)
         counted[data] = counted.get(data) or count_images(settings)
-        if first is None:
-            first, images = settings, counted[data]
         steps = count_steps(settings, counted[data][0]).total
-        left += steps * (len(own) - done)
-        finished += done
-        runs += len(own)
-        rows.append([row.title or name, str(settings.max_epochs), str(steps), f"{done} of {len(own)}"])
-    if first is None:
-        raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
-    val = images[1]
+        steps_left += steps * left[name]
+        done = f"{planned[name] - left[name]} of {planned[name]}"
+        rows.append([study.rows[name].title or name, str(settings.max_epochs), str(steps), done])
+    first, _ = next(iter(configs.values()))
+    train, val = counted[str(first.data.train_path)]
     if study.probe_data:
         val = sum(1 for _ in image_paths(Path(study.probe_data, "val")))
-    return Plan(rows, images[0], val, left, runs, finished, first)
+    return Plan(rows, train, val, steps_left, len(runs), len(runs) - left.total(), first)

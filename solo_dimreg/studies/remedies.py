@@ -408,7 +408,7 @@ def find_remedy(
         ConfigError: The run, the images or the budget cannot be.
     """
     seconds = seconds_of(budget) if budget else math.inf
-    search, is_run = _begin(given, data, out, length, dict(changes or {}))
+    search, is_run = _begin(given, data, out, length, changes or {})
     search.jobs, search.say, search.launcher = jobs, say, launcher
     asked = [given, data, budget, seeds, search.study.as_yaml()]
     known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}
@@ -487,7 +487,7 @@ def _write_config(search: Search, name: str | None, epochs: int, says: str) -> N
 
 
 def _begin(
-    given: str, data: str, out: Path, length: tuple[int | None, int | None], changes: dict[str, Any]
+    given: str, data: str, out: Path, length: tuple[int | None, int | None], changes: Mapping[str, Any]
 ) -> tuple[Search, bool]:
     """Return a search with the own config as its only row, and whether a run was given."""
     is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
@@ -495,10 +495,9 @@ def _begin(
     if is_run:
         config = str((out / "configs" / "own.yaml").absolute())
         write_text(Path(config), OmegaConf.to_yaml(own_config(Path(given))))
-    study = study_of([config], data, out, *length)
+    study = study_of([config], data, out, length, changes)
     row = next(iter(study.rows.values())).model_copy(update={"title": "own config"})
-    changes["overrides"] = [*study.overrides, *changes.get("overrides", ())]
-    study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies", **changes)
+    study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies")
     settings, _ = configs_of(study, OWN, study.first_seed, out)
     check_steps(settings, count_images(settings)[0])
     return Search(given, out, study, settings, 1, print, local, {}), is_run

@@ -29,7 +29,7 @@ def photos(tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_rows_are_fitted_to_the_images(photos: Path) -> None:
     rows = ["byol", "ldreg_byol", "byol +regularizers.decorrelation.weight=0.01"]
-    study = study_of(rows, "photos", Path("out"), steps=30)
+    study = study_of(rows, "photos", Path("out"), length=(None, 30))
     names = ["byol", "ldreg_byol", "byol-regularizers.decorrelation.weight-0.01"]
     assert list(study.rows) == names and [row.title for row in study.rows.values()] == rows
     configs = [configs_of(study, name, 5, Path("out"))[0] for name in names]
@@ -48,6 +48,16 @@ def test_rows_are_fitted_to_the_images(photos: Path) -> None:
     assert decorrelation.scheduler.warmup_epochs <= plain.max_epochs / 2
 
 
+def test_steps_are_counted_with_the_overrides(photos: Path) -> None:
+    rows, everywhere = ["byol", "byol optimizer.batch_size=8"], {"overrides": ["optimizer.batch_size=4"]}
+    for changes, batches in (({}, (None, 8)), (everywhere, (4, 4))):
+        study = study_of(rows, "photos", Path("out"), (None, 30), changes)
+        plan = plan_of(study, [5], Path("out"))
+        for (_, epochs, steps, _), batch in zip(plan.rows, batches, strict=True):
+            per_epoch = plan.train // batch if batch else int(steps) // int(epochs)
+            assert int(steps) == int(epochs) * per_epoch and 30 <= int(steps) < 30 + per_epoch
+
+
 def test_of_a_file_of_the_readers_the_data_alone_changes(photos: Path) -> None:
     shutil.copytree(config_root() / "pretrain" / "digits", "mine")
     study = study_of(["mine/simclr.yaml optimizer.lr=0.5"], "photos", Path("out"))
@@ -58,7 +68,7 @@ def test_of_a_file_of_the_readers_the_data_alone_changes(photos: Path) -> None:
 
 def test_a_study_file_may_name_the_images(photos: Path) -> None:
     Path("study.yaml").write_text("data: photos\nrows:\n  a: byol\n  b: a optimizer.lr=0.5\nbaseline: b\n")
-    study = study_of(["study.yaml"], "", Path("out"), epochs=3)
+    study = study_of(["study.yaml"], "", Path("out"), length=(3, None))
     a, b = (configs_of(study, name, 5, Path("out"))[0] for name in "ab")
     assert (a.max_epochs, b.max_epochs, b.optimizer.lr) == (3, 3, 0.5) and study.baseline == "b"
 
@@ -97,7 +107,7 @@ def test_without_labels_the_dimensionality_is_compared(photos: Path) -> None:
     flat.mkdir()
     for i, file in enumerate(sorted(photos.rglob("*.png"))):
         shutil.copy(file, flat / f"{i}.png")
-    study = study_of(["simclr"], "flat", Path("out"), epochs=1)
+    study = study_of(["simclr"], "flat", Path("out"), length=(1, None))
     (run,) = run_study(study.changed(seeds=1, overrides=TINY), Path("out"))["runs"]
     assert "linear_acc1" not in run and run["effective_rank"] > 1 and run["verdict"]["kind"]
     # Alignment from 0 to 4, LiDAR from 1 to the number of images less one, uniformity at most 0.
