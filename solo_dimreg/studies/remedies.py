@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def signs_of(kind: str, ways: Sequence[str], correlation: float | None) -> list[
 def remedies_for(
     signs: Sequence[str], method: str, terms: Mapping[str, Any], normalization: str | None = None
 ) -> list[tuple[str, float | None]]:
-    """Return the remedies to try, each with its weight: the default one and a stronger one.
+    """Return the remedies to try with their weights, the default ones before the stronger ones.
 
     Args:
         signs: From :func:`signs_of`. Without any, the mildest terms are tried with their default weights.
@@ -108,15 +109,17 @@ def remedies_for(
     contrastive = base_name("ldreg_simclr" if method == "ldreg" else method) in CONTRASTIVE
     whitened = normalization or (method if method == "shuffled_dbn" else "")
     found: list[tuple[str, float | None]] = []
+    stronger: list[tuple[str, float | None]] = []
     names = [name for name in names if not (contrastive and REMEDIES[name].needs_no_negatives)]
     for name in (names or list(MILD))[:MOST]:
         if name == "shuffled_dbn":
             found += [] if whitened == name else [(name, None)]
             continue
         present = float((terms.get(name) or {}).get("weight") or 0.0)
-        weights = REMEDIES[name].weights[: None if signs else 1]
-        found += [(name, weight) for weight in weights if weight > present]
-    return found
+        default, strong = REMEDIES[name].weights
+        found += [(name, default)] if default > present else []
+        stronger += [(name, strong)] if signs and strong > present else []
+    return found + stronger
 
 
 def remedy_row(own: Row, name: str, weight: float | None, epochs: int) -> tuple[str, Row]:
@@ -199,11 +202,11 @@ def seconds_of(text: str) -> float:
 def fit_budget(
     budget: float, per_epoch: float, fixed: float, rows: int, jobs: int, longest: int, shortest: int,
     seeds: int | None = None,
-) -> tuple[int, int]:  # fmt: skip
-    """Return the epochs of every training and the number of seeds that confirm, so that all fits the budget.
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return the epochs of every training and the numbers of seeds and remedies that fit the budget.
 
     The trainings are as long as their own config says, or as fits with 5 seeds that confirm. If that is less
-    than the shortest training, 4 and then 3 seeds are tried.
+    than the shortest training, 4 and then 3 seeds are tried, and then fewer remedies.
 
     Args:
         budget: The seconds for all jobs together.
@@ -216,15 +219,16 @@ def fit_budget(
     Raises:
         ConfigError: Nothing can be shown in this time; the message says what would be needed.
     """
-    for confirming in [seeds] if seeds else range(CONFIRMING, LEAST - 1, -1):
-        waves = waves_of(rows, confirming, jobs)
+    tried = [seeds] if seeds else range(CONFIRMING, LEAST - 1, -1)
+    for count, confirming in product(range(rows, 0, -1), tried):
+        waves = waves_of(count, confirming, jobs)
         epochs = min(longest, int((SHARE * budget / waves - fixed) / per_epoch))
         if epochs >= shortest:
-            return epochs, confirming
+            return epochs, confirming, count
     needed = waves * (shortest * per_epoch + fixed) / SHARE
     raise ConfigError(
         f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: "
-        f"{runs_of(rows, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with a "
+        f"{runs_of(count, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with a "
         f"reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
     )
 
@@ -319,8 +323,8 @@ class Search:
         self.keep()
         left = budget - self.state["spent"]
         shortest = min(longest, math.ceil(FEW / steps))
-        epochs, confirming = fit_budget(left, epoch, fixed, count, self.jobs, longest, shortest, seeds)
-        self.keep(epochs=epochs, confirming=confirming, per_run=fixed + epochs * epoch)
+        epochs, confirming, count = fit_budget(left, epoch, fixed, count, self.jobs, longest, shortest, seeds)
+        self.keep(epochs=epochs, confirming=confirming, count=count, per_run=fixed + epochs * epoch)
 
     def diagnose(self, epochs: int) -> None:
         """Diagnose the own config after a training of so many epochs."""
@@ -346,6 +350,9 @@ class Search:
             raise ConfigError(
                 f"--remedies: {self.given} has all remedies for its verdict already, or can work with none."
             )
+        names = list(found)
+        if without := names[self.state.get("count", len(names)) :]:
+            self.say(f"Left out for want of time: {'; '.join(found.pop(name).title for name in without)}.")
         self.study = self.study.changed(rows={OWN: own, **found})
         return found
 
@@ -466,23 +473,21 @@ def find_remedy(
     answer = write_answer(results | said, out)
     search.keep()
     say(says)
-    _write_config(search, chosen if helps else None, epochs, says)
+    _write_config(search, chosen if helps else None, says)
     return answer
 
 
-def _write_config(search: Search, name: str | None, epochs: int, says: str) -> None:
+def _write_config(search: Search, name: str | None, says: str) -> None:
     """Write the complete config of a remedy, with the own length; without a remedy, remove an earlier one."""
     file, own = search.out / "remedy.yaml", search.study.rows[OWN]
     if name is None:
         file.unlink(missing_ok=True)
         return
-    for remedy, weight in search.tried(search.state["signs"]):
-        if remedy_row(own, remedy, weight, epochs)[0] == name:
-            config = search.config_of(
-                name, remedy_row(own, remedy, weight, int(search.settings.max_epochs))[1]
-            )
-            config.pop("seed", None)
-            write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")
+    longest = int(search.settings.max_epochs)
+    rows = dict(remedy_row(own, *each, longest) for each in search.tried(search.state["signs"]))
+    config = search.config_of(name, rows[name])
+    config.pop("seed", None)
+    write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")
     search.say(f"Config: {file} (solo-dimreg pretrain -cp {search.out} -cn remedy)")
 
 
