@@ -129,6 +129,7 @@ def command(
     _check_names(rows, data)  # wrong ones are refused before torch is imported
 
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.errors import warn
     from solo_dimreg.studies.engine import run_study, seeds_of
     from solo_dimreg.studies.launchers import launcher_of
     from solo_dimreg.studies.own_images import plan_of, study_of
@@ -150,6 +151,8 @@ def command(
         f"{plan.runs} runs on {plan.train} training images ({labels}), seeds {chosen[0]} to {chosen[-1]}:"
     )
     print_table(["row", "epochs", "steps", "finished"], plan.rows)
+    for line in plan.idle:
+        warn(line)
     jobs = jobs or default_jobs()
     if plan.steps and launcher != "slurm":
         each = plan.seconds_per_step(threads_of(jobs))

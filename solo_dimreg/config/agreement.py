@@ -80,7 +80,8 @@ def idle_settings(host: Host, settings: Pretraining) -> Iterator[str]:
         )
     given = plain(settings.raw.get("regularizers")) or {}
     for name, options in host.terms(settings.method, given).items():
-        waits = (options or {}).get("warmup_epochs", 0)
+        term = settings.regularizers.get(name)
+        waits = (options or {}).get("warmup_epochs", term.warmup_epochs if term else 0)
         if waits >= epochs:
             yield (
                 f"regularizers.{name}.warmup_epochs: {waits} is not shorter than the training "

@@ -17,9 +17,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from solo_dimreg.config.agreement import idle_settings
 from solo_dimreg.config.folders import config_root
+from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.overrides import quoted_override
 from solo_dimreg.config.parsing import parse
+from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.config.steps import count_steps
 from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.check import image_paths
@@ -164,6 +167,7 @@ class Plan:
         steps: The number of steps that are left, over all runs.
         runs, finished: The number of runs, and of those that are finished.
         first: The config of the first row.
+        idle: For each setting of a row without an effect, the row and the reason.
     """
 
     rows: list[list[str]]
@@ -173,6 +177,7 @@ class Plan:
     runs: int
     finished: int
     first: DictConfig
+    idle: list[str]
 
     def seconds_per_step(self, threads: int) -> float:
         """Return the seconds that a step of the first row takes here, from a few steps of a training."""
@@ -209,16 +214,19 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
     left = Counter(name for name, _ in set(runs) - finished_runs(study, seeds, out, configs).keys())
     planned = Counter(name for name, _ in runs)
     counted: dict[str, tuple[int, int]] = {}
-    rows, steps_left = [], 0
+    rows, steps_left, idle = [], 0, []
     for name, (settings, _) in configs.items():
+        title = study.rows[name].title or name
+        lines = idle_settings(register(), parse_config(register(), settings, Pretraining))
+        idle += [f"{title}: {line}" for line in lines]
         data = str(settings.data.train_path)
         counted[data] = counted.get(data) or count_images(settings)
         steps = count_steps(settings, counted[data][0]).total
         steps_left += steps * left[name]
         done = f"{planned[name] - left[name]} of {planned[name]}"
-        rows.append([study.rows[name].title or name, str(settings.max_epochs), str(steps), done])
+        rows.append([title, str(settings.max_epochs), str(steps), done])
     first, _ = next(iter(configs.values()))
     train, val = counted[str(first.data.train_path)]
     if study.probe_data:
         val = sum(1 for _ in image_paths(Path(study.probe_data, "val")))
-    return Plan(rows, train, val, steps_left, len(runs), len(runs) - left.total(), first)
+    return Plan(rows, train, val, steps_left, len(runs), len(runs) - left.total(), first, idle)

@@ -311,6 +311,7 @@ def test_the_command_line_ends_with_one_line_and_nothing_written(
     [
         ({"scheduler": {"name": "warmup_cosine", "warmup_epochs": 3}}, "scheduler.warmup_epochs: 3"),
         ({"regularizers": {"ldreg": {"warmup_epochs": 4}}}, "regularizers.ldreg.warmup_epochs: 4"),
+        ({"regularizers": {"ldreg": {"weight": 0.1}}}, "regularizers.ldreg.warmup_epochs: 10"),
         ({"method": "ldreg_simclr"}, "regularizers.ldreg.warmup_epochs: 10"),
         (
             {"method": "ldreg_mocov2plus", "regularizers": {"ldreg": {"warmup_epochs": 0}}},

@@ -58,6 +58,12 @@ def test_steps_are_counted_with_the_overrides(photos: Path) -> None:
             assert int(steps) == int(epochs) * per_epoch and 30 <= int(steps) < 30 + per_epoch
 
 
+def test_a_term_that_never_takes_part_is_named(photos: Path) -> None:
+    study = study_of(["byol", "byol +regularizers.ldreg.weight=1"], "photos", Path("out"), (3, None))
+    (line,) = plan_of(study, [5], Path("out")).idle
+    assert line.startswith("byol +regularizers.ldreg.weight=1: regularizers.ldreg.warmup_epochs: 10 is not")
+
+
 def test_of_a_file_of_the_readers_the_data_alone_changes(photos: Path) -> None:
     shutil.copytree(config_root() / "pretrain" / "digits", "mine")
     study = study_of(["mine/simclr.yaml optimizer.lr=0.5"], "photos", Path("out"))
@@ -126,7 +132,8 @@ def test_the_verdict_of_a_run_is_that_of_the_diagnosis() -> None:
 @pytest.mark.slow
 def test_a_comparison_ends_with_its_answer(photos: Path, here) -> None:
     settings = [text for each in TINY for text in ("--set", each)]
-    command = ("compare", "simclr", "simclr +regularizers.ldreg.weight=0", "--data", str(photos.resolve()))
+    zero = "simclr +regularizers.ldreg.weight=0 +regularizers.ldreg.warmup_epochs=0"
+    command = ("compare", "simclr", zero, "--data", str(photos.resolve()))
     options = ("--epochs", "1", "--seeds", "2", "--jobs", "1", "--linear", "max_epochs=1", *settings)
     done = here(*command, *options, "--out", "out", "--dry-run")
     assert done.returncode == 0, done.stderr
