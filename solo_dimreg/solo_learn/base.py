@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import re
 import tempfile
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, DimregError, unknown
 from solo_dimreg.files import find_checkpoint
+from solo_dimreg.quiet import without_logs
 from solo_dimreg.solo_learn.checkpoints import first_line, generation_of, read_checkpoint, read_object
 from solo_dimreg.solo_learn.method import Method
 from solo_dimreg.solo_learn.mixins import mixed_in
@@ -229,12 +229,8 @@ class Host(ABC):
 
     def seed(self, seed: int) -> None:
         """Seed every generator as solo-learn's scripts do, without Lightning's log line."""
-        previous = logging.root.manager.disable
-        logging.disable(logging.INFO)
-        try:
+        with without_logs():
             self.pl.seed_everything(seed)
-        finally:
-            logging.disable(previous)
 
     def build_without_data(self, settings: DictConfig, classes: int) -> Any:
         """Return the method of a config whose images may be elsewhere.

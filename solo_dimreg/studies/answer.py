@@ -69,6 +69,7 @@ class Answer:
         seeds: The number of seeds.
         look: The number of the look at the results; ``--more-seeds`` makes a new one.
         images: The number of validation images, if it is known.
+        chance: The percentage of the most frequent class among them, if it is known.
         final: No seeds are added to this look, which spends all of the 5 %.
     """
 
@@ -79,6 +80,7 @@ class Answer:
     seeds: int
     look: int
     images: int | None
+    chance: float | None = None
     final: bool = False
 
     @property
@@ -125,7 +127,19 @@ class Answer:
                 said.append(f"{row.title}: {row.verdict}.")
         if added := [row.title for row in self.better if ADDED in row.notes]:
             said.append(f"{' and '.join(added)}: {ADDED}.")
-        return " ".join(filter(None, said))
+        return " ".join(filter(None, [*said, self._guessing(self.primary)]))
+
+    def _guessing(self, key: str) -> str:
+        """Return a caution if all rows are as accurate as guessing, up to two binomial standard errors."""
+        if self.chance is None or not self.images:
+            return ""
+        highest = max(row.means[key].mean for row in self.rows)
+        if highest > self.chance + 2 * math.sqrt(self.chance * (100 - self.chance) / self.images):
+            return ""
+        return (
+            f"All rows are near {self.chance:.0f} %, which the most frequent class gives without any features: "
+            "train longer, since such accuracies compare nothing."
+        )
 
     def _by(self, row: RowAnswer, key: str, sign: int = 1) -> str:
         found = row.differences[key]
@@ -179,14 +193,11 @@ class Answer:
             for row in self.others
         ]
 
-    def rule(self) -> str:
-        """Return the rule by which the words were chosen, and what the intervals are about."""
+    def rules(self) -> dict[str, str]:
+        """Return the meaning of each word of the answer, and the rule by which it was chosen."""
         decides = "Nothing is decided here, since there is no accuracy."
         if self.primary:
-            decides = (
-                f"The {short(self.primary)} decides, after Holm's correction for the number of rows; "
-                "intervals are without it, so a row can be 'not shown' although its interval leaves out 0."
-            )
+            decides = f"The {short(self.primary)} decides, after Holm's correction for the number of rows."
         looks = (
             "Seeds may be added: the first look at the results spends two thirds of the 5 % error that is "
             "allowed, and each later look two thirds of what is left, so words and intervals have at most "
@@ -195,24 +206,30 @@ class Answer:
         )
         if self.final:
             looks = "No seeds are added, so this look spends all of the 5 %, with intervals of 95 %."
-        other = "would give."
+        other = (
+            "The intervals are over seeds on these validation images and do not say what others would give"
+        )
         if self.images:
             away = 196 * math.sqrt(DISAGREE / self.images)
-            other = (
-                f"would give: {self.images} others can change a difference by {away:.1f} points, if two rows "
-                f"disagree on {100 * DISAGREE:.0f} % of the images."
+            other += (
+                f": {self.images} others can change a difference by {away:.1f} points, if two rows disagree "
+                f"on {100 * DISAGREE:.0f} % of the images"
             )
-        return (
-            "Runs with one seed share the order of the data and, if the networks are the same, the initial "
-            "weights. Rows are therefore compared seed by seed, by Student's t over the paired differences. "
-            f"{decides} 'Within {MARGIN:g} point' means that the whole interval is that near to 0. {looks} "
-            "The intervals are over seeds on these validation images and do not say what other images "
-            f"{other}"
-        )
+        return {
+            "difference": "Runs with one seed share the order of the data and, if the networks are the same, "
+            "the initial weights. Rows are therefore compared seed by seed, by Student's t over the "
+            "differences.",
+            "better, worse": decides,
+            "not shown": "These seeds do not show a difference. Intervals are without Holm's correction, so "
+            "one may leave out 0 all the same.",
+            f"within {MARGIN:g} point": "The whole interval is that near to 0.",
+            "interval": looks,
+            "other images": f"{other}.",
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer for JSON."""
-        return {**asdict(self), "take": self.take, "sentence": self.sentence(), "rule": self.rule()}
+        return {**asdict(self), "take": self.take, "sentence": self.sentence(), "rules": self.rules()}
 
 
 def answer_of(results: Mapping[str, Any]) -> Answer:
@@ -249,7 +266,8 @@ def answer_of(results: Mapping[str, Any]) -> Answer:
     p_values = [min(1.0, compared.p_value(name) * (1 - CONFIDENCE) / level) for name in tested]
     adjusted = dict(zip(tested, holm(p_values), strict=True))
     rows = tuple(compared.row(name, adjusted.get(name, 1.0)) for name in runs)
-    return Answer(baseline, primary, measures, rows, count, look, compared.images, final)
+    chance = max((run["chance"] for run in results["runs"] if run.get("chance")), default=None)
+    return Answer(baseline, primary, measures, rows, count, look, compared.images, chance, final)
 
 
 @dataclass(frozen=True)

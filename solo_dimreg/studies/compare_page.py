@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 
 from solo_dimreg import plots
@@ -59,7 +60,8 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
     titles = {row.name: row.title for row in answer.rows}
     runs = [run | {"row": titles[name]} for name in titles for run in results["runs"] if run["row"] == name]
     words = {row.word for row in answer.others}
-    heading = "Unfinished" if "unfinished" in words else "Not shown" if answer.primary else "Unknown"
+    heading = "No row is shown to help" if answer.primary else "Unknown"
+    heading = "Unfinished" if "unfinished" in words else heading
     heading = f"Yes: {titles[answer.take]}" if answer.take else heading
     kind = "good" if answer.take else "warning"
     if "conclusion" in results:  # of a search for a remedy
@@ -75,7 +77,7 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
         text = f"The means of the paired differences to {answer.base}, with their intervals."
         yield Section("All differences", text, *answer.differences_table())
     yield _to_take(answer, results)
-    yield Section("What the words mean", answer.rule())
+    yield Section("What the words mean", "", ["word", "meaning"], list(answer.rules().items()))
     yield from _diagnoses(runs)
     spectra = {run["row"]: run["spectrum"] for run in reversed(runs) if run.get("spectrum")}
     if spectra:
@@ -128,6 +130,7 @@ def draw_differences(answer: Answer, key: str) -> Figure:
         axes.axvspan(-MARGIN, MARGIN, color=plots.COLOURS[7], alpha=0.15, linewidth=0)
     axes.set_yticks(range(len(rows)), [plots.shorten(row.title, 24) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"{short(key)} minus that of {plots.shorten(answer.base, 20)}")
     return figure
 

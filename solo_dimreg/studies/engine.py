@@ -431,7 +431,8 @@ def _evaluate(study: Study, run: Run, linear: DictConfig) -> dict[str, Any]:
     overrides = [*study.linear, *(other_data(Path(study.probe_data)) if other else ())]
     settings = evaluation_settings(linear, run, overrides)
     train, val = extract_splits(host, run, settings if other else None)
-    found: dict[str, Any] = {"val_images": len(val.labels)} if other else {}
+    found: dict[str, Any] = {"chance": 100 * int(val.labels.bincount().max()) / len(val.labels)}
+    found |= {"val_images": len(val.labels)} if other else {}
     if study.probe != "linear":
         knn = KNN | {"k": min(KNN["k"], len(train.labels))}
         found["knn_acc1"] = knn_accuracy(host, train, val, **knn)["acc1"]

@@ -20,7 +20,7 @@ import yaml
 
 from solo_dimreg.errors import ConfigError, DimregError, MissingPackageError
 from solo_dimreg.files import write_json
-from solo_dimreg.studies.workers import Launcher, Results, Say, Task, ended, local, threads_of
+from solo_dimreg.studies.workers import Launcher, Results, Say, Task, local, progress, threads_of
 
 LAUNCHERS = ("local", "slurm", "submitit-local")
 # Without the first, submitit ends a job after some minutes. A job that is ended is queued again three times.
@@ -130,9 +130,7 @@ def _execute(
                     known[task]["failed"] = _reason(error, job)
                     write_jobs(out, known)
                     continue
-                left = (time.perf_counter() - start) / done * (len(tasks) - done)
-                rest = f"; about {left / 60:.0f} min left" if done < len(tasks) else ""
-                say(f"[{done}/{len(tasks)}] {title}: {ended(result)}{rest}")
+                say(progress(task, result, done, len(tasks), start))
                 yield task, result
             if running:
                 time.sleep(POLL)  # jobs end in processes of the cluster, which nothing here can wait for

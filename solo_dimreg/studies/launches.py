@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -272,7 +271,8 @@ def _one_step(method: str, who: str) -> Counter:
     views = [torch.randn(BATCH, 3, 32, 32) for _ in range(2)]
     batches = [(torch.arange(BATCH), views, torch.arange(BATCH) % 10)] * (COUNTED + 2)
     callback = mixed_in(_CountOneStep, host.pl.Callback)()
-    with TemporaryDirectory() as folder, _search_as_on_a_gpu(), _quiet():
+    quiet = redirect_stderr(io.StringIO())
+    with TemporaryDirectory() as folder, _search_as_on_a_gpu(), without_logs(), quiet:
         trainer = host.pl.Trainer(
             max_epochs=1,
             accelerator="cpu",
@@ -286,14 +286,6 @@ def _one_step(method: str, who: str) -> Counter:
         )
         trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     return callback.counter
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what a training says to its user; an error is still raised."""
-    with without_logs(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _is_of_solo_learn(kind: type) -> bool:

@@ -84,7 +84,7 @@ def compact(row: str, seed: int, digest: str, result: Mapping[str, Any]) -> dict
     """
     environment, data = result.get("environment") or {}, result.get("data") or {}
     ran = {name: environment[name] for name in VERSIONS if name in environment}
-    others = ("row", "seed", "checkpoint", "reused", "curves", "environment", "data", "verdict")
+    others = ("row", "seed", "checkpoint", "reused", "curves", "environment", "data", "verdict", "chance")
     kept = {
         name: _kept(value)
         for name, value in result.items()

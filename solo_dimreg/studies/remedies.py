@@ -21,7 +21,7 @@ from solo_dimreg.config.values import base_name, device_count, plain
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.opening import open_source
-from solo_dimreg.diagnosis.verdict import HEALTHY, PARTLY
+from solo_dimreg.diagnosis.verdict import HEALTHY, PARTLY, Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import find_checkpoint, write_json, write_text
 from solo_dimreg.solo_learn import register
@@ -332,9 +332,7 @@ class Search:
         run = self.train_once(epochs, [OWN], self.study.first_seed)[OWN]
         if "failed" in run:
             raise ConfigError(f"{self.given}: its training fails ({run['failed']}), so there is no verdict.")
-        verdict, correlation = run["verdict"], run.get("z_correlation")
-        found = signs_of(verdict["kind"], verdict.get("ways", ()), correlation)
-        self.keep(signs=found, verdict=_said(verdict["kind"], verdict["reason"], found, correlation))
+        self.keep(**_judged(Verdict(**run["verdict"]), run.get("z_correlation")))
 
     def add_rows(self, epochs: int) -> dict[str, Row]:
         """Add the remedies that can work with the own config to the study, and return their rows."""
@@ -529,19 +527,19 @@ def _diagnosed(run: Path) -> dict[str, Any]:
     _, checkpoint = find_checkpoint(run)
     found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
     correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
-    signs = signs_of(found.verdict.kind, found.verdict.ways, correlation)
-    said = _said(found.verdict.title, found.verdict.reason, signs, correlation)
-    return {"signs": signs, "verdict": said}
+    return _judged(found.verdict, correlation)
 
 
-def _said(title: str, reason: str, signs: Sequence[str], correlation: float | None) -> str:
-    said = f"{title}: {reason}"
+def _judged(verdict: Verdict, correlation: float | None) -> dict[str, Any]:
+    """Return a verdict in a sentence or two, and its signs."""
+    signs, said = signs_of(verdict.kind, verdict.ways, correlation), str(verdict)
     if "embeddings that correlate" in signs:
         said += f" The embeddings correlate: {correlation:.2f} on average."
     if not signs:
-        sign = "There is no collapse to remedy" if title == HEALTHY else "No sign of a collapse is known"
+        healthy = verdict.kind == HEALTHY
+        sign = "There is no collapse to remedy" if healthy else "No sign of a collapse is known"
         said += f" {sign}; the mildest terms are tried all the same."
-    return said
+    return {"signs": signs, "verdict": said}
 
 
 def _of_selection(

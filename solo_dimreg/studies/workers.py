@@ -91,9 +91,7 @@ def _side_by_side(
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 task, result = futures[future], _result_of(future, futures[future])
-                left = (time.perf_counter() - start) / done * (len(tasks) - done)
-                rest = f"; about {left / 60:.0f} min left" if done < len(tasks) else ""
-                say(f"[{done}/{len(tasks)}] {task[0]}, seed {task[1]}: {ended(result)}{rest}")
+                say(progress(task, result, done, len(tasks), start))
                 yield task, result
         except BrokenProcessPool as error:
             raise DimregError(
@@ -108,10 +106,19 @@ def _side_by_side(
             raise
 
 
-def ended(result: dict[str, Any]) -> str:
-    """Return how a run ended, in a few words."""
-    known = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
-    return f"failed: {result['failed']}" if "failed" in result else known
+def progress(task: Task, result: dict[str, Any], done: int, count: int, start: float) -> str:
+    """Return a line on a run that has ended and on the time for the rest.
+
+    Args:
+        task, result: The run, and its result.
+        done, count: The number of runs that have ended, and of all.
+        start: When the first one was started, by ``time.perf_counter()``.
+    """
+    ended = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
+    ended = f"failed: {result['failed']}" if "failed" in result else ended
+    minutes = (time.perf_counter() - start) / done * (count - done) / 60
+    rest = f"; about {minutes:.0f} min left" if done < count else ""
+    return f"[{done}/{count}] {task[0]}, seed {task[1]}: {ended}{rest}"
 
 
 def _result_of(future: Future, task: Task) -> dict[str, Any]:

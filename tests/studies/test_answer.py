@@ -61,6 +61,20 @@ def test_differences_are_paired_and_corrected() -> None:
     assert answer.take == "row2" and "Which of these is best was not tested" in answer.sentence()
 
 
+def test_accuracies_near_those_of_guessing_are_no_comparison() -> None:
+    """Of 160 images in four classes, guessing finds 25 % with a standard error of 3.4 points."""
+    few = {"base": [29, 31, 28], "row": [27, 26, 31]}
+    content = results(few)
+    for run in content["runs"]:
+        run |= {"chance": 25.0, "val_images": 160}
+    said = answer_of(content).sentence()
+    assert "All rows are near 25 %" in said and "train longer" in said
+    for run in content["runs"]:
+        run["linear_acc1"] += 4
+    assert "near 25 %" not in answer_of(content).sentence()
+    assert "near" not in answer_of(results(few)).sentence()
+
+
 def test_all_looks_together_have_five_percent_errors() -> None:
     assert level_of_look(1) == pytest.approx(0.05 * 2 / 3)
     assert sum(level_of_look(look) for look in range(1, 40)) == pytest.approx(0.05)

@@ -173,7 +173,7 @@ def test_a_last_look_spends_the_whole_level() -> None:
 
     truth = stats.ttest_rel(pairs[:, 1], pairs[:, 0])
     assert last.others[0].p == pytest.approx(truth.pvalue)
-    assert "spends all of the 5 %" in last.rule() and "This is look 1" in first.rule()
+    assert "spends all of the 5 %" in last.rules()["interval"] and "look 1" in first.rules()["interval"]
 
 
 def test_without_labels_the_rank_is_all_that_is_said() -> None:
