@@ -137,8 +137,8 @@ class Answer:
         if highest > self.chance + 2 * math.sqrt(self.chance * (100 - self.chance) / self.images):
             return ""
         return (
-            f"All rows are near {self.chance:.0f} %, which the most frequent class gives without any features: "
-            "train longer, since such accuracies compare nothing."
+            f"All rows are near {self.chance:.0f} %, which guessing the most frequent class gives: such "
+            "accuracies compare nothing, so train longer."
         )
 
     def _by(self, row: RowAnswer, key: str, sign: int = 1) -> str:
