@@ -89,8 +89,10 @@ def command(
     The comparison first says what it will take, and what cannot be told with so few images or seeds. The same
     command continues an interrupted comparison. compare.html has the answer.
     """
-    from solo_dimreg.errors import ConfigError
+    from solo_dimreg.errors import ConfigError, warn
     from solo_dimreg.files import check_writable
+    from solo_dimreg.studies.launchers import launcher_of
+    from solo_dimreg.studies.workers import default_jobs, threads_of
 
     if epochs and steps:
         raise ConfigError("--epochs and --steps are the length of the training; give one of them.")
@@ -108,20 +110,18 @@ def command(
         "overrides": overrides,
         "linear": linear_overrides,
     }
+    execute = launcher_of(launcher, launcher_options, out)
     if remedies:
-        from solo_dimreg.studies.launchers import launcher_of
-        from solo_dimreg.studies.remedies import find_remedy
-        from solo_dimreg.studies.workers import default_jobs
-
         if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
             raise ConfigError(
                 "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
                 "either --budget or a length."
             )
+        from solo_dimreg.studies.remedies import find_remedy
+
         find_remedy(
-            rows[0], data, out, jobs or default_jobs(), click.echo,
+            rows[0], data, out, jobs or default_jobs(), click.echo, execute,
             budget=budget, seeds=seeds, length=(epochs, steps), changes=changes, dry_run=dry_run,
-            launcher=launcher_of(launcher, launcher_options, out),
         )  # fmt: skip
         if not dry_run:
             click.echo(f"Page: {out / 'compare.html'}")
@@ -129,12 +129,9 @@ def command(
     _check_names(rows, data)  # wrong ones are refused before torch is imported
 
     from solo_dimreg.cli.output import print_table
-    from solo_dimreg.errors import warn
     from solo_dimreg.studies.engine import run_study, seeds_of
-    from solo_dimreg.studies.launchers import launcher_of
     from solo_dimreg.studies.own_images import plan_of, study_of
     from solo_dimreg.studies.power import power_statement
-    from solo_dimreg.studies.workers import default_jobs, threads_of
 
     study = study_of(rows, data, out, (epochs, steps), changes)
     wanted = baseline and next(
@@ -144,7 +141,6 @@ def command(
     chosen = seeds_of(study, out, more_seeds or 0)
     if study.questions and len(chosen) < 2:
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
-    execute = launcher_of(launcher, launcher_options, out)
     plan = plan_of(study, chosen, out)
     labels = f"{plan.val} validation images" if plan.val else "no labels"
     click.echo(

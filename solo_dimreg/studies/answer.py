@@ -125,8 +125,6 @@ class Answer:
                 said.append(f"{row.title} is worse than {self._by(row, self.primary, -1)}.")
             elif row.word == "unfinished" or row.notes:
                 said.append(f"{row.title}: {row.verdict}.")
-        if added := [row.title for row in self.better if ADDED in row.notes]:
-            said.append(f"{' and '.join(added)}: {ADDED}.")
         return " ".join(filter(None, [*said, self._guessing(self.primary)]))
 
     def _guessing(self, key: str) -> str:

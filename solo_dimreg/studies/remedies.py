@@ -34,7 +34,7 @@ from solo_dimreg.studies.own_images import count_images, plan_of, study_of
 from solo_dimreg.studies.power import assumed_spread, smallest_difference
 from solo_dimreg.studies.statistics import CONFIDENCE
 from solo_dimreg.studies.study import Row, Study
-from solo_dimreg.studies.workers import Launcher, Say, local, threads_of
+from solo_dimreg.studies.workers import Launcher, Say, threads_of
 from solo_dimreg.training.starting import HYDRA
 
 OWN = "own"
@@ -277,7 +277,7 @@ class Search:
     jobs: int
     say: Say
     launcher: Launcher
-    state: dict[str, Any]
+    state: dict[str, Any] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
 
     def keep(self, **values: Any) -> None:
@@ -381,13 +381,13 @@ def find_remedy(
     out: Path,
     jobs: int,
     say: Say,
+    launcher: Launcher,
     *,
     budget: str = "",
     seeds: int | None = None,
     length: tuple[int | None, int | None] = (None, None),
     changes: Mapping[str, Any] | None = None,
     dry_run: bool = False,
-    launcher: Launcher = local,
 ) -> Answer | None:
     """Diagnose a run, train the remedies that fit it, and write the answer and ``remedy.yaml``.
 
@@ -397,14 +397,12 @@ def find_remedy(
         given: A checkpoint folder or file, or the name or file of a config.
         data: The images, as for :func:`solo_dimreg.studies.own_images.study_of`.
         out: The folder of the results.
-        jobs: The number of runs at a time.
-        say: What prints the progress.
+        jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         budget: The time for all of it, such as ``2h``; by default the trainings have their own length.
         seeds: The number of seeds that confirm.
         length: The epochs or the steps of the own config, if they are to be others.
         changes: Values of the study, such as ``probe`` and ``overrides``.
         dry_run: Only say what will run.
-        launcher: What executes the runs.
 
     Returns:
         The answer; None after ``dry_run``.
@@ -413,13 +411,16 @@ def find_remedy(
         ConfigError: The run, the images or the budget cannot be.
     """
     seconds = seconds_of(budget) if budget else math.inf
-    search, is_run = _begin(given, data, out, length, changes or {})
-    search.jobs, search.say, search.launcher = jobs, say, launcher
-    asked = [given, data, budget, seeds, search.study.as_yaml()]
+    is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
+    study, settings = _own_study(
+        own_config(Path(given)) if is_run else given, data, out, length, changes or {}
+    )
+    search = Search(given, out, study, settings, jobs, say, launcher)
+    asked = [given, data, budget, seeds, study.as_yaml()]
     known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}
     search.state = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
-    images, val = count_images(search.settings)
-    steps, longest = count_steps(search.settings, images).per_epoch, int(search.settings.max_epochs)
+    images, val = count_images(settings)
+    steps, longest = count_steps(settings, images).per_epoch, int(settings.max_epochs)
     if is_run and "signs" not in search.state:
         search.keep(**_diagnosed(Path(given)))
     if is_run:
@@ -437,7 +438,7 @@ def find_remedy(
     rows = search.add_rows(epochs)
     count = search.state.get("confirming") or seeds or CONFIRMING
     lines = [
-        f"{len(rows)} remedies: {'; '.join(each.title for each in rows.values())}.",
+        f"Remedies: {'; '.join(each.title for each in rows.values())}.",
         f"{runs_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
         f"config has {longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
@@ -467,6 +468,8 @@ def find_remedy(
         say(f"{rows[chosen].title} is left. Seeds {first} to {first + count - 1} confirm it or do not:")
         results = search.train([OWN, chosen], range(first, first + count), epochs)
         says, helps = conclusion(answer_of(results | {"final": True}))
+    if epochs < longest:
+        says += f" These trainings had {counted(epochs, 'epoch')} instead of the {longest} of the own config."
     said = {"final": True, "sections": [section], "conclusion": says, "helps": helps}
     answer = write_answer(results | said, out)
     search.keep()
@@ -489,21 +492,24 @@ def _write_config(search: Search, name: str | None, says: str) -> None:
     search.say(f"Config: {file} (solo-dimreg pretrain -cp {search.out} -cn remedy)")
 
 
-def _begin(
-    given: str, data: str, out: Path, length: tuple[int | None, int | None], changes: Mapping[str, Any]
-) -> tuple[Search, bool]:
-    """Return a search with the own config as its only row, and whether a run was given."""
-    is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
-    config = given
-    if is_run:
-        config = str((out / "configs" / "own.yaml").absolute())
-        write_text(Path(config), OmegaConf.to_yaml(own_config(Path(given))))
+def _own_study(
+    config: str | DictConfig,
+    data: str,
+    out: Path,
+    length: tuple[int | None, int | None],
+    changes: Mapping[str, Any],
+) -> tuple[Study, DictConfig]:
+    """Return a study whose only row is the own config, and that config."""
+    if not isinstance(config, str):
+        file = (out / "configs" / "own.yaml").absolute()
+        write_text(file, OmegaConf.to_yaml(config))
+        config = str(file)
     study = study_of([config], data, out, length, changes)
     row = next(iter(study.rows.values())).model_copy(update={"title": "own config"})
     study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies")
     settings, _ = configs_of(study, OWN, study.first_seed, out)
     check_steps(settings, count_images(settings)[0])
-    return Search(given, out, study, settings, 1, print, local, {}), is_run
+    return study, settings
 
 
 def conclusion(answer: Answer) -> tuple[str, bool]:

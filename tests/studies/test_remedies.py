@@ -27,7 +27,8 @@ from solo_dimreg.studies.remedies import (
     OWN,
     REMEDIES,
     TABLE,
-    _begin,
+    Search,
+    _own_study,
     _write_config,
     conclusion,
     fit_budget,
@@ -40,6 +41,7 @@ from solo_dimreg.studies.remedies import (
     signs_of,
     waves_of,
 )
+from solo_dimreg.studies.workers import local
 
 CHOOSING = config_root().parent / "docs" / "choosing.md"
 
@@ -207,14 +209,14 @@ def test_the_config_of_a_run(host: Host, few_digits: Path, tmp_path: Path) -> No
 def test_the_config_to_take(host: Host, few_digits: Path, tmp_path: Path) -> None:
     paths = [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
     changes = {"overrides": [*paths, "optimizer.batch_size=32"]}
-    search, is_run = _begin("digits/byol", "", tmp_path, (40, None), changes)
-    search.state, said = {"signs": ["collapsed locally"], "count": 1}, []
-    search.say = said.append
+    study, settings = _own_study("digits/byol", "", tmp_path, (40, None), changes)
+    state, said = {"signs": ["collapsed locally"], "count": 1}, list[str]()
+    search = Search("digits/byol", tmp_path, study, settings, 1, said.append, local, state)
     assert list(search.add_rows(10)) == ["ldreg-0.01"]
     assert said.pop() == "Left out for want of time: ldreg, weight 0.1."
     del search.state["count"]
     rows = search.add_rows(10)
-    assert not is_run and list(rows) == ["ldreg-0.01", "ldreg-0.1"] and not said
+    assert list(rows) == ["ldreg-0.01", "ldreg-0.1"] and not said
     assert "++regularizers.ldreg.warmup_epochs=1" in rows["ldreg-0.1"].set
     _write_config(search, "ldreg-0.1", "It helps.")
     found = compose("pretrain", str(tmp_path), "remedy", [], host)
