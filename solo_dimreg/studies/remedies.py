@@ -280,6 +280,11 @@ class Search:
     state: dict[str, Any] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def longest(self) -> int:
+        """Return the epochs of the own config."""
+        return int(self.settings.max_epochs)
+
     def keep(self, **values: Any) -> None:
         """Write the state with other values."""
         spent = self.state["spent"] + time.monotonic() - self.since
@@ -299,7 +304,7 @@ class Search:
 
     def _length(self, epochs: int) -> list[str]:
         """Return the overrides for a training of so many epochs; at most a tenth of it is warm-up."""
-        if epochs == self.settings.max_epochs:
+        if epochs == self.longest:
             return []
         warmup = min(float(self.settings.scheduler.get("warmup_epochs", 10)), epochs // 10)
         return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
@@ -313,7 +318,7 @@ class Search:
 
     def fit(self, budget: float, seeds: int | None, steps: int) -> None:
         """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
-        longest, first = int(self.settings.max_epochs), self.study.first_seed
+        longest, first = self.longest, self.study.first_seed
         epoch = steps * plan_of(self.study, [first], self.out).seconds_per_step(threads_of(self.jobs))
         self.say("A training of one epoch and its evaluation, to see how long they take:")
         begin = time.monotonic()
@@ -420,14 +425,14 @@ def find_remedy(
     known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}
     search.state = known if known.get("asked") == asked else {"asked": asked, "spent": 0.0}
     images, val = count_images(settings)
-    steps, longest = count_steps(settings, images).per_epoch, int(settings.max_epochs)
+    steps = count_steps(settings, images).per_epoch
     if is_run and "signs" not in search.state:
         search.keep(**_diagnosed(Path(given)))
     if is_run:
         say(search.state["verdict"])
     if budget and "epochs" not in search.state:
         search.fit(seconds, seeds, steps)
-    epochs = search.state.get("epochs", longest)
+    epochs = search.state.get("epochs", search.longest)
     if not is_run:
         if "signs" not in search.state and dry_run:
             say(f"The remedies depend on the verdict after a training of {counted(epochs, 'epoch')}.")
@@ -440,7 +445,7 @@ def find_remedy(
     lines = [
         f"Remedies: {'; '.join(each.title for each in rows.values())}.",
         f"{runs_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
-        f"config has {longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
+        f"config has {search.longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
     if val and count > 1:
         shown = smallest_difference(count, assumed_spread(val), 1 - CONFIDENCE)
@@ -450,30 +455,36 @@ def find_remedy(
     say(" ".join(lines))
     if not budget:
         say(search.estimate(waves_of(len(rows), count, jobs) * epochs * steps))
-    if dry_run:
-        return None
-    begin = time.monotonic()
-    chosen, measure, means = select(partial(search.train_once, epochs), list(rows), search.study.first_seed)
-    waves = waves_of(len(rows), 0, jobs)
+    return None if dry_run else _decide(search, rows, epochs, seconds, seeds, lines)
+
+
+def _decide(
+    search: Search, rows: dict[str, Row], epochs: int, budget: float, seeds: int | None, lines: Sequence[str]
+) -> Answer:
+    """Choose one of the remedies, confirm it, and write the answer."""
+    begin, first, longest = time.monotonic(), search.study.first_seed, search.longest
+    chosen, measure, means = select(partial(search.train_once, epochs), list(rows), first)
+    waves = waves_of(len(rows), 0, search.jobs)
     search.keep()
     section = _of_selection(means, rows, measure, chosen, [search.state["verdict"], *lines])
     if chosen is None:
-        first_seed = [search.study.first_seed]
-        results = search.train([OWN, *rows], first_seed, epochs) | {"planned_seeds": []}
+        results = search.train([OWN, *rows], [first], epochs) | {"planned_seeds": []}
         says = f"No remedy is shown to help: none was above the own config in mean {short(measure)}."
         helps = False
     else:
-        count = search.confirming(seconds, seeds, (time.monotonic() - begin) / max(waves, 1))
-        first = search.study.first_seed + len(means)
-        say(f"{rows[chosen].title} is left. Seeds {first} to {first + count - 1} confirm it or do not:")
+        count = search.confirming(budget, seeds, (time.monotonic() - begin) / max(waves, 1))
+        first += len(means)
+        search.say(
+            f"{rows[chosen].title} is left. Seeds {first} to {first + count - 1} confirm it or do not:"
+        )
         results = search.train([OWN, chosen], range(first, first + count), epochs)
         says, helps = conclusion(answer_of(results | {"final": True}))
     if epochs < longest:
         says += f" These trainings had {counted(epochs, 'epoch')} instead of the {longest} of the own config."
     said = {"final": True, "sections": [section], "conclusion": says, "helps": helps}
-    answer = write_answer(results | said, out)
+    answer = write_answer(results | said, search.out)
     search.keep()
-    say(says)
+    search.say(says)
     _write_config(search, chosen if helps else None, says)
     return answer
 
@@ -484,8 +495,7 @@ def _write_config(search: Search, name: str | None, says: str) -> None:
     if name is None:
         file.unlink(missing_ok=True)
         return
-    longest = int(search.settings.max_epochs)
-    rows = dict(remedy_row(own, *each, longest) for each in search.tried(search.state["signs"]))
+    rows = dict(remedy_row(own, *each, search.longest) for each in search.tried(search.state["signs"]))
     config = search.config_of(name, rows[name])
     config.pop("seed", None)
     write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")
