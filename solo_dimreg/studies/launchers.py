@@ -164,7 +164,7 @@ def _again(*arguments: Any) -> Any:
 
 def _result_of(job: Any) -> dict[str, Any]:
     """Return the result of a job that is not active; submitit would wait for one that SLURM has lost."""
-    if not job.done():
+    if not (job.paths.result_pickle.exists() or job.done()):
         raise DimregError("SLURM lost it: it is neither in sacct nor in squeue, and it left no result")
     return job.result()
 
