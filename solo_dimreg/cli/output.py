@@ -20,12 +20,14 @@ STYLES = {
     "healthy": "green",
     "partly collapsed": "yellow",
     "cannot tell": "yellow",
+    "better": "green",
     "holds here": "green",
     "yes": "green",
     "not shown": "yellow",
     "not shown here": "yellow",
     "opposite here": "red",
     "contradicted": "red",
+    "worse": "red",
     "NO": "red",
 }
 # How a terminal without Unicode shows our signs.
@@ -120,7 +122,7 @@ def show_similar_characters() -> None:
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Runs at the same time.  [default: one on each core; 1 with a GPU]",
+    help="Runs at the same time.  [default: one on each GPU, or else on each core]",
 )
 
 
