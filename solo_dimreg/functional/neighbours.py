@@ -29,9 +29,8 @@ SHAPED_FOR_CUDA = False
 _MARGIN = 8
 # A neighbour is close if its squared distance is this many times below the squared length of the query.
 _CLOSE = 4.0
-# The most numbers that are held at a time outside of a CPU: 1 GiB of differences in float32, and 2 GiB of
-# squared distances in float64. You may set it.
-MAX_NUMBERS = 2**28
+# The most bytes that differences, or squared distances, take at a time outside of a CPU. You may set it.
+MAX_BYTES = 2**31
 _NUMBERS_ON_CPU = 2**21  # they fit into its cache
 # On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
 # which a tile is multiplied at a time.
@@ -92,7 +91,7 @@ def _find(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> 
     within = None
     if _on_cpu(x) and len(x) in _WITHIN and torch.equal(x, reference):
         within = _squares_within(queries, lengths)
-    for rows in _chunks(x, len(reference)):
+    for rows in _chunks(queries, len(reference)):
         itself = None if self_indices is None else self_indices[rows, None]
         squares = _squares(queries[rows], others, lengths) if within is None else within[rows]
         if itself is not None:
@@ -196,12 +195,13 @@ def _distances_backward(
         if for_reference:
             grad_reference.zero_()
         for rows in _chunks(x, neighbours.shape[1] * x.shape[1]):
-            differences = x[rows, None] - reference[neighbours[rows]]
+            differences = reference[neighbours[rows]].sub_(x[rows, None])
             with full_products():
-                torch.bmm(weights[rows, None], differences, out=grad_x[rows, None])
+                part = grad_x[rows, None]
+                torch.baddbmm(part, weights[rows, None], differences, beta=0, alpha=-1, out=part)
             if for_reference:
                 differences.mul_(weights[rows, :, None])
-                grad_reference.index_add_(0, neighbours[rows].flatten(), differences.flatten(0, 1), alpha=-1)
+                grad_reference.index_add_(0, neighbours[rows].flatten(), differences.flatten(0, 1))
         return grad_x, grad_reference
 
     # As a sparse product, sum_j w_ij x_i - sum_j w_ij y_j. It would cancel for close neighbours, but
@@ -274,8 +274,8 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 def _chunks(x: Tensor, numbers: int) -> Iterator[slice]:
-    """Return slices of the rows of ``x`` so that ``numbers`` for each row stay within the limit."""
-    size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else MAX_NUMBERS) // numbers)
+    """Return slices of the rows of ``x`` so that ``numbers`` of its dtype for each row stay within the limit."""
+    size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else MAX_BYTES // x.element_size()) // numbers)
     return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
 
 

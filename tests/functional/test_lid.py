@@ -87,7 +87,7 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
         return lid, *torch.autograd.grad(lid.log().sum(), (x, reference))
 
     whole = value_and_gradients()
-    for name, size in {"_NUMBERS_ON_CPU": 45, "MAX_NUMBERS": 45, "_TILE": 4}.items():
+    for name, size in {"_NUMBERS_ON_CPU": 45, "MAX_BYTES": 8 * 45, "_TILE": 4}.items():
         monkeypatch.setattr(f"solo_dimreg.functional.neighbours.{name}", size)
     torch.testing.assert_close(value_and_gradients(), whole, rtol=1e-12, atol=1e-12)
 
