@@ -16,6 +16,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# What holds the precision of float32 products, since PyTorch 2.9.
+_PRODUCTS = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
+_ENTRIES: list[Any] = [entry for entry in _PRODUCTS if hasattr(entry, "fp32_precision")]
 # Kinds of devices without float64, in which spectra, moments and lengths are computed.
 WITHOUT_FLOAT64 = {"mps"}
 
@@ -74,6 +77,8 @@ def _warn_once(kind: str) -> None:
 def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which autocast is off on ``device_type``."""
     try:
+        if not torch.is_autocast_enabled(device_type):
+            return contextlib.nullcontext()
         return torch.autocast(device_type, enabled=False)
     except RuntimeError:  # a device that has no autocast has none to switch off
         return contextlib.nullcontext()
@@ -87,9 +92,10 @@ def full_products() -> Iterator[None]:
     ``fp32_precision`` of ``torch.backends.cuda.matmul`` and ``torch.backends.mkldnn.matmul``. PyTorch raises
     as soon as they disagree. The older call sets both alike, and both are put back as they were.
     """
-    kinds = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
-    entries: list[Any] = [entry for entry in kinds if hasattr(entry, "fp32_precision")]
-    before = [_full(entry) for entry in entries]
+    if _are_full():  # the usual case; a change takes the time of a small product
+        yield
+        return
+    before = [_full(entry) for entry in _ENTRIES]
     # It can be read only now: until here an entry that the user has set may have contradicted it.
     overall = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -97,13 +103,25 @@ def full_products() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(overall)
-        for entry, precision in zip(entries, before, strict=True):
+        for entry, precision in zip(_ENTRIES, before, strict=True):
             entry.fp32_precision = precision
+
+
+def _are_full() -> bool:
+    """Return whether products are in float32 anyway."""
+    try:
+        if torch.get_float32_matmul_precision() != "highest":
+            return False
+        return all(entry.fp32_precision in ("none", "ieee") for entry in _ENTRIES)
+    except RuntimeError:  # an entry contradicts it
+        return False
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return ``a @ b`` of (stacks of) matrices without TensorFloat32, as are the products of its gradient."""
-    return _Matmul.apply(a, b)
+    # A custom gradient takes longer than a small product, and is not made where none can be asked for.
+    use_custom = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return _Matmul.apply(a, b) if use_custom else _matmul(a, b)
 
 
 class _Matmul(torch.autograd.Function):

@@ -155,8 +155,8 @@ def wasserstein_uniformity(x: Tensor, float64: bool = True) -> Tensor:
     centred = subtract_mean(unit)
     # The eigenvalues of the root of the covariance are the singular values over the root of B.
     roots = singular_values(centred, float64).sum() / math.sqrt(len(x))
-    mean = unit.mean(dim=0)
-    square = (mean**2).sum() + 1 + (centred**2).sum() / len(x) - 2 / math.sqrt(x.shape[1]) * roots
+    # ||mu||^2 + tr Sigma is the mean squared length: the share of rows that are not 0, whose gradient is 0.
+    square = 1 + (unit.detach() ** 2).sum() / len(x) - 2 / math.sqrt(x.shape[1]) * roots
     # A square within rounding counts as 0, where a root has an infinite slope.
     positive = square > 8 * torch.finfo(x.dtype).eps
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0 * square)

@@ -34,7 +34,7 @@ MAX_BYTES = 2**31
 _NUMBERS_ON_CPU = 2**21  # they fit into its cache
 # On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
 # which a tile is multiplied at a time.
-_WITHIN, _TILE = range(513, 2**14 + 1), 256
+_WITHIN, _TILE = range(257, 2**14 + 1), 128
 
 
 def nearest_neighbours(
@@ -89,7 +89,7 @@ def _find(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> 
     candidates = min(k + margin, len(reference) - (self_indices is not None))
     all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
     within = None
-    if _on_cpu(x) and len(x) in _WITHIN and torch.equal(x, reference):
+    if _on_cpu(x) and len(x) in _WITHIN and (x is reference or torch.equal(x, reference)):
         within = _squares_within(queries, lengths)
     for rows in _chunks(queries, len(reference)):
         itself = None if self_indices is None else self_indices[rows, None]
@@ -118,10 +118,11 @@ def _squares_within(x: Tensor, lengths: Tensor) -> Tensor:
     squares = x.new_empty(len(x), len(x))
     for start in range(0, len(x), _TILE):
         stop = min(start + _TILE, len(x))
-        part = _squares(x[start:stop], x[start:], lengths[start:])
-        squares[start:stop, start:] = part
-        mirrored = part[:, stop - start :].T
-        squares[stop:, start:stop] = mirrored + (lengths[start:stop] - lengths[stop:, None])
+        part = squares[start:stop, start:]
+        with full_products():
+            torch.addmm(lengths[start:], x[start:stop], x[start:].T, alpha=-2, out=part)
+        more = lengths[start:stop] - lengths[stop:, None]
+        torch.add(part[:, stop - start :].T, more, out=squares[stop:, start:stop])
     return squares
 
 
@@ -274,7 +275,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 def _chunks(x: Tensor, numbers: int) -> Iterator[slice]:
-    """Return slices of the rows of ``x`` so that ``numbers`` of its dtype for each row stay within the limit."""
+    """Return slices of the rows of ``x``, with so many numbers of its dtype each, within the limit."""
     size = max(1, (_NUMBERS_ON_CPU if _on_cpu(x) else MAX_BYTES // x.element_size()) // numbers)
     return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
 

@@ -206,7 +206,7 @@ class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         nan_or_zero = _nan_or_zero(matrix)  # as for singular_values: NaN instead of an error
-        values, vectors = torch.linalg.eigh(torch.where(nan_or_zero == 0, matrix, 0))
+        values, vectors = torch.linalg.eigh(matrix.nan_to_num(0, 0, 0))
         # Rounding leaves eigenvalues of 0 slightly negative.
         values = values.clamp_min(0)
         if eps == 0:
@@ -228,8 +228,8 @@ class _InverseSquareRoot(torch.autograd.Function):
         roots, vectors = ctx.saved_tensors
         a, b = roots.unsqueeze(-1), roots.unsqueeze(-2)
         with no_autocast(grad.device.type):
-            inner = matmul(matmul(vectors.mT, grad + grad.mT), vectors) / 2
-            return matmul(matmul(vectors, -inner / (a * b * (a + b))), vectors.mT), None
+            inner = matmul(matmul(vectors.mT, grad + grad.mT), vectors)
+            return matmul(matmul(vectors, inner / (-2 * a * b * (a + b))), vectors.mT), None
 
 
 def smoothed_rank(weights: Tensor) -> Tensor:
@@ -246,8 +246,8 @@ def subtract_mean(x: Tensor) -> Tensor:
     """
     mean = x.mean(dim=0)
     centred = x - mean
-    rounding = 16 * torch.finfo(x.dtype).eps * len(x) ** 0.5 * mean.detach().abs()
-    return centred * (column_lengths(centred.detach()) > rounding)
+    rounding = 16 * torch.finfo(x.dtype).eps * mean.detach().abs()
+    return centred * (centred.detach().abs().amax(dim=0) > rounding)
 
 
 def column_lengths(x: Tensor) -> Tensor:
@@ -308,12 +308,36 @@ class _Gram(torch.autograd.Function):
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
     """Return ``torch.linalg.eigvalsh(matrix)``, or NaN instead of an error if it is not finite."""
+    if matrix.requires_grad or torch.compiler.is_compiling():
+        return _Eigenvalues.apply(matrix)[0]
     nan_or_zero = _nan_or_zero(matrix)
-    # By its diagonal, NaN reaches the gradient of all rows.
-    nan = (matrix.diagonal() * nan_or_zero).sum()
-    return torch.linalg.eigvalsh(torch.where(nan_or_zero == 0, matrix, 0)) + nan
+    return torch.linalg.eigvalsh(matrix.nan_to_num(0, 0, 0)) + nan_or_zero
+
+
+class _Eigenvalues(torch.autograd.Function):
+    """The eigenvalues with their vectors; the product in PyTorch's own gradient may be in TensorFloat32."""
+
+    @staticmethod
+    def forward(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        nan_or_zero = _nan_or_zero(matrix)
+        values, vectors = torch.linalg.eigh(matrix.nan_to_num(0, 0, 0))
+        return values + nan_or_zero, vectors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
+        values, vectors = ctx.saved_tensors
+        grad = grad + 0 * values  # NaN reaches the gradient of all rows
+        with no_autocast(grad.device.type):
+            return matmul(vectors * grad.unsqueeze(-2), vectors.mT)
 
 
 def _nan_or_zero(x: Tensor) -> Tensor:
     """Return NaN if ``x`` is not finite and 0 otherwise, decided on the device without waiting for it."""
-    return torch.where(x.detach().isfinite().all(), 0.0, torch.nan).to(x.dtype)
+    least, most = x.detach().aminmax()  # a tenth of the time of isfinite
+    return 0 * least + 0 * most
