@@ -366,12 +366,12 @@ def save_png(figure: Figure, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def svg(figure: Figure, dark: bool = False) -> bytes:
-    """Return the figure as a transparent SVG file, with axes and text that show on a light or a dark page."""
+def svg(figure: Figure) -> tuple[bytes, bytes]:
+    """Return the figure as transparent SVG files, whose axes and text show on a light and on a dark page."""
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "solo-dimreg"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     picture = buffer.getvalue()
     # Of all text with this colour, only the styles of matplotlib have it after a colon.
-    return picture.replace(f": {INK}".encode(), f": {INK_ON_DARK}".encode()) if dark else picture
+    return picture, picture.replace(f": {INK}".encode(), f": {INK_ON_DARK}".encode())

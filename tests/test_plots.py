@@ -45,7 +45,7 @@ def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def texts(figure: Figure, dark: bool = False) -> list[str]:
-    return [element.text or "" for element in ElementTree.fromstring(svg(figure, dark)).iter(TEXT)]
+    return [element.text or "" for element in ElementTree.fromstring(svg(figure)[dark]).iter(TEXT)]
 
 
 def test_spectra_are_logarithms_relative_to_the_largest() -> None:
@@ -125,7 +125,7 @@ def test_svg_is_transparent_with_text_that_shows_on_its_page() -> None:
     figure = draw_curves({"effective rank": {"a": [{0: 1.0, 1: 2.0}]}}, ["a", "b"])
     assert {"effective rank", "epoch", "a"} <= set(texts(figure))
     for dark, ink, other in ((False, INK, INK_ON_DARK), (True, INK_ON_DARK, INK)):
-        drawing = svg(figure, dark).decode()
+        drawing = svg(figure)[dark].decode()
         assert ink in drawing and other not in drawing and "#ffffff" not in drawing
     assert figure.get_label() == "effective rank over the epochs"
 

@@ -51,7 +51,8 @@ def render(template: Path, **values: object) -> str:
 
 def addresses(figure: Figure) -> tuple[str, str]:
     """Return ``data:`` addresses of the figure's picture for a light and for a dark page."""
-    return data_address(plots.svg(figure), "svg+xml"), data_address(plots.svg(figure, dark=True), "svg+xml")
+    light, dark = plots.svg(figure)
+    return data_address(light, "svg+xml"), data_address(dark, "svg+xml")
 
 
 def data_address(picture: bytes, kind: str) -> str:
