@@ -186,10 +186,12 @@ def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> Non
 
 
 def _check_names(rows: tuple[str, ...], data: str) -> None:
-    """Raise if a row names no config, where solo-learn's methods need not be known for it."""
+    """Raise if the data is a path of no folder, or a row names no config and can be no method."""
     from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
     from solo_dimreg.errors import ConfigError
 
+    if "/" in data and not Path(data).is_dir():
+        raise ConfigError(f"--data: {data!r} is not a folder.")
     if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
         return
     for row in rows:

@@ -108,6 +108,11 @@ def command(
         check_given(given, weights, embeddings, labels)
         if layers and (given == PIXELS or Path(given).suffix in SUFFIXES):
             raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
+        if not (images or Path(given).suffix in SUFFIXES or Path(given).expanduser().exists()):
+            what = (
+                "pixels need" if given == PIXELS else f"{given} is no file or folder, and a timm model needs"
+            )
+            raise ConfigError(f"--images: is missing; {what} an image folder, or the root of a data set.")
     if checkpoints and len(inputs) > 1:
         raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     out = out.expanduser()

@@ -308,8 +308,8 @@ def damaged(folder: Path) -> Path:
         (["plain.pt"], ["plain.pt", "could run code"]),
         (["evil.npy"], ["evil.npy: cannot be read"]),
         (["evil.ckpt"], ["args.json"]),
-        (["resnte18"], ["neither a file", "Did you mean"]),
-        (["resnet18"], ["--images: is missing"]),
+        (["resnte18", "--images", "."], ["neither a file", "Did you mean"]),
+        (["resnet18"], ["--images: is missing; resnet18 is no file or folder"]),
         (["resnet18", "--images", "nowhere"], ["--images: 'nowhere' does not exist"]),
         (["resnet18", "--images", "ok.npy"], ["--images: 'ok.npy' is a file"]),
         (

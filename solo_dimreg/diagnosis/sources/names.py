@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import find_checkpoint
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 CHECKPOINT = ".ckpt"
@@ -55,3 +56,5 @@ def check_given(given: str, weights: Path | None, embeddings: Path | None, label
         raise ConfigError(f"{given}: no such file or folder (working directory {Path.cwd()}).")
     if features or (path.is_file() and path.suffix != CHECKPOINT):
         check_feature_file(path)
+    elif path.exists():
+        find_checkpoint(path)
