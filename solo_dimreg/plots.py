@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from solo_dimreg.files import write_bytes
 
@@ -128,7 +129,7 @@ def draw_curves(
     for place, (label, runs) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.set_title(label, fontsize=11)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if columns == 1 else 4, integer=True))
         axes.set_xlabel(axis)
         for name in (name for name in names if name in runs):
             handles[name] = _draw_seeds(axes, runs[name], _line(names.index(name)))
@@ -360,10 +361,11 @@ def _legend_of_lines(figure: Figure, places: Mapping[str, int]) -> None:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG file, in one step."""
-    buffer = io.BytesIO()
+    """Write the figure as a PNG file of 256 colours, in one step."""
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png", facecolor="white")
-    write_bytes(path, buffer.getvalue())
+    Image.open(buffer).convert("RGB").quantize(256).save(small, "png", optimize=True)
+    write_bytes(path, small.getvalue())
 
 
 def svg(figure: Figure) -> tuple[bytes, bytes]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from solo_dimreg.cli.output import FILE, jobs_option, page_options
+from solo_dimreg.cli.output import jobs_option
 from solo_dimreg.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -44,12 +44,10 @@ Example:
     "--record", type=FILE_TO_WRITE, help="File of finished runs, read and written: none runs twice."
 )
 @click.option("--recorded", is_flag=True, help="With --record: train nothing, decide what the file holds.")
-@click.option("--into", type=FILE, help="Put the outcomes into this claims.json of other runs too.")
 @click.option("--out", type=OUT, help="Folder of the results.  [default: results/STUDY]")
 @jobs_option
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
-@page_options("OUT/claims.json")
 def command(
     names: tuple[str, ...],
     list_: bool,
@@ -61,13 +59,10 @@ def command(
     quick: bool,
     record: Path | None,
     recorded: bool,
-    into: Path | None,
     out: Path | None,
     jobs: int | None,
     overrides: tuple[str, ...],
     linear_overrides: tuple[str, ...],
-    page: Path | None,
-    files: tuple[Path, ...],
 ) -> None:
     """Test claims of the papers, each by a rule that is fixed beforehand.
 
@@ -76,12 +71,6 @@ def command(
     resume.
     """
     out = out or Path("results", Path(study_name).stem)
-    if page is not None:
-        from solo_dimreg.studies.pages import claims_tables, write_page
-
-        write_page(page, "claims", files or [out / "claims.json"], claims_tables)
-        click.echo(f"Page: {page}")
-        return
     if study_name == "claims":
         _check_names(names, None if list_ else data)  # wrong ones are refused before torch is imported
     if list_:
@@ -95,7 +84,8 @@ def command(
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import check_writable
-    from solo_dimreg.studies.claims.page import HEADER, merge_outcomes, rows, summary, write_outcomes
+    from solo_dimreg.studies.claims.cells import counted
+    from solo_dimreg.studies.claims.page import HEADER, rows, write_outcomes
     from solo_dimreg.studies.engine import run_study
     from solo_dimreg.studies.workers import default_jobs
 
@@ -111,17 +101,16 @@ def command(
     options += ["--data", data, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     options += [text for override in overrides for text in ("--set", override)]
     options += [text for override in linear_overrides for text in ("--linear", override)]
-    about = {"why": study.why, "options": options, "overrides": study.settings}
+    about: dict[str, Any] = {"why": study.why, "options": options, "overrides": study.settings}
+    about["headlines"] = study.headlines
     again = f"solo-dimreg claims NAME {shlex.join(options)}"
     outcomes = write_outcomes(out, results, study.claims(), known.claims(), about, again)
-    if into:
-        merge_outcomes(into, outcomes, list(known.questions))
     if as_json:
         click.echo((out / "claims.json").read_text())
         return
-    keep = (0, 4, 5, 6)
+    keep = (0, 4, 6)
     print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(outcomes)])
-    click.echo(f"{summary(outcomes)}. Page: {out / 'claims.html'}")
+    click.echo(f"{counted([each.as_dict() for each in outcomes])}. Page: {out / 'claims.html'}")
 
 
 def _study(name: str) -> Study:

@@ -129,6 +129,7 @@ def command(
     _check_names(rows, data)  # wrong ones are refused before torch is imported
 
     from solo_dimreg.cli.output import print_table
+    from solo_dimreg.reports.summary import duration_unit
     from solo_dimreg.studies.engine import run_study, seeds_of
     from solo_dimreg.studies.own_images import plan_of, study_of
     from solo_dimreg.studies.power import power_statement
@@ -152,11 +153,12 @@ def command(
     jobs = jobs or default_jobs()
     if plan.steps and launcher != "slurm":
         each = plan.seconds_per_step(threads_of(jobs))
-        minutes = each * plan.steps / min(jobs, plan.runs - plan.finished) / 60
+        seconds = each * plan.steps / min(jobs, plan.runs - plan.finished)
+        divisor, unit = duration_unit(seconds)
         click.echo(
             f"{plan.steps} steps are left. One of the first row takes {each:.2g} s with this machine as busy "
-            f"as now: about {minutes:.0f} min for all, {jobs} at a time, and some more for the evaluation. "
-            f"'solo-dimreg status {out}' in another terminal says how far it is."
+            f"as now: about {seconds / divisor:.0f}{unit} for all, {jobs} at a time, and some more for the "
+            f"evaluation. 'solo-dimreg status {out}' in another terminal says how far it is."
         )
     if plan.val:
         click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))

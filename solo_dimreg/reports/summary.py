@@ -46,7 +46,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
     """Return header and cells of the comparison, as text; metrics that no method has are left out."""
     shown = [name for name in METRICS if any(line[name] is not None for line in summary)]
     times = [line["pretrain_seconds"] for line in summary if line["pretrain_seconds"] is not None]
-    scales = {"pretrain_seconds": _duration_unit(min(times, default=0))}
+    scales = {"pretrain_seconds": duration_unit(min(times, default=0))}
     header = ["method", "seeds", *(METRICS[name] for name in shown)]
     return header, [
         [
@@ -58,7 +58,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
     ]
 
 
-def _duration_unit(seconds: float) -> tuple[int, str]:
+def duration_unit(seconds: float) -> tuple[int, str]:
     """Return the number of seconds in the fitting unit of time, and the unit's suffix."""
     if seconds < 120 or not math.isfinite(seconds):
         return 1, " s"

@@ -46,6 +46,7 @@ from solo_dimreg.studies.workers import STARTED, Launcher, Task, folder_of, loca
 # The configs of the pretraining and the probe of each row.
 Configs = Mapping[str, tuple[DictConfig, DictConfig]]
 
+TRIED = 100  # the first of the seeds on which settings are chosen
 KNN: dict[str, Any] = {"feature": "backbone", "k": 20, "temperature": 0.07, "distance": "cosine"}
 
 
@@ -58,6 +59,7 @@ def run_study(
     launcher: Launcher = local,
     record: Path | None = None,
     train: bool = True,
+    beside: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Execute a study or the rest of it, and write ``results.json`` after every run.
 
@@ -72,9 +74,10 @@ def run_study(
         launcher: What executes the runs.
         record: The file of finished runs, of any machine; it is read before the runs and written after each.
         train: Whether to execute what is not finished; without it, only the record is read.
+        beside: Records of other machines, which are read for replications.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``; with a record also ``beside``, the runs that are replications.
 
     Raises:
         ConfigError: A config cannot work, or data is missing; this is raised before anything is trained.
@@ -82,7 +85,8 @@ def run_study(
     if study.seeds < 1:
         raise ConfigError(f"--seeds: {study.seeds} is not allowed; it must be a whole number >= 1.")
     seeds = range(study.first_seed, study.first_seed + study.seeds) if seeds is None else seeds
-    study.write_data()
+    if train:
+        study.write_data()
     configs = {row: configs_of(study, row, seeds[0], out) for row in study.rows}
     epochs = {row: int(settings.max_epochs) for row, (settings, _) in configs.items()}
     # With the record alone, runs that are here and not in it do not count.
@@ -125,7 +129,9 @@ def run_study(
         for task, result in launcher(run, left, out, jobs, say) if left else ():
             keep(task, result)
             results = content()
-    return results
+    return (
+        results | {"beside": _replications(study, configs, tasks, [record, *beside])} if record else results
+    )
 
 
 def seeds_of(study: Study, out: Path, more: int = 0) -> list[int]:
@@ -359,6 +365,26 @@ def _digest(study: Study, configs: Configs, row: str, seed: int) -> str:
     settings, linear = configs[row]
     settings.seed = seed
     return digest_of([register().generation, study.probe, study.probe_data], settings, linear)
+
+
+def _replications(
+    study: Study, configs: Configs, tasks: Sequence[Task], files: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Return the runs of the rows with other seeds, or on another machine or solo-learn, from records.
+
+    The first file is the record of the tasks. Seeds from ``TRIED`` on, on which settings are chosen, are left
+    out, and so are runs of other settings; those on the other solo-learn cannot be compared with ours.
+    """
+    found, ours = [], register().generation
+    for place, file in enumerate(files):
+        for (row, seed, digest), run in read_runs(file).items():
+            if seed >= TRIED or (row not in configs and row not in study.experiments()):
+                continue
+            on_ours = str(run["environment"].get("solo-learn", ours)).startswith(ours)
+            own = not place and (row, seed) in tasks
+            if not on_ours or (not own and digest == _digest(study, configs, row, seed)):
+                found.append({**run, "place": place})
+    return found
 
 
 def finished_result(folder: Path, out: Path) -> Path | None:

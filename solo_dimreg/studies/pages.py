@@ -1,14 +1,12 @@
 """Write tables of measured numbers into Markdown pages, from the JSON files of finished runs.
 
-Two comments mark the place of a table in a page, ``<!-- claims -->`` and ``<!-- /claims -->``. The text
+Two comments mark the place of a table in a page, ``<!-- costs -->`` and ``<!-- /costs -->``. The text
 between them is replaced, and everything else is left as it is.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,6 @@ from typing import Any
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.reports.summary import results_table
-
-VERDICTS = {
-    "holds here": "{} hold here",
-    "not shown here": "{} are not shown here",
-    "opposite here": "for {} the opposite holds here",
-}
-SHOWN = 3  # numbers of a claim that a table shows
 
 
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
@@ -52,54 +43,6 @@ def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[li
         listed = ", ".join(map(str, files))
         raise ConfigError(f"--from: {listed} is not a result of {name} ({error!r} is missing).") from error
     write_text(page, f"{before}{opened}\n{made}\n{closed}{after}")
-
-
-def claims_tables(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Return the outcomes of ``claims.json`` as Markdown, with a heading and a table for each paper."""
-    outcomes = [outcome for content in contents for outcome in content["outcomes"]]
-    words = Counter(outcome["verdict"].partition(",")[0] for outcome in outcomes)
-    counts = [text.format(words.pop(word, 0)) for word, text in VERDICTS.items()]
-    counts += [f"{count} {'is' if count == 1 else 'are'} {word}" for word, count in words.items()]
-    lines = [f"**{len(outcomes)} claims: {', '.join(counts)}.**"]
-    for paper in dict.fromkeys(outcome["paper"] for outcome in outcomes):
-        own = [outcome for outcome in outcomes if outcome["paper"] == paper]
-        regimes = "; ".join(dict.fromkeys(each["regime"] for each in own if each.get("regime")))
-        measured = f"measured here{regimes and f' ({regimes})'}"
-        header = ["claim", "what it says", "published", measured, "95 % interval", "verdict"]
-        lines += ["", f"### {paper}", ""]
-        for differs in dict.fromkeys(each["differs"] for each in own if each.get("differs")):
-            lines += [f"The paper's setting: {differs}.", ""]
-        lines += markdown_table(header, [_claim(outcome) for outcome in own])
-    return "\n".join(lines) + "\n"
-
-
-def _claim(outcome: Mapping[str, Any]) -> list[str]:
-    name = outcome["name"]
-    return [
-        f'<a id="{name}"></a>`{name}`',
-        outcome["sentence"],
-        f"{outcome['published']} ({outcome['place']})",
-        *estimate_cells(outcome),
-        f"**{outcome['verdict']}**",
-    ]
-
-
-def estimate_cells(outcome: Mapping[str, Any]) -> list[str]:
-    """Return the first means of an outcome in ``claims.json`` and their intervals, as two cells."""
-    estimates = outcome["estimates"][:SHOWN]
-    if any(each["mean"] is None or math.isnan(each["mean"]) for each in estimates):  # null is NaN in JSON
-        return ["not known", "not known"]
-    units = outcome.get("units", [outcome["unit"]] * len(estimates))
-    here = [f"{each['mean']:+.3g} {unit}".strip() for each, unit in zip(estimates, units, strict=False)]
-    intervals = [interval(each["low"], each["high"]) for each in estimates]
-    if more := len(outcome["numbers"]) - len(estimates):
-        here, intervals = [*here, f"and {more} more"], [*intervals, "..."]
-    return ["; ".join(here), "; ".join(intervals)]
-
-
-def interval(low: float, high: float) -> str:
-    """Return an interval as text."""
-    return f"{low:+.3g} to {high:+.3g}"
 
 
 def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
+from solo_dimreg.reports.provenance import VERSIONS
 
 # What differs between machines and not between runs.
 OF_MACHINES = (
@@ -30,7 +31,6 @@ OF_MACHINES = (
     "strategy",
     "sync_batchnorm",
 )
-VERSIONS = ("solo-learn", "solo-dimreg", "Python", "torch", "timm", "device")
 DIGITS, CURVE_DIGITS = 7, 4  # significant ones
 LOOKS = 40  # at most, of a curve
 Key = tuple[str, int, str]
@@ -80,7 +80,7 @@ def write_runs(file: Path, found: Mapping[Key, Mapping[str, Any]]) -> None:
 def compact(row: str, seed: int, digest: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of a result: its numbers, rounded, the coarse curves, and the machine.
 
-    Lists such as the spectrum, and paths, are left out.
+    Lists of a training such as the spectrum, and paths, are left out.
     """
     environment, data = result.get("environment") or {}, result.get("data") or {}
     ran = {name: environment[name] for name in VERSIONS if name in environment}
@@ -88,7 +88,7 @@ def compact(row: str, seed: int, digest: str, result: Mapping[str, Any]) -> dict
     kept = {
         name: _kept(value)
         for name, value in result.items()
-        if name not in others and not isinstance(value, list)
+        if name not in others and not ("method" in result and isinstance(value, list))
     }
     if "verdict" in result:
         kept["verdict"] = {"kind": result["verdict"]["kind"]}

@@ -135,6 +135,7 @@ class Study(Setting, Part):
         probe_data: The folder of other labelled images to evaluate on, with ``train/`` and ``val/``.
         parts: The files of its parts, relative to its own.
         quick: The questions that are cheap.
+        headlines: The questions that its page begins with, each with a picture.
         variants: Other settings, by name.
     """
 
@@ -149,6 +150,7 @@ class Study(Setting, Part):
     probe_data: str = ""
     parts: list[str] = []
     quick: list[str] = []
+    headlines: list[str] = []
     variants: dict[str, Setting] = {}
 
     def changed(self, **values: Any) -> Study:
@@ -175,6 +177,9 @@ class Study(Setting, Part):
                 )
             if name in EXPERIMENTS:
                 raise ConfigError(f"rows: {name!r} is the name of an experiment; it must be another.")
+        for name in self.headlines:
+            if name not in self.questions:
+                raise ConfigError(f"headlines: {unknown('claim', name, self.questions)}")
         self.claims()
         return self
 
@@ -212,7 +217,7 @@ class Study(Setting, Part):
             if name not in self.questions:
                 raise ConfigError(unknown("claim", name, self.questions))
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
-        study = self.changed(questions=chosen)
+        study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
         return study._with_rows([row for claim in study.claims() for row in claim.rows])
 
     def _with_rows(self, names: Sequence[str]) -> Study:

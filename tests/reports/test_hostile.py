@@ -73,7 +73,7 @@ def test_claims_of_a_hostile_plugin(tmp_path: Path) -> None:
     number = Number(HOSTILE, lambda results: results[HOSTILE]["curves"]["lid"]["0"], rows=(HOSTILE,))
     claim = Claim(*([HOSTILE] * 5), (number,), unit=HOSTILE, note=HOSTILE)
     results = [{HOSTILE: {"curves": {"lid": {"0": 1.0 + seed, "1": 2.0}}}} for seed in range(3)]
-    content = claims_page("html", decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE)
+    content = claims_page(decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE)
     path = tmp_path / "claims.html"
     path.write_text(content)
     check(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, diagnosed, equal, exceeds, rise, slower, tau
 from solo_dimreg.studies.claims.page import last_fifth, write_outcomes
-from solo_dimreg.studies.claims.pictures import draw_effects, effect_over_training
+from solo_dimreg.studies.claims.pictures import draw_effects, effects_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.study import claims_study, read_study
@@ -324,15 +325,15 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     }
     expected = [results["bn", seed]["linear_acc1"] - results["none", seed]["linear_acc1"] for seed in (5, 6)]
     assert list(outcome.values[0]) == pytest.approx(expected)
-    assert outcome.verdict in Path("out/claims.md").read_text()
     page = Path("out/claims.html").read_text()
+    assert outcome.verdict in page
     assert "decorrelation-none" in page and "data:image/svg+xml;base64," in page and "script" not in page
     assert "solo-dimreg claims decorrelation-none" in page
     # Four runs of three steps: 120 images in batches of 32.
-    ran = Path("out/claims.md").read_text().partition("## What ran")[2]
-    for line in ("runs | 4", "steps | 3", f"training data | {few_digits / 'train'}", "training images | 120"):
-        assert f"| {line} |" in ran, ran
-    assert "What ran" in page and str(few_digits / "val") in page
+    ran = re.sub(r"<[^>]+>|\s+", " ", page.partition("What ran")[2])
+    for line in ("runs 4", "steps 3", f"training data {few_digits / 'train'}", "training images 120"):
+        assert line in " ".join(ran.split()), ran
+    assert str(few_digits / "val") in page
     said.clear()
     (again,) = run_claims(Path("out"), ["decorrelation-none"], few_digits, said.append)
     assert again.values == outcome.values and said == ["4 of 4 runs were finished before."]
@@ -421,28 +422,36 @@ def test_the_effect_over_the_training_is_paired_and_by_steps() -> None:
         return {"steps": 1_560, "epochs": 13, "curves": {"val_acc1": curve}}
 
     results = [{"byol": run(seed, 0), "ldreg_byol": run(seed, 1 + 0.1 * seed)} for seed in range(4)]
-    effects = effect_over_training(claim, [*results, {"byol": run(9, 0)}])
+    ((label, effects),) = effects_over_training(claim, [*results, {"byol": run(9, 0)}]).items()
+    assert label == "ldreg_byol - byol"
     assert list(effects) == [120 * (epoch + 1) for epoch in range(13)]
     expected = estimate([3 * (1 + 0.1 * seed) for seed in range(4)])
     assert effects[480].mean == pytest.approx(expected.mean)
     assert (effects[480].low, effects[480].high) == pytest.approx((expected.low, expected.high))
-    (axes,) = draw_effects(claim, effects).axes
+    (axes,) = draw_effects(claim, {label: effects}).axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["120", "360", "960", "1,560"]
     assert axes.lines[0].get_ydata()[3] == pytest.approx(expected.mean)
-    assert effect_over_training(claim, results[:1]) == {}
+    assert effects_over_training(claim, results[:1]) == {}
+    # Of a ladder, each step is an effect.
+    steps = next(each for each in read_study("evidence").claims() if each.name == "decorrelation-accuracy")
+    rows = ("none", "bn", "dbn", "shuffled_dbn")
+    whole = [{row: run(seed, place) for place, row in enumerate(rows)} for seed in range(2)]
+    assert list(effects_over_training(steps, whole)) == ["bn - none", "dbn - bn", "shuffled_dbn - dbn"]
 
 
 def test_the_last_fifth_says_whether_a_training_was_long_enough() -> None:
     curves = {"val_acc1": {e: 50.0 + e for e in range(11)}, "effective_rank": {0: 3.0, 1: 4.0}}
     results = [{"a": {"method": "a", "curves": curves}, "pixels": {"lid": 1}}, {}]
-    assert last_fifth(results) == [["a", f"{100 * (60 / 58 - 1):.1f} %", "not recorded"]]
+    assert last_fifth(results) == {"a": [pytest.approx(100 * (60 / 58 - 1)), None]}
 
 
 def test_the_long_study_can_be_trained(tmp_path: Path) -> None:
     """Every config composes, and the papers' weights are those that we ship for their methods."""
     study = read_study("evidence")
     tasks = study.tasks(range(5, 13))
-    assert len(tasks) == 15 * 8 + 8 * 4 + 24 * 2  # the main rows, the sweeps, the settings of one method
+    # The main rows, the sweeps, the settings of one method; and the experiment on stepwise learning.
+    assert len(tasks) == 15 * 8 + 8 * 4 + 24 * 2 + 8
+    assert len(study.headlines) == 10
     for row in list(study.rows)[:23:4]:
         settings, _ = configs_of(study, row, 5, tmp_path)
         steps = {"datasets/evidence-patches/train": 7_680, "datasets/overlay/train": 6_016}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.diagnosis.python import diagnose
@@ -144,3 +147,23 @@ def test_a_comparison_ends_with_its_answer(photos: Path, here) -> None:
     row = found["rows"][1]
     # A term of weight 0 changes nothing.
     assert row["word"] == "not shown" and row["differences"]["linear_acc1"]["mean"] == 0
+
+
+def test_a_study_of_real_data_says_what_it_will_take(here, tmp_path: Path) -> None:
+    """Without its images it says what belongs where; with them it gives the time of the whole schedule."""
+    small = ["optimizer.batch_size=32", "augmentations.0.crop_size=32", "data.num_workers=0"]
+    options = [f"--set={each}" for each in (*small, "backbone.name=timm/test_resnet")]
+    command = ["compare", "imagenet100", "--dry-run", "--jobs", "1", "--out", "out", *options]
+    done = here(*command)
+    assert done.returncode == 2 and "a folder per class, into datasets/imagenet100/train/" in done.stderr
+    rng = np.random.default_rng(0)
+    for place in ("train/a", "train/b", "val/a", "val/b"):
+        folder = tmp_path / "datasets/imagenet100" / place
+        folder.mkdir(parents=True)
+        for i in range(80 if "train" in place else 2):
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    done = here(*command)
+    # 400 epochs of 160 images in batches of 32, six rows.
+    assert done.returncode == 0 and "6 runs on 160 training images (4 validation images)" in done.stdout
+    took = r"^12000 steps are left\. One of the first row takes \S+ s .*: about \d+ (s|min|h) for all"
+    assert re.search(took, done.stdout, re.MULTILINE)

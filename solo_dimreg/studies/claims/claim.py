@@ -99,6 +99,7 @@ class Outcome:
         p: The p-value of the claim after Holm's correction.
         estimates: The estimate of each of its numbers.
         values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.
+        again: The verdicts of replications, each with what was other.
     """
 
     claim: Claim
@@ -106,6 +107,7 @@ class Outcome:
     p: float
     estimates: tuple[Estimate, ...]
     values: tuple[tuple[float, ...], ...]
+    again: str = ""
 
     @property
     def weakest(self) -> int:
@@ -120,6 +122,7 @@ class Outcome:
             "p": self.p,
             "estimates": [asdict(each) for each in self.estimates],
             "values": self.values,
+            "again": self.again,
         }
 
 

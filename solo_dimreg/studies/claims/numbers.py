@@ -73,7 +73,8 @@ class Number:
 def exceeds(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's metric exceeds another row's."""
     says = f"{_called(metric)} of {larger} minus that of {smaller}"
-    return [_difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))]
+    number = _difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))
+    return [replace(number, rows=(smaller, larger))]
 
 
 def ladder(metric: str, rows: Sequence[str]) -> list[Number]:
@@ -252,7 +253,9 @@ def read_number(
     wanted = (*metrics, *(("linear_acc1",) if kind == "tau" else ()))
     named = tuple(dict.fromkeys(map(str, used)))
     numbers = function(**options)
-    return [replace(each, rows=named, metrics=wanted, says=words or each.says) for each in numbers]
+    return [
+        replace(each, rows=each.rows or named, metrics=wanted, says=words or each.says) for each in numbers
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,19 +1,18 @@
-"""Decide the claims of a finished study, and write their page."""
+"""Decide the claims of a study and what is known of their replications, and write their page."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from solo_dimreg.diagnosis.templating import SIGNS, Card, render
-from solo_dimreg.errors import ConfigError
+from solo_dimreg.diagnosis.templating import SIGNS, render
 from solo_dimreg.files import write_json, write_text
-from solo_dimreg.metrics.explanations import Explanation
-from solo_dimreg.plots import save_png
 from solo_dimreg.reports.provenance import what_ran
+from solo_dimreg.studies.claims.cells import counted, effects, published, regime, says, word
 from solo_dimreg.studies.claims.claim import (
     CONTRADICTED,
     HOLDS,
@@ -26,18 +25,12 @@ from solo_dimreg.studies.claims.claim import (
     decide,
 )
 from solo_dimreg.studies.claims.numbers import Results, curve_of
-from solo_dimreg.studies.claims.pictures import draw_claims, plots_of_claim
-from solo_dimreg.studies.pages import estimate_cells, interval
+from solo_dimreg.studies.claims.pictures import main_plot, plots_of_claim
 
 TEMPLATES = Path(__file__).parent / "templates"
-HEADER = ("claim", "paper", "says", "published", "here", "95 % interval", "verdict")
+HEADER = ("claim", "paper", "says", "published", "here", "again", "verdict")
 KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
 MANY = 5  # looks, without which a curve has no last fifth
-OVERVIEW = Explanation(
-    "",
-    "For each claim, the number that decides it, in units of its standard error, with its 95 % interval. "
-    "Right of the line means: as claimed.",
-)
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
@@ -45,68 +38,58 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     return [
         [
             outcome.claim.name,
-            f"{outcome.claim.paper}, {outcome.claim.place}",
+            outcome.claim.paper,
             outcome.claim.sentence,
-            outcome.claim.published,
-            *estimate_cells(outcome.as_dict()),
+            published(outcome.as_dict()),
+            "; ".join(effects(outcome.as_dict())),
+            outcome.again or "–",
             outcome.verdict,
         ]
         for outcome in outcomes
     ]
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """Return the number of claims with each verdict, as text."""
-    words = [_word(outcome.verdict) for outcome in outcomes]
-    return ", ".join(f"{words.count(word)} {word}" for word in KINDS if word in words)
-
-
-def _regime(outcomes: Sequence[Outcome]) -> str:
-    """Return our setting in brackets, for the head of the table."""
-    regimes = dict.fromkeys(each.claim.regime for each in outcomes if each.claim.rows and each.claim.regime)
-    return f" ({'; '.join(regimes)})" if regimes else ""
-
-
-def _word(verdict: str) -> str:
-    """Return a verdict without the number of seeds that are done."""
-    return verdict.partition(",")[0]
-
-
 def claims_page(
-    kind: str,
     outcomes: Sequence[Outcome],
     results: Sequence[Results],
     seeds: Sequence[int],
     why: str,
     command: str,
+    headlines: Sequence[str] = (),
 ) -> str:
-    """Return the page of claims.
+    """Return the page of claims, as HTML.
 
     Args:
-        kind: ``html`` for the whole page, ``md`` for the table alone.
         outcomes: The outcomes of the claims.
         results: The results of each seed, for the plots.
         seeds: The seeds.
         why: The reason for this setting.
         command: The command line that repeats the run, with ``NAME`` for the name of a claim.
+        headlines: The names of the claims that the page begins with.
     """
+    told = [outcome.as_dict() for outcome in outcomes]
+    kinds = {each["verdict"]: KINDS[word(each)] for each in told}
     return render(
-        TEMPLATES / f"claims.{kind}.j2",
+        TEMPLATES / "claims.html.j2",
         title="Claims of the papers, tested",
-        summary=summary(outcomes),
-        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why or 'as the study says'}.",
+        summary=counted(told),
+        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why}",
         rule=RULE,
-        header=[name if name != "here" else f"here{_regime(outcomes)}" for name in HEADER],
-        rows=rows(outcomes),
-        signed_rows=[[*row, f"{SIGNS[KINDS[_word(last)]]} {last}"] for *row, last in rows(outcomes)],
-        kinds={outcome.verdict: KINDS[_word(outcome.verdict)] for outcome in outcomes},
-        overview=lambda: Card(draw_claims(outcomes), OVERVIEW),
+        header=[f"here{regime(told)}" if name == "here" else name for name in HEADER],
+        signed_rows=[[*row, f"{SIGNS[kinds[last]]} {last}"] for *row, last in rows(outcomes)],
+        kinds=kinds,
+        headlines=[each for name in headlines for each in outcomes if each.claim.name == name],
+        says=lambda outcome: says(outcome.as_dict()),
         outcomes=outcomes,
+        main_plot=partial(main_plot, results=results),
         numbers=_numbers,
         plots_of_claim=partial(plots_of_claim, results=results),
         values_by_seed=partial(_values_by_seed, seeds=seeds),
         command=command,
-        last_fifth=last_fifth(results),
+        last_fifth=[
+            [row, *("not recorded" if each is None else f"{each:.1f} %" for each in changes)]
+            for row, changes in last_fifth(results).items()
+        ],
         # The experiments train nothing and have no method.
         ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
     )
@@ -115,7 +98,13 @@ def claims_page(
 def _numbers(outcome: Outcome) -> list[list[str]]:
     """Return the cells of the table of a claim's numbers."""
     return [
-        [number.says, f"{e.mean:.4g}", interval(e.low, e.high), f"{e.p_above:.2g}", f"{e.p_below:.2g}"]
+        [
+            number.says,
+            f"{e.mean:.4g}",
+            f"{e.low:+.3g} to {e.high:+.3g}",
+            f"{e.p_above:.2g}",
+            f"{e.p_below:.2g}",
+        ]
         for number, e in zip(outcome.claim.numbers, outcome.estimates, strict=True)
     ]
 
@@ -128,20 +117,19 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
     ]
 
 
-def last_fifth(results: Sequence[Results]) -> list[list[str]]:
+def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
     """Return for each trained row how much the last fifth of its training changed it, in percent.
 
-    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank.
+    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank;
+    None if it is not recorded.
     """
-    found = []
+    found: dict[str, list[float | None]] = {}
     for row in dict.fromkeys(name for seed in results for name, run in seed.items() if "method" in run):
-        cells = [row]
         for metric in ("val_acc1", "effective_rank"):
             curves = [curve_of(row, metric, seed) for seed in results if row in seed]
             ends = [(each[round(0.8 * (len(each) - 1))], each[-1]) for each in curves if len(each) > MANY]
             changes = [100 * abs(end / before - 1) for before, end in ends if before]
-            cells.append(f"{sum(changes) / len(changes):.1f} %" if changes else "not recorded")
-        found.append(cells)
+            found.setdefault(row, []).append(sum(changes) / len(changes) if changes else None)
     return found
 
 
@@ -159,27 +147,6 @@ def by_seed(content: Mapping[str, Any]) -> list[Results]:
     return list(found.values())
 
 
-def merge_outcomes(file: Path, outcomes: Sequence[Outcome], order: Sequence[str]) -> None:
-    """Replace or add outcomes in a ``claims.json`` of other runs, with three digits, in this order.
-
-    Raises:
-        ConfigError: The file cannot be read, or has no outcomes.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = {each["name"]: each for each in content["outcomes"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--into: {file} must be a claims.json with outcomes ({error!r}).") from error
-    for outcome in outcomes:
-        made = {key: value for key, value in outcome.as_dict().items() if key not in ("p", "values")}
-        rounded = [
-            {key: float(f"{each[key]:.3g}") for key in ("mean", "low", "high")} for each in made["estimates"]
-        ]
-        found[outcome.claim.name] = made | {"estimates": rounded}
-    names = [*order, *(name for name in found if name not in order)]
-    write_json(file, content | {"rule": RULE, "outcomes": [found[name] for name in names if name in found]})
-
-
 def write_outcomes(
     out: Path,
     content: Mapping[str, Any],
@@ -188,22 +155,83 @@ def write_outcomes(
     about: Mapping[str, Any],
     command: str,
 ) -> list[Outcome]:
-    """Decide claims, and write ``claims.json``, ``claims.md``, ``claims.png`` and ``claims.html``.
+    """Decide claims, and write ``claims.json`` and ``claims.html``.
 
     Args:
         out: The folder to write into.
         content: The content of ``results.json``.
         claims: The claims to decide.
         known: All known claims, see :func:`solo_dimreg.studies.claims.claim.decide`.
-        about: What ``claims.json`` says of the setting: ``why``, ``options`` and ``overrides``.
+        about: What ``claims.json`` says of the setting: ``why``, ``options``, ``overrides``, ``headlines``.
         command: The command line that repeats the run, with ``NAME`` for the name of a claim.
     """
     results, seeds = by_seed(content), content["planned_seeds"]
     outcomes = decide(claims, results, known)
+    if beside := content.get("beside"):
+        again = replications(claims, known, beside, content["runs"], seeds)
+        outcomes = [replace(each, again=again[each.claim.name]) for each in outcomes]
     written = [outcome.as_dict() for outcome in outcomes]
     write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": written})
-    save_png(draw_claims(outcomes), out / "claims.png")
-    for kind in ("md", "html"):
-        page = claims_page(kind, outcomes, results, seeds, str(about["why"]), command)
-        write_text(out / f"claims.{kind}", page)
+    why = f"{about['why'] or 'as the study says'}. {state(content)}"
+    page = claims_page(outcomes, results, seeds, why, command, about.get("headlines", ()))
+    write_text(out / "claims.html", page)
     return outcomes
+
+
+def replications(
+    claims: Sequence[Claim],
+    known: Sequence[Claim],
+    beside: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+) -> dict[str, str]:
+    """Return for each claim the verdicts of its replications, each with what was other in it.
+
+    Args:
+        claims: The claims.
+        known: All known claims.
+        beside: The recorded runs with other seeds, or on another machine or solo-learn.
+        runs: The runs that decide the claims.
+        seeds: The seeds that decide them.
+    """
+    usual = {_ran(run, "processor") for run in runs}
+    ours = {_ran(run, "solo-learn").partition(" ")[0] for run in runs}
+    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    for run in sorted(beside, key=lambda run: str(run.get("finished"))):
+        processor = _ran(run, "processor") if run["place"] or _ran(run, "processor") not in usual else ""
+        solo_learn = _ran(run, "solo-learn").partition(" ")[0]
+        key = "" if run["seed"] in seeds else "other", solo_learn, processor
+        groups.setdefault(key, {}).setdefault(run["seed"], {})[run["row"]] = run
+    found: dict[str, list[str]] = {claim.name: [] for claim in claims}
+    for (other, solo_learn, processor), group in groups.items():
+        tried = sorted(group) if other else seeds
+        results = [group.get(seed, {}) for seed in tried] + [{}] * (len(seeds) - len(tried))
+        several = f"seeds {tried[0]} to {tried[-1]}" if len(tried) > 1 else f"seed {tried[0]}"
+        what = [several] if other else []
+        what += [f"{solo_learn} solo-learn"] if solo_learn and solo_learn not in ours else []
+        what += [processor] if processor else []
+        for outcome in decide(claims, results, known):
+            if any(math.isfinite(value) for value in outcome.values[0]):
+                found[outcome.claim.name].append(f"{outcome.verdict} ({', '.join(what)})")
+    return {name: "; ".join(texts) for name, texts in found.items()}
+
+
+def _ran(run: Mapping[str, Any], key: str) -> str:
+    """Return what a run ran on: the version of a package, or the processor."""
+    return str((run.get("environment") or {}).get(key, ""))
+
+
+def state(content: Mapping[str, Any]) -> str:
+    """Return sentences on how many runs there are, what they ran on, and whether they are long enough."""
+    runs, keys = content["runs"], ("solo-learn", "processor")
+    where = [f"{key} {', '.join(sorted({_ran(run, key) for run in runs} - {''}))}" for key in keys]
+    said = f"{len(runs)} of {content['planned_runs']} trainings are finished"
+    said += f" ({'; '.join(where)})." if runs else "."
+    changes = [[each for each in row if each is not None] for row in last_fifth(by_seed(content)).values()]
+    if whole := [row for row in changes if len(row) == 2]:
+        small = [sum(row[i] < 1 for row in whole) for i in range(2)]
+        said += (
+            f" The last fifth of its training changes the online accuracy by less than 1 % in {small[0]} "
+            f"and the effective rank in {small[1]} of {len(whole)} rows."
+        )
+    return said
