@@ -10,6 +10,8 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
   claims       tries claims of the papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
+  evidence     trains the main claims to the end, 10 hours on two cores, and writes what is known into README.md and docs/;
+               it resumes from docs/data/evidence.jsonl, and --recorded only writes
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          three toy experiments: why dimensions collapse and how they are learned, seconds on a CPU
   bench        what losses, regularizers and the monitor cost, as ratios, minutes on a CPU
@@ -136,6 +138,13 @@ case "$command" in
   claims | sprites | toy)
     setup
     "$venv/bin/python" -m solo_dimreg "$command" --out "results/$command" "$@"
+    ;;
+  evidence)
+    setup
+    if [ "${1:-}" != --recorded ]; then
+      "$venv/bin/python" -m solo_dimreg claims --study evidence --record docs/data/evidence.jsonl "$@"
+    fi
+    "$venv/bin/python" docs/hooks/claims.py
     ;;
   bench)
     setup

@@ -1,0 +1,187 @@
+"""Write what is known of the claims into README.md and the pages in docs/, at any moment of the long study.
+
+``python docs/hooks/claims.py`` takes the runs of the study ``evidence`` from docs/data/evidence.jsonl, those
+of replications on other machines from docs/data/evidence-*.jsonl, and from docs/data/claims.json the outcomes
+in 90 steps and of the claims that train nothing.
+
+Two comments mark the place of a block, ``<!-- claims -->`` and ``<!-- /claims -->``. The text of a link to a
+claim with the title ``measured`` or ``verdict``, ``[...](claims.md#NAME "verdict")``, becomes the outcome;
+``"measured 2"`` takes its second number alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import write_text
+from solo_dimreg.plots import save_png
+from solo_dimreg.studies.claims.cells import COUNTED, Told, counted, effects, published, regime, says, word
+from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
+from solo_dimreg.studies.claims.page import by_seed, state, write_outcomes
+from solo_dimreg.studies.claims.pictures import main_plot
+from solo_dimreg.studies.engine import run_study
+from solo_dimreg.studies.pages import markdown_table
+from solo_dimreg.studies.study import read_study
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+SLOT = re.compile(r"\[[^\]]*\]\(((?:[\w/.-]*?(\w+)\.md)?#([\w.-]+)) \"((measured|verdict)(?: (\d+))?)\"\)")
+EARLY = "early"  # the page of the outcomes in 90 steps, early.md
+PICTURES = Path("images", "claims")  # beside a page
+
+
+@dataclass(frozen=True)
+class Known:
+    """Hold what pages are filled with.
+
+    Attributes:
+        here: The outcomes.
+        headlines: The names of those with which a page begins.
+        state: The sentences on how far the study is.
+        early: The outcomes of another study, for ``early.md``.
+    """
+
+    here: Sequence[Told]
+    headlines: Sequence[str] = ()
+    state: str = ""
+    early: Sequence[Told] = field(default=())
+
+
+def fill_pages(pages: Sequence[Path], known: Known) -> None:
+    """Replace the blocks and the texts of links in Markdown pages."""
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        if (made := fill(text, page, known)) != text:
+            write_text(page, made)
+
+
+def fill(text: str, page: Path, known: Known) -> str:
+    """Return the text of a page with its blocks and links replaced.
+
+    Raises:
+        ConfigError: A link leads to no claim.
+    """
+    blocks: dict[str, Callable[[], str]] = {
+        "claims": lambda: claims_tables(known.here),
+        "early": lambda: claims_tables(known.early),
+        "headlines": lambda: headlines(known, page.parent),
+        "verdicts": lambda: verdicts(known),
+    }
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in blocks:
+            return match[0]
+        return f"{match[1]}\n{blocks[match[2]]().strip()}\n\n{match[3]}"
+
+    def link(match: re.Match[str]) -> str:
+        outcomes = known.early if (match[2] or page.stem) == EARLY else known.here
+        told = {each["name"]: each for each in outcomes}
+        if match[3] not in told:
+            raise ConfigError(f"{page}: there is no outcome of {match[3]!r} for {match[0]}.")
+        outcome = told[match[3]]
+        shown = effects(outcome)[int(match[6]) - 1] if match[6] else says(outcome)
+        if match[4] == "measured" and outcome["verdict"] == HOLDS:
+            shown = shown.partition(": ")[2]
+        return f'[{shown}]({match[1]} "{match[4]}")'
+
+    return SLOT.sub(link, BLOCK.sub(block, text))
+
+
+def headlines(known: Known, folder: Path) -> str:
+    """Return how far the study is, and the sentences with which its page begins, each with its picture."""
+    told = {each["name"]: each for each in known.here}
+    lines = [f"{counted(known.here)}. {known.state}"]
+    for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
+        verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
+        pairs = zip(effects(outcome), outcome["numbers"], strict=False)
+        measured = "; ".join(f"{effect}, {what}" for effect, what in pairs)
+        lines += [
+            "",
+            f"{place}. **{verdict}**: [{outcome['sentence']}](#{outcome['name']})"
+            f"{'' if word(outcome) == UNFINISHED else f' Measured: {measured}.'} "
+            f"Published: {outcome['published']}.",
+        ]
+        picture = PICTURES / f"{outcome['name']}.png"
+        if (folder / picture).is_file():
+            lines += ["", f"    ![{outcome['name']}: {verdict}]({picture.as_posix()})"]
+    return "\n".join(lines)
+
+
+def verdicts(known: Known) -> str:
+    """Return the same sentences without numbers, one line for each verdict."""
+    told = {each["name"]: each for each in known.here}
+    lines = [f"{counted(known.here)}. The main ones:", ""]
+    for verdict in COUNTED:
+        own = [told[name]["sentence"] for name in known.headlines if word(told[name]) == verdict]
+        lines += [f"- **{verdict.capitalize()}**: {' '.join(own)}"] if own else []
+    return "\n".join(lines)
+
+
+def claims_tables(outcomes: Sequence[Told]) -> str:
+    """Return the outcomes as Markdown, with a heading and a table for each paper."""
+    lines = [f"{counted(outcomes)}."]
+    for paper in dict.fromkeys(outcome["paper"] for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome["paper"] == paper]
+        rows = [
+            [
+                f'<a id="{each["name"]}"></a>{each["sentence"]}',
+                published(each),
+                "; ".join(effects(each)),
+                f"**{each['verdict']}**",
+                each.get("again") or "–",
+                f"`solo-dimreg claims {each['name']}{each.get('study', '')}`",
+            ]
+            for each in own
+        ]
+        header = ["claim", "published", f"here{regime(own)}", "verdict", "again", "command"]
+        lines += ["", f"### {paper}", "", *markdown_table(header, rows)]
+    return "\n".join(lines)
+
+
+def draw(folder: Path, outcomes: Sequence[Outcome], content: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Draw the pictures of the named claims from the runs that are finished, and remove those without any."""
+    results = by_seed(content)
+    for outcome in (each for each in outcomes if each.claim.name in names):
+        picture = folder / f"{outcome.claim.name}.png"
+        if card := main_plot(outcome, results):
+            save_png(card.figure, picture)
+        else:
+            picture.unlink(missing_ok=True)
+
+
+def main(root: Path = ROOT, study_name: str = "evidence") -> None:
+    """Draw the pictures and fill the pages of a checkout."""
+    data, study = root / "docs" / "data", read_study(study_name)
+    with tempfile.TemporaryDirectory() as out:
+        content = run_study(
+            study,
+            Path(out),
+            record=data / "evidence.jsonl",
+            train=False,
+            beside=sorted(data.glob("evidence-*.jsonl")),
+            say=lambda text: print(text, file=sys.stderr),
+        )
+        claims, about = study.claims(), {"why": study.why, "headlines": study.headlines}
+        outcomes = write_outcomes(Path(out), content, claims, claims, about, "solo-dimreg claims NAME")
+    draw(root / "docs" / PICTURES, outcomes, content, study.headlines)
+    here = {each.claim.name: {**each.as_dict(), "study": f" --study {study_name}"} for each in outcomes}
+    early = []
+    for each in json.loads((data / "claims.json").read_text(encoding="utf-8"))["outcomes"]:
+        if each["rows"]:
+            early.append(each)
+        else:  # it trains nothing, so that its regime does not matter
+            here.setdefault(each["name"], each)
+    known = Known(list(here.values()), study.headlines, state(content), early)
+    fill_pages([root / "README.md", *sorted((root / "docs").glob("*.md"))], known)
+
+
+if __name__ == "__main__":
+    main()
