@@ -10,9 +10,9 @@ import torch
 
 from solo_dimreg import diagnose
 from solo_dimreg.reports.comparison import write_report
-from solo_dimreg.studies.claims.claim import Claim, decide
+from solo_dimreg.studies.claims.claim import Claim
 from solo_dimreg.studies.claims.numbers import Number
-from solo_dimreg.studies.claims.page import claims_page
+from solo_dimreg.studies.claims.page import write_outcomes
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -72,9 +72,9 @@ def test_a_diagnosis_of_hostile_names_and_classes(tmp_path: Path) -> None:
 def test_claims_of_a_hostile_plugin(tmp_path: Path) -> None:
     number = Number(HOSTILE, lambda results: results[HOSTILE]["curves"]["lid"]["0"], rows=(HOSTILE,))
     claim = Claim(*([HOSTILE] * 5), (number,), unit=HOSTILE, note=HOSTILE)
-    results = [{HOSTILE: {"curves": {"lid": {"0": 1.0 + seed, "1": 2.0}}}} for seed in range(3)]
-    content = claims_page(decide([claim], results), results, range(5, 8), HOSTILE, HOSTILE)
-    path = tmp_path / "claims.html"
-    path.write_text(content)
-    check(path)
-    assert Elements(content).text.count(HOSTILE) > 10
+    runs = [{"row": HOSTILE, "seed": 5 + i, "curves": {"lid": {"0": 1.0 + i, "1": 2.0}}} for i in range(3)]
+    content = {"planned_seeds": [5, 6, 7], "planned_runs": 3, "runs": runs, "experiments": {}}
+    about = {"why": HOSTILE, "headlines": [HOSTILE]}
+    write_outcomes(tmp_path, content, [claim], [claim], about, HOSTILE)
+    check(tmp_path / "claims.html")
+    assert Elements((tmp_path / "claims.html").read_text()).text.count(HOSTILE) > 10

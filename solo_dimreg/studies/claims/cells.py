@@ -17,6 +17,7 @@ COUNTED = {
     CONTRADICTED: ("is contradicted", "are contradicted"),
     UNFINISHED: ("is unfinished", "are unfinished"),
 }
+UNKNOWN = "not known"
 SHOWN = 3  # numbers of a claim that are shown
 
 # An outcome as in ``claims.json``.
@@ -39,6 +40,8 @@ def effects(outcome: Told) -> list[str]:
     """Return the first means of an outcome with their intervals, as texts."""
     units = outcome.get("units") or [outcome["unit"]] * len(outcome["numbers"])
     shown = [_effect(*each) for each in zip(outcome["estimates"][:SHOWN], units, strict=False)]
+    if set(shown) == {UNKNOWN}:
+        return [UNKNOWN]
     more = len(outcome["numbers"]) - SHOWN
     return [*shown, f"and {more} more"] if more > 0 else shown
 
@@ -46,7 +49,7 @@ def effects(outcome: Told) -> list[str]:
 def _effect(estimate: Mapping[str, Any], unit: str) -> str:
     """Return a mean to two digits, with its unit and the 95 % interval in parentheses."""
     if estimate["mean"] is None or not math.isfinite(estimate["mean"]):  # null is NaN in JSON
-        return "not known"
+        return UNKNOWN
     size = abs(estimate["mean"])
     places = max(0, 1 - math.floor(math.log10(size))) if size else 2
     mean, low, high = (f"{estimate[key]:.{places}f}".replace("-", "−") for key in ("mean", "low", "high"))

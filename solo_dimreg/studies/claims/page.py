@@ -49,52 +49,6 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     ]
 
 
-def claims_page(
-    outcomes: Sequence[Outcome],
-    results: Sequence[Results],
-    seeds: Sequence[int],
-    why: str,
-    command: str,
-    headlines: Sequence[str] = (),
-) -> str:
-    """Return the page of claims, as HTML.
-
-    Args:
-        outcomes: The outcomes of the claims.
-        results: The results of each seed, for the plots.
-        seeds: The seeds.
-        why: The reason for this setting.
-        command: The command line that repeats the run, with ``NAME`` for the name of a claim.
-        headlines: The names of the claims that the page begins with.
-    """
-    told = [outcome.as_dict() for outcome in outcomes]
-    kinds = {each["verdict"]: KINDS[word(each)] for each in told}
-    return render(
-        TEMPLATES / "claims.html.j2",
-        title="Claims of the papers, tested",
-        summary=counted(told),
-        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why}",
-        rule=RULE,
-        header=[f"here{regime(told)}" if name == "here" else name for name in HEADER],
-        signed_rows=[[*row, f"{SIGNS[kinds[last]]} {last}"] for *row, last in rows(outcomes)],
-        kinds=kinds,
-        headlines=[each for name in headlines for each in outcomes if each.claim.name == name],
-        says=lambda outcome: says(outcome.as_dict()),
-        outcomes=outcomes,
-        main_plot=partial(main_plot, results=results),
-        numbers=_numbers,
-        plots_of_claim=partial(plots_of_claim, results=results),
-        values_by_seed=partial(_values_by_seed, seeds=seeds),
-        command=command,
-        last_fifth=[
-            [row, *("not recorded" if each is None else f"{each:.1f} %" for each in changes)]
-            for row, changes in last_fifth(results).items()
-        ],
-        # The experiments train nothing and have no method.
-        ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
-    )
-
-
 def _numbers(outcome: Outcome) -> list[list[str]]:
     """Return the cells of the table of a claim's numbers."""
     return [
@@ -170,10 +124,35 @@ def write_outcomes(
     if beside := content.get("beside"):
         again = replications(claims, known, beside, content["runs"], seeds)
         outcomes = [replace(each, again=again[each.claim.name]) for each in outcomes]
-    written = [outcome.as_dict() for outcome in outcomes]
-    write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": written})
+    told = [outcome.as_dict() for outcome in outcomes]
+    write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": told})
+    kinds = {each["verdict"]: KINDS[word(each)] for each in told}
+    named = {outcome.claim.name: outcome for outcome in outcomes}
     why = f"{about['why'] or 'as the study says'}. {state(content)}"
-    page = claims_page(outcomes, results, seeds, why, command, about.get("headlines", ()))
+    page = render(
+        TEMPLATES / "claims.html.j2",
+        title="Claims of the papers, tested",
+        summary=counted(told),
+        setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why}",
+        rule=RULE,
+        header=[f"here{regime(told)}" if name == "here" else name for name in HEADER],
+        signed_rows=[[*row, f"{SIGNS[kinds[last]]} {last}"] for *row, last in rows(outcomes)],
+        kinds=kinds,
+        headlines=[named[name] for name in about.get("headlines", ())],
+        says=lambda outcome: says(outcome.as_dict()),
+        outcomes=outcomes,
+        main_plot=partial(main_plot, results=results),
+        numbers=_numbers,
+        plots_of_claim=partial(plots_of_claim, results=results),
+        values_by_seed=partial(_values_by_seed, seeds=seeds),
+        command=command,
+        last_fifth=[
+            [row, *("not recorded" if each is None else f"{each:.1f} %" for each in changes)]
+            for row, changes in last_fifth(results).items()
+        ],
+        # The experiments train nothing and have no method.
+        ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
+    )
     write_text(out / "claims.html", page)
     return outcomes
 
