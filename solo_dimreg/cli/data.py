@@ -60,7 +60,7 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
 @click.option("--seed", default=0, help="Seed of the patches, the digits and their places.")
 @FORCE
 def overlay(out: Path, patches: int, seed: int, force: bool) -> None:
-    """Write digits over patches, in a colour that the augmentation 'grayscale' removes from some views.
+    """Write digits over grey patches, in a colour that the augmentation 'grayscale' removes from some views.
 
     The class is the digit. A network learns from such views what it may forget, with and without a projector.
     """

@@ -1,4 +1,4 @@
-"""Digits over patches, in colours that a grey view does not show: a feature that some views lack.
+"""Digits over grey patches, in a colour that a grey view does not show: a feature that some views lack.
 
 After the MNIST-on-CIFAR images of Xue et al., Investigating the Benefits of Projection Head for
 Representation Learning, ICLR 2024, whose augmentation drops the digit from some of the views.
@@ -18,18 +18,19 @@ from solo_dimreg.datasets.digits import MAX_PIXEL, split_indices
 from solo_dimreg.datasets.folder import write_image_folder
 from solo_dimreg.datasets.patches import PICTURES, SIZE, counts_of, draw_patches
 
-DIGIT = 24  # pixels, the side of a digit
-DARKEST, BRIGHTEST = 64, 192  # of the patches, so that the colour of the ink is not clipped
+DIGIT = 26  # pixels, the side of a digit
+DARKEST, BRIGHTEST = 96, 160  # of the patches, so that the colour of the ink is not clipped
 # Red against green, such that the grey value 0.299 R + 0.587 G + 0.114 B of a pixel stays.
-INK = np.array([56.0, -56.0 * 0.299 / 0.587, 0.0])
+INK = np.array([92.0, -92.0 * 0.299 / 0.587, 0.0])
 
 
 def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool = False) -> Path:
     """Write digits over patches as ``out/{train,val}/<digit>/<picture>-NNNNN.png``; the class is the digit.
 
-    The ink changes the colour of a pixel and not its grey value. The ``grayscale`` augmentation of solo-learn
-    therefore removes the digit from a view, and only the digit, up to rounding. The patches and the digits of
-    the two splits differ. The folder is complete or absent, even after an interruption.
+    The patches are grey. The ink changes the colour of a pixel and not its grey value. The ``grayscale``
+    augmentation of solo-learn therefore removes the digit from a view, and only the digit, up to rounding. The
+    patches and the digits of the two splits differ. The folder is complete or absent, even after an
+    interruption.
 
     Args:
         out: folder to write, for example ``datasets/overlay``.
@@ -47,7 +48,7 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
     counts = counts_of(patches, seed)
     manifest: dict[str, Any] = {
         "name": "overlay",
-        "description": f"handwritten digits of {DIGIT} x {DIGIT} pixels over {SIZE} x {SIZE} patches, in a "
+        "description": f"handwritten digits of {DIGIT} x {DIGIT} pixels over grey {SIZE} x {SIZE} patches, in a "
         "colour of the same grey value; the class is the digit",
         "source": "sklearn.datasets.load_digits; pictures in the wheels of scikit-image and scikit-learn",
         "licences": {name: picture.licence for name, picture in PICTURES.items()},
@@ -70,21 +71,21 @@ def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Imag
         place = generator.integers(0, SIZE - DIGIT, size=2, endpoint=True)
         yield (
             f"{split}/{digits.target[index]}/{picture}-{file}",
-            Image.fromarray(draw_digit(np.asarray(patch), digits.images[index], place)),
+            Image.fromarray(draw_digit(np.asarray(patch.convert("L")), digits.images[index], place)),
         )
 
 
 def draw_digit(patch: np.ndarray, digit: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return a patch, in a narrower range of values, with a digit in isoluminant ink.
+    """Return a grey patch, in a narrower range of values, with a digit in isoluminant ink, as RGB.
 
     Args:
-        patch: Values of 0 to 255 (height, width, 3).
+        patch: Grey values of 0 to 255 (height, width).
         digit: Ink of 0 to 16 (8, 8).
         place: Row and column of the upper left corner.
     """
     ink = Image.fromarray((digit / MAX_PIXEL).astype(np.float32))
     shape = np.asarray(ink.resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))
-    drawn = DARKEST + patch * ((BRIGHTEST - DARKEST) / 255)
+    drawn = DARKEST + np.repeat(patch[..., None], 3, axis=2) * ((BRIGHTEST - DARKEST) / 255)
     (top, left) = place
     drawn[top : top + DIGIT, left : left + DIGIT] += shape[..., None] * INK
     return np.rint(drawn).astype(np.uint8)

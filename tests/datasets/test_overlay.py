@@ -33,7 +33,7 @@ def test_all_images_are_there(folder):
 
 def test_grey_removes_the_digit_and_nothing_else():
     generator = np.random.default_rng(0)
-    patch = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    patch = generator.integers(0, 256, (32, 32), dtype=np.uint8)
     digit, nothing = generator.uniform(0, 16, (8, 8)), np.zeros((8, 8))
     drawn, bare = (Image.fromarray(draw_digit(patch, each, np.array([3, 5]))) for each in (digit, nothing))
     grey = RandomGrayscale(p=1.0)  # as in solo-learn's pipeline
