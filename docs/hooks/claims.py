@@ -23,6 +23,7 @@ from typing import Any
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.plots import save_png
+from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.cells import COUNTED, Told, counted, effects, published, regime, says, word
 from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
 from solo_dimreg.studies.claims.page import by_seed, state, write_outcomes
@@ -87,7 +88,8 @@ def fill(text: str, page: Path, known: Known) -> str:
         if match[3] not in told:
             raise ConfigError(f"{page}: there is no outcome of {match[3]!r} for {match[0]}.")
         outcome = told[match[3]]
-        shown = effects(outcome)[int(match[6]) - 1] if match[6] else says(outcome)
+        whole = match[6] is None or word(outcome) == UNFINISHED
+        shown = says(outcome) if whole else effects(outcome)[int(match[6]) - 1]
         if match[4] == "measured" and outcome["verdict"] == HOLDS:
             shown = shown.partition(": ")[2]
         return f'[{shown}]({match[1]} "{match[4]}")'
@@ -184,4 +186,6 @@ def main(root: Path = ROOT, study_name: str = "evidence") -> None:
 
 
 if __name__ == "__main__":
+    if register().generation != "published":
+        sys.exit("The published solo-learn decides: ./reproduce.sh evidence --recorded without SOLO_LEARN.")
     main()
