@@ -134,7 +134,7 @@ def claims_tables(outcomes: Sequence[Told]) -> str:
         own = [outcome for outcome in outcomes if outcome["paper"] == paper]
         rows = [
             [
-                f'<a id="{each["name"]}"></a>{each["sentence"]}',
+                f'<a id="{each["name"]}"></a>{each["sentence"]} {each["note"]}'.strip(),
                 published(each),
                 "; ".join(effects(each)),
                 f"**{each['verdict']}**",
