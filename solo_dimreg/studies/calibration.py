@@ -350,9 +350,8 @@ def verdict_tables(contents: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"- {_of(fine, lambda case: case['kind'] == COLLAPSED)} without a collapse are called collapsed.",
         f"- {_of(told, is_wrong)} with a rank of at most an eighth of the width, on which there is an "
-        f"answer, are missed. {_of(told, lambda case: case['kind'] != COLLAPSED)} are not called collapsed: "
-        "besides the missed ones, these are called partly collapsed, and their noise holds more than 45 % of "
-        "the variance.",
+        f"answer, are missed. {_of(told, lambda case: case['kind'] != COLLAPSED)} are not called collapsed, "
+        "if those in noise of more than 45 % of the variance count too.",
         f"- {unknown[0]} of such a rank, and {unknown[1]} in all, are answered with *cannot tell*.",
         f"- {_of(found, is_wrong)} have a wrong answer of any kind.",
         "",

@@ -75,7 +75,7 @@ def test_the_noisy_cases_of_low_rank_are_in_the_denominator() -> None:
         [{**CONTENT, "cases": [CONTENT["cases"][0], {**noisy, "kind": "partly collapsed"}]}]
     )
     assert "**0 of 2** cases (0.0 %) with a rank of at most an eighth" in told
-    assert "**1 of 2** cases (50.0 %) are not called collapsed" in told
+    assert "**1 of 2** cases (50.0 %) are not called collapsed, if those in noise of more than 45 %" in told
 
 
 def test_the_page_has_the_committed_table() -> None:
