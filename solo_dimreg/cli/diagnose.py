@@ -94,7 +94,7 @@ def command(
     its own images unless --images names others. Several inputs are shown side by side.
     """
     # Wrong input is refused before timm, torchvision and solo-learn are imported.
-    from solo_dimreg.diagnosis.sources.names import PIXELS, SUFFIXES, check_given
+    from solo_dimreg.diagnosis.sources.names import PIXELS, SUFFIXES, check_given, check_images
     from solo_dimreg.errors import ConfigError
     from solo_dimreg.files import check_writable
 
@@ -108,11 +108,7 @@ def command(
         check_given(given, weights, embeddings, labels)
         if layers and (given == PIXELS or Path(given).suffix in SUFFIXES):
             raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
-        if not (images or Path(given).suffix in SUFFIXES or Path(given).expanduser().exists()):
-            what = (
-                "pixels need" if given == PIXELS else f"{given} is no file or folder, and a timm model needs"
-            )
-            raise ConfigError(f"--images: is missing; {what} an image folder, or the root of a data set.")
+        check_images(given, images)
     if checkpoints and len(inputs) > 1:
         raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     out = out.expanduser()

@@ -58,3 +58,15 @@ def check_given(given: str, weights: Path | None, embeddings: Path | None, label
         check_feature_file(path)
     elif path.exists():
         find_checkpoint(path)
+
+
+def check_images(given: str, images: Path | None) -> None:
+    """Raise if there are no images for pixels or a timm model.
+
+    Raises:
+        ConfigError: says which input needs them.
+    """
+    path = Path(given).expanduser()
+    if images is None and path.suffix not in SUFFIXES and not path.exists():
+        what = "pixels need" if given == PIXELS else f"{given} is no file or folder, and a timm model needs"
+        raise ConfigError(f"--images: is missing; {what} an image folder, or the root of a data set.")
