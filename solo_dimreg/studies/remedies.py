@@ -296,7 +296,12 @@ class Search:
         """Return the results of some rows after so many epochs."""
         rows = {name: row for name, row in self.study.rows.items() if name in names}
         study = self.study.changed(rows=rows, overrides=[*self.study.overrides, *self._length(epochs)])
-        return run_study(study, self.out, self.jobs, self.say, seeds, launcher=self.launcher)
+        return run_study(study, self.out, self.jobs, self._tell, seeds, launcher=self.launcher)
+
+    def _tell(self, line: str) -> None:
+        """Print what a run says, and keep the time: the command may be killed before the next one."""
+        self.say(line)
+        self.keep()
 
     def train_once(self, epochs: int, names: Sequence[str], seed: int) -> dict[str, Mapping[str, Any]]:
         """Return the run of each row with one seed."""

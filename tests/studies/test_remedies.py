@@ -215,6 +215,10 @@ def test_the_config_to_take(host: Host, few_digits: Path, tmp_path: Path) -> Non
     assert list(search.add_rows(10)) == ["ldreg-0.01"]
     assert said.pop() == "Left out for want of time: ldreg, weight 0.1."
     del search.state["count"]
+    # The time is kept whenever a run has ended, also if the command is killed then.
+    search.state["spent"] = 0.0
+    search._tell("[1/2] own, seed 5: done")
+    assert json.loads((tmp_path / "remedies.json").read_text())["spent"] > 0 and said.pop()[:5] == "[1/2]"
     rows = search.add_rows(10)
     assert list(rows) == ["ldreg-0.01", "ldreg-0.1"] and not said
     assert "++regularizers.ldreg.warmup_epochs=1" in rows["ldreg-0.1"].set
