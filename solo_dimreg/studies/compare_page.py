@@ -47,7 +47,7 @@ def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
     sections = [*_sections(answer, results)]
     for card in (card for section in sections for card in section.cards):
         plots.save_png(card.figure, out / f"{card.name}.png")
-    title = f"{results['study']}: is it better?"
+    title = "Does a remedy help?" if "conclusion" in results else f"{results['study']}: is it better?"
     for kind in ("md", "html"):
         page = render(TEMPLATES / f"report.{kind}.j2", title=title, sections=sections)
         write_text(out / f"compare.{kind}", page)
@@ -131,7 +131,7 @@ def draw_differences(answer: Answer, key: str) -> Figure:
     axes.set_yticks(range(len(rows)), [plots.shorten(row.title, 24) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(f"{short(key)} minus that of {plots.shorten(answer.base, 20)}")
+    axes.set_xlabel(f"difference in {short(key)}")
     return figure
 
 
@@ -158,7 +158,8 @@ def _to_take(answer: Answer, results: Mapping[str, Any]) -> Section:
         return Section(heading, f"None is shown to help, so keep {answer.base}.")
     first = {run["row"]: run for run in reversed(results["runs"])}
     text = (
-        f"{answer.better[0].title} is shown to be better. Put these lines into the config of {answer.base}."
+        f"{answer.better[0].title} is shown to be better. "
+        f"Put these lines into the config of the baseline ({answer.base})."
     )
     code = changes_yaml(results["rows"][answer.take], first[answer.take], first[answer.baseline])
     return Section(heading, text, code=code)

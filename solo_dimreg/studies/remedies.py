@@ -73,9 +73,9 @@ CONTRASTIVE = {"adadim", "directclr", "infonce", "mocov2plus", "mocov3", "nnclr"
 CONFIRMING, LEAST, MOST_SEEDS = 5, 3, 8
 SHARE = 0.75  # of the budget is planned; the rest is for what the timing did not see
 RULE = (
-    "The remedies were trained beside the own config with one seed; the better half of them with a second, "
+    "The remedies were trained beside your config with one seed; the better half of them with a second, "
     "and so on until one was left (successive halving by the mean {measure}). These seeds chose, so they "
-    "prove nothing. If the one that was left had a higher mean than the own config, both were trained with "
+    "prove nothing. If the one that was left had a higher mean than your config, both were trained with "
     "new seeds. Only these decide: a paired t-test, two-sided, at 5 %."
 )
 
@@ -471,7 +471,10 @@ def _decide(
     chosen, measure, means = select(partial(search.train_once, epochs), list(rows), first)
     waves = waves_of(len(rows), 0, search.jobs)
     search.keep()
-    section = _of_selection(means, rows, measure, chosen, [search.state["verdict"], *lines])
+    sections = [
+        {"heading": "The diagnosis", "text": search.state["verdict"]},
+        _of_selection(means, rows, measure, chosen, lines),
+    ]
     if chosen is None:
         results = search.train([OWN, *rows], [first], epochs) | {"planned_seeds": []}
         says = f"No remedy is shown to help: none was above the own config in mean {short(measure)}."
@@ -486,7 +489,8 @@ def _decide(
         says, helps = conclusion(answer_of(results | {"final": True}))
     if epochs < longest:
         says += f" These trainings had {counted(epochs, 'epoch')} instead of the {longest} of the own config."
-    said = {"final": True, "sections": [section], "conclusion": says, "helps": helps}
+        says += " Its complete config is in remedy.yaml." if helps else ""
+    said = {"final": True, "sections": sections, "conclusion": says, "helps": helps}
     answer = write_answer(results | said, search.out)
     search.keep()
     search.say(says)
@@ -520,7 +524,7 @@ def _own_study(
         write_text(file, OmegaConf.to_yaml(config))
         config = str(file)
     study = study_of([config], data, out, length, changes)
-    row = next(iter(study.rows.values())).model_copy(update={"title": "own config"})
+    row = next(iter(study.rows.values())).model_copy(update={"title": "your config"})
     study = study.changed(rows={OWN: row}, baseline=OWN, name="remedies")
     settings, _ = configs_of(study, OWN, study.first_seed, out)
     check_steps(settings, count_images(settings)[0])
@@ -581,7 +585,7 @@ def _of_selection(
     rule = RULE.format(measure=short(measure)) if measure else "There is one remedy, so nothing was chosen."
     return {
         "heading": "How the remedy was chosen",
-        "text": " ".join(["Diagnosis:", *lines, rule + end]),
+        "text": " ".join([*lines, rule + end]),
         "header": ["row", *seeds],
-        "rows": [[*cells(OWN, "own config")], *([*cells(name, row.title)] for name, row in rows.items())],
+        "rows": [[*cells(OWN, "your config")], *([*cells(name, row.title)] for name, row in rows.items())],
     }
