@@ -48,8 +48,8 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
     counts = counts_of(patches, seed)
     manifest: dict[str, Any] = {
         "name": "overlay",
-        "description": f"handwritten digits of {DIGIT} x {DIGIT} pixels over grey {SIZE} x {SIZE} patches, in "
-        "a colour of the same grey value; the class is the digit",
+        "description": f"handwritten digits of {DIGIT} x {DIGIT} pixels over grey {SIZE} x {SIZE} patches, "
+        "in a colour of the same grey value; the class is the digit",
         "source": "sklearn.datasets.load_digits; pictures in the wheels of scikit-image and scikit-learn",
         "licences": {name: picture.licence for name, picture in PICTURES.items()},
         "classes": [str(digit) for digit in range(10)],
