@@ -108,7 +108,8 @@ def command(
         check_given(given, weights, embeddings, labels)
         if layers and (given == PIXELS or Path(given).suffix in SUFFIXES):
             raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
-        check_images(given, images)
+        if not checkpoints:  # these are of a run, which needs no other images
+            check_images(given, images)
     if checkpoints and len(inputs) > 1:
         raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     out = out.expanduser()
