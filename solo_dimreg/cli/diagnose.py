@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from solo_dimreg.diagnosis.diagnose import Diagnosis
 
 EXAMPLE = """\b
 Examples:
@@ -100,6 +104,8 @@ def command(
 
     if len(inputs) > 1 and (weights or embeddings or labels):
         raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")
+    if checkpoints and len(inputs) > 1:
+        raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     if (images or dataset) and all(Path(given).suffix in SUFFIXES for given in inputs):
         raise ConfigError("--images and --dataset are for models and pixels; a feature file needs no images.")
     if images and not images.expanduser().exists():
@@ -110,17 +116,13 @@ def command(
             raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
         if not checkpoints:  # these are of a run, which needs no other images
             check_images(given, images)
-    if checkpoints and len(inputs) > 1:
-        raise ConfigError(f"--checkpoints: takes one run, not {len(inputs)} inputs; give one at a time.")
     out = out.expanduser()
     check_writable("--out", out)
 
     from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course, checkpoints_of
-    from solo_dimreg.diagnosis.classes import collapsed_classes
-    from solo_dimreg.diagnosis.diagnose import Diagnosis, diagnose
+    from solo_dimreg.diagnosis.diagnose import diagnose
     from solo_dimreg.diagnosis.differences import differences
-    from solo_dimreg.diagnosis.layer_profile import HEADER
     from solo_dimreg.diagnosis.layers import diagnose_with_layers
     from solo_dimreg.diagnosis.page import write_diagnosis
     from solo_dimreg.diagnosis.sources.images import Images
@@ -149,13 +151,22 @@ def command(
         diagnoses = [one(source, with_umap) for source in distinct_names(sources, inputs)]
     print_table(*summary_table(diagnoses))
     for each in diagnoses:
-        click.echo(f"\n{each.source.name}: {each.verdict} {each.intervals} {each.caution}".rstrip())
-        if each.layers is not None:
-            click.echo()
-            print_table(HEADER[: len(each.layers.rows[0])], each.layers.brief_rows)
-            click.echo(f"\n{each.layers.sentence} {each.layers.dense_sentence}".rstrip())
-        if collapsed := collapsed_classes(each.classes):
-            click.echo(collapsed)
+        _print(each)
     for comparison in differences(diagnoses):
         click.echo(f"\n{comparison}")
     click.echo(f"\nPage: {write_diagnosis(diagnoses, out, course)}")
+
+
+def _print(each: Diagnosis) -> None:
+    """Print the verdict on one input, its layers and its collapsed classes."""
+    from solo_dimreg.cli.output import print_table
+    from solo_dimreg.diagnosis.classes import collapsed_classes
+    from solo_dimreg.diagnosis.layer_profile import HEADER
+
+    click.echo(f"\n{each.source.name}: {each.verdict} {each.intervals} {each.caution}".rstrip())
+    if each.layers is not None:
+        click.echo()
+        print_table(HEADER[: len(each.layers.rows[0])], each.layers.brief_rows)
+        click.echo(f"\n{each.layers.sentence} {each.layers.dense_sentence}".rstrip())
+    if collapsed := collapsed_classes(each.classes):
+        click.echo(collapsed)
