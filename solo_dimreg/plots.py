@@ -375,5 +375,5 @@ def svg(figure: Figure) -> tuple[bytes, bytes]:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     picture = buffer.getvalue()
-    # Of all text with this colour, only the styles of matplotlib have it after a colon.
+    # Only the styles of matplotlib have this colour after a colon.
     return picture, picture.replace(f": {INK}".encode(), f": {INK_ON_DARK}".encode())

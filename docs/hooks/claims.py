@@ -24,7 +24,16 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.plots import save_png
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.claims.cells import COUNTED, Told, counted, effects, published, regime, says, word
+from solo_dimreg.studies.claims.cells import (
+    COUNTED,
+    Told,
+    counted,
+    effects,
+    published,
+    regime,
+    says,
+    word,
+)
 from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
 from solo_dimreg.studies.claims.page import by_seed, state, write_outcomes
 from solo_dimreg.studies.claims.pictures import main_plot
@@ -123,7 +132,8 @@ def verdicts(known: Known) -> str:
     lines = [f"{counted(known.here)}. The main ones:", ""]
     for verdict in COUNTED:
         own = [told[name]["sentence"] for name in known.headlines if word(told[name]) == verdict]
-        lines += [f"- **{verdict.capitalize()}**: {' '.join(own)}"] if own else []
+        label = "Not yet known" if verdict == UNFINISHED else verdict.capitalize()
+        lines += [f"- **{label}**: {' '.join(own)}"] if own else []
     return "\n".join(lines)
 
 

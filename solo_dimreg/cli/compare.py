@@ -12,6 +12,7 @@ from solo_dimreg.cli.output import jobs_option
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
 
+EMBEDDED = ("digits", "mnist", "overlay", "patches")
 EXAMPLE = """\b
 Example:
   solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\
@@ -81,7 +82,7 @@ def command(
     A ROW is the name of a config or a method, or your own YAML file, with overrides in the same quotes. The
     configs are fitted to the images as by init; of your own files only the data is changed. Or give one
     study, by its name or as a YAML file; it may state claims of your own. Runs with the same seed share the
-    order of the data and the initial weights.
+    order of the data and, where the networks are the same, the initial weights.
 
     With --remedies, a checkpoint or config is diagnosed, the remedies that fit are tried, and the one that is
     left is confirmed on new seeds; remedy.yaml is the config to train with.
@@ -112,6 +113,7 @@ def command(
     }
     execute = launcher_of(launcher, launcher_options, out)
     if remedies:
+        _check_run(rows[0], data)
         if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
             raise ConfigError(
                 "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
@@ -192,8 +194,7 @@ def _check_names(rows: tuple[str, ...], data: str) -> None:
     from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
     from solo_dimreg.errors import ConfigError
 
-    if "/" in data and not Path(data).is_dir():
-        raise ConfigError(f"--data: {data!r} is not a folder.")
+    _check_data(data)
     if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
         return
     for row in rows:
@@ -206,3 +207,24 @@ def _check_names(rows: tuple[str, ...], data: str) -> None:
                 find_config("pretrain", *place_of_row(config, data))
             except ConfigError as error:
                 raise ConfigError(f"{row}: {error}") from error
+
+
+def _check_data(data: str) -> None:
+    """Raise if the data is neither a folder nor embedded."""
+    from solo_dimreg.errors import ConfigError, unknown
+
+    if data and data not in EMBEDDED and not Path(data).is_dir():
+        other = "" if "/" in data else f" {unknown('embedded data', data, EMBEDDED)}"
+        raise ConfigError(f"--data: {data!r} is not a folder.{other}")
+
+
+def _check_run(row: str, data: str) -> None:
+    """Raise if a row can be neither a run nor a config."""
+    from solo_dimreg.errors import ConfigError
+
+    _check_data(data)
+    path = Path(row)
+    if path.is_file() and path.suffix not in (".ckpt", ".yaml", ".yml"):
+        raise ConfigError(f"--remedies: {row!r} is no checkpoint, folder of a run or config.")
+    if not path.exists() and ("/" in row or path.suffix == ".ckpt"):
+        raise ConfigError(f"--remedies: {row!r} does not exist (working directory {Path.cwd()}).")

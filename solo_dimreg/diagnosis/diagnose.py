@@ -315,7 +315,8 @@ def _cautions_of_neighbours(distances: Tensor, name: str, noun: str) -> Iterator
     if (copied := float((steps > NEAR).any(dim=1).double().mean())) > COPIED:
         yield (
             f"{copied:.0%} of the {noun} have near copies, at least {NEAR} times nearer than the next "
-            "neighbour: TwoNN and a LID of few neighbours measure the copies."
+            "neighbour: TwoNN and a LID of few neighbours measure the copies, and the intervals count each "
+            "copy."
         )
     radii = distances[:, [0, -1]].sort(dim=0).values
     outer = round(OUTERMOST * len(radii))

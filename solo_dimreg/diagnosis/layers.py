@@ -223,8 +223,9 @@ class LayerRecorder:
         layers = [self._describe(name, each) for name, each in self._layers.items()]
         dense: dict[str, Any] = {}
         if self._dense:
-            terms = torch.tensor([[*map(float, (*each[:4], each.estimate))] for each in self._dense])
-            values = dict(zip(DENSE, terms.double().mean(dim=0).tolist(), strict=True))
+            terms = [[*map(float, (*each[:4], each.estimate))] for each in self._dense]
+            means = torch.tensor(terms, dtype=torch.float64).mean(dim=0).tolist()
+            values = dict(zip(DENSE, means, strict=True))
             moved = dict(zip(DENSE, torch.cat([each.influence for each in self._dense]).cpu().T, strict=True))
             ends = {n: interval(values[n], of_few_groups(moved[n]), bounds) for n, bounds in DENSE.items()}
             dense = {"layer": self._dense_of[0], "images": self._dense_of[1], **values, "intervals": ends}

@@ -170,7 +170,7 @@ def _advice(space: Space) -> str:
     """Return how many rows or dimensions would do; so many rows must be read."""
     needed, most = _rows_needed(space), most_rows(space.dimensions)
     if needed > most:
-        return f"fewer dimensions than rows; of rows so wide, at most {most} are read"
+        return f"fewer dimensions than rows, as a diagnosis reads at most {most} rows of this width"
     return f"at least {needed}, better {4 * needed}, if there are as many, or fewer dimensions"
 
 

@@ -16,9 +16,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# What holds the precision of float32 products, since PyTorch 2.9.
-_PRODUCTS = (getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn))
-_ENTRIES: list[Any] = [entry for entry in _PRODUCTS if hasattr(entry, "fp32_precision")]
+# Since PyTorch 2.9 these objects hold the precision of float32 products.
+_ENTRIES: list[Any] = [
+    entry
+    for backend in (torch.backends.cuda, torch.backends.mkldnn)
+    if hasattr(entry := getattr(backend, "matmul", None), "fp32_precision")
+]
 # Kinds of devices without float64, in which spectra, moments and lengths are computed.
 WITHOUT_FLOAT64 = {"mps"}
 

@@ -131,8 +131,10 @@ class Answer:
         """Return a caution if all rows are as accurate as guessing, up to two binomial standard errors."""
         if self.chance is None or not self.images:
             return ""
-        highest = max(row.means[key].mean for row in self.rows)
-        if highest > self.chance + 2 * math.sqrt(self.chance * (100 - self.chance) / self.images):
+        means = [mean for row in self.rows if math.isfinite(mean := row.means[key].mean)]
+        if not means or max(means) > self.chance + 2 * math.sqrt(
+            self.chance * (100 - self.chance) / self.images
+        ):
             return ""
         return (
             f"All rows are near {self.chance:.0f} %, which guessing the most frequent class gives: such "

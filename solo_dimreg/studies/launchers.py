@@ -26,7 +26,9 @@ LAUNCHERS = ("local", "slurm", "submitit-local")
 # Without the first, submitit ends a job after some minutes. A job that is ended is queued again three times.
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "name": "solo-dimreg"}
 POLL = 1.0  # seconds between two looks at the files of the jobs
+LATE = 120.0  # seconds after its end in which the result of a job may appear on a shared disk
 UNKNOWN = 600.0  # seconds after which a job that sacct does not know is looked for in the queue
+_missing: dict[str, float] = {}  # since when a job is in no queue
 
 
 def launcher_of(name: str, options: Iterable[str], out: Path) -> Launcher:
@@ -231,7 +233,10 @@ def _is_lost(job: Any, submitted: float) -> bool:
     if time.time() - submitted < UNKNOWN or job.watcher.get_state(job.job_id, mode="cache") != "UNKNOWN":
         return False
     queued = _queued(job.job_id.partition("_")[0], int(time.time() / 60))
-    return queued is not None and job.job_id not in queued
+    if queued is None or job.job_id in queued:
+        _missing.pop(job.job_id, None)
+        return False
+    return time.time() - _missing.setdefault(job.job_id, time.time()) >= LATE
 
 
 @lru_cache(maxsize=64)

@@ -325,12 +325,15 @@ class Search:
         """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
         longest, first = self.longest, self.study.first_seed
         epoch = steps * plan_of(self.study, [first], self.out).seconds_per_step(threads_of(self.jobs))
-        self.say("A training of one epoch and its evaluation, to see how long they take:")
-        begin = time.monotonic()
-        self.train_once(1, [OWN], first)
-        fixed = max(time.monotonic() - begin - epoch, 0.0)
         count = len(self.tried(self.state.get("signs", list(TABLE))))
-        self.keep()
+        if not count:
+            raise self.nothing_left()
+        if "fixed" not in self.state:
+            self.say("A training of one epoch and its evaluation, to see how long they take:")
+            begin = time.monotonic()
+            self.train_once(1, [OWN], first)
+            self.keep(fixed=max(time.monotonic() - begin - epoch, 0.0))
+        fixed = self.state["fixed"]
         left = budget - self.state["spent"]
         shortest = min(longest, math.ceil(FEW / steps))
         epochs, confirming, count = fit_budget(left, epoch, fixed, count, self.jobs, longest, shortest, seeds)
@@ -355,14 +358,18 @@ class Search:
             except ConfigError as error:
                 self.say(f"Left out: {error}")
         if not found:
-            raise ConfigError(
-                f"--remedies: {self.given} has all remedies for its verdict already, or can work with none."
-            )
+            raise self.nothing_left()
         names = list(found)
         if without := names[self.state.get("count", len(names)) :]:
             self.say(f"Left out for want of time: {'; '.join(found.pop(name).title for name in without)}.")
         self.study = self.study.changed(rows={OWN: own, **found})
         return found
+
+    def nothing_left(self) -> ConfigError:
+        """Return the error for a config to which no remedy can be added."""
+        return ConfigError(
+            f"--remedies: {self.given} has all remedies for its verdict already, or can work with none."
+        )
 
     def config_of(self, name: str, row: Row) -> DictConfig:
         """Return the complete config of a row, with the own length."""

@@ -130,7 +130,10 @@ def test_near_copies_and_two_scales_are_told_of() -> None:
 def test_the_advice_stays_below_the_number_of_rows_that_are_read() -> None:
     wide = diagnose(normal(70, 20_000))
     assert wide.verdict.kind == "cannot tell"
-    assert "give fewer dimensions than rows; of rows so wide, at most 10000 are read" in wide.verdict.reason
+    assert (
+        "give fewer dimensions than rows, as a diagnosis reads at most 10000 rows of this width"
+        in wide.verdict.reason
+    )
     assert "give at least 100, better 400, if there are as many" in diagnose(normal(70, 100)).verdict.reason
 
 

@@ -222,7 +222,7 @@ def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Pat
     text = page.read_text()
     assert "0 of 4 trainings are finished." in text and "**Unfinished, 0 of 2 seeds**: [So.](#x)" in text
     assert not picture.exists() and "images" not in text
-    assert "- **Unfinished**: So." in (tmp_path / "README.md").read_text()
+    assert "- **Not yet known**: So." in (tmp_path / "README.md").read_text()
 
 
 def test_a_headline_is_a_question(recorded: tuple[Path, Path]) -> None:

@@ -165,6 +165,7 @@ def test_a_job_that_slurm_has_lost_is_not_waited_for(out: Path, monkeypatch: pyt
     """Neither sacct nor squeue knows the first of two jobs; the second one leaves the queue afterwards."""
     monkeypatch.setattr(launchers, "POLL", 0.01)
     monkeypatch.setattr(launchers, "UNKNOWN", 0.0)
+    monkeypatch.setattr(launchers, "LATE", 0.0)
     install(out, monkeypatch, sbatch="#!/bin/sh\necho Submitted batch job 79\n", srun=SRUN, sacct=SACCT)
     install(out, monkeypatch, squeue="#!/bin/sh\ncat queue || { echo $ERROR >&2; exit 1; }\n")
     Path("queue").write_text("79_1\n")

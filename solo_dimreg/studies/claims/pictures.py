@@ -37,7 +37,7 @@ TIMES = Explanation("", "Dots are dimensions, of all seeds; on the line, the the
 
 
 def plots_of_claim(outcome: Outcome, results: Sequence[Results]) -> Iterator[Card]:
-    """Yield the plots of one claim: that which shows it best, and the spectra of its rows."""
+    """Yield the plots of one claim: its main one, and the spectra of its rows."""
     if card := main_plot(outcome, results):
         yield card
     names = outcome.claim.rows
