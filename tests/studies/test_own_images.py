@@ -56,8 +56,10 @@ def test_steps_are_counted_with_the_overrides(photos: Path) -> None:
     for changes, batches in (({}, (None, 8)), (everywhere, (4, 4))):
         study = study_of(rows, "photos", Path("out"), (None, 30), changes)
         plan = plan_of(study, [5], Path("out"))
-        for (_, epochs, steps, _), batch in zip(plan.rows, batches, strict=True):
-            per_epoch = plan.train // batch if batch else int(steps) // int(epochs)
+        for name, (_, epochs, steps, _), given in zip(study.rows, plan.rows, batches, strict=True):
+            batch = configs_of(study, name, 5, Path("out"))[0].optimizer.batch_size
+            assert given in (None, batch)
+            per_epoch = plan.train // batch
             assert int(steps) == int(epochs) * per_epoch and 30 <= int(steps) < 30 + per_epoch
 
 
