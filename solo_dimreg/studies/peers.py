@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,7 @@ def peers() -> list[Peer]:
         Peer("DirectCLR", "lightly", (256, 2048), directclr_loss, direct, 2, own_view),
         Peer("NT-Xent of 360 entries", "lightly", (256, 2048), _ntxent_of_first, direct, 2),
         Peer("NT-Xent", "lightly", (256, 256), ntxent, lightly("NTXentLoss", temperature=0.1), 2),
-        Peer("NT-Xent", "solo-learn", (256, 256), ntxent, solo("simclr", "simclr_loss_func"), 2),
+        Peer("NT-Xent", "solo-learn", (256, 256), ntxent, _solo_ntxent, 2),
         Peer("VICReg", "lightly", (256, 2048), vicreg, lightly("VICRegLoss"), 2),
         Peer("VICReg", "solo-learn", (256, 2048), vicreg_loss, solo("vicreg", "vicreg_loss_func"), 2),
         Peer("KoLeo", "lightly", (512, 512), koleo_loss, lightly("KoLeoLoss")),
@@ -135,6 +136,14 @@ def peers() -> list[Peer]:
         Peer("VISReg", "lightly", (256, 128), _visreg, _lightly_visreg),
         Peer("RankMe", "a plain SVD", (2048, 512), rankme, lambda: rankme_by_svd),
     ]
+
+
+def _solo_ntxent() -> Callable[..., Tensor]:
+    """Return solo-learn's NT-Xent; the current one takes both views in one, and the image of each row."""
+    loss = importlib.import_module("solo.losses.simclr").simclr_loss_func
+    if "indexes" not in inspect.signature(loss).parameters:
+        return loss
+    return lambda x, y: loss(torch.cat([x, y]), torch.arange(len(x), device=x.device).repeat(2))
 
 
 def rankme_by_svd(x: Tensor) -> Tensor:

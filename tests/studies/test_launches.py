@@ -45,7 +45,8 @@ def test_a_training_step_waits_for_nothing_of_ours(method):
     ours, theirs = (launches.count_step(method, who) for who in ("ours", "solo-learn"))
     # LDReg gathers two views, and of BYOL the momentum encoder's too; the gradients of the views come back.
     messages = {"simclr": 4, "byol": 6}[method]
-    assert ours.waits == theirs.waits and (ours.collectives, theirs.collectives) == (messages, 0)
+    # The current solo-learn sends its logged values too.
+    assert ours.waits == theirs.waits and ours.collectives - theirs.collectives == messages
     assert 0 < ours.forward - theirs.forward <= 140  # of LDReg, in both passes, the monitor and the callback
 
 
