@@ -107,6 +107,7 @@ def test_a_process_that_is_killed_ends_the_other(few_digits: Path, tmp_path: Pat
     assert "Traceback" not in said and all(map(is_zipfile, tmp_path.rglob("*.ckpt")))
 
 
+@pytest.mark.slow
 def test_an_alarm_stops_both(few_digits: Path, tmp_path: Path) -> None:
     """Min LID with a big weight, which falls within a few epochs."""
     loss = ["method=minlid_simclr", "regularizers.ldreg={weight:20.0,k:8,warmup_epochs:0}"]

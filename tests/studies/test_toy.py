@@ -48,6 +48,7 @@ def test_strong_noise_collapses_the_noisy_half(noise: float, low: float, high: f
     assert result.gap == pytest.approx(logs[:8].mean() - logs[8:].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_small_singular_values_stay_behind_and_the_layers_align() -> None:
     result = implicit_regularization()
     leading = result.leading
