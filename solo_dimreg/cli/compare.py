@@ -12,7 +12,7 @@ from solo_dimreg.cli.output import jobs_option
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
 
-EMBEDDED = ("digits", "mnist", "overlay", "patches")
+EMBEDDED = ("digits", "mnist", "overlay", "patches")  # of study.WRITERS, which import torch
 EXAMPLE = """\b
 Example:
   solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\
