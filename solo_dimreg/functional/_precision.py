@@ -87,17 +87,19 @@ def no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def full_products() -> Iterator[None]:
-    """Compute float32 matrix products in float32 within the context, not in TensorFloat32 or bfloat16.
+def full_products() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which float32 matrix products are in float32, not in TensorFloat32 or bfloat16.
 
     PyTorch has two interfaces to the precision since 2.9: ``torch.set_float32_matmul_precision``, and
     ``fp32_precision`` of ``torch.backends.cuda.matmul`` and ``torch.backends.mkldnn.matmul``. PyTorch raises
     as soon as they disagree. The older call sets both alike, and both are put back as they were.
     """
-    if _are_full():  # the usual case; a change takes the time of a small product
-        yield
-        return
+    # They are, usually. A change takes the time of a small product.
+    return contextlib.nullcontext() if _are_full() else _change_to_full()
+
+
+@contextlib.contextmanager
+def _change_to_full() -> Iterator[None]:
     before = [_full(entry) for entry in _ENTRIES]
     # It can be read only now: until here an entry that the user has set may have contradicted it.
     overall = torch.get_float32_matmul_precision()

@@ -8,18 +8,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
-from solo_dimreg.functional._precision import full_precision, matmul
-from solo_dimreg.functional.spectrum import column_lengths, gram_matrix, inverse_square_root, subtract_mean
+from solo_dimreg.functional._precision import full_precision, matmul, no_autocast
+from solo_dimreg.functional.spectrum import (
+    column_lengths,
+    decompose_root,
+    gram_matrix,
+    root_gradient,
+    subtract_mean,
+)
 
 # Correlations of more axes than these are computed so many rows of the matrix at a time.
 STRIP = 4_096
 WIDEST_GROUP = 256  # axes of a group that is chosen automatically
 
 
-@full_precision
 def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5, float64: bool = True) -> Tensor:
     """Centre the batch and make the covariance of each group of axes the identity, by ZCA [1; 2].
 
@@ -48,9 +54,20 @@ def zca_whiten(x: Tensor, num_groups: int = 1, eps: float = 1e-5, float64: bool 
         ValueError: the groups do not divide D, the batch is too small for them, or ``eps`` is below 0.
     """
     check_between("eps", eps, 0)
+    return whiten_batch(x, num_groups, eps, float64)[0]
+
+
+@full_precision
+def whiten_batch(
+    x: Tensor, num_groups: int, eps: float, float64: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the batch as :func:`zca_whiten` does, and its statistics as :func:`whitening_statistics` does.
+
+    The statistics have no gradient.
+    """
     _check_batch(x, num_groups)
-    centred = x - x.mean(dim=0)
-    return _whiten(centred, inverse_square_root(_covariance(centred, num_groups, float64), eps))
+    whitened, mean, covariance, *_ = _Whitening.apply(x, num_groups, eps, float64)
+    return whitened, mean, covariance.view(num_groups, -1, covariance.shape[-1])
 
 
 @full_precision
@@ -71,33 +88,57 @@ def whitening_statistics(x: Tensor, num_groups: int, float64: bool = True) -> tu
     """
     _check_batch(x, num_groups)
     mean = x.mean(dim=0)
-    return mean, _covariance(x - mean, num_groups, float64)
-
-
-@full_precision
-def apply_whitening(x: Tensor, mean: Tensor, covariance: Tensor, eps: float = 1e-5) -> Tensor:
-    """Whiten ``x`` with given statistics, from another batch or a running average.
-
-    Args:
-        x: embeddings, shape (B, D).
-        mean: shape (D,).
-        covariance: shape (G, D / G, D / G).
-        eps: added to the eigenvalues, at least 0.
-
-    Returns:
-        Shape (B, D).
-
-    Raises:
-        ValueError: ``eps`` is below 0.
-    """
-    check_between("eps", eps, 0)
-    return whiten_with(x, mean, inverse_square_root(covariance, eps))
+    covariance = _covariance(_grouped(x - mean, num_groups), float64)
+    return mean, covariance.view(num_groups, -1, covariance.shape[-1])
 
 
 @full_precision
 def whiten_with(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    """Whiten ``x`` with the inverse square roots of the covariances, (G, D / G, D / G)."""
-    return _whiten(x - mean, whitening)
+    """Whiten ``x`` with the inverse square roots of covariances, (G, D / G, D / G), of another batch."""
+    groups = (x - mean).view(len(x), len(whitening), -1).transpose(0, 1)
+    return _ungrouped(matmul(groups, whitening.to(x.dtype)))
+
+
+class _Whitening(torch.autograd.Function):
+    """The whitening with its gradient in one step, for which autograd takes half as many operations more."""
+
+    @staticmethod
+    def forward(x: Tensor, num_groups: int, eps: float, float64: bool) -> tuple[Tensor, ...]:
+        mean = x.mean(dim=0)
+        centred = _grouped(x - mean, num_groups)
+        covariance = _covariance(centred, float64)
+        root, roots, vectors = decompose_root(covariance, eps)
+        whitened = _ungrouped(matmul(centred, root.to(x.dtype)))
+        return whitened, mean, covariance, centred, root, roots, vectors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # zeros for the others would take time
+        ctx.save_for_backward(*output[3:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, None, None, None]:
+        if grad is None:
+            return None, None, None, None
+        centred, root, roots, vectors = ctx.saved_tensors
+        grad = _grouped(grad, root.shape[0] if root.dim() == 3 else 1)
+        with no_autocast(grad.device.type):
+            of_covariance = root_gradient(matmul(centred.mT, grad).to(root.dtype), roots, vectors)
+            through_root = matmul(centred.to(root.dtype), of_covariance * (2 / centred.shape[-2]))
+            # In place, since a new tensor of this size takes as long as a product.
+            grad = matmul(grad, root.to(grad.dtype)).add_(through_root.to(grad.dtype))
+        return _ungrouped(grad.sub_(grad.mean(dim=-2, keepdim=True))), None, None, None
+
+
+def _grouped(x: Tensor, num_groups: int) -> Tensor:
+    """Return (B, D) as (G, B, D / G), or as it is for one group: a plain product takes less time."""
+    return x.view(len(x), num_groups, -1).transpose(0, 1) if num_groups > 1 else x
+
+
+def _ungrouped(x: Tensor) -> Tensor:
+    return x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
 
 
 def _check_batch(x: Tensor, num_groups: int) -> None:
@@ -111,15 +152,10 @@ def _check_batch(x: Tensor, num_groups: int) -> None:
         )
 
 
-def _covariance(centred: Tensor, num_groups: int, float64: bool) -> Tensor:
-    """Return the covariance of each group; float64 holds the square of every float32."""
-    wide = centred.double() if float64 else centred
-    return gram_matrix(wide.view(len(wide), num_groups, -1).transpose(0, 1)) / len(wide)
-
-
-def _whiten(centred: Tensor, whitening: Tensor) -> Tensor:
-    groups = centred.view(len(centred), len(whitening), -1).transpose(0, 1)
-    return matmul(groups, whitening.to(centred.dtype)).transpose(0, 1).reshape(centred.shape)
+def _covariance(groups: Tensor, float64: bool) -> Tensor:
+    """Return the covariance of each centred group; float64 holds the square of every float32."""
+    wide = groups.double() if float64 else groups
+    return matmul(wide.mT, wide).div_(wide.shape[-2])
 
 
 @full_precision

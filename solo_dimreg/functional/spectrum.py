@@ -205,31 +205,39 @@ def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
 class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        nan_or_zero = _nan_or_zero(matrix)  # as for singular_values: NaN instead of an error
-        values, vectors = torch.linalg.eigh(matrix.nan_to_num(0, 0, 0))
-        # Rounding leaves eigenvalues of 0 slightly negative.
-        values = values.clamp_min(0)
-        if eps == 0:
-            largest = values.amax(dim=-1, keepdim=True)
-            least = torch.where(largest > 0, torch.finfo(values.dtype).eps * largest, 1)
-            values = torch.maximum(values, least)
-        roots = (values + eps).sqrt() + nan_or_zero
-        return matmul(vectors / roots.unsqueeze(-2), vectors.mT), roots, vectors
+        return decompose_root(matrix, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        _, roots, vectors = output
-        ctx.mark_non_differentiable(roots, vectors)
-        ctx.save_for_backward(roots, vectors)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        roots, vectors = ctx.saved_tensors
-        a, b = roots.unsqueeze(-1), roots.unsqueeze(-2)
         with no_autocast(grad.device.type):
-            inner = matmul(matmul(vectors.mT, grad + grad.mT), vectors)
-            return matmul(matmul(vectors, inner / (-2 * a * b * (a + b))), vectors.mT), None
+            return root_gradient(grad, *ctx.saved_tensors), None
+
+
+def decompose_root(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return :func:`inverse_square_root`, the roots of the eigenvalues, and the eigenvectors."""
+    nan_or_zero = _nan_or_zero(matrix)  # as for singular_values: NaN instead of an error
+    values, vectors = torch.linalg.eigh(matrix.nan_to_num(0, 0, 0))
+    # Rounding leaves eigenvalues of 0 slightly negative.
+    values = values.clamp_min(0)
+    if eps == 0:
+        largest = values.amax(dim=-1, keepdim=True)
+        least = torch.where(largest > 0, torch.finfo(values.dtype).eps * largest, 1)
+        values = torch.maximum(values, least)
+    roots = (values + eps).sqrt() + nan_or_zero
+    return matmul(vectors / roots.unsqueeze(-2), vectors.mT), roots, vectors
+
+
+def root_gradient(grad: Tensor, roots: Tensor, vectors: Tensor) -> Tensor:
+    """Return the gradient of the matrix for that of its inverse square root; it is symmetric."""
+    a, b = roots.unsqueeze(-1), roots.unsqueeze(-2)
+    inner = matmul(matmul(vectors.mT, grad + grad.mT), vectors)
+    return matmul(matmul(vectors, inner / (-2 * a * b * (a + b))), vectors.mT)
 
 
 def smoothed_rank(weights: Tensor) -> Tensor:

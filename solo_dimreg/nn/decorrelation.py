@@ -7,17 +7,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.distributed import all_gather, broadcast
+from solo_dimreg.distributed import all_gather, broadcast, rank, world_size
 from solo_dimreg.functional._checks import check_between, check_bool, check_features, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.decorrelation import (
-    apply_whitening,
     automatic_groups,
     check_decorrelation_options,
     check_groups,
     decorrelation_loss,
+    whiten_batch,
     whiten_with,
     whitening_statistics,
+    zca_whiten,
 )
 from solo_dimreg.functional.spectrum import inverse_square_root
 from solo_dimreg.nn._buffers import Float32Buffers
@@ -107,18 +108,16 @@ class DecorrelatedBatchNorm(Float32Buffers):
         elif self.track_running_stats:
             whitened = whiten_with(x, self.running_mean, self._running_whitening())
         else:
-            whitened = apply_whitening(x, *self._statistics(x, self._groups_for(len(x))), self.eps)
+            whitened = zca_whiten(x, self._groups_for(len(x)), self.eps, self.float64)
         whitened = whitened.to(x.dtype)
         return whitened if self.weight is None or self.bias is None else whitened * self.weight + self.bias
 
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
-        mean, covariance = self._statistics(batch, self._groups(len(batch)))
-        self._track(mean.detach(), covariance.detach(), len(batch))
-        return apply_whitening(x, mean, covariance, self.eps)
-
-    def _statistics(self, x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-        return whitening_statistics(x, num_groups, self.float64)
+        groups = self._groups(len(batch))
+        whitened, mean, covariance = whiten_batch(batch, groups, self.eps, self.float64)
+        self._track(mean, covariance, len(batch))
+        return whitened.chunk(world_size())[rank()]
 
     def _groups(self, samples: int) -> int:
         if self.automatic and not (self._settled and self.track_running_stats):
@@ -200,10 +199,10 @@ class ShuffledDBN(DecorrelatedBatchNorm):
         batch = all_gather(x)
         groups = self._groups(len(batch))
         if self.track_running_stats:
-            self._track(*self._statistics(batch.detach(), groups), len(batch))
+            self._track(*whitening_statistics(batch.detach(), groups, self.float64), len(batch))
         order = broadcast(torch.randperm(self.num_features, device=x.device))
-        mean, covariance = self._statistics(batch[:, order], groups)
-        return apply_whitening(x[:, order], mean, covariance, self.eps)[:, order.argsort()]
+        whitened = zca_whiten(batch[:, order], groups, self.eps, self.float64)[:, order.argsort()]
+        return whitened.chunk(world_size())[rank()]
 
 
 class Decorrelation(Regularizer):
