@@ -272,6 +272,25 @@ def test_the_alarm_is_replayed_on_recorded_curves() -> None:
     assert np.isnan(silent.of(without))
 
 
+def test_the_alarm_is_replayed_on_the_metric_that_a_study_names() -> None:
+    claims = {each.name: each for each in read_study("evidence").claims()}
+    healthy = {"effective_rank": {0: 40.0, 1: 30, 2: 30, 3: 30}}
+    weak = healthy | {"z_effective_rank": dict(enumerate([160.0, 12, 9, 6, 5, 5]))}
+    collapsed = {"effective_rank": dict(enumerate([34.0, 6, 5, 5, 5]))}
+    results = {"vicreg_weak": {"curves": weak}, "none": {"curves": collapsed}}
+    found = [number.of(results) for number in claims["collapse-alarm"].numbers]
+    # For three looks in a row it was at most 6 of 160, and 5 of 34.
+    assert found == pytest.approx([0.96 - 0.9, 2 / 6, 0.85 - 0.8, 1 / 5], abs=1e-9)
+    says = claims["collapse-alarm"].numbers[0].says
+    assert says.startswith("the largest drawdown of the effective rank of the embeddings")
+    of_embeddings, of_features = claims["collapse-silent"].numbers
+    usual = healthy | {"z_effective_rank": {0: 9.0}}
+    others = {row: {"curves": usual} for row in claims["collapse-silent"].rows}
+    assert of_embeddings.of(others) == pytest.approx(0.9)
+    assert of_embeddings.of(others | {"byol": {"curves": weak}}) == pytest.approx(0.9 - 0.96)
+    assert of_features.of(others | {"byol": {"curves": weak}}) == pytest.approx(0.8 - 0.25)
+
+
 def test_every_claim_says_what_is_to_be_said() -> None:
     claims = ALL.claims()
     assert len(claims) >= 50

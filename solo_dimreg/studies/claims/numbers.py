@@ -28,6 +28,7 @@ NAMES = {
     "linear_acc1": "linear accuracy",
     "knn_acc1": "k-NN accuracy",
     "effective_rank": "effective rank",
+    "z_effective_rank": "effective rank of the embeddings",
     "lid": "LID",
     "z_correlation": "correlation of the embeddings",
     "z_spread": "standard deviation of the embeddings over their length,",
@@ -175,29 +176,31 @@ def diagnosed(row: str) -> list[Number]:
     return [Number(f"1 if the diagnosis of {row} is collapsed, or partly so, else -1", alarmed)]
 
 
-def triggers(row: str, drawdown: float = DRAWDOWN) -> list[Number]:
+def triggers(row: str, drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
     """Return the numbers that the alarm triggers on a row, and before its training ends."""
+    held = f"the largest drawdown{_of(metric)} that {row} held for {PATIENCE} looks minus {drawdown:g}"
+    left = f"the part of {row}'s training that is left when the alarm triggers, 0 if it does not"
     return [
-        Number(
-            f"the largest drawdown that {row} held for {PATIENCE} looks minus {drawdown:g}",
-            lambda results: _held(curve_of(row, METRIC, results)) - drawdown,
-        ),
-        Number(
-            f"the part of {row}'s training that is left when the alarm triggers, 0 if it does not",
-            lambda results: _left(curve_of(row, METRIC, results), drawdown),
-        ),
+        Number(held, lambda results: _held(curve_of(row, metric, results)) - drawdown),
+        Number(left, lambda results: _left(curve_of(row, metric, results), drawdown)),
     ]
 
 
-def silent(rows: Sequence[str], drawdown: float = DRAWDOWN) -> list[Number]:
+def silent(rows: Sequence[str], drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
     """Return the number that the alarm does not trigger on any of the rows."""
-    says = f"{drawdown:g} minus the largest drawdown that any of {len(rows)} rows held for {PATIENCE} looks"
+    held_by = f"that any of {len(rows)} rows held for {PATIENCE} looks"
+    says = f"{drawdown:g} minus the largest drawdown{_of(metric)} {held_by}"
 
     def room(results: Results) -> float:
-        held = [_held(curve_of(row, METRIC, results)) for row in rows]
+        held = [_held(curve_of(row, metric, results)) for row in rows]
         return drawdown - (math.nan if any(map(math.isnan, held)) else max(held))
 
     return [Number(says, room)]
+
+
+def _of(metric: str) -> str:
+    """Return the metric of an alarm in words, or nothing for the usual one."""
+    return "" if metric == METRIC else f" of the {_called(metric)}"
 
 
 KINDS: dict[str, Callable[..., list[Number]]] = {
@@ -207,7 +210,7 @@ KINDS: dict[str, Callable[..., list[Number]]] = {
         *(exceeds_at_the_end, rise, slower, tau, diagnosed, triggers, silent),
     )
 }
-OF_CURVES = ("exceeds_at_the_end", "rise", "slower")
+OF_CURVES = ("exceeds_at_the_end", "rise", "slower", "triggers", "silent")
 
 
 def read_number(
