@@ -32,6 +32,8 @@ _CLOSE = 4.0
 # The most bytes that differences, or squared distances, take at a time outside of a CPU. You may set it.
 MAX_BYTES = 2**31
 _NUMBERS_ON_CPU = 2**21  # they fit into its cache
+# In the gradient, so many fit into the cache of one core; a block has this many columns at least.
+_NUMBERS_OF_BLOCK, _LEAST_COLUMNS = 2**18, 64
 # On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
 # which a tile is multiplied at a time.
 _WITHIN, _TILE = range(257, 2**14 + 1), 128
@@ -57,18 +59,36 @@ def nearest_neighbours(
     Returns:
         Two tensors of shape (B, k), the second integer.
     """
-    scale = _power_of_two(x.detach(), reference.detach())
-    distances, neighbours = _Differentiable.apply(x * scale, reference * scale, k, self_indices)
+    within = _are_one(x, reference)
+    scale = _power_of_two(x.detach(), None if within else reference.detach())
+    queries = x * scale
+    if not within or (reference is not x and reference.requires_grad):
+        others = reference * scale
+    else:
+        others = queries if reference is x else queries.detach()
+    distances, neighbours = _Differentiable.apply(queries, others, k, self_indices)
     return distances / scale, neighbours
 
 
-def _power_of_two(x: Tensor, reference: Tensor) -> Tensor:
+def _are_one(x: Tensor, reference: Tensor) -> bool:
+    """Return whether both are the same numbers in memory, as far as that can be known."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        same = x.data_ptr() == reference.data_ptr()
+    except RuntimeError:  # within torch.func
+        return False
+    return same and x.shape == reference.shape and x.stride() == reference.stride()
+
+
+def _power_of_two(x: Tensor, reference: Tensor | None) -> Tensor:
     """Return the power of two that scales the largest entry to about 2^50, or 1 if it is 0 or not finite.
 
     Scaling by a power of two is exact. Around 2^50 squares have room above, and far more room below, where an
     outlier leaves the other points.
     """
-    size = torch.stack([*x.aminmax(), *reference.aminmax()]).abs().max()
+    ends = [*x.aminmax(), *(() if reference is None else reference.aminmax())]
+    size = torch.stack(ends).abs().max()
     most = 126 if x.dtype == torch.float32 else 1022
     return (50 - size.log2().floor()).nan_to_num(0, 0, 0).clamp(-most, most).exp2()
 
@@ -89,7 +109,7 @@ def _find(x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None) -> 
     candidates = min(k + margin, len(reference) - (self_indices is not None))
     all_distances, all_neighbours = _find_fake(x, reference, k, self_indices)
     within = None
-    if _on_cpu(x) and len(x) in _WITHIN and (x is reference or torch.equal(x, reference)):
+    if _on_cpu(x) and len(x) in _WITHIN and _are_one(x, reference):
         within = _squares_within(queries, lengths)
     for rows in _chunks(queries, len(reference)):
         itself = None if self_indices is None else self_indices[rows, None]
@@ -207,20 +227,23 @@ def _distances_backward(
 
     # As a sparse product, sum_j w_ij x_i - sum_j w_ij y_j. It would cancel for close neighbours, but
     # loses only half of the digits that the square of a distance loses.
-    queries, others = _centred(x, reference)
-    close = distances.square() * _CLOSE**2 < _squared_lengths(queries)[:, None]
+    own = x.new_zeros(len(x))
+    for _, queries, _ in _centred_blocks(x, reference):
+        own += queries.square().sum(dim=1)
+    close = distances.square() * _CLOSE**2 < own[:, None]
     of_far = weights.masked_fill(close, 0)
-    products = F.embedding_bag(neighbours, others, per_sample_weights=of_far, mode="sum")
-    torch.addcmul(products.neg_(), of_far.sum(dim=1, keepdim=True), queries, out=grad_x)
+    k, totals = distances.shape[1], of_far.sum(dim=1, keepdim=True)
     if for_reference:
         others_of_pairs, order = neighbours.flatten().sort()
         bags = torch.searchsorted(others_of_pairs, torch.arange(len(reference), device=x.device))
         sorted_weights = of_far.flatten()[order]
-        products = F.embedding_bag(
-            order // neighbours.shape[1], queries, bags, per_sample_weights=sorted_weights, mode="sum"
-        )
-        totals = x.new_zeros(len(reference)).index_add_(0, others_of_pairs, sorted_weights)
-        torch.addcmul(products.neg_(), totals[:, None], others, out=grad_reference)
+        totals_of_others = x.new_zeros(len(reference)).index_add_(0, others_of_pairs, sorted_weights)[:, None]
+    for columns, queries, others in _centred_blocks(x, reference):
+        sums = F.embedding_bag(neighbours, others, per_sample_weights=of_far, mode="sum")
+        torch.addcmul(sums.neg_(), totals, queries, out=grad_x[:, columns])
+        if for_reference:
+            sums = F.embedding_bag(order // k, queries, bags, per_sample_weights=sorted_weights, mode="sum")
+            torch.addcmul(sums.neg_(), totals_of_others, others, out=grad_reference[:, columns])
     pairs = close.nonzero()
     for query, place in (part.unbind(dim=1) for part in pairs.split(_NUMBERS_ON_CPU // x.shape[1] + 1)):
         other = neighbours[query, place]
@@ -284,7 +307,18 @@ def _centred(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Return both without the mean of the reference; the shorter they are, the better is their product."""
     centre = reference.mean(dim=0).nan_to_num(0, 0, 0)
     others = reference - centre
-    return others if x is reference else x - centre, others
+    return others if _are_one(x, reference) else x - centre, others
+
+
+def _centred_blocks(x: Tensor, reference: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield so many columns of both without the mean of the reference that they fit into a cache."""
+    width = max(_NUMBERS_OF_BLOCK // len(reference), _LEAST_COLUMNS)
+    within = _are_one(x, reference)
+    for start in range(0, x.shape[1], width):
+        columns = slice(start, min(start + width, x.shape[1]))
+        centre = reference[:, columns].mean(dim=0).nan_to_num(0, 0, 0)
+        others = reference[:, columns] - centre
+        yield columns, others if within else x[:, columns] - centre, others
 
 
 def _centred_widely(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
