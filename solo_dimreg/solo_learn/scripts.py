@@ -19,6 +19,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args
 from omegaconf import DictConfig
 
+from solo_dimreg.config.data import check_reader
+from solo_dimreg.config.overrides import read_overrides, with_own_blocks
 from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import DimregError, unforeseen
@@ -44,51 +46,71 @@ class _Script:
     watched = uses_add_on = False
 
 
-def watch_script(
-    check: Callable[[DictConfig], bool],
-    look: Callable[[Any], Any],
-    resume: Callable[[DictConfig, Path], Path | None],
-    check_linear: Callable[[DictConfig], None],
-) -> None:
-    """Let ``check`` see the config of a running ``main_pretrain.py`` before solo-learn's parser does.
+def watch_script(checks: Any) -> None:
+    """Check the config of a running ``main_pretrain.py`` before solo-learn's parser does, and its images.
 
     At that moment, solo-learn has not yet seeded, added its defaults, built the method or read a file.
     Afterwards, its data sets read their files with our loader, and so do those of ``main_linear.py``.
 
     Args:
-        check: Called with the composed config; a ``DimregError`` ends the script. Returns whether the config
-            uses the add-on. Only then is any other fault before the first step shown in one line.
-        look: Called with the data set of the training.
-        resume: Called with the config that solo-learn has completed, and with the folder of the runs, if the
-            config uses the add-on. Returns the checkpoint from which auto-resume continues.
-        check_linear: Called with the config of a running ``main_linear.py``.
+        checks: A :class:`solo_dimreg.training.scripts.ScriptChecks`.
     """
-    _check_config(PARSER, check)
-    _check_config(LINEAR_PARSER, check_linear)
+    # A list, because both have to be tried.
+    if any([_change(PARSER, _checked(checks.config)), _change(LINEAR_PARSER, _checked(check_reader))]):
+        _Script.watched = True
     if not _Script.watched:
         return
-    _mix_in(PROBE, Probe)
-    _mix_in(RESUMER, Resumer, resume=staticmethod(resume))
-    _change_result(TRANSFORMS, lambda transforms: transforms)
-    _change_result(IMAGES, lambda dataset: look(read_with_us(dataset)))
+    _change(PROBE, lambda kind: mixed_in(Probe, kind))
+    _change(RESUMER, lambda kind: mixed_in(Resumer, kind, resume=staticmethod(checks.resume)))
+    _change(TRANSFORMS, _with_result(lambda transforms: transforms))
+    _change(IMAGES, _with_result(lambda dataset: checks.images(read_with_us(dataset))))
     for loaders in (LABELLED, LINEAR_LABELLED):
-        _change_result(loaders, _loaders_with_us)
+        _change(loaders, _with_result(_loaders_with_us))
 
 
-def _check_config(parser: tuple[str, str], check: Callable[[DictConfig], Any]) -> None:
-    """Let ``check`` see the config of the script before solo-learn's parser does."""
-    parse = _of_script(*parser)
-    if parse is None:
-        return
-    _Script.watched = True
+def _change(what: tuple[str, str], change: Callable[[Any], Any]) -> bool:
+    """Change the running script's object of this name, if it is solo-learn's and not yet changed."""
+    main, (name, module) = sys.modules["__main__"], what
+    found = getattr(main, name, None)
+    if getattr(found, "__module__", None) != module or hasattr(found, "__wrapped__"):
+        return False
+    setattr(main, name, change(found))
+    return True
 
-    @wraps(parse)
-    def checked(cfg: DictConfig) -> DictConfig:
-        with one_line_in_scripts("read"):
-            _Script.uses_add_on = bool(check(cfg))
-            return parse(cfg)
 
-    _replace(parser, checked)
+def _checked(check: Callable[[DictConfig], Any]) -> Callable[[Any], Any]:
+    """Return a change of a parser that lets ``check`` see the config first."""
+
+    def change(parse: Callable[[DictConfig], DictConfig]) -> Callable[[DictConfig], DictConfig]:
+        @wraps(parse)
+        def checked(cfg: DictConfig) -> DictConfig:
+            with one_line_in_scripts("read"):
+                _Script.uses_add_on = bool(check(cfg))
+                return parse(cfg)
+
+        return checked
+
+    return change
+
+
+def _with_result(change_result: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a change of a function that loads images, such that its result is changed."""
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            with (
+                one_line_in_scripts("load the images of"),
+                explained_download(given["dataset"], given.get("train_data_path")),
+            ):
+                return change_result(function(*args, **kwargs))
+
+        return changed
+
+    return change
 
 
 def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
@@ -97,30 +119,22 @@ def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
     return loaders
 
 
-def check_command_line(check: Callable[[list[str], bool], Any]) -> None:
-    """Let ``check`` see the overrides of a running script of solo-learn's before Hydra parses them.
-
-    Args:
-        check: Called with the overrides and whether they are a sweep; a ``DimregError`` ends the script.
-    """
+def check_command_line() -> None:
+    """End a running script of solo-learn's if Hydra would not parse one of its overrides."""
     parse = getattr(sys.modules["__main__"], PARSER[0], None)
     if not str(getattr(parse, "__module__", "")).startswith("solo.args."):
         return
     given = get_args()
     try:
-        check(given.overrides, given.multirun)
+        read_overrides(given.overrides, sweep=given.multirun)
     except DimregError as error:
         end(error)
 
 
-def change_overrides(change: Callable[[list[str], Callable[[str], bool]], list[str]]) -> None:
-    """Let ``change`` replace the overrides whenever this process composes a config.
+def accept_own_blocks() -> None:
+    """Let overrides set our blocks in a config that lacks them, whenever this process composes a config.
 
     Hydra has read the command line before it finds us, so its loader of configs is replaced.
-
-    Args:
-        change: Called with the overrides, and with a function that says whether a key names a group of
-            configs.
     """
     load = ConfigLoaderImpl.load_configuration
     if hasattr(load, "__wrapped__"):
@@ -130,7 +144,7 @@ def change_overrides(change: Callable[[list[str], Callable[[str], bool]], list[s
     def changed(
         self: Any, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
-        changes = change(overrides, lambda key: bool(self.get_group_options(key)))
+        changes = with_own_blocks(overrides, lambda key: bool(self.get_group_options(key)))
         return load(self, config_name, changes, *args, **kwargs)
 
     ConfigLoaderImpl.load_configuration = changed  # type: ignore[method-assign]
@@ -184,40 +198,3 @@ class Resumer(Mixin):
         if found is None:
             return None, None
         return found, json.loads((found.parent / "args.json").read_text()).get("wandb_run_id")
-
-
-def _of_script(name: str, module: str) -> Callable[..., Any] | None:
-    """Return the running script's function of this name, if it is solo-learn's and not yet replaced."""
-    found = getattr(sys.modules["__main__"], name, None)
-    if getattr(found, "__module__", None) != module or hasattr(found, "__wrapped__"):
-        return None
-    return found
-
-
-def _replace(what: tuple[str, str], function: Any) -> None:
-    setattr(sys.modules["__main__"], what[0], function)
-
-
-def _mix_in(what: tuple[str, str], mixin: type, **attributes: Any) -> None:
-    kind: Any = _of_script(*what)
-    if kind is not None:
-        _replace(what, mixed_in(mixin, kind, **attributes))
-
-
-def _change_result(what: tuple[str, str], change: Callable[[Any], Any]) -> None:
-    function = _of_script(*what)
-    if function is None:
-        return
-
-    signature = inspect.signature(function)
-
-    @wraps(function)
-    def changed(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        with (
-            one_line_in_scripts("load the images of"),
-            explained_download(given["dataset"], given.get("train_data_path")),
-        ):
-            return change(function(*args, **kwargs))
-
-    _replace(what, changed)

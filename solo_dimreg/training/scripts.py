@@ -71,14 +71,6 @@ class ScriptChecks:
         self.arguments = settings
         return True
 
-    def linear(self, settings: DictConfig) -> None:
-        """Refuse training images of ``main_linear.py`` that DALI would read unlike the validation images.
-
-        Raises:
-            ConfigError: The message names the first such image in a sample.
-        """
-        check_reader(settings)
-
     def images(self, dataset: Any) -> Any:
         """Return the data set, after refusing a batch larger than it and warning of misread images.
 
@@ -119,23 +111,19 @@ def _fit_to_machine(settings: DictConfig) -> None:
     """Turn a config written for GPUs into one for the CPU if there is no GPU, as our own commands do.
 
     ``accelerator=cpu`` alone would end in a TypeError, because solo-learn's parser needs a list of devices
-    and a CPU has none. A config with several processes on a CPU is left as it is.
+    and a CPU has none. A config with several processes on a CPU is left as it is. A number of devices is
+    refused on any machine, because it would work on a CPU only.
     """
-    _check_devices(settings)
-    accelerator = settings.get("accelerator", "auto")
-    several = accelerator == "cpu" and device_count(settings.devices) > 1
-    if accelerator in ("auto", "cpu", "gpu", "cuda") and not several:
-        fit_to_machine(settings)
-
-
-def _check_devices(settings: DictConfig) -> None:
-    """Refuse a number of devices on any machine: a config with it would work on a CPU only."""
     devices = plain(settings.devices)
     if not isinstance(devices, Sequence):
         raise ConfigError(
             f"devices: {devices!r} is not allowed in main_pretrain.py, which uses its length; it must be a "
             'list, such as [0], or on a CPU the string "1".'
         )
+    accelerator = settings.get("accelerator", "auto")
+    several = accelerator == "cpu" and device_count(devices) > 1
+    if accelerator in ("auto", "cpu", "gpu", "cuda") and not several:
+        fit_to_machine(settings)
 
 
 def _check_machine(host: Host, settings: DictConfig) -> None:

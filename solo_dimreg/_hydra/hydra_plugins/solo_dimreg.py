@@ -22,29 +22,26 @@ class SoloDimregSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Check the command line, append our configs and register our methods; Hydra calls this once."""
         if "solo.methods" in sys.modules:
-            from solo_dimreg.config.overrides import read_overrides, with_own_blocks
             from solo_dimreg.hydra_plugin import extend
             from solo_dimreg.solo_learn import register
-            from solo_dimreg.solo_learn.scripts import change_overrides, check_command_line, watch_script
+            from solo_dimreg.solo_learn.scripts import accept_own_blocks, check_command_line, watch_script
             from solo_dimreg.training.scripts import ScriptChecks
 
-            check_command_line(lambda overrides, sweep: read_overrides(overrides, sweep=sweep))
-            change_overrides(with_own_blocks)
+            check_command_line()
+            accept_own_blocks()
             register()
             extend(search_path)
-            checks = ScriptChecks()
-            watch_script(checks.config, checks.images, checks.resume, checks.linear)
+            watch_script(ScriptChecks())
             if not {"--multirun", "-m"}.isdisjoint(sys.argv):
                 os.environ[REGISTERED] = "1"
 
 
 if os.environ.get(REGISTERED):  # a worker of --multirun gets its task from a launcher, and composes nothing
     try:
-        from solo_dimreg.config.overrides import with_own_blocks
         from solo_dimreg.solo_learn import register
-        from solo_dimreg.solo_learn.scripts import change_overrides
+        from solo_dimreg.solo_learn.scripts import accept_own_blocks
 
         register()
-        change_overrides(with_own_blocks)
+        accept_own_blocks()
     except Exception as error:  # another Hydra program, which the sweep has started
         print(f"solo-dimreg: the methods are not registered here ({error})", file=sys.stderr)
