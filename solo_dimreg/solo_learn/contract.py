@@ -62,40 +62,28 @@ OWN = {
         "prepare_datasets",
     },
 }
-# Modules that import the optional packages for DALI and UMAP.
-EXTRAS = {
-    "current": {
-        "solo.utils.auto_umap": "OfflineUMAP.plot",
-        "solo.data.dali_dataloader": "build_transform_pipeline_dali PretrainDALIDataModule",
-    },
-    "published": {"solo.utils.auto_umap": "AutoUMAP.plot", "solo.methods.dali": "PretrainABC"},
-}
 
 
-def missing_names(generation: str, extras: bool = False) -> list[str]:
+def missing_names(generation: str) -> list[str]:
     """Return what the importable solo-learn lacks of these names, one sentence each, without a full stop.
 
     Args:
         generation: ``"current"`` or ``"published"``.
-        extras: Also look into the modules that need the packages of our extras, if those are installed.
-            Their import takes seconds.
     """
-    optional = EXTRAS[generation] if extras else {}
-    tables = BOTH, OWN[generation], optional
+    tables = BOTH, OWN[generation]
     return [
         fault
         for table in tables
         for module, names in table.items()
-        for fault in _missing_in(module, names.split(), table is optional)
+        for fault in _missing_in(module, names.split())
     ]
 
 
-def _missing_in(module: str, names: list[str], optional: bool) -> Iterator[str]:
+def _missing_in(module: str, names: list[str]) -> Iterator[str]:
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        if not optional or str(error.name).startswith("solo"):
-            yield f"{module} does not import ({error})"
+        yield f"{module} does not import ({error})"
         return
     for name in names:
         try:
