@@ -121,23 +121,6 @@ def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) ->
     )
 
 
-class _Extracted(nn.Module):
-    """A stand-in for a frozen backbone, for features that it has already computed, (B, D, 1, 1)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inplanes = self.num_features = width
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the features, (B, D)."""
-        return features.flatten(1)
-
-
-def _in_place_of(splits: Sequence[Features]) -> tuple[Any, nn.Module]:
-    images = [TensorDataset(split.features[:, :, None, None], split.labels) for split in splits]
-    return images, _Extracted(splits[0].features.shape[1])
-
-
 def knn_accuracy(
     host: Host, train: Features, val: Features, feature: str, k: int, temperature: float, distance: str
 ) -> dict[str, float]:
@@ -148,8 +131,9 @@ def knn_accuracy(
     Raises:
         ConfigError: The method has no such features, or k exceeds the number of training images.
     """
-    banks = [split.embeddings if feature == "projector" else split.features for split in (train, val)]
-    memory, queries = banks
+    memory, queries = (
+        split.embeddings if feature == "projector" else split.features for split in (train, val)
+    )
     if memory is None or queries is None:
         raise ConfigError("--feature: this method has no projector; use backbone.")
     if not 1 <= k <= len(train.labels):
@@ -162,15 +146,11 @@ def knn_accuracy(
     if temperature <= 0:
         raise ConfigError(f"--temperature: {temperature} is not allowed; it must be > 0.")
     classifier = host.knn(k, temperature, distance)
-    banks_on_device = [bank.to(DEVICE) for bank in (memory, train.labels, queries, val.labels)]
     classifier(
-        **dict(
-            zip(
-                ("train_features", "train_targets", "test_features", "test_targets"),
-                banks_on_device,
-                strict=True,
-            )
-        )
+        train_features=memory.to(DEVICE),
+        train_targets=train.labels.to(DEVICE),
+        test_features=queries.to(DEVICE),
+        test_targets=val.labels.to(DEVICE),
     )
     classifier._to_sync = False  # every process has all the features: after a gather, each would count twice
     top1, top5 = classifier.compute()
@@ -242,17 +222,19 @@ def linear_accuracy(
             )
     _check_labelled(settings)
     train_transform, val_transform = evaluation_transforms(host, run.settings, other_data)
-    datasets = labelled_images(host, settings, train_transform, val_transform)
-    classes = max(len(getattr(datasets[0], "classes", ())), CLASSES.get(settings.data.dataset, 0))
-    counts = {"train_images": len(datasets[0]), "val_images": len(datasets[1])}  # type: ignore[arg-type]
-    backbone = host.backbone(run.method)
+    train, val = labelled_images(host, settings, train_transform, val_transform)
+    classes = max(len(getattr(train, "classes", ())), CLASSES.get(settings.data.dataset, 0))
+    counts = {"train_images": len(train), "val_images": len(val)}
+    backbone: Any = host.backbone(run.method)
     if smaller_batch:
         lower_batch(settings, counts["train_images"], smaller_batch)
     check_steps(settings, counts["train_images"], "linear probe")
     if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
-        extracted = extracted or _extract(host, run, datasets, settings.data.num_workers)
-        datasets, backbone = _in_place_of(extracted)
-    loaders = host.evaluation_loaders(*datasets, settings.optimizer.batch_size, settings.data.num_workers)
+        splits = extracted or _extract(host, run, (train, val), settings.data.num_workers)
+        train, val = (TensorDataset(split.features[:, :, None, None], split.labels) for split in splits)
+        backbone = nn.Flatten()  # a stand-in for the frozen backbone, which has computed the features
+        backbone.inplanes = backbone.num_features = splits[0].features.shape[1]
+    loaders = host.evaluation_loaders(train, val, settings.optimizer.batch_size, settings.data.num_workers)
     host.seed(settings.get("seed", 5))
     probe = host.build_probe(backbone, settings, max(TOP, classes))
     probe.classifier = classifier_head(probe.classifier, classifier)
