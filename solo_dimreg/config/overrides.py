@@ -18,12 +18,11 @@ KEY = re.compile(r"[A-Za-z_][\w-]*([./@:][\w-]+)*")
 PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
-def read_overrides(overrides: Iterable[str], option: str = "override", sweep: bool = False) -> list[Override]:
+def read_overrides(overrides: Iterable[str], sweep: bool = False) -> list[Override]:
     """Parse overrides as Hydra does.
 
     Args:
         overrides: ``key=value``, ``+key=value``, ``++key=value`` and ``~key``, each as one text.
-        option: The name of the option in the message, such as ``--set``.
         sweep: Whether several values of one key are allowed, as under ``--multirun``.
 
     Raises:
@@ -35,14 +34,15 @@ def read_overrides(overrides: Iterable[str], option: str = "override", sweep: bo
         try:
             override = parser.parse_override(text)
         except HydraException as error:
-            raise ConfigError(f"{option} {text!r}: {_fault(text)}") from error
-        if not override.key_or_group or (override.is_sweep_override() and not sweep):
-            raise ConfigError(f"{option} {text!r}: {_fault(text)}")
+            raise ConfigError(f"override {text!r}: {_fault(text)}") from error
+        several = override.is_sweep_override()
+        if not override.key_or_group or (several and not sweep):
+            raise ConfigError(f"override {text!r}: {_fault(text, several)}")
         parsed.append(override)
     return parsed
 
 
-def _fault(text: str) -> str:
+def _fault(text: str, several: bool = False) -> str:
     key, equals, value = text.partition("=")
     name = key.lstrip("+~")
     if not equals and KEY.fullmatch(name):
@@ -54,20 +54,13 @@ def _fault(text: str) -> str:
         )
     if bracket := _unbalanced(value):
         return f"the {bracket!r} in its value has no partner. A text must be quoted: {for_shell(key, value)}"
-    if _is_sweep(text):
+    if several:
         listed = f"{key}=[{value}]"
         return (
             "has several values, which only main_pretrain.py with --multirun takes. "
             f"A list must be {shlex.quote(listed)}, a text {for_shell(key, value)}"
         )
     return f"Hydra cannot read its value; it must be quoted: {for_shell(key, value)}"
-
-
-def _is_sweep(text: str) -> bool:
-    try:
-        return OverridesParser.create().parse_override(text).is_sweep_override()
-    except HydraException:
-        return False
 
 
 def _unbalanced(value: str) -> str:

@@ -56,9 +56,9 @@ def test_a_shell_hands_on_what_is_to_be_typed(text: str) -> None:
 )
 def test_an_override_that_does_not_parse_is_named_with_what_to_write(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
-        read_overrides(["seed=1", override], "--set")
+        read_overrides(["seed=1", override])
     message = str(refused.value)
-    assert message.startswith(f"--set {override!r}: ") and "\n" not in message
+    assert message.startswith(f"override {override!r}: ") and "\n" not in message
     assert all(word in message for word in words), message
 
 
