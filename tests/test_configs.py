@@ -11,7 +11,6 @@ from support import build, most_slow, slow, small
 
 from solo_dimreg.config.blocks import read_blocks
 from solo_dimreg.config.composing import evaluation_settings, fit_to_machine
-from solo_dimreg.config.parsing import parameter_names
 from solo_dimreg.config.values import plain
 from solo_dimreg.solo_learn import Run
 from solo_dimreg.training.evaluation import linear_accuracy
@@ -163,10 +162,7 @@ def test_the_options_are_those_of_the_method(host):
         method = host.methods.get(config.method)
         assert method or host.generation == "published", path
         if method and issubclass(method, host.Method):
-            names = parameter_names(method.build)[0]
-            if method.criterion:
-                names |= parameter_names(method.criterion)[0]
-            assert set(config.method_kwargs) <= names, path
+            assert set(config.method_kwargs) <= set(method.own_options()), path
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_slurm", "submitit_local"])

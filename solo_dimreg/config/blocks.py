@@ -17,7 +17,7 @@ from solo_dimreg.config.parsing import (
     number,
     one_of,
     option_in,
-    parameter_names,
+    options_of_callable,
     parse,
     whole,
 )
@@ -77,9 +77,9 @@ def _with_kinds(block: Any, place: str = "regularizers") -> Any:
             raise Refusal(f"{given!r} is not a mapping of settings, {{weight: …}}.", name)
         kind = known[name].value
         own = set(RegularizerSettings.model_fields) - {"kind", "options"}
-        names, open_ended = parameter_names(kind)
+        options, open_ended = options_of_callable(kind)
         if not open_ended:
-            check_keys(f"{place}.{name}", given or {}, names | own)
+            check_keys(f"{place}.{name}", given or {}, own.union(options))
         merged = {**vars(kind).get("defaults", {}), **(given or {})}
         if "weight" not in merged:
             raise Refusal("is missing; it must be a number >= 0.", f"{name}.weight")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.config.blocks import RegularizerSettings
+from solo_dimreg.config.parsing import options_of_callable
 from solo_dimreg.config.values import REQUIRED, base_name
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _documented(value: Any) -> Iterator[str | None]:
 
 def options_of_regularizer(kind: Any) -> dict[str, Any]:
     """Return the settings of a regularizer in a ``regularizers:`` block, with their defaults."""
-    return {**COMMON, **_parameters(kind), **vars(kind).get("defaults", {})}
+    return {**COMMON, **options_of_callable(kind)[0], **vars(kind).get("defaults", {})}
 
 
 def options_of(host: Host, name: str) -> dict[str, Any]:
@@ -64,23 +65,9 @@ def options_of(host: Host, name: str) -> dict[str, Any]:
     A key of ``method_kwargs`` has its name; a setting of the method's own term has its full key.
     """
     kind: Any = host.methods[name]
-    options: dict[str, Any] = {}
-    if issubclass(kind, host.Method):
-        options = _parameters(kind.build)
-        if "options" in inspect.signature(kind.build).parameters and kind.criterion:
-            options |= _parameters(kind.criterion)
-    else:
-        options = host.method_options(name)
+    ours = issubclass(kind, host.Method)
+    options: dict[str, Any] = kind.own_options() if ours else host.method_options(name)
     if base_name(name) != name or hasattr(kind, "with_term"):
         for term, settings in host.terms(name, {}).items():
             options |= {f"regularizers.{term}.{key}": value for key, value in settings.items()}
     return options
-
-
-def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {
-        each.name: REQUIRED if each.default is inspect.Parameter.empty else each.default
-        for each in inspect.signature(function).parameters.values()
-        if each.kind in kinds and each.name != "self"
-    }

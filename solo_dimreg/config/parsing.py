@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from solo_dimreg.config.values import REQUIRED
 from solo_dimreg.errors import ConfigError, nearest, unknown
 
 # pydantic's words about a wrong value, in the style of our other messages.
@@ -204,11 +205,12 @@ def mapping(example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def parameter_names(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return the names of a callable's parameters, and whether it accepts others (``**kwargs``)."""
-    parameters = inspect.signature(function).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+def options_of_callable(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Return a callable's parameters with their defaults, and whether it accepts others (``**kwargs``)."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    options = {p.name: REQUIRED if p.default is p.empty else p.default for p in named}
+    return options, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def option_in(options: Iterable[str], error: Exception) -> str:

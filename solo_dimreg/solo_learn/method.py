@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from solo_dimreg.config.parsing import check_keys, parameter_names
+from solo_dimreg.config.parsing import check_keys, options_of_callable
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn.mixins import Mixin
 
@@ -31,10 +31,7 @@ class Method(ABC, Mixin):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         options: Mapping[str, Any] = self.host.read_block(args, kwargs, "method_kwargs") or {}
-        names, open_ended = parameter_names(type(self).build)
-        if open_ended and self.criterion:
-            names |= parameter_names(self.criterion)[0]
-        check_keys("method_kwargs", options, names - {"self"})
+        check_keys("method_kwargs", options, self.own_options())
         super().__init__(*args, **kwargs)
         if self.large_crops not in (None, self.num_large_crops):
             name, crops = type(self).__name__, self.num_large_crops
@@ -43,6 +40,12 @@ class Method(ABC, Mixin):
             self.build(**options)
         except (ValueError, TypeError) as error:
             raise ConfigError(_with_key("method_kwargs", error)) from error
+
+    @classmethod
+    def own_options(cls) -> dict[str, Any]:
+        """Return the keys of ``method_kwargs`` with their defaults."""
+        options, open_ended = options_of_callable(cls.build)
+        return options | options_of_callable(cls.criterion)[0] if open_ended and cls.criterion else options
 
     def build(self) -> None:
         """Create ``self.projector``; here it is the identity."""

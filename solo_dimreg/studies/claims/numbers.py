@@ -13,7 +13,7 @@ from typing import Any
 from scipy import stats
 
 from solo_dimreg.config.blocks import AlarmSettings
-from solo_dimreg.config.parsing import check_keys, parameter_names
+from solo_dimreg.config.parsing import check_keys, options_of_callable
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.monitor.alarm import Alarm
@@ -230,7 +230,7 @@ def read_number(
     if kind not in KINDS:
         raise ConfigError(f"{key}: {unknown('kind of number', kind, KINDS)}")
     function = KINDS[kind]
-    check_keys(key, options, {*parameter_names(function)[0], "says"})
+    check_keys(key, options, {*options_of_callable(function)[0], "says"})
     options, words = {name: each for name, each in options.items() if name != "says"}, options.get("says")
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in options and parameter.default is inspect.Parameter.empty:
