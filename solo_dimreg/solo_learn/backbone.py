@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from solo_dimreg.config.other_backbone import refused_keyword
-from solo_dimreg.errors import ConfigError, nearest, unknown
+from solo_dimreg.errors import ConfigError, nearest
 from solo_dimreg.plugins import registered
 
 PREFIX = "timm/"
@@ -62,14 +62,12 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 
 def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Return a timm model or a plugin's backbone.
+    """Return a timm model or a plugin's backbone, which :func:`find_backbone` has found.
 
     Raises:
-        ConfigError: There is no such backbone, it refuses an argument, or it has no ``num_features``.
+        ConfigError: The backbone refuses an argument, or it has no ``num_features``.
     """
-    build = find_backbone(name)
-    if build is None:
-        raise ConfigError(f"backbone.name: {unknown('backbone', name, registered('backbones'))}")
+    build: Any = find_backbone(name)
     try:
         backbone = build(**kwargs)
     except ConfigError:

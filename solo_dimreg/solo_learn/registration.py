@@ -52,7 +52,6 @@ def generation() -> str | None:
     return None
 
 
-@functools.cache
 def find_host() -> Host:
     """Return the host of the importable solo-learn.
 
@@ -75,14 +74,6 @@ def find_host() -> Host:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise HostError(f"solo-learn ({kind}) does not import ({reason}).") from error
     raise HostError(MISSING)
-
-
-def _with_ldreg(host: Host, name: str, method: type) -> type:
-    """Return the method with the paper's LDReg settings as defaults."""
-    kind = "momentum" if issubclass(method, host.momentum_method) else "other"
-    weight = LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
-    defaults = {"weight": weight, "k": LDREG_NEIGHBOURS.get(name), "warmup_epochs": 10}
-    return _with_term("LDReg", method, defaults)
 
 
 def _with_term(prefix: str, method: type, defaults: Mapping[str, Any]) -> type:
@@ -136,7 +127,10 @@ def register() -> Host:
         host.methods[name] = with_hooks(host, method)
     for name in own:
         method = host.methods[name]
-        host.methods[f"ldreg_{name}"] = _with_ldreg(host, name, method)
+        kind = "momentum" if issubclass(method, host.momentum_method) else "other"
+        weight = LDREG_WEIGHTS.get(name, LDREG_WEIGHTS[kind])
+        papers = {"weight": weight, "k": LDREG_NEIGHBOURS.get(name), "warmup_epochs": 10}
+        host.methods[f"ldreg_{name}"] = _with_term("LDReg", method, papers)
         minimal = {"direction": "min", "weight": MINLID_WEIGHT, "warmup_epochs": 10}
         host.methods[f"minlid_{name}"] = _with_term("MinLID", method, minimal)
     host.methods["ldreg"] = host.methods["ldreg_simclr"]
