@@ -149,10 +149,8 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
     except DimregError as error:
         cause = error.__cause__
         named = [str(cause.name).partition(".")[0]] if isinstance(cause, ImportError) and cause.name else []
-        spec = importlib.util.find_spec("solo")
-        folders = list(spec.submodule_search_locations or []) if spec and kind else []
-        missing = [name for each in folders for name in missing_packages(Path(each))]
-        missing = sorted({*missing, *(name for name in named if not _importable(name))})
+        named = [name for name in named if not _importable(name)]
+        missing = sorted({*named, *(missing_packages(kind) if kind else ())})
         what, fix = str(error).rstrip("."), "reinstall solo-learn's requirements"
         if missing:
             what, fix = f"solo-learn ({kind}) lacks {', '.join(missing)}", _install(missing)

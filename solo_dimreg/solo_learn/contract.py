@@ -6,12 +6,10 @@ what a newer solo-learn has changed, and every package that solo-learn lacks at 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 from collections.abc import Iterator
 from operator import attrgetter
-from pathlib import Path
 
 # The names by module, separated by spaces. ``pl`` is the Lightning of either solo-learn.
 BOTH = {
@@ -62,6 +60,11 @@ OWN = {
         "prepare_datasets",
     },
 }
+# The modules that a solo-learn imports, beside those of the packages that we require ourselves.
+PACKAGES = {
+    "current": ("lightning", "torchmetrics"),
+    "published": ("einops", "pl_bolts", "pytorch_lightning", "torchmetrics"),
+}
 
 
 def missing_names(generation: str) -> list[str]:
@@ -92,41 +95,6 @@ def _missing_in(module: str, names: list[str]) -> Iterator[str]:
             yield f"{module} has no {name}"
 
 
-def missing_packages(root: Path) -> list[str]:
-    """Return the top-level modules that solo-learn imports and that are not installed; import none of them.
-
-    Imports inside of ``try`` are left out, because solo-learn works without them.
-
-    Args:
-        root: The folder of the package ``solo``.
-    """
-    seen: set[str] = set()
-    waiting = [*BOTH, *OWN["current"], *OWN["published"]]  # a module that only the other one has is no file
-    missing: dict[str, None] = {}
-    while waiting:
-        name = waiting.pop()
-        path = root.parent.joinpath(*name.split("."))
-        files = path.with_suffix(".py"), path / "__init__.py"
-        file = next((each for each in files if each.is_file()), None)
-        if name in seen or file is None:
-            continue
-        seen.add(name)
-        for imported in _imports(ast.parse(file.read_text(encoding="utf-8")).body):
-            top = imported.partition(".")[0]
-            if top == root.name:
-                # Importing a module imports the packages above it.
-                parts = imported.split(".")
-                waiting += [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-            elif importlib.util.find_spec(top) is None:
-                missing[top] = None
-    return sorted(missing)
-
-
-def _imports(body: list[ast.stmt]) -> Iterator[str]:
-    for statement in body:
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-        elif isinstance(statement, ast.If | ast.With):
-            yield from _imports(statement.body)
+def missing_packages(generation: str) -> list[str]:
+    """Return the packages that a solo-learn imports, that we do not require, and that are not installed."""
+    return [name for name in PACKAGES[generation] if importlib.util.find_spec(name) is None]
