@@ -51,10 +51,6 @@ def check_method(host: Host, settings: Pretraining) -> None:
 def check_agreement(host: Host, settings: Common) -> None:
     """Refuse settings that contradict each other or would fail after the training has begun.
 
-    Args:
-        host: The solo-learn in use.
-        settings: The settings of the pretraining or of the probe, fitted to the machine.
-
     Raises:
         ConfigError: The message names the key, its value and the setting that it has to fit.
     """

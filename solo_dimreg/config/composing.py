@@ -121,10 +121,7 @@ def other_data(folder: Path) -> tuple[str, ...]:
 def evaluation_settings(settings: DictConfig, run: Run, overrides: Sequence[str] = ()) -> DictConfig:
     """Return a linear config with the data and the backbone of the pretraining run.
 
-    Args:
-        settings: A config in the format of solo-learn's ``main_linear.py``.
-        run: The pretrained run.
-        overrides: ``key=value`` of the command line; a key of ``data`` that they set is left as it is.
+    A key of ``data`` that the overrides of the command line set is left as it is.
     """
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     merged = OmegaConf.create(plain(settings))

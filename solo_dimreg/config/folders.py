@@ -57,9 +57,7 @@ def find_config_folder(stage: str, config_path: str) -> Path:
 def find_config(stage: str, config_path: str, config_name: str) -> tuple[Path, str]:
     """Return the folder of a config, and the config's name without ``.yaml``.
 
-    Args:
-        stage, config_path: As in :func:`find_config_folder`.
-        config_name: The name of a config in that folder or in our counterpart of it.
+    The config is in the folder of :func:`find_config_folder`, or in our counterpart of it.
 
     Raises:
         ConfigError: There is no such folder or config.

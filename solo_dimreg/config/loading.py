@@ -35,11 +35,7 @@ def load_settings(
 ) -> Pretraining:
     """Return the settings of a pretraining, after refusing what cannot work.
 
-    Args:
-        host: The solo-learn in use.
-        config: A config in the format of the current solo-learn; empty blocks are filled, in place.
-        fit: Changes the config for this machine, in place.
-        images: Whether the images are checked too.
+    Empty blocks of the config are filled, in place; ``fit`` changes it for this machine, in place.
 
     Raises:
         ConfigError: The message names the key, the value and what would be right.

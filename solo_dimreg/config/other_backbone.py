@@ -19,12 +19,8 @@ def drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -
     """Remove from ``backbone.kwargs`` the old backbone's kwargs that the new one does not accept, in place.
 
     The accepted kwargs are found by building the backbone: most backbones pass their arguments on, so that
-    their signatures do not tell. Any other fault is left to the checks of the config.
-
-    Args:
-        host: The solo-learn in use.
-        settings: The config with the overrides of the command line.
-        before: The same config without the overrides of its backbone.
+    their signatures do not tell. Any other fault is left to the checks of the config. ``before`` is the same
+    config without the overrides of its backbone.
     """
     old, new = before.get("backbone"), settings.get("backbone")
     if not (OmegaConf.is_dict(old) and OmegaConf.is_dict(new)) or old.get("name") == new.get("name"):

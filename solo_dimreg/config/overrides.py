@@ -102,7 +102,6 @@ def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> l
     The schema, which is checked afterwards, knows the keys. A config may lack a key that exists.
 
     Args:
-        overrides: The overrides of a command line.
         is_group: Whether a key names a group of configs, such as ``augmentations``, from which one is chosen.
 
     Raises:
@@ -120,12 +119,7 @@ def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> l
 
 
 def with_own_blocks(overrides: Iterable[str], is_group: Callable[[str], bool]) -> list[str]:
-    """Return the overrides such that those of our blocks may set a key that the config lacks.
-
-    Args:
-        overrides: The overrides of a command line.
-        is_group: As for :func:`without_plus`.
-    """
+    """Return the overrides such that those of our blocks may set a key that the config lacks."""
     changed = []
     for text in overrides:
         key = text.lstrip("+").partition("=")[0]

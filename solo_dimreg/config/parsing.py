@@ -57,8 +57,6 @@ def parse(model: type[Kind], content: Mapping[str, Any], allowed: Collection[str
     """Return the settings as the model, after refusing unknown keys, wrong types and values out of range.
 
     Args:
-        model: The model of the settings.
-        content: The settings in plain containers.
         allowed: Dotted keys that the model lacks and something else reads; the result is without them.
 
     Raises:
@@ -141,8 +139,6 @@ def check_keys(block: str, given: Mapping[str, Any], valid: Iterable[str], owner
 
     Args:
         block: The dotted key of the settings, for the message.
-        given: The settings.
-        valid: The keys that are read.
         owner: What reads them, if that is not the block itself.
 
     Raises:

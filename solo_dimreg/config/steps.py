@@ -32,7 +32,6 @@ def count_steps(settings: DictConfig, images: int) -> Steps:
     Args:
         settings: A config of a pretraining or of a probe. A batch of one process has ``optimizer.batch_size``
             images, and there are ``devices`` times ``num_nodes`` processes.
-        images: The number of training images.
     """
     processes = device_count(settings.devices) * (settings.get("num_nodes") or 1)
     batches = math.ceil(images / processes) // settings.optimizer.batch_size
@@ -55,10 +54,7 @@ def images_of_process(settings: DictConfig, images: int) -> int:
 def lower_batch(settings: DictConfig, images: int, size: int) -> None:
     """Lower ``optimizer.batch_size``, in place, if no batch would be full, and say so in one line.
 
-    Args:
-        settings: As for :func:`count_steps`.
-        images: The number of training images.
-        size: The batch size to lower it to; with fewer images in a process, their number is used.
+    It becomes ``size``, or with fewer images in a process their number.
     """
     share, default = images_of_process(settings, images), settings.optimizer.batch_size
     lowered = min(share, size)
@@ -73,14 +69,6 @@ def lower_batch(settings: DictConfig, images: int, size: int) -> None:
 
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
     """Refuse a training without a step, and warn in one line of a training with too few.
-
-    Args:
-        settings: As for :func:`count_steps`.
-        images: The number of training images.
-        what: The name of the training, for the warning.
-
-    Returns:
-        The number of steps.
 
     Raises:
         ConfigError: No batch would be full; the message names the batch size and the number of images.

@@ -54,7 +54,6 @@ def read_object(path: Path, what: str, blocks: Collection[str] = ()) -> dict[str
     """Return the JSON object in a file.
 
     Args:
-        path: The file.
         what: What the object is, for the error.
         blocks: The keys that hold an object, if they are there.
 

@@ -34,7 +34,6 @@ class Continuing:
     Nothing is changed if the checkpoint has the same ones: the training then stays the same to the bit.
 
     Args:
-        host: The solo-learn in use.
         trainer: Lightning's trainer, after it has made the optimizers and before it restores a checkpoint.
     """
 
@@ -60,8 +59,6 @@ class Continuing:
         """Multiply all learning rates of the schedule, from here on and after a resumption.
 
         Args:
-            trainer: Lightning's trainer.
-            factor: The factor.
             restored: Whether the optimizers and schedulers have it already, from a checkpoint.
         """
         self.factor *= factor

@@ -68,11 +68,7 @@ PACKAGES = {
 
 
 def missing_names(generation: str) -> list[str]:
-    """Return what the importable solo-learn lacks of these names, one sentence each, without a full stop.
-
-    Args:
-        generation: ``"current"`` or ``"published"``.
-    """
+    """Return what the importable solo-learn lacks of these names, one sentence each, without a full stop."""
     tables = BOTH, OWN[generation]
     return [
         fault

@@ -45,10 +45,6 @@ class DivergenceCallback(Mixin):
     It keeps the losses of the last steps on the device and looks at them before the training could have had
     ``patience`` steps in a row without a finite loss, and at the end of each epoch, before a checkpoint is
     saved. No step in between waits for the device or sends a message.
-
-    Args:
-        host: The solo-learn in use.
-        patience: The number of steps in a row without a finite loss that stops the training.
     """
 
     state_key = "Guard"  # checkpoints store its state under this name

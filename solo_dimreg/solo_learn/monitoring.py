@@ -27,12 +27,7 @@ KEPT_BYTES = 2**28  # the fixed images are read again at each look if they need 
 
 
 class MonitorSupport:
-    """Implements :class:`solo_dimreg.monitor.callback.Support` for a method of solo-learn.
-
-    Args:
-        host: The solo-learn in use.
-        divergence: The callback of the same training, which continues its schedule.
-    """
+    """Implements :class:`solo_dimreg.monitor.callback.Support` for a method of solo-learn."""
 
     def __init__(self, host: Host, divergence: DivergenceCallback) -> None:
         self.host, self.divergence = host, divergence
@@ -73,13 +68,7 @@ class MonitorSupport:
     def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
         """Let the terms of the remedy take part from an epoch on, and write them into ``args.json``.
 
-        Args:
-            trainer: Lightning's trainer.
-            module: The method that it trains.
-            first_epoch: The epoch, counted from 0, from which the warm-up of a term counts.
-
-        Returns:
-            What was done.
+        The warm-up of a term counts from that epoch on, which is counted from 0. What was done is returned.
         """
         remedy = module.blocks.remedy
         for name, settings in remedy.items():
@@ -146,7 +135,6 @@ class PlainImages:
     Args:
         dataset: A data set of solo-learn's: index, image, label.
         chosen: The numbers of the images.
-        batch_size: The number of images in a batch.
     """
 
     def __init__(self, dataset: Any, chosen: list[int], batch_size: int) -> None:

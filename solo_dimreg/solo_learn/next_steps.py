@@ -31,10 +31,6 @@ def next_steps(host: Host, folder: Path) -> list[str]:
     """Return shell commands that evaluate the run in a folder; a comment says what a command needs.
 
     A line that begins with ``#`` says why another command is missing. A placeholder is ``FOLDER``.
-
-    Args:
-        host: The solo-learn in use.
-        folder: A checkpoint folder of solo-learn's, with ``args.json``.
     """
     settings = host.settings_of(json.loads((folder / "args.json").read_text()))
     data, run = settings.data, shlex.quote(str(folder))

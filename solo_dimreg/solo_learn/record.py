@@ -26,9 +26,6 @@ def label_of(configuration: Mapping[str, Any]) -> str:
     """Return the label of a run: its method, and the name of its config if that differs.
 
     ``method=ldreg_byol`` on the config ``byol-digits`` gives ``ldreg_byol (byol-digits)``.
-
-    Args:
-        configuration: The settings of the run.
     """
     method, name = (str(configuration.get(key) or "") for key in ("method", "name"))
     if not method or re.match(rf"{re.escape(method)}(?![A-Za-z0-9])", name):
@@ -53,13 +50,7 @@ def record_folder(trainer: Any) -> Path | None:
 
 
 def begin_record(generation: str, trainer: Any, config: DictConfig | None) -> dict[str, Any]:
-    """Return the record of a training that starts: environment, data and the checkpoint it continues.
-
-    Args:
-        generation: The generation of the solo-learn that trains.
-        trainer: Lightning's trainer.
-        config: The config of the run, or None if it is not known.
-    """
+    """Return the record of a training that starts: environment, data and the checkpoint it continues."""
     data = _data_of(config)
     return {
         "started": now(),
@@ -83,7 +74,6 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
     The list of effective ranks has one number after a single look of the monitor, and is None without any.
 
     Args:
-        trainer: Lightning's trainer.
         config: The config of the run, or None if it is not known.
         raises: Whether our own command trains, which validates at the resolution of the training.
     """
@@ -156,10 +146,7 @@ def version_of(distribution: str) -> str | None:
 def describe_environment(generation: str, device: torch.device | str, devices: int = 1) -> dict[str, str]:
     """Return the versions that matter and the device that computed, as text.
 
-    Args:
-        generation: Which solo-learn is in use, ``"current"`` or ``"published"``.
-        device: The device of this process.
-        devices: The number of devices over all processes.
+    ``devices`` is their number over all processes.
     """
     # A clone on the path has no version; the published one may be installed beside it.
     version = version_of("solo-learn") if generation == "published" else None

@@ -128,11 +128,7 @@ def describe_terms(module: Any, processes: int, epochs: int) -> Iterator[str]:
 
 
 def describe_end(record: Mapping[str, Any]) -> str:
-    """Return the line with which a training ends.
-
-    Args:
-        record: From :func:`solo_dimreg.solo_learn.record.begin_record` and ``end_record``.
-    """
+    """Return the line with which a training ends, from its record."""
     parts = [f"trained {counted(record['epochs'], 'epoch')}, {counted(record['steps'], 'step')}"]
     if record["resumed_from"]:
         parts[0] += f", resumed from {Path(record['resumed_from']).name}"

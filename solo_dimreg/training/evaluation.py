@@ -39,7 +39,6 @@ def evaluation_transforms(
     resized: for a custom data set it is unknown which crops and flips keep the class (a flipped 2 is no 2).
 
     Args:
-        host: The solo-learn in use.
         settings: The config of the pretraining.
         other_data: Whether the images are others than those of the pretraining, of any size and kind.
     """
@@ -86,7 +85,6 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
     """Return the features of the training and of the validation images, without augmentation.
 
     Args:
-        host: The solo-learn in use.
         run: The pretrained run.
         settings: A config with the ``data`` to use; the run's own by default.
     """
@@ -170,10 +168,6 @@ def classifier_head(linear: nn.Linear, settings: ClassifierSettings | None) -> n
 
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
-
-    Args:
-        linear: solo-learn's classifier.
-        settings: The block; None leaves solo-learn's classifier as it is.
     """
     if settings is None:
         return linear
@@ -196,8 +190,6 @@ def linear_accuracy(
     """Train solo-learn's linear probe on the run's frozen backbone and return its accuracy.
 
     Args:
-        host: The solo-learn in use.
-        run: The pretrained run.
         settings: A config from :func:`solo_dimreg.config.composing.evaluation_settings`; it is fitted to
             the machine, in place.
         other_data: Whether the images are others than those of the pretraining, of any size and kind.

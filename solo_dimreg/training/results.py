@@ -45,13 +45,10 @@ def save_evaluation(
     checkpoint has its own file.
 
     Args:
-        host: The solo-learn in use.
-        run: The run that was evaluated.
         kind: ``"linear"`` or ``"knn"``.
         settings: The settings that affect the result.
         config: Its ``data``, ``devices`` and, for the probe, ``seed``.
         result: The accuracies, and what they are based on.
-        device: The device of the evaluation.
 
     Returns:
         The path of the file; None, after a warning, if the folder is not writable.

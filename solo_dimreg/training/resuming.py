@@ -40,11 +40,7 @@ SEED = 5  # solo-learn's default
 def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) -> Path | None:
     """Return the checkpoint that a config names or that auto-resume finds, or None.
 
-    Args:
-        host: The solo-learn in use.
-        settings: The config.
-        arguments: The host's arguments of the config, once the method is built.
-        root: The folder that contains the runs of the method.
+    The host's arguments are those after the method is built; ``root`` contains the runs of the method.
 
     Raises:
         ConfigError: The checkpoint that the config names cannot be resumed with it.
@@ -184,10 +180,7 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ, as ``{key: (old, new)}`` with dotted keys; an absent one is None.
 
-    Args:
-        before: The settings of a run.
-        now: The settings of another run.
-        keys: The keys to compare, each with all keys below it.
+    A key is compared with all keys below it.
     """
     old, new = ({"seed": SEED, **dict(_leaves(settings, keys))} for settings in (before, now))
     pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys((*old, *new))}

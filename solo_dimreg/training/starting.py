@@ -36,10 +36,7 @@ TAU, SHORT_TAU = 0.99, 0.95
 def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, Any]]:
     """Return the source and the content of the config from which a new one for a method is derived.
 
-    Args:
-        host: The solo-learn in use; its own configs are considered too, if it has any.
-        method: A method that can be trained.
-        images: The number of training images.
+    solo-learn's own configs are considered too, if it has any.
 
     Raises:
         ConfigError: There is no config of the method, or of the method that it is a variant of.
@@ -59,11 +56,6 @@ def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any
     """Return the source and the content of the complete config with a name, ours or solo-learn's.
 
     A method without a config of its name gets the one of :func:`base_config`.
-
-    Args:
-        host: The solo-learn in use.
-        name: The name of a config or of a method.
-        images: The number of training images.
 
     Raises:
         ConfigError: There is neither.
@@ -123,12 +115,6 @@ def _configs_in(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
 def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
     """Return a commented config for a folder of images, as YAML.
 
-    Args:
-        host: The solo-learn in use.
-        method: The name of a method.
-        layout: The content of the folder.
-        name: The name of the images.
-
     Raises:
         ConfigError: The method is unknown, has no config to derive from, or cannot work with the data.
     """
@@ -150,9 +136,6 @@ def fitted_config(
     """Return a commented config for a folder of images, derived from another, as YAML.
 
     Args:
-        host: The solo-learn in use.
-        layout: The content of the folder.
-        name: The name of the images.
         source: What the config is derived from, for its comments.
         base: The content of that config.
         epochs, steps: The length of the training; by default at least 20 epochs and 2,000 steps.
