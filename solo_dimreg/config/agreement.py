@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from omegaconf import DictConfig
 
 from solo_dimreg.config.blocks import REMEDY
 from solo_dimreg.config.parsing import check_keys
@@ -66,15 +67,18 @@ def check_agreement(host: Host, settings: Common) -> None:
     _try_optimizer(settings.optimizer)
 
 
-def idle_settings(host: Host, settings: Pretraining) -> Iterator[str]:
-    """Yield one line per setting that has no effect because the training is too short or too small."""
+def idle_settings(host: Host, config: DictConfig, settings: Pretraining) -> Iterator[str]:
+    """Yield one line per setting that has no effect because the training is too short or too small.
+
+    The settings are those of the config, which shows what it leaves to the method.
+    """
     epochs, warmup = settings.max_epochs, settings.scheduler.warmup_epochs
     if settings.scheduler.name == "warmup_cosine" and warmup >= epochs:
         yield (
             f"scheduler.warmup_epochs: {warmup:g} is not shorter than the training (max_epochs={epochs}): "
             "the learning rate never reaches optimizer.lr."
         )
-    given = plain(settings.raw.get("regularizers")) or {}
+    given = plain(config.get("regularizers")) or {}
     for name, options in host.terms(settings.method, given).items():
         term = settings.regularizers.get(name)
         waits = (options or {}).get("warmup_epochs", term.warmup_epochs if term else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -73,17 +73,6 @@ def parse_config(host: Host, config: DictConfig, schema: type[Kind]) -> Kind:
         ConfigError: The message names the key, the value and what would be right.
     """
     fill_empty_blocks(config)
-    content = _resolved(config)
-    listed = content.get("extra_keys")
-    allowed = {*host.config_keys(), *IDLE, *(listed if isinstance(listed, list) else ())}
-    settings = parse(schema, content, allowed)
-    settings._raw = config
-    if settings.checkpoint.enabled:
-        check_writable("checkpoint.dir", Path(settings.checkpoint.dir))
-    return settings
-
-
-def _resolved(config: DictConfig) -> dict[str, Any]:
     try:
         content = plain(config)
     except OmegaConfBaseException as error:
@@ -93,4 +82,9 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         ) from error
     for key in sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{key}: is missing from the config; it must be there.")
-    return content
+    listed = content.get("extra_keys")
+    allowed = {*host.config_keys(), *IDLE, *(listed if isinstance(listed, list) else ())}
+    settings = parse(schema, content, allowed)
+    if settings.checkpoint.enabled:
+        check_writable("checkpoint.dir", Path(settings.checkpoint.dir))
+    return settings

@@ -7,13 +7,11 @@ import sys
 from typing import Annotated, Any, Literal
 
 import torch
-from omegaconf import DictConfig
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     field_validator,
     model_validator,
 )
@@ -349,7 +347,6 @@ Name = Annotated[str, AfterValidator(_names_files)]
 class Common(TrainerSettings):
     """The settings that a pretraining and a linear config share, with the trainer's own settings."""
 
-    _raw: DictConfig = PrivateAttr()
     name: Name = ""
     method: str = ""
     backbone: Backbone
@@ -365,11 +362,6 @@ class Common(TrainerSettings):
     resume_from_checkpoint: str | None = None
     debug_augmentations: bool = False
     extra_keys: Annotated[list[str], Field(default_factory=list)]
-
-    @property
-    def raw(self) -> DictConfig:
-        """Return the config, which solo-learn needs."""
-        return self._raw
 
 
 class Pretraining(Common, OwnBlocks):

@@ -217,7 +217,7 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
     rows, steps_left, idle = [], 0, []
     for name, (settings, _) in configs.items():
         title = study.rows[name].title or name
-        lines = idle_settings(register(), parse_config(register(), settings, Pretraining))
+        lines = idle_settings(register(), settings, parse_config(register(), settings, Pretraining))
         idle += [f"{title}: {line}" for line in lines]
         data = str(settings.data.train_path)
         counted[data] = counted.get(data) or count_images(settings)

@@ -29,11 +29,11 @@ from solo_dimreg.training.resuming import resume_from
 from solo_dimreg.training.wandb_mode import go_offline, own_wandb_run
 
 
-def pretrain(config: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
+def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -> Path | None:
     """Run the pretraining that a config describes and return the folder of its checkpoint.
 
     Args:
-        config: A config in the format of the current solo-learn, which is fitted to the machine, in place.
+        settings: A config in the format of the current solo-learn, which is fitted to the machine, in place.
         on_start: Called when everything is checked and built, just before the training.
 
     Returns:
@@ -44,8 +44,7 @@ def pretrain(config: DictConfig, on_start: Callable[[], None] | None = None) -> 
         KeyboardInterrupt: The user stopped the training; the last epoch's checkpoint is kept.
     """
     host = register()
-    loaded = load_settings(host, config)
-    settings = loaded.raw
+    loaded = load_settings(host, settings)
     if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv is written beside the checkpoints
         check_writable("checkpoint.dir", _run_folder(settings).parent)
     host.seed(settings.get("seed", 5))
@@ -82,7 +81,7 @@ def pretrain(config: DictConfig, on_start: Callable[[], None] | None = None) -> 
             trainer = _trainer(host, settings, callbacks, resumed)
         except Exception as error:
             raise unforeseen("make the trainer of", error) from error
-        for line in idle_settings(host, loaded):
+        for line in idle_settings(host, settings, loaded):
             warn(line)
         if on_start is not None:
             on_start()
@@ -145,7 +144,6 @@ def _wandb_logger(host: Host, settings: DictConfig, resumed: Path | None) -> Any
 
 
 def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Path | None) -> Any:
-    loggers = host.pl.loggers
     if settings.get("wandb", {}).get("enabled", False):
         try:
             logger = _wandb_logger(host, settings, resumed)
@@ -160,17 +158,12 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
         callbacks = [*callbacks, host.pl.callbacks.LearningRateMonitor(logging_interval="step")]
     else:
         folder = _run_folder(settings)
-        # The checkpointer names its folder after this version, so metrics.csv is beside the checkpoint.
-        logger_version = _version()
-        logger = loggers.CSVLogger(str(folder.parent), name=folder.name, version=logger_version)
+        # The checkpointer names its folder after this version, so metrics.csv is beside the checkpoint. With
+        # several processes, the version of the first one is used (solo_learn/saving.py).
+        version = "offline-" + "".join(
+            random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)
+        )
+        logger = host.pl.loggers.CSVLogger(str(folder.parent), name=folder.name, version=version)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)
     return host.pl.Trainer(**chosen)
-
-
-def _version() -> str:
-    """Return a new name for a run's folder.
-
-    With several processes, the name of the first one is used (solo_learn/saving.py).
-    """
-    return "offline-" + "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8))

@@ -59,13 +59,13 @@ class ScriptChecks:
                 warn(str(error))
             return False
         silence()
-        loaded = load_settings(host, copy.deepcopy(settings), _fit_to_machine)
-        self.settings = loaded.raw
+        self.settings = copy.deepcopy(settings)
+        loaded = load_settings(host, self.settings, _fit_to_machine)
         settings.update({key: self.settings[key] for key in MACHINE if key in self.settings})
         _check_machine(host, self.settings)
         if (given := settings.get("resume_from_checkpoint")) is not None:
             check_checkpoint(Path(given))
-        for line in idle_settings(host, loaded):
+        for line in idle_settings(host, self.settings, loaded):
             warn(line)
         settle_wandb(settings)
         self.arguments = settings

@@ -327,7 +327,7 @@ def test_what_a_training_is_too_short_or_too_small_for_is_said(
     settings = config("simclr", str(few_digits / "train"), max_epochs=3)
     settings.update(changes)
     settings.method_kwargs = {}
-    lines = list(idle_settings(host, load_settings(host, settings)))
+    lines = list(idle_settings(host, settings, load_settings(host, settings)))
     assert len(lines) == bool(says) and all(line.startswith(says) for line in lines), lines
 
 
