@@ -24,6 +24,7 @@ from solo_dimreg.solo_learn import Host
 # Our folders in the order of their size; with few images, those for a short training come first.
 FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")
 FEW = 20_000
+Config = tuple[str, str, dict[str, Any]]  # its name, its source and its content
 NEEDED = {"method", "backbone", "optimizer", "scheduler"}
 LARGEST_CROP, SMALLEST_CROP = 224, 32
 LARGEST_BATCH, SMALLEST_BATCH = 256, 16
@@ -41,7 +42,9 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
     Raises:
         ConfigError: There is no config of the method, or of the method that it is a variant of.
     """
-    found = _by_method(host, images)
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for _, source, content in _configs(host, images):
+        found.setdefault(content["method"], (source, content))
     for name in _bases(method):
         if name in found:
             return found[name]
@@ -60,23 +63,23 @@ def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any
     Raises:
         ConfigError: There is neither.
     """
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for folder in reversed(_folders(host, images)):
-        found |= _configs_in(folder)
-    if name in found:
-        return found[name]
+    names = set(host.trainable)
+    for stem, source, base in _configs(host, images):
+        if stem == name:
+            return source, base
+        names.add(stem)
     if name not in host.trainable:
-        raise ConfigError(unknown("config or method", name, {*found, *host.trainable}))
+        raise ConfigError(unknown("config or method", name, names))
     source, base = base_config(host, name, images)
     return source, _with_own_terms(host, name, base)
 
 
-def _folders(host: Host, images: int) -> list[Path]:
-    """Return the folders of configs, in the order in which they are looked through."""
+def _configs(host: Host, images: int) -> list[Config]:
+    """Return the configs to derive from, in the order in which they are looked through."""
     ours = [config_root() / "pretrain" / name for name in FOLDERS]
     if images >= FEW:
         ours = [*ours[1:], ours[0]]
-    return [*ours, *host.config_folders()]
+    return [config for folder in (*ours, *host.config_folders()) for config in _configs_in(folder)]
 
 
 def _with_own_terms(host: Host, method: str, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,25 +94,15 @@ def _bases(method: str) -> tuple[str, str]:
     return method, base_name("ldreg_simclr" if method == "ldreg" else method)
 
 
-def _by_method(host: Host, images: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return a config for each method; if a folder has several, the one named like the method comes first."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for folder in _folders(host, images):
-        named = _configs_in(folder)
-        for stem in sorted(named, key=lambda stem: (stem != named[stem][1]["method"], -len(stem))):
-            found.setdefault(named[stem][1]["method"], named[stem])
-    return found
-
-
 @functools.cache
-def _configs_in(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the source and the content of the complete configs of a folder, by their names."""
-    contents: dict[str, Any] = {
-        file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in sorted(folder.glob("*.y*ml"))
-    }
-    # A config without these blocks only adds a term to another config.
-    complete = {stem: content for stem, content in contents.items() if content.keys() >= NEEDED}
-    return {stem: (f"{folder.name}/{stem}.yaml", content) for stem, content in complete.items()}
+def _configs_in(folder: Path) -> list[Config]:
+    """Return the complete configs of a folder; those that are named like their method come first."""
+    found = []
+    for file in sorted(folder.glob("*.y*ml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        if content.keys() >= NEEDED:  # otherwise it only adds a term to another config
+            found.append((file.stem, f"{folder.name}/{file.stem}.yaml", content))
+    return sorted(found, key=lambda each: (each[0] != each[2]["method"], -len(each[0])))
 
 
 def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
@@ -180,7 +173,7 @@ def _lines(
     yield from _block("projector", base.get("projector"), f"from {source}")
     yield from _block("regularizers", _terms(base, warmup), "the terms against collapse")
     yield from _data(layout, crop)
-    yield from _views(layout, crop, _crops(base))
+    yield from _views(layout, crop, number=1 if base_name(method) == "mae" else 2)
     optimizer = {**base["optimizer"], "batch_size": batch}
     yield from _block(
         "optimizer", optimizer, f"{steps} steps per epoch; the learning rate is lr * batch_size / 256"
@@ -245,10 +238,6 @@ def _terms(base: Mapping[str, Any], warmup: int) -> dict[str, Any]:
         options.pop("k", None)
         options["warmup_epochs"] = warmup
     return terms
-
-
-def _crops(base: Mapping[str, Any]) -> int:
-    return 1 if base_name(str(base["method"])) == "mae" else 2
 
 
 def _data(layout: Layout, crop: int) -> Iterator[str]:
