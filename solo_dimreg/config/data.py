@@ -63,8 +63,10 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
                 classes[key] = check_image_folder(f"data.{key}", Path(str(path)))
             elif key == "train_path":  # nothing is validated without labels
                 _check_flat_folder(f"data.{key}", Path(str(path)))
-            if data.get("check", False):
-                check_all_images(f"data.{key}", Path(str(path)))
+            faults = check_images(Path(str(path))).faults if data.get("check", False) else {}
+            for first, fault in faults.items():
+                others = f"{len(faults) - 1} more have faults: 'solo-dimreg data check {path}'."
+                raise ConfigError(f"data.{key}: {first} {fault}.{f' {others}' if len(faults) > 1 else ''}")
         else:
             check_download_folder(data.dataset, f"data.{key}", Path(str(path)))
     if len(classes) == 2 and classes["train_path"] != classes["val_path"]:
@@ -86,23 +88,6 @@ def check_reader(settings: DictConfig) -> None:
     data = settings.get("data") or {}
     if data.get("format") == "dali" and data.get("dataset") in FOLDER_DATASETS:
         check_plain("data.train_path", Path(str(data.get("train_path"))), DALI)
-
-
-def check_all_images(key: str, path: Path) -> None:
-    """Refuse a folder with an image that cannot be decoded.
-
-    Raises:
-        ConfigError: The message names the first such image, and how many there are.
-    """
-    faults = check_images(path).faults
-    if faults:
-        first, fault = next(iter(faults.items()))
-        more = (
-            f" {len(faults) - 1} more have faults: 'solo-dimreg data check {path}'."
-            if len(faults) > 1
-            else ""
-        )
-        raise ConfigError(f"{key}: {first} {fault}.{more}")
 
 
 def _check_flat_folder(key: str, path: Path) -> None:

@@ -280,7 +280,8 @@ class Host(ABC):
                 f"({type(error).__name__}: {first_line(error)})."
             ) from error
         try:
-            method.load_state_dict({self._own_name(key): value for key, value in state.items()})
+            encoders, ours = re.compile(r"^(momentum_)?(encoder|backbone)\."), rf"\g<1>{self.encoder}."
+            method.load_state_dict({encoders.sub(ours, key): value for key, value in state.items()})
         except Exception as error:
             lines = str(error).strip().splitlines()
             reason = lines[1].strip() if len(lines) > 1 else first_line(error)
@@ -289,7 +290,3 @@ class Host(ABC):
                 f"({type(error).__name__}: {reason[:200]})."
             ) from error
         return Run(folder, checkpoint, settings, method.eval())
-
-    def _own_name(self, key: str) -> str:
-        """Return a key of a state dict with this solo-learn's name for the encoder."""
-        return re.sub(r"^(momentum_)?(encoder|backbone)\.", rf"\g<1>{self.encoder}.", key)

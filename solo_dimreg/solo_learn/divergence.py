@@ -168,7 +168,7 @@ class DivergenceCallback(Mixin):
             found = zip(names, terms, strict=True)
             guilty = [f"{name} = {value:g}" for name, value in found if not math.isfinite(value)]
             source = "its term " + ", ".join(guilty) if guilty else "the method's own loss"
-            line = f"Step {step} of {name_of(module)}: the loss is {loss:g}; it came from {source}."
+            line = f"Step {step} of {type(module).__name__}: the loss is {loss:g}; it came from {source}."
             self.first = step * world_size() + rank(), line
 
     def _print_first(self, earliest: int) -> None:
@@ -179,7 +179,10 @@ class DivergenceCallback(Mixin):
 
     def _stop(self, module: Any, why: str) -> None:
         kept = f"the last finite checkpoint is {self.kept}" if self.kept else "no checkpoint was written"
-        stop(module, DivergenceError(f"{name_of(module)} has diverged: {why}; {kept}. Lower optimizer.lr."))
+        stop(
+            module,
+            DivergenceError(f"{type(module).__name__} has diverged: {why}; {kept}. Lower optimizer.lr."),
+        )
 
     @property
     def kept(self) -> Path | None:
@@ -203,7 +206,7 @@ class DivergenceCallback(Mixin):
             logger.finalize("failed")
         kept = f"the last checkpoint is {self.kept}" if self.kept else "the files written so far are kept"
         why = f"another of the {world_size()} processes of this training has ended; {kept}."
-        stop(module, TrainingError(f"{name_of(module)} cannot continue: {why}"), exception)
+        stop(module, TrainingError(f"{type(module).__name__} cannot continue: {why}"), exception)
 
 
 def has_no_targets(module: Any) -> bool:
@@ -213,8 +216,3 @@ def has_no_targets(module: Any) -> bool:
     """
     assignments = getattr(module, "assignments", None)
     return isinstance(assignments, Tensor) and bool((assignments < 0).all())
-
-
-def name_of(module: Any) -> str:
-    """Return the name of the method's class."""
-    return type(module).__name__

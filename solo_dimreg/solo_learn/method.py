@@ -39,7 +39,8 @@ class Method(ABC, Mixin):
         try:
             self.build(**options)
         except (ValueError, TypeError) as error:
-            raise ConfigError(_with_key("method_kwargs", error)) from error
+            key = "" if str(error).startswith("method_kwargs.") else "method_kwargs: "
+            raise ConfigError(f"{key}{error}") from error
 
     @classmethod
     def own_options(cls) -> dict[str, Any]:
@@ -96,9 +97,3 @@ def average_over_processes(same: bool) -> dict[str, bool]:
     and does not recommend to send one either.
     """
     return {"sync_dist": True, "rank_zero_only": same}
-
-
-def _with_key(block: str, error: Exception) -> str:
-    """Return the message with the name of the block in front, unless it already names one."""
-    text = str(error)
-    return text if text.startswith(f"{block}.") else f"{block}: {text}"

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import channels_last, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solo_dimreg.config.parsing import check_keys
 from solo_dimreg.config.values import OWN_BLOCKS, REQUIRED, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError
 from solo_dimreg.plugins import registered
@@ -105,8 +104,7 @@ class PublishedHost(Host):
                 "final_tau": "final_tau_momentum",
                 "classifier": "momentum_classifier",
             }
-            check_keys("momentum", momentum, set(names))
-            defaults.update({names[key]: value for key, value in momentum.items()})
+            defaults.update({theirs: momentum[ours] for ours, theirs in names.items() if ours in momentum})
         return {**defaults, **block}
 
     def method_options(self, name: str) -> dict[str, Any]:
