@@ -6,11 +6,12 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from jinja2 import Environment
 from omegaconf import OmegaConf
 
 from solo_dimreg.config.folders import config_root
@@ -21,6 +22,7 @@ from solo_dimreg.datasets.layout import Layout
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.solo_learn import Host
 
+TEMPLATE = Path(__file__).parent / "templates" / "config.yaml.j2"
 # Our folders in the order of their size; with few images, those for a short training come first.
 FOLDERS = ("digits", "cifar", "imagenet100", "imagenet")
 FEW = 20_000
@@ -136,7 +138,7 @@ def fitted_config(
     Raises:
         ConfigError: The config cannot work with the data.
     """
-    text = "\n".join(_lines(layout, name, source, base, epochs, steps)) + "\n"
+    text = _written(layout, name, source, base, epochs, steps)
     settings: Any = OmegaConf.create(text)
     del settings["defaults"], settings["hydra"]
     # Without val, init trains on a split, without the hidden folders.
@@ -145,54 +147,40 @@ def fitted_config(
     return text
 
 
-def _lines(
+def _written(
     layout: Layout, images: str, source: str, base: Mapping[str, Any], length: int | None, wanted: int | None
-) -> Iterator[str]:
-    method = str(base["method"])
-    crop = min(max(layout.side // 8 * 8, SMALLEST_CROP), LARGEST_CROP)
+) -> str:
+    method, momentum = str(base["method"]), dict(base.get("momentum") or {})
     fitting = 2 ** int(math.log2(max(layout.images / STEPS_OF_EPOCH, 1)))
     batch = min(max(fitting, SMALLEST_BATCH), LARGEST_BATCH)
     steps = max(layout.images // batch, 1)
     epochs = length or (math.ceil(wanted / steps) if wanted else max(20, math.ceil(STEPS / steps)))
     warmup = max(1, epochs // 10)
-    kind = "grey" if layout.grey else "colour"
-    labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
-    yield f"# {method} on {layout.images} images ({kind}, about {layout.side} pixels, {labels})."
-    yield f"# Written by: solo-dimreg init. Method, optimizer and schedule are derived from {source}."
-    yield HYDRA
-    yield f"name: {text_of(method + '-' + images)}"
-    yield f"method: {text_of(method)}"
-    yield from _block(
-        "backbone", base["backbone"], "or another timm model as timm/<name>, without these kwargs"
-    )
-    yield from _block("method_kwargs", base.get("method_kwargs"), f"from {source}")
-    momentum = dict(base.get("momentum") or {})
     if momentum.get("base_tau") == SHORT_TAU:
         momentum["base_tau"] = TAU  # the short one is for some hundred steps
-    yield from _block("momentum", momentum, "the momentum encoder")
-    yield from _block("projector", base.get("projector"), f"from {source}")
-    yield from _block("regularizers", _terms(base, warmup), "the terms against collapse")
-    yield from _data(layout, crop)
-    yield from _views(layout, crop, number=1 if base_name(method) == "mae" else 2)
-    optimizer = {**base["optimizer"], "batch_size": batch}
-    yield from _block(
-        "optimizer", optimizer, f"{steps} steps per epoch; the learning rate is lr * batch_size / 256"
+    terms = {name: dict(options or {}) for name, options in (base.get("regularizers") or {}).items()}
+    for options in terms.values():
+        options.pop("k", None)  # by default, it fits the batch
+        options["warmup_epochs"] = warmup
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"text": text_of, "yaml": _indented}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        hydra=HYDRA,
+        layout=layout,
+        images=images,
+        source=source,
+        base=base,
+        method=method,
+        of_mae=base_name(method) == "mae",
+        momentum=momentum,
+        terms=terms,
+        crop=min(max(layout.side // 8 * 8, SMALLEST_CROP), LARGEST_CROP),
+        workers=min(4, os.cpu_count() or 1),
+        optimizer={**base["optimizer"], "batch_size": batch},
+        scheduler={**base["scheduler"], "warmup_epochs": warmup},
+        steps=steps,
+        epochs=epochs,
     )
-    scheduler = {**base["scheduler"], "warmup_epochs": warmup}
-    yield from _block("scheduler", scheduler, "a tenth of the training is warm-up")
-    yield from _block(
-        "monitor",
-        {"every_n_epochs": max(1, epochs // 50)},
-        "dimensionality.csv and .png beside the checkpoint",
-    )
-    yield from _block(
-        "checkpoint",
-        {"enabled": True, "dir": "trained_models", "frequency": 1},
-        "below the working directory",
-    )
-    yield ENDING
-    yield f"max_epochs: {epochs} # {epochs * steps} steps; a representation needs about 1000 to form"
-    yield TRAINER
 
 
 HYDRA = """
@@ -207,17 +195,6 @@ hydra:
   run:
     dir: .
 """
-ENDING = """auto_resume:
-  enabled: False
-wandb:
-  enabled: False # True logs to Weights & Biases; otherwise metrics.csv is written beside the checkpoint
-"""
-TRAINER = """seed: 5
-devices: "1" # a string works with both commands, also on a CPU; on several GPUs a list, such as [0, 1]
-accelerator: "auto"
-strategy: "auto" # ddp on several GPUs
-precision: 32 # 16-mixed is faster on a GPU
-sync_batchnorm: False # True on several GPUs"""
 
 
 def text_of(value: str | Path) -> str:
@@ -225,56 +202,5 @@ def text_of(value: str | Path) -> str:
     return json.dumps(str(value).replace("${", "\\${"), ensure_ascii=False)
 
 
-def _block(name: str, content: Any, why: str) -> Iterator[str]:
-    if content:
-        yield f"{name}: # {why}"
-        yield indent(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip(), "  ")
-
-
-def _terms(base: Mapping[str, Any], warmup: int) -> dict[str, Any]:
-    """Return the base's terms with a warm-up that fits the training, and k from the batch size."""
-    terms = {name: dict(options or {}) for name, options in (base.get("regularizers") or {}).items()}
-    for options in terms.values():
-        options.pop("k", None)
-        options["warmup_epochs"] = warmup
-    return terms
-
-
-def _data(layout: Layout, crop: int) -> Iterator[str]:
-    yield "data:"
-    yield "  dataset: custom # an image folder"
-    yield f"  train_path: {text_of(layout.train)}"
-    if layout.val and layout.classes:
-        yield f"  # main_pretrain.py scores it at 224 x 224, solo-dimreg pretrain at {crop} x {crop}"
-        yield f"  val_path: {text_of(layout.val)}"
-    else:
-        yield "  val_path: null"
-    if not layout.classes:
-        yield "  no_labels: True # there is no accuracy to measure; solo-dimreg diagnose detects a collapse"
-    yield '  format: "image_folder"'
-    yield f"  num_workers: {min(4, os.cpu_count() or 1)} # the number of processes that read images"
-
-
-def _views(layout: Layout, crop: int, number: int) -> Iterator[str]:
-    colour, fine = not layout.grey, crop >= 64
-    why = (
-        "the images are grey: only brightness and contrast change"
-        if layout.grey
-        else "solo-learn, custom data"
-    )
-    saturation, hue = (0.2, 0.1) if colour else (0.0, 0.0)
-    yield "augmentations: # the representation forgets whatever differs between two views of an image"
-    yield f"  - crop_size: {crop} # the images have about {layout.side}; smaller crops train faster"
-    yield f"    num_crops: {number}"
-    yield "    # the share of the image that a view shows"
-    yield f"    rrc: {{enabled: True, crop_min_scale: {0.2 if fine else 0.4}, crop_max_scale: 1.0}}"
-    yield f"    # {why}"
-    yield "    color_jitter:"
-    yield f"      {{prob: 0.8, brightness: 0.4, contrast: 0.4, saturation: {saturation}, hue: {hue}}}"
-    yield f"    grayscale: {{prob: {0.2 if colour else 0.0}}}"
-    yield f"    gaussian_blur: {{prob: {0.5 if fine else 0.0}}}"
-    yield "    solarization: {prob: 0.0}"
-    yield "    equalization: {prob: 0.0}"
-    yield "    # your choice: 0.5 if a mirrored image means the same (photographs), 0.0 if it"
-    yield "    # does not (digits, text, left and right of a body)"
-    yield "    horizontal_flip: {prob: 0.0}"
+def _indented(content: Any) -> str:
+    return indent(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip(), "  ")
