@@ -11,25 +11,15 @@ import importlib.util
 from collections.abc import Iterator
 from operator import attrgetter
 
-# The names by module, separated by spaces. ``pl`` is the Lightning of either solo-learn.
+# The names by module, separated by spaces. ``pl`` is the Lightning of either solo-learn; what its classes are
+# known for is left out.
 BOTH = {
     "solo.methods": "METHODS",
     "solo.methods.base": """
         BaseMethod.training_step BaseMethod.learnable_params BaseMethod.forward
-        BaseMethod.configure_optimizers BaseMomentumMethod.training_step
-        pl.Callback.on_fit_start pl.Callback.on_fit_end pl.Callback.on_exception pl.Callback.state_dict
-        pl.Callback.on_train_start pl.Callback.on_train_end pl.Callback.on_train_epoch_start
-        pl.Callback.on_train_epoch_end pl.Callback.on_train_batch_start pl.Callback.on_train_batch_end
-        pl.Callback.on_before_backward pl.Callback.on_validation_batch_start
-        pl.Callback.on_validation_batch_end pl.Callback.on_validation_epoch_start
-        pl.Callback.on_validation_epoch_end pl.Callback.on_save_checkpoint pl.Callback.load_state_dict
-        pl.LightningModule.configure_callbacks pl.LightningModule.log pl.LightningModule.log_dict
-        pl.LightningModule.on_fit_start pl.Trainer.callback_metrics pl.Trainer.current_epoch
-        pl.Trainer.enable_validation pl.Trainer.estimated_stepping_batches pl.Trainer.fit
-        pl.Trainer.global_step pl.Trainer.interrupted pl.Trainer.is_last_batch pl.Trainer.log_dir
-        pl.Trainer.loggers pl.Trainer.lr_scheduler_configs pl.Trainer.max_epochs pl.Trainer.max_steps
-        pl.Trainer.optimizers pl.Trainer.sanity_checking pl.Trainer.save_checkpoint pl.Trainer.world_size
-        pl.callbacks.LearningRateMonitor pl.loggers.CSVLogger pl.loggers.WandbLogger pl.seed_everything
+        BaseMethod.configure_optimizers BaseMomentumMethod.training_step pl.Callback pl.LightningModule
+        pl.Trainer pl.callbacks.LearningRateMonitor pl.loggers.CSVLogger pl.loggers.WandbLogger
+        pl.seed_everything
     """,
     "solo.methods.linear": "LinearModel",
     "solo.utils.checkpointer": "Checkpointer.save Checkpointer.save_args Checkpointer.initial_setup",
