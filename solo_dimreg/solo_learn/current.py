@@ -53,6 +53,14 @@ def _parse(parse_cfg: Callable[[DictConfig], DictConfig], settings: DictConfig) 
     return cfg
 
 
+def _laid_out(module: nn.Module, cfg: DictConfig) -> nn.Module:
+    """Return a module with the memory layout of solo-learn's scripts."""
+    from solo.utils.misc import make_contiguous
+
+    make_contiguous(module)
+    return module if cfg.performance.disable_channel_last else module.to(memory_format=channels_last)
+
+
 # A config that solo-learn's parsers complete, to learn which keys they read.
 SMALLEST = {
     "method": "simclr",
@@ -163,13 +171,7 @@ class CurrentHost(Host):
         return _parse(parse_cfg, settings)
 
     def build_method(self, arguments: DictConfig) -> Any:
-        from solo.utils.misc import make_contiguous
-
-        method = self.methods[arguments.method](arguments)
-        make_contiguous(method)
-        if not arguments.performance.disable_channel_last:
-            method = method.to(memory_format=channels_last)
-        return method
+        return _laid_out(self.methods[arguments.method](arguments), arguments)
 
     def training_data(self, arguments: DictConfig) -> dict[str, Any]:
         from solo.data import pretrain_dataloader as data
@@ -254,17 +256,11 @@ class CurrentHost(Host):
     def build_probe(self, backbone: nn.Module, settings: DictConfig, num_classes: int) -> Any:
         from solo.args.linear import parse_cfg
         from solo.methods.linear import LinearModel
-        from solo.utils.misc import make_contiguous
 
         cfg = _parse(parse_cfg, settings)
         cfg.data.num_classes = num_classes
-        probe = LinearModel(
-            backbone, cfg=cfg, loss_func=nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
-        )
-        make_contiguous(probe)
-        if not cfg.performance.disable_channel_last:
-            probe = probe.to(memory_format=channels_last)
-        return probe
+        loss = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
+        return _laid_out(LinearModel(backbone, cfg=cfg, loss_func=loss), cfg)
 
     def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
         return self.base_method._BACKBONES[name](method, **kwargs)

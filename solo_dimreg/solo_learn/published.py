@@ -27,7 +27,6 @@ from solo_dimreg.solo_learn.published_arguments import (
     backbone_settings,
     count_classes,
     optimizer_settings,
-    own_backbone,
     scheduler_settings,
     settings_of_script,
     transform_settings,
@@ -259,7 +258,13 @@ class PublishedHost(Host):
         )
 
     def bare_backbone(self, name: str, method: str | None, kwargs: Mapping[str, Any]) -> nn.Module:
-        return (find_backbone(name) or own_backbone(name))(**kwargs)
+        from solo.utils import backbones
+        from torchvision import models
+
+        # 1.0.2 keeps its table of constructors inside of another constructor.
+        return (find_backbone(name) or getattr(models if name.startswith("resnet") else backbones, name))(
+            **kwargs
+        )
 
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
         from solo.utils.auto_umap import AutoUMAP

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError
@@ -102,14 +100,6 @@ def backbone_settings(settings: DictConfig) -> dict[str, Any]:
         if "vit" in name:
             kwargs.setdefault("patch_size", 16)
     return {"encoder": name, "backbone_args": {"cifar": cifar, **kwargs}}
-
-
-def own_backbone(name: str) -> Callable[..., nn.Module]:
-    """Return the backbone constructor that solo-learn 1.0.2 keeps inside of another constructor."""
-    from solo.utils import backbones
-    from torchvision import models
-
-    return getattr(models if name.startswith("resnet") else backbones, name)
 
 
 def settings_of_script(arguments: dict[str, Any]) -> dict[str, Any]:
