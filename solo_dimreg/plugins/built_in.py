@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -11,22 +12,19 @@ from solo_dimreg.metrics.registry import METRICS, ROWS
 from solo_dimreg.plugins.hookspecs import hookimpl
 
 
+@dataclass(frozen=True, eq=False)
 class BuiltIn:
     """A plugin of ours.
 
-    Args:
+    Attributes:
         method: The name of its method; a function ``make_<method>`` makes it in ``solo_dimreg.methods``.
         regularizers: Its regularizers, whose defaults in a config are the class attribute ``defaults``.
         metrics: The names of its metrics, which have records in :mod:`solo_dimreg.metrics.registry`.
     """
 
-    def __init__(
-        self,
-        method: str = "",
-        regularizers: Mapping[str, type] | None = None,
-        metrics: tuple[str, ...] = (),
-    ) -> None:
-        self.method, self.regularizers, self.metrics = method, regularizers or {}, metrics
+    method: str = ""
+    regularizers: Mapping[str, type] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
 
     @hookimpl
     def register_methods(self, host: Any) -> dict[str, type]:
