@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from solo_dimreg.config.values import plain
 from solo_dimreg.distributed import rank, world_size
@@ -111,8 +111,8 @@ class MonitorSupport:
         before = {name: given.get(name) or {} for name in self.host.terms(settings["method"], given)}
         return {"regularizers": {**before, **terms}, "monitor": {**settings["monitor"], "alarm": alarm}}
 
-    def plain_images(self, trainer: Any, module: Any, size: int) -> PlainImages | str:
-        """Return this process's part of ``size`` training images, or why there are none."""
+    def plain_images(self, trainer: Any, module: Any, size: int) -> Iterable[Tensor] | str:
+        """Return this process's part of ``size`` training images in batches, or why there are none."""
         config = self.host.config_of(module)
         if config is None or "augmentations" not in config:
             return "this training has no config with augmentations"
@@ -126,35 +126,14 @@ class MonitorSupport:
             return "the training images cannot be had without augmentation"
         chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:size]
         share = len(chosen) // world_size()
-        return PlainImages(dataset, chosen[rank() * share :][:share].tolist(), module.batch_size)
+        part = Subset(dataset, chosen[rank() * share :][:share].tolist())
+        # A generator of its own: otherwise each look would draw a seed from the training's.
+        loader = DataLoader(part, module.batch_size, collate_fn=_images_of, generator=torch.Generator())
+        return list(loader) if first.nbytes * share <= KEPT_BYTES else loader
 
 
-class PlainImages:
-    """Images of a training set in batches (B, C, H, W), each time the same; few are kept in memory.
-
-    Args:
-        dataset: A data set of solo-learn's: index, image, label.
-        chosen: The numbers of the images.
-    """
-
-    def __init__(self, dataset: Any, chosen: list[int], batch_size: int) -> None:
-        self.dataset, self.chosen, self.batch_size = dataset, chosen, batch_size
-        self._kept: list[Tensor] = []
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.chosen)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the batches."""
-        if self._kept:
-            yield from self._kept
-            return
-        for start in range(0, len(self), self.batch_size):
-            images = torch.stack([self.dataset[i][1] for i in self.chosen[start : start + self.batch_size]])
-            if images[0].nbytes * len(self) <= KEPT_BYTES:
-                self._kept.append(images)
-            yield images
+def _images_of(items: Sequence[Any]) -> Tensor:
+    return torch.stack([image for _, image, *_ in items])
 
 
 def _with_transform(dataset: Any, transform: Callable[..., Tensor]) -> Any:
