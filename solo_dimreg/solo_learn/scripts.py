@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,16 @@ def watch_script(checks: Any) -> None:
     Args:
         checks: A :class:`solo_dimreg.training.scripts.ScriptChecks`.
     """
-    # A list, because both have to be tried.
-    if any([_change(PARSER, _checked(checks.config)), _change(LINEAR_PARSER, _checked(check_reader))]):
-        _Script.watched = True
-    if not _Script.watched:
+    parsers = [(PARSER, checks.config), (LINEAR_PARSER, check_reader)]
+    if not any(_change(parser, partial(_checked, check)) for parser, check in parsers):
         return
+    _Script.watched = True
     _change(PROBE, lambda kind: mixed_in(Probe, kind))
     _change(RESUMER, lambda kind: mixed_in(Resumer, kind, resume=staticmethod(checks.resume)))
-    _change(TRANSFORMS, _with_result(lambda transforms: transforms))
-    _change(IMAGES, _with_result(lambda dataset: checks.images(read_with_us(dataset))))
+    _change(TRANSFORMS, partial(_with_result, lambda transforms: transforms))
+    _change(IMAGES, partial(_with_result, lambda dataset: checks.images(read_with_us(dataset))))
     for loaders in (LABELLED, LINEAR_LABELLED):
-        _change(loaders, _with_result(_loaders_with_us))
+        _change(loaders, partial(_with_result, _loaders_with_us))
 
 
 def _change(what: tuple[str, str], change: Callable[[Any], Any]) -> bool:
@@ -78,39 +77,34 @@ def _change(what: tuple[str, str], change: Callable[[Any], Any]) -> bool:
     return True
 
 
-def _checked(check: Callable[[DictConfig], Any]) -> Callable[[Any], Any]:
-    """Return a change of a parser that lets ``check`` see the config first."""
+def _checked(
+    check: Callable[[DictConfig], Any], parse: Callable[[DictConfig], DictConfig]
+) -> Callable[[DictConfig], DictConfig]:
+    """Return a parser that lets ``check`` see the config first."""
 
-    def change(parse: Callable[[DictConfig], DictConfig]) -> Callable[[DictConfig], DictConfig]:
-        @wraps(parse)
-        def checked(cfg: DictConfig) -> DictConfig:
-            with one_line_in_scripts("read"):
-                _Script.uses_add_on = bool(check(cfg))
-                return parse(cfg)
+    @wraps(parse)
+    def checked(cfg: DictConfig) -> DictConfig:
+        with one_line_in_scripts("read"):
+            _Script.uses_add_on = bool(check(cfg))
+            return parse(cfg)
 
-        return checked
-
-    return change
+    return checked
 
 
-def _with_result(change_result: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a change of a function that loads images, such that its result is changed."""
+def _with_result(change: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that loads images, with a change of its result."""
+    signature = inspect.signature(function)
 
-    def change(function: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(function)
+    @wraps(function)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        with (
+            one_line_in_scripts("load the images of"),
+            explained_download(given["dataset"], given.get("train_data_path")),
+        ):
+            return change(function(*args, **kwargs))
 
-        @wraps(function)
-        def changed(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            with (
-                one_line_in_scripts("load the images of"),
-                explained_download(given["dataset"], given.get("train_data_path")),
-            ):
-                return change_result(function(*args, **kwargs))
-
-        return changed
-
-    return change
+    return changed
 
 
 def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
