@@ -13,13 +13,12 @@ import math
 import random
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
+from solo_dimreg.solo_learn.base import Host
 
 # Entries of a scheduler's state that hold its position; names with an underscore do so too.
 PLACE = ("last_epoch", "verbose", "get_lr")

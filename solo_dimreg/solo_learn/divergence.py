@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,14 +26,12 @@ from solo_dimreg.monitor.stopping import (
     max_over_processes,
     stop,
 )
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.continuing import Continuing, random_states, set_random_states
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.run_summary import say
 from solo_dimreg.solo_learn.saving import Saving, all_finite
 from solo_dimreg.solo_learn.scripts import end_script
-
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
 
 NEVER = 2**62
 LONGEST_WAIT = 1_000  # steps from one look at the losses to the next, however long the patience is

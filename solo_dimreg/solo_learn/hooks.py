@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.callback import BlockMonitor
 from solo_dimreg.nn import DecorrelatedBatchNorm
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.late_buffers import LateBuffers
 from solo_dimreg.solo_learn.method import average_over_processes
@@ -32,9 +33,6 @@ from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
 from solo_dimreg.solo_learn.run_summary import RunSummary
 from solo_dimreg.solo_learn.scripts import one_line_in_scripts
-
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
 
 # The module that makes the embeddings; in DINO's head, the part before the prototypes.
 PROJECTORS = ("projector", "head.mlp")

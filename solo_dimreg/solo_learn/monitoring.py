@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf, open_dict
@@ -15,13 +15,11 @@ from torch.utils.data import DataLoader, Subset
 from solo_dimreg.config.values import plain
 from solo_dimreg.distributed import rank, world_size
 from solo_dimreg.errors import ConfigError, warn
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.checkpoints import read_checkpoint
+from solo_dimreg.solo_learn.divergence import DivergenceCallback
 from solo_dimreg.solo_learn.run_summary import RunSummary
 from solo_dimreg.solo_learn.saving import Checkpointer
-
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
-    from solo_dimreg.solo_learn.divergence import DivergenceCallback
 
 KEPT_BYTES = 2**28  # the fixed images are read again at each look if they need more memory
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.config.values import plain
 from solo_dimreg.files import checkpoint_epoch
-from solo_dimreg.solo_learn.base import LINEAR_CONFIGS, NATIVE_SIZES
+from solo_dimreg.solo_learn.base import LINEAR_CONFIGS, NATIVE_SIZES, Host
 from solo_dimreg.solo_learn.record import evaluated_as_trained, read_record
-
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
 
 # The overrides that solo-learn's scripts need without a GPU.
 ON_CPU = ("accelerator=cpu", 'devices="1"', "strategy=auto", "precision=32", "sync_batchnorm=False")

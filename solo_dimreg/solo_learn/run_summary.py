@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,12 +19,10 @@ from solo_dimreg.errors import warn
 from solo_dimreg.files import write_json
 from solo_dimreg.monitor.callback import NAME
 from solo_dimreg.monitor.writers import folder_of
+from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.next_steps import next_steps
 from solo_dimreg.solo_learn.record import RECORD, begin_record, counted, end_record, record_folder
-
-if TYPE_CHECKING:
-    from solo_dimreg.solo_learn.base import Host
 
 
 class RunSummary(Mixin):
