@@ -99,11 +99,10 @@ def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 def _methods(host: Any) -> list[dict[str, Any]]:
     from solo_dimreg.plugins import registered
-    from solo_dimreg.solo_learn.registration import NOT_METHODS
 
     ours = registered("methods", host=host)
     rows = []
-    for name in sorted(set(host.methods) - set(NOT_METHODS)):
+    for name in host.trainable:
         kind = host.methods[name]
         terms = kind.with_term({}) if hasattr(kind, "with_term") else {}
         if name in ours:

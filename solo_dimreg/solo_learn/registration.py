@@ -16,8 +16,6 @@ from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.hooks import with_hooks
 from solo_dimreg.solo_learn.mixins import Mixin
 
-NOT_METHODS = ("base", "linear")
-
 # The paper's weights. Methods that it does not try use SimCLR's, or BYOL's if they have a momentum encoder.
 # For MoCo the paper has 0.05 and k = 128; its released configuration has 0.005 and k = 32 to 128. These are
 # the paper's values, because results are compared with the paper.
@@ -115,7 +113,7 @@ def register() -> Host:
     """
     host = find_host()
     host.add_backbones()
-    own = {name: method for name, method in host.methods.items() if name not in NOT_METHODS}
+    own = {name: method for name, method in host.methods.items() if name in host.own_methods}
     brought = registered("methods", host=host)
     for name, registration in brought.items():
         if name in host.methods or base_name(name) in own:
