@@ -178,7 +178,7 @@ class CurrentHost(Host):
 
         dali = arguments.data.format == "dali"
         if dali:
-            from solo.data.dali_dataloader import build_transform_pipeline_dali
+            from solo.data.dali_dataloader import PretrainDALIDataModule, build_transform_pipeline_dali
 
             def build(dataset: str, augmentation: DictConfig) -> Callable:
                 return build_transform_pipeline_dali(dataset, augmentation, dali_device=arguments.dali.device)
@@ -191,7 +191,20 @@ class CurrentHost(Host):
             ]
         )
         if dali:
-            return {"datamodule": self._dali_module(arguments, transform)}
+            module = PretrainDALIDataModule(
+                dataset=arguments.data.dataset,
+                train_data_path=arguments.data.train_path,
+                transforms=transform,
+                num_large_crops=arguments.data.num_large_crops,
+                num_small_crops=arguments.data.num_small_crops,
+                num_workers=arguments.data.num_workers,
+                batch_size=arguments.optimizer.batch_size,
+                no_labels=arguments.data.no_labels,
+                data_fraction=arguments.data.fraction,
+                dali_device=arguments.dali.device,
+                encode_indexes_into_labels=arguments.dali.encode_indexes_into_labels,
+            )
+            return {"datamodule": module}
         dataset = data.prepare_datasets(
             arguments.data.dataset,
             transform,
@@ -204,23 +217,6 @@ class CurrentHost(Host):
             dataset, batch_size=arguments.optimizer.batch_size, num_workers=arguments.data.num_workers
         )
         return {"train_dataloaders": loader}
-
-    def _dali_module(self, arguments: DictConfig, transform: Callable) -> Any:
-        from solo.data.dali_dataloader import PretrainDALIDataModule
-
-        return PretrainDALIDataModule(
-            dataset=arguments.data.dataset,
-            train_data_path=arguments.data.train_path,
-            transforms=transform,
-            num_large_crops=arguments.data.num_large_crops,
-            num_small_crops=arguments.data.num_small_crops,
-            num_workers=arguments.data.num_workers,
-            batch_size=arguments.optimizer.batch_size,
-            no_labels=arguments.data.no_labels,
-            data_fraction=arguments.data.fraction,
-            dali_device=arguments.dali.device,
-            encode_indexes_into_labels=arguments.dali.encode_indexes_into_labels,
-        )
 
     def evaluation_datasets(
         self, settings: DictConfig, train_transform: Callable, val_transform: Callable
