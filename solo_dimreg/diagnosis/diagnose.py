@@ -54,7 +54,7 @@ NEAR, COPIED = 10, 0.25
 DECIDING = [name for name in ("signal_rank", "effective_rank", "lid") if name in METRICS]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """The diagnosis of one input.
 

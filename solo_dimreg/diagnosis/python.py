@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +19,38 @@ from solo_dimreg.diagnosis.sources.images import Images
 from solo_dimreg.diagnosis.sources.models import collect
 from solo_dimreg.diagnosis.sources.names import SUFFIXES
 from solo_dimreg.diagnosis.sources.opening import NETWORK, Source, array_source, open_source
-from solo_dimreg.diagnosis.verdict import Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import check_writable
-from solo_dimreg.metrics.numbers import Space
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DiagnosisResult(Space):
+class DiagnosisResult(Diagnosis):
     """A verdict, and the metrics of the features as attributes: ``effective_rank``, ``lid``, ``spectrum`` ...
 
     ``interval("effective_rank")`` is the 95 % interval over images of a metric, ``interval("lid_by_k", 64)``
     that of the LID with 64 neighbours. A notebook shows the result with its plots.
 
     Attributes:
-        diagnosis: The whole diagnosis, with the embeddings.
+        features, embeddings: The metrics of each; the embeddings may be None.
+        classes: A row for each class: name, number of samples, LID, effective rank, and variance within.
+        layers: The profile of the layers: ``sentence``, and ``layers`` with their metrics; None without.
     """
 
-    diagnosis: Diagnosis
+    def __getattr__(self, name: str) -> Any:
+        if name == "features":  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.features, name)
 
-    @property
-    def verdict(self) -> Verdict:
-        """Return the verdict: its ``kind``, the ``reason`` with its numbers, and the ``rule``."""
-        return self.diagnosis.verdict
-
-    @property
-    def caution(self) -> str:
-        """Return why the metrics may mislead; empty if nothing speaks against them."""
-        return self.diagnosis.caution
-
-    @property
-    def embeddings(self) -> Space | None:
-        """Return the same metrics of the embeddings, or None without embeddings."""
-        return self.diagnosis.embeddings
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.features)})
 
     @property
     def mutual_information(self) -> float | None:
         """Return I(R;Z) of features and embeddings, of order 2, in nats; None without embeddings."""
-        return self.diagnosis.information.get("mutual_information")
-
-    @property
-    def classes(self) -> list[dict[str, Any]]:
-        """Return a row for each class: name, number of samples, LID, effective rank, and variance within."""
-        return self.diagnosis.classes
-
-    @property
-    def layers(self) -> LayerProfile | None:
-        """Return the profile of the layers: ``sentence``, and ``layers`` with their metrics; None without."""
-        return self.diagnosis.layers
+        return self.information.get("mutual_information")
 
     def compared_with(self, other: DiagnosisResult) -> Comparison:
         """Return the differences from another result with their intervals; printed, those that decide."""
-        return compare(self.diagnosis, other.diagnosis)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all metrics with their intervals, as in ``diagnosis.json``."""
-        return self.diagnosis.as_dict()
+        return compare(self, other)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``diagnosis.html``, ``diagnosis.json`` and PNG plots, as ``solo-dimreg diagnose`` does.
@@ -89,15 +65,15 @@ class DiagnosisResult(Space):
 
         out = Path(folder).expanduser()
         check_writable("folder", out)
-        return write_diagnosis([self.diagnosis], out)
+        return write_diagnosis([self], out)
 
     def __repr__(self) -> str:
-        return f"{self.diagnosis.source.name}: {self.verdict} {self.caution}".rstrip()
+        return f"{self.source.name}: {self.verdict} {self.caution}".rstrip()
 
     def _repr_html_(self) -> str:
         from solo_dimreg.diagnosis.page import fragment
 
-        return fragment(self.diagnosis)
+        return fragment(self)
 
 
 def diagnose(
@@ -156,7 +132,7 @@ def diagnose(
         found = diagnose_with_layers(source)
     else:
         found = replace(diagnostics.diagnose(source), layers=profile)
-    return DiagnosisResult(**vars(found.features), diagnosis=found)
+    return DiagnosisResult(**vars(found))
 
 
 def _of_model(
