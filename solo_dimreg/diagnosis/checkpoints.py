@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.layer_profile import COLLAPSE, LOSS, LayerProfile, percent_of
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch, find_checkpoint
-from solo_dimreg.metrics.intervals import Interval, interval, with_interval
+from solo_dimreg.metrics.intervals import interval, with_interval
+from solo_dimreg.metrics.numbers import Space
 from solo_dimreg.metrics.registry import METRICS
 
 # The metrics of the table and the figure.
@@ -43,32 +44,26 @@ def checkpoints_of(given: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Holds the metrics of one checkpoint's diagnosis, without its spectra and correlations."""
+    """The diagnosis of one checkpoint, without its network, distances and correlations.
+
+    Attributes:
+        spaces: The metrics of the features and, if any, of the embeddings, by name.
+    """
 
     name: str
     epoch: int
     verdict: str
-    features: dict[str, Any]
-    attainable: int
-    embeddings: dict[str, Any] | None
+    spaces: dict[str, Space]
     layers: LayerProfile | None
-    intervals: dict[str, Interval | None] = field(default_factory=dict)
-    rank_deviations: Tensor | None = None
-    embedded_intervals: dict[str, Interval | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, diagnosis: Diagnosis) -> Checkpoint:
-        """Return the record of a checkpoint's diagnosis, without spectra and correlations."""
-        embeddings = None if diagnosis.embeddings is None else diagnosis.embeddings.numbers
-        features = diagnosis.features
-        kind, layers = diagnosis.verdict.kind, diagnosis.layers
-        epoch = checkpoint_epoch(path)
-        return cls(
-            *(path.name, epoch, kind, features.numbers, features.attainable, embeddings, layers),
-            {name: features.interval(name) for name in SHOWN},
-            features.deviations.get("effective_rank"),
-            {name: diagnosis.embeddings.interval(name) for name in SHOWN} if diagnosis.embeddings else {},
-        )
+        """Return the record of a checkpoint's diagnosis."""
+        none = torch.empty(0)
+        spaces = {
+            name: replace(each, distances=none, correlation=none) for name, each in diagnosis.spaces.items()
+        }
+        return cls(path.name, checkpoint_epoch(path), diagnosis.verdict.kind, spaces, diagnosis.layers)
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Course:
     @property
     def sentence(self) -> str:
         """Return what becomes of the effective rank of the features after its peak."""
-        ranks = [float(each.features["effective_rank"]) for each in self.checkpoints]
+        ranks = [each.spaces["features"].effective_rank for each in self.checkpoints]
         peak, last = max(range(len(ranks)), key=ranks.__getitem__), len(ranks) - 1
         kept = ranks[last] / ranks[peak]
 
@@ -106,47 +101,36 @@ class Course:
 
     def _differs(self, place: int, other: int) -> bool:
         """Return whether the ranks of two checkpoints, on the same images, differ beyond their interval."""
-        one, two = self.checkpoints[place], self.checkpoints[other]
-        if one.rank_deviations is None or two.rank_deviations is None:
+        one, two = (self.checkpoints[i].spaces["features"] for i in (place, other))
+        if not {"effective_rank"} <= one.deviations.keys() & two.deviations.keys():
             return False
-        moved = interval(
-            float(two.features["effective_rank"] - one.features["effective_rank"]),
-            two.rank_deviations - one.rank_deviations,
-        )
-        return moved is not None and not moved[0] <= 0 <= moved[1]
+        moved = two.deviations["effective_rank"] - one.deviations["effective_rank"]
+        around = interval(two.effective_rank - one.effective_rank, moved)
+        return around is not None and not around[0] <= 0 <= around[1]
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the metrics as text, a row for each checkpoint."""
         header = ["epoch", "verdict", *(METRICS[name].label for name in SHOWN), "of attainable (%)"]
-        projected = self.checkpoints[0].embeddings is not None
         rows = []
         for each in self.checkpoints:
-            rank, ends = each.features["effective_rank"], each.intervals.get("effective_rank")
-            line = [
-                str(each.epoch),
-                each.verdict,
-                *(_text(name, each.features, each.intervals) for name in SHOWN),
-            ]
-            embedded = (
-                [_text("effective_rank", each.embeddings, each.embedded_intervals)] if each.embeddings else []
+            features, *embeddings = each.spaces.values()
+            share = percent_of(
+                features.effective_rank, features.interval("effective_rank"), features.attainable
             )
-            rows.append([*line, percent_of(rank, ends, each.attainable), *embedded])
-        return header + ["effective rank of embeddings"] * projected, rows
+            cells = [*(_text(name, features) for name in SHOWN), share]
+            cells += [_text("effective_rank", space) for space in embeddings]
+            rows.append([str(each.epoch), each.verdict, *cells])
+        return header + ["effective rank of embeddings"] * (len(rows[0]) - len(header)), rows
 
     @property
     def curves(self) -> dict[str, dict[str, list[dict[int, float]]]]:
         """Return the curves of the metrics over the epochs, by label and then by kind."""
-        kinds: dict[str, Iterable[tuple[int, dict[str, Any] | None]]] = {
-            "features": [(each.epoch, each.features) for each in self.checkpoints],
-            "embeddings": [(each.epoch, each.embeddings) for each in self.checkpoints],
-        }
         panels: dict[str, dict[str, list[dict[int, float]]]] = {}
         for name in SHOWN:
-            for kind, points in kinds.items():
-                curve = {epoch: numbers[name] for epoch, numbers in points if numbers}
-                curve = {epoch: value for epoch, value in curve.items() if value is not None}
-                if curve:
+            for kind in self.checkpoints[0].spaces:
+                values = {each.epoch: each.spaces[kind].numbers[name] for each in self.checkpoints}
+                if curve := {epoch: value for epoch, value in values.items() if value is not None}:
                     panels.setdefault(METRICS[name].label, {})[kind] = [curve]
         return panels
 
@@ -155,8 +139,9 @@ class Course:
         rows = [
             {
                 **{"checkpoint": each.name, "epoch": each.epoch, "verdict": each.verdict},
-                **{"features": each.features, "embeddings": each.embeddings},
-                "intervals": each.intervals,
+                **{"features": None, "embeddings": None},
+                **{name: space.numbers for name, space in each.spaces.items()},
+                "intervals": {name: each.spaces["features"].interval(name) for name in SHOWN},
                 **({} if each.layers is None else {"layers": each.layers.as_dict()}),
             }
             for each in self.checkpoints
@@ -164,5 +149,5 @@ class Course:
         return {"sentence": self.sentence, "checkpoints": rows}
 
 
-def _text(name: str, numbers: dict[str, Any], intervals: dict[str, Interval | None]) -> str:
-    return with_interval(numbers[name], intervals.get(name), METRICS[name].decimals)
+def _text(name: str, space: Space) -> str:
+    return with_interval(space.numbers[name], space.interval(name), METRICS[name].decimals)

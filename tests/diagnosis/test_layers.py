@@ -23,6 +23,7 @@ from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import dense_structure, effective_rank, mean_share, off_diagonal_correlation
 from solo_dimreg.metrics.intervals import with_interval
+from solo_dimreg.metrics.numbers import Space
 from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.monitor.named_modules import OutputRecorder, pooled_rows, positions_of
 from solo_dimreg.training.pretraining import pretrain
@@ -328,6 +329,11 @@ def test_layers_over_the_checkpoints_of_a_run(here: Any, run: Path, few_digits: 
         assert (tmp_path / "diagnosis" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def space_of(rank: float, moved: torch.Tensor | None = None) -> Space:
+    none, deviations = torch.empty(0), {} if moved is None else {"effective_rank": moved * rank}
+    return Space({"effective_rank": float(rank)}, none, none, none, none, {}, deviations, 0.0)
+
+
 @pytest.mark.parametrize(
     ("ranks", "said"),
     [
@@ -345,7 +351,7 @@ def test_layers_over_the_checkpoints_of_a_run(here: Any, run: Path, few_digits: 
 )
 def test_the_sentence_over_the_training(ranks: list[float], said: str) -> None:
     course = [
-        Checkpoint("x.ckpt", epoch, "healthy", {"effective_rank": float(rank)}, 100, None, None)
+        Checkpoint("x.ckpt", epoch, "healthy", {"features": space_of(rank)}, None)
         for epoch, rank in enumerate(ranks)
     ]
     assert said in Course(course).sentence
@@ -366,7 +372,7 @@ def test_the_sentence_over_the_training(ranks: list[float], said: str) -> None:
 def test_a_certain_change_is_said(ranks: tuple[float, float], spread: float, said: str) -> None:
     moved = spread * torch.linspace(-1, 1, 50)
     course = [
-        Checkpoint("x.ckpt", epoch, "healthy", {"effective_rank": rank}, 300, None, None, {}, moved * rank)
+        Checkpoint("x.ckpt", epoch, "healthy", {"features": space_of(rank, moved)}, None)
         for epoch, rank in enumerate(ranks)
     ]
     assert said in Course(course).sentence
