@@ -166,7 +166,7 @@ def gathered_statistics():
         statistics.update(x[row : row + 1], y[row : row + 1, :2], torch.tensor([row]))
     total = statistics.gather()
     moments = [total.features.covariance, total.embeddings.covariance]
-    return [total.features.mean, *moments, total.sample.features, total.sample.labels.double()]
+    return [total.features.mean, *moments, total.sample["features"], total.sample["labels"].double()]
 
 
 def collectives_of_a_step():

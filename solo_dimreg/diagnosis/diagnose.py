@@ -159,15 +159,15 @@ def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) ->
         bar.set_description(f"{source.name}: metrics", refresh=False)
         sample, moments = statistics.sample, statistics.embeddings
         measured = _measure if intervals else describe_space
-        space = measured(statistics.features, sample.features, near["features"])
+        space = measured(statistics.features, sample["features"], near["features"])
         embedded, information, moved = None, {}, {}
-        if moments is not None and sample.embeddings is not None:
-            embedded = measured(moments, sample.embeddings, near["embeddings"])
-            information = mutual_information(sample.features, sample.embeddings)
+        if moments is not None:
+            embedded = measured(moments, sample["embeddings"], near["embeddings"])
+            information = mutual_information(sample["features"], sample["embeddings"])
             if intervals:
-                moved = information_deviations(sample.features, sample.embeddings)
+                moved = information_deviations(sample["features"], sample["embeddings"])
     points = near["features"].labels
-    classes = _classes(sample.features, sample.labels, space.lids, points, source.classes)
+    classes = _classes(sample["features"], sample.get("labels"), space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
     return Diagnosis(source, space, embedded, information, moved, classes, umap)
 
@@ -178,35 +178,40 @@ def _measure(moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
 
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
     """Read all samples into the statistics; return the neighbours of the features and the embeddings."""
-    search: SearchAmongAll | None = None
+    searches: dict[str, SearchAmongAll] = {}
     digests = {"features": RowDigests(), "embeddings": RowDigests()}
     for features, embeddings, labels in _batches(source):
-        kinds = {"features": features, "embeddings": embeddings}
-        found = {name: rows for name, rows in kinds.items() if rows is not None}
+        found = _by_kind(features, embeddings)
         for name, rows in found.items():
             _check_rows(source, name, rows, statistics.count)
         if statistics.count == 0 and source.count > statistics.sample_size:
-            search = _search(source, dict.fromkeys(found, torch.arange(source.count)), statistics)
+            searches = _searches(source, dict.fromkeys(found, torch.arange(source.count)), statistics)
         statistics.update(features, embeddings, labels)
-        if search is not None:
-            search.update(features, embeddings)
-            for name, rows in found.items():
-                digests[name].update(rows)
+        for name, search in searches.items():
+            search.update(found[name])
+            digests[name].update(found[name])
         bar.update(len(features))
-    sample = {"features": statistics.sample.features, "embeddings": statistics.sample.embeddings}
-    kept = {name: rows for name, rows in sample.items() if rows is not None}
-    if search is None:
-        return {name: neighbours_within(rows, statistics.sample.labels) for name, rows in kept.items()}
-    first = {name: digests[name].first() for name in kept}
+    if not searches:
+        sample = statistics.sample
+        return {name: neighbours_within(sample[name], sample.get("labels")) for name in found}
+    first = {name: digests[name].first() for name in searches}
     if any(len(indices) < source.count for indices in first.values()):
-        search = _search(source, first, statistics)
+        searches = _searches(source, first, statistics)
         for features, embeddings, _ in _batches(source):
-            search.update(features, embeddings)
-    return search.found()
+            for name, rows in _by_kind(features, embeddings).items():
+                searches[name].update(rows)
+    return {name: search.found() for name, search in searches.items()}
 
 
-def _search(source: Source, first: dict[str, Tensor], statistics: FeatureStatistics) -> SearchAmongAll:
-    return SearchAmongAll(partial(_batches, source), first, source.count, statistics.sample_size)
+def _by_kind(features: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
+    return {"features": features} | ({} if embeddings is None else {"embeddings": embeddings})
+
+
+def _searches(
+    source: Source, first: dict[str, Tensor], statistics: FeatureStatistics
+) -> dict[str, SearchAmongAll]:
+    read, limits = partial(_batches, source), (source.count, statistics.sample_size)
+    return {name: SearchAmongAll(read, place, first[name], *limits) for place, name in enumerate(first)}
 
 
 def _batches(source: Source, indices: Sequence[int] | None = None) -> Iterator[Batch]:

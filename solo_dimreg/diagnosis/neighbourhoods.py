@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -41,11 +41,12 @@ class RowDigests:
 
 
 class SearchAmongAll:
-    """A search for the neighbours of some samples of a source among all its samples, batch by batch.
+    """A search for the neighbours of some rows of a source among all its rows, batch by batch.
 
     Args:
         batches: A function that reads the source.
-        first: For ``features`` and, if any, ``embeddings``: the indices of the rows that count, ascending.
+        place: 0 for the features, 1 for the embeddings.
+        first: The indices of the rows that count, ascending.
         count: The number of samples.
         limit: Up to this many rows, the neighbours of all are sought, and else those of 1,000.
     """
@@ -53,40 +54,30 @@ class SearchAmongAll:
     def __init__(
         self,
         batches: Callable[[Sequence[int] | None], Iterator[Batch]],
-        first: Mapping[str, Tensor],
+        place: int,
+        first: Tensor,
         count: int,
         limit: int,
     ) -> None:
-        self._first, self._count, self._seen = first, count, 0
-        self._counted: dict[str, Tensor] = {}
-        self._searches: dict[str, SearchByBatches] = {}
-        self._labels: dict[str, Tensor | None] = {}
-        self._few: dict[str, Tensor] = {}  # whether other metrics of neighbours look at a row
-        self._rows: dict[str, list[Tensor]] = {kind: [] for kind in first}
-        for kind, indices in first.items():
-            places = torch.arange(len(indices)) if len(indices) <= limit else random_indices(len(indices))
-            parts = list(zip(*batches(indices[places].tolist()), strict=True))
-            place = 0 if kind == "features" else 1
-            self._labels[kind] = None if parts[2][0] is None else torch.cat(parts[2])
-            k = neighbours_sought(len(indices))
-            self._searches[kind] = SearchByBatches(torch.cat(parts[place]), places, k)
-            none = torch.zeros(count, dtype=torch.bool)
-            self._counted[kind] = none.index_fill(0, indices, True)
-            self._few[kind] = none.index_fill(0, indices[few_indices(len(indices))], True)
+        self._duplicates, self._seen = count - len(first), 0
+        queries = torch.arange(len(first)) if len(first) <= limit else random_indices(len(first))
+        parts = list(zip(*batches(first[queries].tolist()), strict=True))
+        self._labels = None if parts[2][0] is None else torch.cat(parts[2])
+        self._search = SearchByBatches(torch.cat(parts[place]), queries, neighbours_sought(len(first)))
+        none = torch.zeros(count, dtype=torch.bool)
+        self._counted = none.index_fill(0, first, True)
+        self._few = none.index_fill(0, first[few_indices(len(first))], True)
+        self._rows: list[Tensor] = []  # which other metrics of neighbours look at
 
-    def update(self, features: Tensor, embeddings: Tensor | None) -> None:
-        """Search the next batch for neighbours."""
-        part = slice(self._seen, self._seen + len(features))
-        for kind, rows in (("features", features), ("embeddings", embeddings)):
-            if rows is not None and len(new := rows[self._counted[kind][part]]):
-                self._searches[kind].update(new)
-                self._rows[kind].append(rows[self._few[kind][part]])
+    def update(self, rows: Tensor) -> None:
+        """Search the next batch (B, D) for neighbours."""
+        part = slice(self._seen, self._seen + len(rows))
+        if len(new := rows[self._counted[part]]):
+            self._search.update(new)
+            self._rows.append(rows[self._few[part]])
         self._seen = part.stop
 
-    def found(self) -> dict[str, Neighbourhoods]:
-        """Return the neighbourhoods by kind."""
-        found = {}
-        for kind, search in self._searches.items():
-            duplicates, rows = self._count - len(self._first[kind]), torch.cat(self._rows[kind])
-            found[kind] = Neighbourhoods(search.distances, duplicates, self._labels[kind], unit_scale(rows))
-        return found
+    def found(self) -> Neighbourhoods:
+        """Return the neighbourhoods."""
+        rows = unit_scale(torch.cat(self._rows))
+        return Neighbourhoods(self._search.distances, self._duplicates, self._labels, rows)

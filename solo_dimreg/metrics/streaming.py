@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,15 +26,6 @@ def keep_smallest(size: int, keys: Tensor, rows: list[Tensor]) -> tuple[Tensor, 
         return keys, rows
     kept = keys.topk(size, largest=False).indices.sort().values
     return keys[kept], [each[kept] for each in rows]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A sample: features (n, D), embeddings (n, d) or None, and labels (n,) or None."""
-
-    features: Tensor
-    embeddings: Tensor | None
-    labels: Tensor | None
 
 
 class FeatureStatistics:
@@ -147,10 +137,9 @@ class FeatureStatistics:
         return self._moments("embeddings") if "embeddings" in self._means else None
 
     @property
-    def sample(self) -> Sample:
-        """Return the sample in the order of arrival, which holds all samples if there are at most n."""
-        kept = self._sample
-        return Sample(kept["features"], kept.get("embeddings"), kept.get("labels"))
+    def sample(self) -> dict[str, Tensor]:
+        """Return the rows of the sample in the order of arrival, all if there are at most n, by name."""
+        return self._sample
 
     def _moments(self, name: str) -> Moments:
         rows = None if name in self._scatters else self._sample[name]

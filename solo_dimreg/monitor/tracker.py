@@ -82,13 +82,12 @@ class DimensionalityTracker:
             ValueError: there have been no samples.
         """
         total = self._statistics.gather()
-        features, embeddings = total.features, total.embeddings
-        sample = total.sample
-        numbers = _numbers("", features, sample.features)
-        if embeddings is not None and sample.embeddings is not None:
-            numbers |= _numbers("z_", embeddings, sample.embeddings)
+        sample, moments = total.sample, total.embeddings
+        numbers = _numbers("", total.features, sample["features"])
+        if moments is not None:
+            numbers |= _numbers("z_", moments, sample["embeddings"])
             if not math.isnan(numbers["effective_rank"] + numbers["z_effective_rank"]):
-                numbers |= mutual_information(sample.features, sample.embeddings)
+                numbers |= mutual_information(sample["features"], sample["embeddings"])
         return numbers
 
 

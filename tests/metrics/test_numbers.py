@@ -27,7 +27,7 @@ def describe(features, batch=97):
     statistics = FeatureStatistics()
     for rows in features.split(batch):
         statistics.update(rows)
-    return describe_space(statistics.features, statistics.sample.features)
+    return describe_space(statistics.features, statistics.sample["features"])
 
 
 def normal(*shape, seed=0, dtype=torch.float32):

@@ -66,8 +66,8 @@ def test_merged_statistics_equal_those_of_both_together(n, cuts, seed):
         total.merge(stream(features[start:stop], embeddings[start:stop]))
     check_moments(total, features, embeddings)
     # All fit into the sample, which keeps their order.
-    assert torch.equal(total.sample.features, features)
-    assert torch.equal(total.sample.embeddings, embeddings)
+    assert torch.equal(total.sample["features"], features)
+    assert torch.equal(total.sample["embeddings"], embeddings)
 
 
 def test_float32_features_are_summed_in_float64():
@@ -84,9 +84,9 @@ def inclusions(make, runs=600):
     counts = torch.zeros(40)
     for seed in range(runs):
         sample = make(seed).sample
-        assert len(sample.features) == 10
-        assert torch.equal(sample.features[:, 0].long(), sample.labels)  # rows stay together
-        counts[sample.labels] += 1
+        assert len(sample["features"]) == 10
+        assert torch.equal(sample["features"][:, 0].long(), sample["labels"])  # rows stay together
+        counts[sample["labels"]] += 1
     return counts / runs
 
 
@@ -122,7 +122,7 @@ def test_the_sample_does_not_follow_changes_of_the_batch():
     statistics = FeatureStatistics()
     statistics.update(batch)
     batch += 1
-    assert not statistics.sample.features.any()
+    assert not statistics.sample["features"].any()
 
 
 @pytest.mark.parametrize(
