@@ -264,10 +264,10 @@ def two_nn_deviations(points: Tensor) -> Tensor:
     return slope_of_ratios(logs[drawn.sort(dim=1).values]) - slope_of_ratios(logs)
 
 
-def mst_deviations(points: Tensor, max_points: int = 1024) -> Tensor:
+def mst_deviations(points: Tensor) -> Tensor:
     """Return deviations of the spanning tree's dimension: from new subsets of nine tenths of its points."""
     generator = torch.Generator().manual_seed(0)
-    distances = of_few(partial(distances_of_tree, max_points=max_points, generator=generator), points)
+    distances = of_few(partial(distances_of_tree, max_points=1024, generator=generator), points)
     found = []
     for _ in range(TREES):
         part = torch.randperm(len(distances), generator=generator)[: int(PART_OF_TREE * len(distances))]

@@ -16,7 +16,6 @@ from solo_dimreg.metrics.intervals import (
     Interval,
     interval,
     mutual_information_deviations,
-    of_groups,
     replicas,
 )
 from solo_dimreg.metrics.moments import Moments
@@ -125,21 +124,10 @@ def with_intervals(space: Space, moments: Moments, sample: Tensor, near: Neighbo
     found = {name: torch.tensor(each) - (space.numbers[name] or 0) for name, each in values.items()}
     points = unit_scale(sample)
     for name, record in OF_ONE_SET.items():
-        if record.of_moments is not None or space.numbers[name] is None or name == "duplicates":
-            continue
-        given = points if record.of_neighbours is None else near
-        found[name] = record.deviations(given) if record.deviations else _of_groups(record, points, near)
+        if record.deviations is not None and space.numbers[name] is not None:
+            found[name] = record.deviations(points if record.of_neighbours is None else near)
     curve = {f"lid_by_k.{k}": near.lid_deviations(k) for k in space.lid_by_k}
     return replace(space, deviations=found | curve)
-
-
-def _of_groups(record: MetricRecord, points: Tensor, near: Neighbourhoods) -> Tensor:
-    of_neighbours, function = record.of_neighbours, record.function
-    if of_neighbours is not None:
-        return of_groups(lambda kept: of_neighbours(near.of_queries(kept)), len(near.distances))
-    assert function is not None
-    few = points[few_indices(len(points))]
-    return of_groups(lambda kept: function(few[kept]), len(few))
 
 
 def _number(record: MetricRecord, moments: Moments, near: Neighbourhoods, points: Tensor) -> Any:

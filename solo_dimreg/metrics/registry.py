@@ -60,7 +60,7 @@ class MetricRecord:
         of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
         of_neighbours: Computes it from distances to the nearest neighbours, or from distinct rows.
         deviations: Computes how far it moves with the images, for its interval, from the neighbourhoods or
-            the rows. Metrics of the moments need none; with None, others leave out groups of rows in turn.
+            the rows. Metrics of the moments need none.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
         bounds: The lowest and the highest value that it can have.
         in_monitor: Whether a ``monitor:`` block can name it.
@@ -240,6 +240,9 @@ _RECORDS = (
         "lid_in_groups",
         label="LID within groups",
         of_neighbours=lambda near: near.lid_in_groups(),
+        deviations=lambda near: intervals.of_groups(
+            lambda kept: near.of_queries(kept).lid_in_groups(), len(near.distances)
+        ),
         in_monitor=False,
         bounds=POSITIVE,
     ),
