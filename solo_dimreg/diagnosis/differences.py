@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from solo_dimreg.diagnosis.diagnose import DECIDING, Diagnosis
-from solo_dimreg.diagnosis.verdict import THRESHOLDS
 from solo_dimreg.metrics.intervals import Interval, interval
 from solo_dimreg.metrics.numbers import OF_ONE_SET, Space
 from solo_dimreg.metrics.registry import METRICS
@@ -69,15 +68,6 @@ class Comparison:
             for space, found in self.spaces.items()
         }
         return {"input": self.name, "from": self.other, "paired": self.paired, **spaces}
-
-
-def results(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
-    """Return the content of ``diagnosis.json``."""
-    return {
-        "thresholds": THRESHOLDS,
-        "inputs": [each.as_dict() for each in diagnoses],
-        "differences": [each.as_dict() for each in differences(diagnoses)],
-    }
 
 
 def differences(diagnoses: Sequence[Diagnosis]) -> list[Comparison]:

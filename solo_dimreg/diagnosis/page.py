@@ -16,7 +16,7 @@ from solo_dimreg.diagnosis import atlas
 from solo_dimreg.diagnosis.checkpoints import Course
 from solo_dimreg.diagnosis.classes import collapsed_classes
 from solo_dimreg.diagnosis.diagnose import Diagnosis
-from solo_dimreg.diagnosis.differences import differences, results
+from solo_dimreg.diagnosis.differences import differences
 from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
 from solo_dimreg.diagnosis.table import differences_table, summary_table
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
@@ -101,8 +101,13 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path, course: Course | 
     for number, each in enumerate(diagnoses, 1):
         if each.umap:
             write_bytes(out / f"umap-{number}.png", each.umap)
-    training = {} if course is None else {"training": course.as_dict()}
-    write_json(out / "diagnosis.json", {**results(diagnoses), **training})
+    found = {
+        "thresholds": THRESHOLDS,
+        "inputs": [each.as_dict() for each in diagnoses],
+        "differences": [each.as_dict() for each in differences(diagnoses)],
+        **({} if course is None else {"training": course.as_dict()}),
+    }
+    write_json(out / "diagnosis.json", found)
     write_text(out / "diagnosis.html", _render("diagnosis.html.j2", diagnoses, cards, where))
     return out / "diagnosis.html"
 
