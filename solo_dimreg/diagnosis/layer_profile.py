@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, pairwise, takewhile
+from operator import itemgetter
 from typing import Any
 
 from solo_dimreg.metrics.intervals import Interval, with_interval
@@ -150,11 +151,9 @@ def short_names(layers: Sequence[Layer]) -> dict[str, str]:
 
 def _fall(layers: Sequence[Layer]) -> tuple[float, Layer, Layer]:
     """Return the deepest fall from a layer to the next: the part that is kept, and both layers."""
-    return min(((after.kept_of(before), before, after) for before, after in pairwise(layers)), key=_kept)
-
-
-def _kept(fall: tuple[float, Layer, Layer]) -> float:
-    return fall[0]
+    return min(
+        ((after.kept_of(before), before, after) for before, after in pairwise(layers)), key=itemgetter(0)
+    )
 
 
 def _of_backbone(layers: Sequence[Layer], names: dict[str, str]) -> str:
