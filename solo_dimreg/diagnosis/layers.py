@@ -100,7 +100,7 @@ class LayerRecorder:
 
     def __init__(self, model: nn.Module, features: str = "", embeddings: str = "", count: int = 0) -> None:
         self.features, self.embeddings = features, embeddings
-        self.is_open = False
+        self.is_open = True
         self._stride, self._seen = max(1, math.ceil(count / PAIRWISE_ROWS)), 0
         self._modules = blocks_of(model)
         self._layers: dict[str, _Output] = {}

@@ -148,27 +148,22 @@ def _of_model(
         raise ConfigError(f"loader: only allowed with a model; {type(model).__name__} is not a model.")
     if embeddings is not None and not isinstance(embeddings, str):
         raise ConfigError("embeddings: with a model, give the name of the module whose output they are.")
-    profile = None
-    if layers:
-        if not isinstance(model, nn.Module):
-            raise ConfigError("layers: only a torch.nn.Module has layers that can be measured.")
-        expected = [max_samples, _length(getattr(loader, "dataset", None))]
+    if layers and not isinstance(model, nn.Module):
+        raise ConfigError("layers: only a torch.nn.Module has layers that can be measured.")
+    profile, dataset = None, getattr(loader, "dataset", None)
+    if isinstance(model, nn.Module) and layers:
+        expected = [max_samples, len(dataset) if isinstance(dataset, Sized) else None]
         count = min((each for each in expected if each), default=0)
         with LayerRecorder(model, features or "", embeddings or "", count) as recorder:
-            recorder.is_open = True
-            found = collect(model, loader, features, embeddings, max_samples, recorder)
+            found = collect(model, loader, features, embeddings, max_samples, recorder.take)
         profile = recorder.profile()
     else:
         found = collect(model, loader, features, embeddings, max_samples)
-    classes = getattr(getattr(loader, "dataset", None), "classes", ())
+    classes = getattr(dataset, "classes", ())
     name = name or type(model).__name__
     arrays = [None if rows is None else in_memory(rows) for rows in map(found.get, ("embeddings", "labels"))]
     opened = open_arrays(in_memory(found["features"]), *arrays)
     return array_source(name, opened, f" of {name}", classes, NETWORK), profile
-
-
-def _length(dataset: Any) -> int:
-    return len(dataset) if isinstance(dataset, Sized) else 0
 
 
 def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Source:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +27,7 @@ from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, ROWS,
 from solo_dimreg.monitor.alarm import NEVER, Alarm, describe, send_alert
 from solo_dimreg.monitor.buffer import FeatureBuffer, measure
 from solo_dimreg.monitor.lightning import JoinedCallback
-from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, pooled_rows
+from solo_dimreg.monitor.named_modules import OutputRecorder, evaluation_mode, find_module, pooled_rows
 from solo_dimreg.monitor.stopping import stop
 from solo_dimreg.monitor.writers import (
     checkpoints_of,
@@ -373,7 +371,13 @@ class BlockMonitor(JoinedCallback):
         for buffer in self.buffers.values():
             buffer.steps.clear()
         backbone = find_module("features", module, str(self.names["features"]))
-        with _evaluating(module), trainer.precision_plugin.forward_context():
+        devices = [module.device] if module.device.type == "cuda" else []
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=devices),
+            evaluation_mode(module),
+            trainer.precision_plugin.forward_context(),
+        ):
             for images in self.images:
                 self._open_step()
                 features = backbone(images.to(module.device, next(backbone.parameters()).dtype))
@@ -548,20 +552,6 @@ class DimensionalityMonitor(BlockMonitor):
             raise ConfigError(f"{key}: {value!r} works in a config's monitor block alone; use {use}.")
         chosen.on = "train" if chosen.on == "auto" else chosen.on
         super().__init__(chosen, features, embeddings)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode without gradients, and leave it and the random state as they were."""
-    modes = [(part, part.training) for part in module.modules()]
-    devices = [module.device] if module.device.type == "cuda" else []  # type: ignore[union-attr]
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, mode in modes:
-                part.training = mode
 
 
 def _is_due(every: int | None, before: int, after: int) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,7 @@ from tqdm import tqdm
 
 from solo_dimreg.diagnosis.sources.arrays import INTEGERS, NAMES
 from solo_dimreg.errors import ConfigError, brief
-from solo_dimreg.monitor.named_modules import OutputRecorder, find_module, rows_of
-
-
-class Taker(Protocol):
-    """Takes the outputs of the layers in a forward pass."""
-
-    def take(self, batch: int, images: int) -> None:
-        """Take those of the first images of a batch."""
+from solo_dimreg.monitor.named_modules import OutputRecorder, evaluation_mode, find_module, rows_of
 
 
 @torch.no_grad()
@@ -30,7 +23,7 @@ def collect(
     features: str | None = None,
     embeddings: str | None = None,
     max_samples: int | None = None,
-    layers: Taker | None = None,
+    take: Callable[[int, int], None] | None = None,
 ) -> dict[str, Tensor]:
     """Run a model over a loader once, in evaluation mode, and return its outputs on the CPU.
 
@@ -40,8 +33,8 @@ def collect(
         loader: Yields images, or (images, labels, ...), on any device.
         features, embeddings: The names of modules of the model whose outputs are taken instead.
         max_samples: Stop after this many samples.
-        layers: Takes what its hooks have seen in each forward pass, see
-            :class:`solo_dimreg.diagnosis.layers.LayerRecorder`.
+        take: Called after each forward pass with the size of the batch and how many of its images count, see
+            :meth:`solo_dimreg.diagnosis.layers.LayerRecorder.take`.
 
     Returns:
         ``features`` (N, D) and, if there are any, ``embeddings`` (N, d) and ``labels`` (N,).
@@ -52,16 +45,19 @@ def collect(
     parts: dict[str, list[Tensor]] = {}
     count = 0
     bar = tqdm(loader, desc=type(model).__name__, unit="batch", delay=2)
-    with _in_evaluation_mode(model) as home, _forward(model, features, embeddings) as forward:
+    tensors = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
+    home = next((each for each in tensors if each.is_floating_point()), None)
+    mode = evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext()
+    with mode, _forward(model, features, embeddings) as forward:
         for batch in bar:
             images, labels = _unpack(batch)
             if home is not None:  # in half precision if the model is
                 images = images.to(home.device, home.dtype if images.is_floating_point() else images.dtype)
             with explained_refusal(f"model: {type(model).__name__}", images):
                 found = forward(images)
-            if layers is not None:
+            if take is not None:
                 left = len(images) if max_samples is None else max_samples - count
-                layers.take(len(images), min(len(images), left))
+                take(len(images), min(len(images), left))
             found |= {} if labels is None else {"labels": labels}
             for name, rows in found.items():
                 # A model or a loader may reuse its memory for the next batch.
@@ -91,23 +87,6 @@ def explained_refusal(what: str, images: Tensor) -> Iterator[None]:
             f"{what} does not take images of shape {tuple(images.shape)}, {images.dtype}: (batch, channels, "
             f"height, width) must fit the model ({brief(error)})."
         ) from error
-
-
-@contextmanager
-def _in_evaluation_mode(model: Any) -> Iterator[Tensor | None]:
-    """Set the model to evaluation mode, yield one of its weights, and restore the mode of each module."""
-    if not isinstance(model, nn.Module):
-        yield None
-        return
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield next(
-            (each for each in (*model.parameters(), *model.buffers()) if each.is_floating_point()), None
-        )
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 @contextmanager
