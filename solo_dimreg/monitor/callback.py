@@ -95,7 +95,6 @@ class BlockMonitor(JoinedCallback):
         self.alarm_settings: AlarmSettings | None = settings.alarm
         self.names = {"features": features, "embeddings": embeddings}
         self.name = NAME  # the name of its files and the prefix of the logged names
-        self.alone = True  # in its trainer
         self.accepted = False  # by a trainer, beside its other monitors
         self.projector: nn.Module | None = None
         self.buffers: dict[str, FeatureBuffer] = {}
@@ -130,14 +129,6 @@ class BlockMonitor(JoinedCallback):
         name = f"{type(self).__qualname__}{self.identity!r}"
         return name if self.accepted else f"{name} at {id(self):#x}"
 
-    @property
-    def _legacy_state_key(self) -> Any:
-        """Return the name of the state in older checkpoints, which had one monitor.
-
-        With several monitors, none of them reads it, as its owner is not known.
-        """
-        return type(self).__qualname__ if self.alone else type(self)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the metrics so far and the alarm's state, for the checkpoint."""
         alarm = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
@@ -158,7 +149,6 @@ class BlockMonitor(JoinedCallback):
             self._begin()
         kinds = (each for each in trainer.callbacks if isinstance(each, BlockMonitor))
         others = [each.identity for each in kinds if each is not self]
-        self.alone = not others
         if self.from_config:
             return
         if self.identity in others:

@@ -289,17 +289,3 @@ def test_several_in_one_trainer(pl: Any) -> None:
 def test_two_that_are_equal_are_refused(pl: Any) -> None:
     with pytest.raises(ConfigError, match="two monitors look at 'backbone' on 'train'; keep one of them"):
         fit(pl, build(pl), [watch(), watch()], loader(3), max_epochs=1)
-
-
-def test_the_state_of_an_older_checkpoint_is_loaded_where_it_is_known_whose_it_is(pl: Any) -> None:
-    monitor = watch()
-    trainer = fit(pl, build(pl), monitor, loader(3), max_epochs=1)
-    trainer.save_checkpoint("new.ckpt")
-    content = torch.load("new.ckpt", weights_only=False)
-    content["callbacks"] = {"DimensionalityMonitor": content["callbacks"][monitor.state_key]}
-    torch.save(content, "old.ckpt")
-    alone, first, second = watch(), watch(), watch(on="val")
-    fit(pl, build(pl), alone, loader(3), max_epochs=2, ckpt_path="old.ckpt")
-    assert places(alone) == [(0, 3), (1, 6)] and alone.history[0] == monitor.history[0]
-    fit(pl, build(pl), [first, second], loader(3), loader(2), max_epochs=2, ckpt_path="old.ckpt")
-    assert places(first) == places(second) == [(1, 6)]
