@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -43,6 +43,9 @@ from solo_dimreg.monitor.writers import (
 )
 from solo_dimreg.plugins import monitored_metrics
 
+if TYPE_CHECKING:
+    from solo_dimreg.solo_learn.monitoring import MonitorSupport
+
 NAME = "dimensionality"
 # The prefix of the names of metrics, for each kind of rows.
 PREFIXES = {"": "features", "z_": "embeddings"}
@@ -51,19 +54,6 @@ PLOT_PAUSE = 100
 # The most images of a look, for each image that the training sees between two looks, which cost 2 % of its
 # time; and the fewest with which `on: auto` is `fixed`, since the rank of N images is below N.
 SHARE, FEWEST = 0.2, 256
-
-
-class Support(Protocol):
-    """Does in a training what the monitor of a config cannot do by itself."""
-
-    def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
-        """Restore a checkpoint and halve the learning rate; return what was done, None if it failed."""
-
-    def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
-        """Let the terms of the remedy take part; return what was done."""
-
-    def plain_images(self, trainer: Any, module: Any, size: int) -> Any:
-        """Return this process's part of ``size`` training images in batches, or why there are none."""
 
 
 class BlockMonitor(JoinedCallback):
@@ -86,7 +76,7 @@ class BlockMonitor(JoinedCallback):
         settings: MonitorSettings,
         features: str,
         embeddings: str | None,
-        support: Support | None = None,
+        support: MonitorSupport | None = None,
     ) -> None:
         self.settings, self.support = settings, support
         self.images: Any = None  # those of `on: fixed`

@@ -25,7 +25,7 @@ KEPT_BYTES = 2**28  # the fixed images are read again at each look if they need 
 
 
 class MonitorSupport:
-    """Implements :class:`solo_dimreg.monitor.callback.Support` for a method of solo-learn."""
+    """Does what the monitor of a config cannot do by itself in a training of a method of solo-learn."""
 
     def __init__(self, host: Host, divergence: DivergenceCallback) -> None:
         self.host, self.divergence = host, divergence
