@@ -13,15 +13,10 @@ NAMED = 10  # the sentence names at most this many classes
 
 def mark_collapsed(classes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of the classes with ``collapsed``: whether the LID is at most half of their median."""
-    lids = [each["lid"] for each in classes if each["lid"] is not None and each["samples"] >= SAMPLES]
-    limit = PART * median(lids) if len(lids) > 1 else 0.0
-    return [
-        {
-            **each,
-            "collapsed": each["lid"] is not None and each["samples"] >= SAMPLES and each["lid"] <= limit,
-        }
-        for each in classes
-    ]
+    measured = [each for each in classes if each["lid"] is not None and each["samples"] >= SAMPLES]
+    limit = PART * median(each["lid"] for each in measured) if len(measured) > 1 else 0.0
+    collapsed = [id(each) for each in measured if each["lid"] <= limit]
+    return [{**each, "collapsed": id(each) in collapsed} for each in classes]
 
 
 def collapsed_classes(classes: Sequence[dict[str, Any]]) -> str:
