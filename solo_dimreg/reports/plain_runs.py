@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from solo_dimreg.training.results import read_evaluations
 MAY_CHANGE = ("max_epochs",)
 # A label names at most this many settings in which a run differs from others of its name.
 NAMED_SETTINGS = 2
+# The keys of a run's record that a benchmark's result.json has too.
+RECORDED = ("epochs", "steps", "data", "environment", "finished")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
     return [
         RunRecord(
             label,
-            _result(run),
+            {key: run[-1].record[key] for key in RECORDED if key in run[-1].record},
             run[-1].setup,
             read_curves([folder.path for folder in run]),
             seed_of(run[-1].configuration),
@@ -71,14 +73,6 @@ def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
         )
         for run, label in zip(runs, labels, strict=True)
     ]
-
-
-def _result(run: Sequence[Folder]) -> dict[str, Any]:
-    """Return the record of a run's last part, with the keys of a benchmark's ``result.json``."""
-    record = run[-1].record
-    return {
-        key: record[key] for key in ("epochs", "steps", "data", "environment", "finished") if key in record
-    }
 
 
 def _joined(folders: Sequence[Folder]) -> list[list[Folder]]:
@@ -117,7 +111,8 @@ def _labels(folders: Sequence[Folder]) -> list[str]:
     labels = []
     for name, folder in zip(names, folders, strict=True):
         others = groups[name]
-        differing = _differing([each.setup for each in others])
+        keys = dict.fromkeys(key for each in others for key in each.setup)
+        differing = [key for key in keys if len({each.setup.get(key) for each in others}) > 1]
         if 0 < len(differing) <= NAMED_SETTINGS:
             name += "".join(f", {key}={folder.setup.get(key, ABSENT)}" for key in differing)
             others = [each for each in others if each.setup == folder.setup]
@@ -127,9 +122,3 @@ def _labels(folders: Sequence[Folder]) -> list[str]:
             name += f" {folder.path.name}"
         labels.append(name)
     return labels
-
-
-def _differing(setups: Iterable[Mapping[str, str]]) -> list[str]:
-    setups = list(setups)
-    keys = dict.fromkeys(key for setup in setups for key in setup)
-    return [key for key in keys if len({setup.get(key) for setup in setups}) > 1]
