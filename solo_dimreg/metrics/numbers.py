@@ -27,6 +27,8 @@ from solo_dimreg.metrics.streaming import FeatureStatistics
 OF_ONE_SET = {
     name: record for name, record in METRICS.items() if record.in_diagnosis and record.inputs == ROWS
 }
+# The orders of I(R;Z).
+INFORMATION = {"mutual_information": 2, "mutual_information_1": 1}
 
 
 @dataclass(frozen=True)
@@ -147,20 +149,14 @@ def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]
     """Return I(R;Z) of order 2 and 1, of at most 2,048 samples."""
     few = few_indices(len(features))
     r, z = unit_scale(features)[few], unit_scale(embeddings)[few]
-    return {
-        "mutual_information": float(matrix_mutual_information(r, z)),
-        "mutual_information_1": float(matrix_mutual_information(r, z, order=1)),
-    }
+    return {name: float(matrix_mutual_information(r, z, order=order)) for name, order in INFORMATION.items()}
 
 
 @torch.no_grad()
 def information_deviations(features: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
     """Return how far I(R;Z) of order 2 and 1 moves with the images."""
     r, z = unit_scale(features), unit_scale(embeddings)
-    return {
-        "mutual_information": mutual_information_deviations(r, z),
-        "mutual_information_1": mutual_information_deviations(r, z, order=1),
-    }
+    return {name: mutual_information_deviations(r, z, order) for name, order in INFORMATION.items()}
 
 
 def representation_numbers(features: Tensor, embeddings: Tensor | None = None) -> dict[str, Any]:
