@@ -14,7 +14,7 @@ from solo_dimreg.metrics.numbers import OF_ONE_SET, describe_space, mutual_infor
 from solo_dimreg.metrics.streaming import FeatureStatistics
 
 
-class DimensionalityTracker:
+class DimensionalityTracker(FeatureStatistics):
     """A tracker that collects features, for example over an epoch, and computes their metrics.
 
     It needs no Lightning. Spectra and correlations, and with them the effective rank, RankMe and alpha-ReQ,
@@ -41,32 +41,11 @@ class DimensionalityTracker:
     def __init__(self, max_samples: int = KEPT_ROWS, seed: int | None = None) -> None:
         check_int("max_samples", max_samples, minimum=3)
         self.max_samples, self.seed = max_samples, seed
-        self.reset()
+        super().__init__(max_samples, seed)
 
     def reset(self) -> None:
         """Forget all samples."""
-        self._statistics = FeatureStatistics(self.max_samples, self.seed)
-
-    @torch.no_grad()
-    def update(self, features: Tensor, embeddings: Tensor | None = None) -> None:
-        """Add a batch, on any device.
-
-        Args:
-            features: shape (B, D).
-            embeddings: shape (B, d); with every batch, or with none.
-
-        Raises:
-            ValueError: the shapes do not fit each other or the batches before.
-        """
-        self._statistics.update(features, embeddings)
-
-    def merge(self, other: DimensionalityTracker) -> None:
-        """Add all samples of another tracker.
-
-        Raises:
-            ValueError: the other tracker has features of another width.
-        """
-        self._statistics.merge(other._statistics)
+        super().__init__(self.max_samples, self.seed)
 
     @torch.no_grad()
     def compute(self) -> dict[str, float]:
@@ -81,7 +60,7 @@ class DimensionalityTracker:
         Raises:
             ValueError: there have been no samples.
         """
-        total = self._statistics.gather()
+        total = self.gather()
         sample, moments = total.sample, total.embeddings
         numbers = _numbers("", total.features, sample["features"])
         if moments is not None:

@@ -104,7 +104,7 @@ def test_of_more_samples_than_are_kept_the_spectra_are_those_of_all() -> None:
     assert figures["uniformity"] == pytest.approx(uniformity(x).item(), rel=0.05)
     assert math.isnan(figures["lid_512"])
     kept = tracked(x)
-    assert kept.compute()["lid_512"] == pytest.approx(diagnose(kept._statistics.sample["features"]).lid_512)
+    assert kept.compute()["lid_512"] == pytest.approx(diagnose(kept.sample["features"]).lid_512)
     assert tracked(x, max_samples=1000, seed=5).compute()["lid"] != figures["lid"]
 
 

@@ -45,7 +45,7 @@ def found():
         some.update(r)
         results.append(tracker.compute())
     computed = collection.compute()
-    counts = tracker._statistics.count, int(collection["rank"].sums[0, 0])
+    counts = tracker.count, int(collection["rank"].sums[0, 0])
     return (results[1], computed), counts, some.compute(), results[0]["samples"]
 
 
