@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from solo_dimreg.datasets import digits, write_digits
+from solo_dimreg.datasets import digits
+from solo_dimreg.datasets.digits import write_digits
 from solo_dimreg.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from support import most_slow
 
-from solo_dimreg.datasets import DATASETS, sprites, write_sprites
+from solo_dimreg.datasets import sprites
 from solo_dimreg.datasets.sprites import (
     FACTORS,
     HELD,
@@ -20,6 +20,7 @@ from solo_dimreg.datasets.sprites import (
     SHAPES,
     draw_sprites,
     sample_factors,
+    write_sprites,
 )
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import local_intrinsic_dimensionality
@@ -181,7 +182,7 @@ def test_the_seed_fixes_each_image_whatever_else_is_chosen() -> None:
 def test_a_second_call_changes_nothing_and_another_choice_is_refused(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     same = {"factors": 3, "images": 152, "seed": 4}
-    assert DATASETS["sprites"](folder, **same) == folder
+    assert write_sprites(folder, **same) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     for change in ({"factors": 4}, {"images": 153}, {"seed": 5}, {"size": 48}):
         with pytest.raises(ConfigError, match="another version of 'sprites'"):

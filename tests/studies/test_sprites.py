@@ -9,7 +9,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.datasets import write_sprites
+from solo_dimreg.datasets.sprites import write_sprites
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.studies.sprites import read_pixels, read_split, readout, run_sprites, sprites_table
