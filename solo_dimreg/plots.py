@@ -57,7 +57,6 @@ def draw_accuracies(
     """Draw accuracies in percent as points, with a bar of one standard deviation to each side.
 
     Args:
-        names: Names of the methods.
         accuracies: For each evaluation, by name, the mean and the standard deviation (None for a single
             seed) of each method; NaN if a method has none.
     """
@@ -117,7 +116,6 @@ def draw_curves(
         panels: For each metric, by its label, the curves of each run or method, by name, one for each seed.
             Several curves are drawn thin, and their mean, at the epochs that all have, is drawn thick.
         names: All names. The position of a name gives its colour in every plot.
-        axis: The unit of the horizontal axis, in the singular.
     """
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
@@ -302,7 +300,6 @@ def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figur
 
     Args:
         correlation: The absolute correlations, (D, D), or their means in square blocks.
-        name: The name of the features.
     """
     figure = Figure(figsize=(WIDTH, 4.4))
     figure.set_label(f"Absolute correlation of the axes of {name}")

@@ -130,10 +130,7 @@ def readings_of(dataset: Any) -> str:
 def check_plain(key: str, folder: Path, reader: str) -> None:
     """Raise if torchvision's reader, unlike ours, would misread a sample of the images below a folder.
 
-    Args:
-        key: The key of the config that names the folder.
-        folder: The folder of images.
-        reader: The clause of the message on the other reader, and what to use instead.
+    The message begins with ``key``, which names the folder, and ends with a clause on the other ``reader``.
 
     Raises:
         ConfigError: a plain conversion to 8 bits changes the pixels of an image; names the first one.

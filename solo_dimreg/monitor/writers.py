@@ -66,13 +66,7 @@ def draw_history(history: list[dict[str, float]]) -> Any:
 
 
 def log_values(trainer: Any, values: Mapping[str, float], epoch: int, step: int) -> None:
-    """Log values at once, instead of at the end of the epoch as Lightning does.
-
-    Args:
-        trainer: Lightning's trainer.
-        values: The values by the names to log them under.
-        epoch, step: The epoch of the values, from 0, and the number of steps that have been taken.
-    """
+    """Log values at once, instead of at the end of the epoch (from 0) as Lightning does."""
     if rank() == 0:
         for logger in trainer.loggers:  # Lightning counts the steps that it logs from 0
             logger.log_metrics({"epoch": epoch, **values}, step=max(0, step - 1))

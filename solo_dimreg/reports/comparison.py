@@ -62,7 +62,6 @@ def write_report(folder: Path, out: Path) -> Path:
 
     Args:
         folder: The folder of ``solo-dimreg benchmark``, or any folder with checkpoint folders below it.
-        out: The folder to write into.
 
     Returns:
         The path of the HTML page.

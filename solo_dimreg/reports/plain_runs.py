@@ -47,7 +47,6 @@ def plain_runs(paths: Sequence[Path], unread: list[str]) -> list[RunRecord]:
     """Return the runs in checkpoint folders; runs that differ only in their seeds share a label.
 
     Args:
-        paths: The folders.
         unread: A list that gets a line for each folder with a damaged file, which is left out.
     """
     folders = []

@@ -111,12 +111,7 @@ def array_source(
 ) -> Source:
     """Return the source of checked arrays of features and, if any, embeddings and labels.
 
-    Args:
-        name: The name of the source.
-        arrays: The arrays, from :func:`solo_dimreg.diagnosis.sources.arrays.open_arrays`.
-        origin: The end of the description, which says where the arrays are from.
-        classes: The names of the classes.
-        of: What the features are of.
+    ``origin`` is the end of the description, which says where the arrays are from.
     """
     count = len(arrays["features"])
 
