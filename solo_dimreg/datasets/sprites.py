@@ -54,7 +54,6 @@ def _drop(u: Array, v: Array) -> Array:
 
 
 def _hook(u: Array, v: Array) -> Array:
-    """Return the distance to the letter L."""
     return np.minimum(_box(u + 0.35, v, 0.25, 0.8), _box(u, v - 0.55, 0.6, 0.25))
 
 

@@ -53,7 +53,6 @@ class Comparison:
     spaces: dict[str, dict[str, Difference]]
 
     def __str__(self) -> str:
-        """Return the differences that decide in one sentence."""
         how = "row by row" if self.paired else "as independent samples"
         found = self.spaces["features"]
         clauses = "; ".join(str(found[name]) for name in DECIDING if name in found)

@@ -127,7 +127,6 @@ class LayerProfile:
 
 
 def _cells(layer: Layer) -> list[str]:
-    """Return the metrics with their intervals, as text."""
     share = percent_of(layer.effective_rank, layer.intervals.get("effective_rank"), layer.attainable)
     rank, *cells = [
         with_interval(getattr(layer, name), layer.intervals.get(name), n) for name, n in DECIMALS.items()

@@ -155,7 +155,6 @@ def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card]
 
 
 def _cards(diagnoses: Sequence[Diagnosis]) -> list[Card]:
-    """Return the plots with their explanations."""
     spaces = {
         f"{each.source.name}, {name}" if len(diagnoses) > 1 else name: space
         for each in diagnoses
@@ -188,7 +187,6 @@ def _blocks(correlation: Tensor) -> Tensor:
 
 
 def _classes(diagnosis: Diagnosis) -> list[list[str]]:
-    """Return the cells of the table of classes, lowest LID first."""
     lowest = sorted(diagnosis.classes, key=lambda line: line["lid"] or math.inf)[:CLASSES]
     return [
         [

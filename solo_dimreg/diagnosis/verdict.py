@@ -85,7 +85,6 @@ class Verdict:
         return {**asdict(self), "ways": list(self.ways)}
 
     def __str__(self) -> str:
-        """Return the verdict in one line."""
         return f"{self.title}: {self.reason}"
 
 
@@ -210,7 +209,6 @@ def signal_step(space: Space) -> float:
 
 
 def _global(space: Space, distinct: int) -> str:
-    """Return the verdict on the whole of the features."""
     rank, width = space.signal_rank, space.dimensions
     enough = distinct >= _rows_needed(space)
     if _is_grouped(space) or distinct < LEAST_ROWS:

@@ -283,7 +283,6 @@ class MatrixMutualInformation(_OfFeaturesAndEmbeddings):
 
 
 def _class_of(record: MetricRecord) -> type[Metric]:
-    """Return the class of a metric without options."""
     content: dict[str, Any] = {"__module__": __name__, "__doc__": f"{record.label}. {record.explanation}"}
     if record.of_moments is not None:
         content["of_moments"] = staticmethod(record.of_moments)

@@ -93,7 +93,6 @@ class BlockMonitor(JoinedCallback):
         self._begin()
 
     def _begin(self) -> None:
-        """Reset the state for a new training."""
         self.history: list[dict[str, float]] = []
         wanted = self.alarm_settings
         self.alarm = Alarm(wanted.drawdown, wanted.patience) if wanted else None
@@ -347,7 +346,6 @@ class BlockMonitor(JoinedCallback):
         self.recorders, self.buffers, self.unmeasured, self.projector = [], {}, None, None
 
     def _pass_images(self, trainer: Any, module: Any) -> None:
-        """Pass the fixed images through the network, which the hooks record."""
         for buffer in self.buffers.values():
             buffer.steps.clear()
         backbone = find_module("features", module, str(self.names["features"]))
@@ -430,7 +428,6 @@ class BlockMonitor(JoinedCallback):
         stop(module, CollapseError(message + (before.get(action, "") if alarm.responses else "")))
 
     def _place(self) -> tuple[int, int]:
-        """Return the epoch and the step of the last look."""
         return int(self.history[-1]["epoch"]), int(self.history[-1]["step"])
 
     def _respond(self, alarm: Alarm, action: str, trainer: Any, module: Any) -> str | None:

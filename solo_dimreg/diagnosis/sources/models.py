@@ -135,7 +135,6 @@ def _without_head(model: Any) -> Callable[[Tensor], Any]:
 
 
 def _features_and_embeddings(output: Any) -> dict[str, Tensor]:
-    """Return the features and embeddings in the output of a model."""
     kinds = ("features", "embeddings")
     if isinstance(output, Mapping):
         values = {kind: [output.get(name) for name in NAMES[kind]] for kind in kinds}
@@ -152,7 +151,6 @@ def _features_and_embeddings(output: Any) -> dict[str, Tensor]:
 
 
 def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Return the images of a batch, and their labels if there are any."""
     images, *rest = batch if isinstance(batch, tuple | list) and batch else (batch,)
     if not isinstance(images, Tensor) or images.dim() < 2:
         is_tensor = isinstance(images, Tensor)
