@@ -255,23 +255,20 @@ def _classes(
         members = labels == value
         own, logs = features[members].double(), lids[points == value].double().log()
         moments = Moments(len(own), own.mean(dim=0), torch.finfo(own.dtype).eps, rows=own)
-        numbers = {
-            "lid": float(logs.mean().exp()) if len(logs) else None,
-            "effective_rank": float(entropy(moments.spectrum.sqrt()).exp()),
-            "within_variance": float(moments.variances.sum()) * (len(own) - 1) / len(own) / total,
-        }
         rank_moves, variance_moves = rank_deviations(moments, own)
-        moves = {
-            "lid": (numbers["lid"] or 0) * of_influence(logs) if len(logs) else logs,
-            "effective_rank": rank_moves,
-            "within_variance": (numbers["within_variance"] or 0) * variance_moves,
+        lid = float(logs.mean().exp()) if len(logs) else None
+        within = float(moments.variances.sum()) * (len(own) - 1) / len(own) / total
+        found = {
+            "lid": (lid, (lid or 0) * of_influence(logs) if len(logs) else logs),
+            "effective_rank": (float(entropy(moments.spectrum.sqrt()).exp()), rank_moves),
+            "within_variance": (within, within * variance_moves),
         }
         lines.append(
             {
                 "class": str(names[value]) if 0 <= value < len(names) else str(value),
                 "samples": int(members.sum()),
-                **numbers,
-                "intervals": {name: interval(numbers[name], moves[name], POSITIVE) for name in numbers},
+                **{name: number for name, (number, _) in found.items()},
+                "intervals": {name: interval(*each, POSITIVE) for name, each in found.items()},
             }
         )
     return mark_collapsed(lines)
