@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from solo_dimreg.diagnosis.classes import mark_collapsed
 from solo_dimreg.diagnosis.layer_profile import LayerProfile
-from solo_dimreg.diagnosis.neighbourhoods import Batch, RowDigests, SearchAmongAll
+from solo_dimreg.diagnosis.neighbourhoods import Batch, SearchAmongAll, digests_of, first_of
 from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.diagnosis.verdict import MAX_DIMENSIONS, Verdict, judge, most_rows
 from solo_dimreg.errors import ConfigError
@@ -179,7 +179,7 @@ def _measure(moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:
     """Read all samples into the statistics; return the neighbours of the features and the embeddings."""
     searches: dict[str, SearchAmongAll] = {}
-    digests = {"features": RowDigests(), "embeddings": RowDigests()}
+    digests: dict[str, list[bytes]] = {"features": [], "embeddings": []}
     for features, embeddings, labels in _batches(source):
         found = _by_kind(features, embeddings)
         for name, rows in found.items():
@@ -189,12 +189,12 @@ def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, 
         statistics.update(features, embeddings, labels)
         for name, search in searches.items():
             search.update(found[name])
-            digests[name].update(found[name])
+            digests[name] += digests_of(found[name])
         bar.update(len(features))
     if not searches:
         sample = statistics.sample
         return {name: neighbours_within(sample[name], sample.get("labels")) for name in found}
-    first = {name: digests[name].first() for name in searches}
+    first = {name: first_of(digests[name]) for name in searches}
     if any(len(indices) < source.count for indices in first.values()):
         searches = _searches(source, first, statistics)
         for features, embeddings, _ in _batches(source):

@@ -22,22 +22,16 @@ from solo_dimreg.metrics.neighbourhoods import (
 Batch = tuple[Tensor, Tensor | None, Tensor | None]
 
 
-class RowDigests:
-    """A set of digests, 128 bits a row, that recognises rows of earlier batches."""
+def digests_of(rows: Tensor) -> list[bytes]:
+    """Return 128 bits of each row (B, D), by which rows of other batches that equal it are recognised."""
+    numbers = (rows.detach().cpu() + 0).contiguous()  # -0.0 equals 0.0, and -0.0 + 0 is 0.0
+    return [blake2b(row.tobytes(), digest_size=16).digest() for row in numbers.view(torch.uint8).numpy()]
 
-    def __init__(self) -> None:
-        self._digests: list[bytes] = []
 
-    def update(self, rows: Tensor) -> None:
-        """Add the next batch, (B, D)."""
-        numbers = (rows.detach().cpu() + 0).contiguous()  # -0.0 equals 0.0, and -0.0 + 0 is 0.0
-        for row in numbers.view(torch.uint8).numpy():
-            self._digests.append(blake2b(row.tobytes(), digest_size=16).digest())
-
-    def first(self) -> Tensor:
-        """Return the indices of the rows that differ from all rows before them, ascending, shape (U,)."""
-        digests = np.frombuffer(b"".join(self._digests), dtype=[("a", "u8"), ("b", "u8")])
-        return torch.from_numpy(np.sort(np.unique(digests, return_index=True)[1]))
+def first_of(digests: Sequence[bytes]) -> Tensor:
+    """Return the indices of the rows that differ from all rows before them, ascending, shape (U,)."""
+    numbers = np.frombuffer(b"".join(digests), dtype=[("a", "u8"), ("b", "u8")])
+    return torch.from_numpy(np.sort(np.unique(numbers, return_index=True)[1]))
 
 
 class SearchAmongAll:

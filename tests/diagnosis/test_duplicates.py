@@ -14,7 +14,7 @@ import torch
 
 from solo_dimreg import DimensionalityTracker, diagnose
 from solo_dimreg.diagnosis.diagnose import diagnose as diagnose_source
-from solo_dimreg.diagnosis.neighbourhoods import RowDigests
+from solo_dimreg.diagnosis.neighbourhoods import digests_of, first_of
 from solo_dimreg.diagnosis.sources.opening import Source
 from solo_dimreg.functional import (
     geometric_mean_lid,
@@ -189,10 +189,8 @@ def test_minus_zero_equals_zero(dtype: torch.dtype) -> None:
     rows = torch.tensor([[2.0, 1], [0.0, 1], [2, 1], [-0.0, 1], [0, 5]]).to(dtype)
     first, groups = distinct_rows(rows)
     assert first.tolist() == [0, 1, 4] and groups.tolist() == [0, 1, 0, 1, 2]
-    digests = RowDigests()
-    for batch in rows.split(2):
-        digests.update(batch)
-    assert digests.first().tolist() == [0, 1, 4]
+    digests = [each for batch in rows.split(2) for each in digests_of(batch)]
+    assert first_of(digests).tolist() == [0, 1, 4]
 
 
 def test_a_reference_with_duplicates() -> None:
