@@ -10,8 +10,8 @@ from solo_dimreg.metrics.intervals import Interval, with_interval
 from solo_dimreg.metrics.numbers import OF_ONE_SET
 from solo_dimreg.metrics.registry import METRICS, MetricRecord
 
-# What the verdict and the cautions say.
-ELSEWHERE = ("duplicates", "spread")
+# The verdict and the cautions say the others.
+SHOWN = {name: record for name, record in OF_ONE_SET.items() if name not in ("duplicates", "spread")}
 
 
 def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
@@ -22,8 +22,7 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
     verdicts = ["verdict", *(each.verdict_on(space).title for each, _, space in columns)]
     lines = [
         _line(record, [(space.numbers[name], space.interval(name)) for _, _, space in columns])
-        for name, record in OF_ONE_SET.items()
-        if name not in ELSEWHERE
+        for name, record in SHOWN.items()
     ]
     information = [
         (each.information.get("mutual_information"), each.information_interval()) for each, _, _ in columns
@@ -34,23 +33,16 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
 
 def differences_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of all differences of one input from another, with their intervals."""
-    rows = []
-    for name, record in OF_ONE_SET.items():
-        if name in ELSEWHERE:
-            continue
+    lines = []
+    for name, record in SHOWN.items():
         found = [space.get(name) for space in comparison.spaces.values()]
-        if any(found):
-            cells = [each and with_interval(each.value, each.interval, record.decimals) for each in found]
-            rows.append([_label(record), *(cell or "–" for cell in cells)])
-    return ["", *comparison.spaces], rows
+        lines.append(_line(record, [(each.value, each.interval) if each else (None, None) for each in found]))
+    return ["", *comparison.spaces], [line for line in lines if line]
 
 
 def _line(record: MetricRecord, values: Sequence[tuple[float | None, Interval | None]]) -> list[str]:
     """Return the row of a metric, or nothing if no input has it."""
     if all(value is None for value, _ in values):
         return []
-    return [_label(record), *(with_interval(*each, record.decimals) for each in values)]
-
-
-def _label(record: MetricRecord) -> str:
-    return f"{record.label}, {record.unit}" if record.unit else record.label
+    label = f"{record.label}, {record.unit}" if record.unit else record.label
+    return [label, *(with_interval(*each, record.decimals) for each in values)]
