@@ -35,7 +35,6 @@ from solo_dimreg.monitor.writers import (
     folder_of,
     log_spectra,
     log_values,
-    saves_checkpoints,
     validates,
     wandb_logger,
     warn_if_writing_fails,
@@ -80,8 +79,7 @@ class BlockMonitor(JoinedCallback):
     ) -> None:
         self.settings, self.support = settings, support
         self.images: Any = None  # those of `on: fixed`
-        self.metrics, self.on, self.max_samples = settings.metrics, settings.on, settings.max_samples
-        self.every_n_epochs, self.every_n_steps = settings.every_n_epochs, settings.every_n_steps
+        self.on = settings.on
         self.alarm_settings: AlarmSettings | None = settings.alarm
         self.names = {"features": features, "embeddings": embeddings}
         self.name = NAME  # the name of its files and the prefix of the logged names
@@ -157,13 +155,13 @@ class BlockMonitor(JoinedCallback):
         self._close()
         self.on = self.settings.on
         pairs = self.on in ("auto", "train") and any(
-            name in METRICS and METRICS[name].inputs == VIEWS for name in self.metrics
+            name in METRICS and METRICS[name].inputs == VIEWS for name in self.settings.metrics
         )
         for prefix, kind in PREFIXES.items():
             if (name := self.names[kind]) is None:
                 continue
             part = find_module(kind, module, name)
-            self.buffers[prefix] = buffer = FeatureBuffer(self.max_samples, 2 if pairs else 1)
+            self.buffers[prefix] = buffer = FeatureBuffer(self.settings.max_samples, 2 if pairs else 1)
             self.recorders.append(OutputRecorder(f"{kind} ({name})", part, buffer.add))
             if prefix:
                 self.projector = part
@@ -172,7 +170,7 @@ class BlockMonitor(JoinedCallback):
             # A solo-learn may call the backbone encoder.
             own = str(self.names["features"]) if self.from_config else ""
             part = find_module(option, module, name, own)
-            self.buffers[f"{name}/"] = buffer = FeatureBuffer(self.max_samples)
+            self.buffers[f"{name}/"] = buffer = FeatureBuffer(self.settings.max_samples)
             self.recorders.append(OutputRecorder(f"{option} ({name})", part, buffer.add, pooled_rows))
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -192,7 +190,8 @@ class BlockMonitor(JoinedCallback):
                 )
         self.folder = folder_of(trainer)
         action = self.alarm_settings.action if self.alarm_settings else None
-        if action == "rollback" and not saves_checkpoints(trainer):
+        own = any(type(callback).__name__ == "Checkpointer" for callback in trainer.callbacks)
+        if action == "rollback" and not (own or trainer.checkpoint_callbacks):
             raise ConfigError(
                 "monitor.alarm.action: 'rollback' needs checkpoints: set checkpoint.enabled: True."
             )
@@ -207,15 +206,15 @@ class BlockMonitor(JoinedCallback):
         """Return the images of ``on: fixed``; return None if the last batches have to do, or cost less."""
         if self.support is None:
             return None
-        size = self.max_samples
+        size = self.settings.max_samples
         if self.on == "auto":
             every = (
-                (self.every_n_epochs, trainer.num_training_batches),
-                (self.every_n_steps, trainer.accumulate_grad_batches),
+                (self.settings.every_n_epochs, trainer.num_training_batches),
+                (self.settings.every_n_steps, trainer.accumulate_grad_batches),
             )
             batches = min(count * length for count, length in every if count is not None)
             size = int(min(size, SHARE * batches * module.batch_size * trainer.world_size))
-            if size < min(FEWEST, self.max_samples):
+            if size < min(FEWEST, self.settings.max_samples):
                 return None
         found = self.support.plain_images(trainer, module, size)
         if isinstance(found, str):
@@ -280,9 +279,9 @@ class BlockMonitor(JoinedCallback):
             for buffer in self.buffers.values():
                 buffer.steps_of_epoch = batch_idx + 1
         ends = 0 < trainer.max_steps <= step or (last and epoch + 1 == trainer.max_epochs)
-        whole = last and _is_due(self.every_n_epochs, epoch, epoch + 1)
+        whole = last and _is_due(self.settings.every_n_epochs, epoch, epoch + 1)
         # Measure before the epoch's end, so that the checkpoint saved there includes this epoch.
-        if ends or whole or _is_due(self.every_n_steps, self.steps_before, step):
+        if ends or whole or _is_due(self.settings.every_n_steps, self.steps_before, step):
             self._measure(trainer, module, epoch, step, over=ends)
 
     def on_train_epoch_end(self, trainer: Any, module: Any, *_: Any) -> None:
@@ -324,9 +323,9 @@ class BlockMonitor(JoinedCallback):
         self.unmeasured = epoch, step
         before = self.history[-1] if self.history else {"epoch": -1, "step": 0}
         # If the due epoch has no validation, the next epoch with one measures.
-        whole = self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0
-        late = _is_due(self.every_n_epochs, int(before["epoch"]) + 1, epoch + 1)
-        due = whole or late or _is_due(self.every_n_steps, int(before["step"]), step)
+        whole = self.settings.every_n_epochs is not None and (epoch + 1) % self.settings.every_n_epochs == 0
+        late = _is_due(self.settings.every_n_epochs, int(before["epoch"]) + 1, epoch + 1)
+        due = whole or late or _is_due(self.settings.every_n_steps, int(before["step"]), step)
         ends = epoch + 1 == trainer.max_epochs
         if due or ends:
             self._measure(trainer, module, epoch, step, over=ends)
@@ -372,8 +371,8 @@ class BlockMonitor(JoinedCallback):
         features, embeddings = taken[""], taken.get("z_", [])
         if not features:
             return
-        values = measure(self.metrics, features, embeddings)
-        plain = [name for name in self.metrics if monitored_metrics()[name].inputs == ROWS]
+        values = measure(self.settings.metrics, features, embeddings)
+        plain = [name for name in self.settings.metrics if monitored_metrics()[name].inputs == ROWS]
         for prefix in (f"{name}/" for name in self.settings.layers if taken[f"{name}/"]):
             found = measure(plain, taken[prefix])
             values |= {prefix + name: value for name, value in found.items()}

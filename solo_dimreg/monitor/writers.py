@@ -120,12 +120,6 @@ def validates(trainer: Any) -> bool:
     return trainer.enable_validation and (not known or sum(trainer.num_val_batches) > 0)
 
 
-def saves_checkpoints(trainer: Any) -> bool:
-    """Return whether a training writes checkpoints, by solo-learn's callback or Lightning's."""
-    own = any(type(callback).__name__ == "Checkpointer" for callback in trainer.callbacks)
-    return own or bool(trainer.checkpoint_callbacks)
-
-
 def checkpoints_of(trainer: Any, folder: Path | None) -> list[Path]:
     """Return the checkpoints of this run: a ``ModelCheckpoint``'s, or solo-learn's in the run's folder."""
     known: list[Any] = []
