@@ -120,7 +120,6 @@ def unforeseen(what: str, error: Exception) -> ConfigError:
 
     Args:
         what: What solo-learn should do with the config: "build", "train".
-        error: The error that solo-learn raised.
     """
     return ConfigError(
         f"solo-learn cannot {what} this config ({brief(error)}). HYDRA_FULL_ERROR=1 shows where."

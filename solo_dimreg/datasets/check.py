@@ -117,11 +117,7 @@ def evenly_spread(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def readings_of(dataset: Any) -> str:
-    """Return a sentence on how a sample of a data set is read; empty if all images are read unchanged.
-
-    Args:
-        dataset: A data set of images on disk, of torchvision or solo-learn.
-    """
+    """Return how a sample of a data set of images on disk is read; empty if all are read unchanged."""
     found = decode(evenly_spread(image_files(dataset)))
     clauses = found.readings()
     return f"of {found.images} images looked at, {'; '.join(clauses)}." if clauses else ""

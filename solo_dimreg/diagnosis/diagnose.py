@@ -59,7 +59,6 @@ class Diagnosis:
     """The diagnosis of one input.
 
     Attributes:
-        source: The input.
         features, embeddings: The metrics of each; the embeddings may be None.
         information: I(R;Z), empty without embeddings.
         moved: How far I(R;Z) moves in replicates of the sample, by name.
@@ -143,7 +142,6 @@ def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) ->
     ones.
 
     Args:
-        source: The input, from :func:`solo_dimreg.diagnosis.sources.opening.open_source`.
         with_umap: Also let solo-learn draw its UMAP plot, if the source has a model and images.
         intervals: Also compute how far the metrics move with the images, which takes most of the time.
 

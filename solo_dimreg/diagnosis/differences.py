@@ -40,7 +40,6 @@ class Comparison:
     """All differences of an input from another one.
 
     Attributes:
-        name, other: The names of the inputs.
         paired: Whether row i of both counts as the same image, as the inputs have as many rows. If the rows
             have nothing to do with each other, their covariance is 0, and the intervals are those of
             independent samples.

@@ -65,7 +65,6 @@ class LayerProfile:
     """The layers of a network in the order in which they ran.
 
     Attributes:
-        layers: The layers.
         samples: The number of images of the metrics.
         dense: The terms of the DSE of the last map or tokens and its ``layer``; empty without one.
     """

@@ -66,7 +66,6 @@ def interval(
     """Return the 95 % interval of a metric, of whole numbers for a count; None if it is undefined.
 
     Args:
-        value: The metric.
         deviations: How far it moves in replicates of the sample.
         bounds: The lowest and the highest value that it can have.
     """
@@ -118,7 +117,6 @@ def of_groups(metric: Callable[[Tensor], Any], count: int) -> Tensor:
 
     Args:
         metric: Computes it from the numbers of the rows that stay, ascending, (n,).
-        count: The number of rows.
     """
     group = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % GROUPS
     values = torch.tensor([float(metric((group != i).nonzero()[:, 0])) for i in range(min(GROUPS, count))])

@@ -159,7 +159,6 @@ class SearchByBatches:
         queries: shape (Q, D).
         indices: the place of each query among the arriving samples, counted from 0, shape (Q,). A query is
             not its own neighbour.
-        k: number of neighbours.
     """
 
     def __init__(self, queries: Tensor, indices: Tensor, k: int) -> None:

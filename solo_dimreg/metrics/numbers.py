@@ -74,7 +74,6 @@ class Space:
         """Return the 95 % interval over images of a metric, low and high, or None if it has none.
 
         Args:
-            name: The metric.
             k: The number of neighbours, for ``lid_by_k``.
         """
         value, key = (self.numbers.get(name), name) if k is None else (self.lid_by_k.get(k), f"{name}.{k}")
@@ -102,7 +101,6 @@ def describe_space(
         sample: A random sample of the features, (n, D).
         near: The neighbours of some of the features among all. With None, the sample is taken as all the
             features, and its neighbours are sought in it.
-        names: The metrics to compute.
     """
     near = near or neighbours_within(sample)
     points = unit_scale(sample)

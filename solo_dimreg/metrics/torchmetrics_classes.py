@@ -219,7 +219,6 @@ class EffectiveRank(_OfMoments):
 
     Args:
         center: Subtract the mean first, as the monitor does.
-        kwargs: The arguments of all classes here.
 
     Example:
         >>> metric = EffectiveRank()
@@ -245,7 +244,6 @@ class GeometricMeanLID(_OfFeatures):
     Args:
         k: Number of neighbours; LDReg's authors track 32 and 512.
         estimator: "mom" or "mle"; LDReg's authors track "mle".
-        kwargs: The arguments of all classes here.
     """
 
     def __init__(self, k: int = 32, estimator: str = "mom", **kwargs: Any) -> None:
@@ -259,7 +257,6 @@ class MatrixEntropy(_OfFeatures):
 
     Args:
         order: The order of the entropy, 1 or 2; 1 needs eigenvalues.
-        kwargs: The arguments of all classes here.
     """
 
     def __init__(self, order: int = 2, **kwargs: Any) -> None:
@@ -273,7 +270,6 @@ class MatrixMutualInformation(_OfFeaturesAndEmbeddings):
 
     Args:
         order: The order of the entropies, 1 or 2; 1 needs eigenvalues.
-        kwargs: The arguments of all classes here.
     """
 
     def __init__(self, order: int = 2, **kwargs: Any) -> None:

@@ -62,7 +62,6 @@ class BlockMonitor(JoinedCallback):
     :class:`DimensionalityMonitor` stands below this class.
 
     Args:
-        settings: The block.
         features, embeddings: The names of the backbone, and of the projector if there is one.
         support: The training's side of the actions of the alarm and of ``on: fixed``.
     """

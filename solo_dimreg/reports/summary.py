@@ -26,11 +26,7 @@ def mean_as_text(mean: float | None, deviation: float | None, divisor: float = 1
 
 
 def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean and standard deviation (None for one seed) of every metric, for each method.
-
-    Args:
-        results: The content of ``result.json`` of each run.
-    """
+    """Return mean and standard deviation (None for one seed) of each metric of ``result.json`` by method."""
     summary = []
     for method in dict.fromkeys(result["method"] for result in results):
         runs = [result for result in results if result["method"] == method]

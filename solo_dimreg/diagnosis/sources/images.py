@@ -26,7 +26,6 @@ class Images:
         dataset: The name of a torchvision data set, such as ``CIFAR10``; None for an image folder.
         split: ``train`` or ``val``. In an image folder, it is the subfolder of that name, if there is one.
         size: The resolution in pixels; None for the model's own.
-        batch_size, num_workers: The settings of the loader.
     """
 
     path: Path | None = None

@@ -74,8 +74,6 @@ def open_source(
     Args:
         given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or
             ``pixels``.
-        images: The images for a model or for pixels.
-        weights: The weights of a timm model.
         embeddings, labels: Files that belong to a feature file.
 
     Raises:

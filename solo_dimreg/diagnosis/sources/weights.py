@@ -27,7 +27,6 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
 
     Args:
         model: A timm model without its classifier.
-        name: timm's name of the model.
         path: The file, which is never run as code.
 
     Raises:
