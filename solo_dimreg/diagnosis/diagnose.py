@@ -156,7 +156,7 @@ def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) ->
         near = _read(source, statistics, bar)
         bar.set_description(f"{source.name}: metrics", refresh=False)
         sample, moments = statistics.sample, statistics.embeddings
-        measured = _measure if intervals else describe_space
+        measured = with_intervals if intervals else describe_space
         space = measured(statistics.features, sample["features"], near["features"])
         embedded, information, moved = None, {}, {}
         if moments is not None:
@@ -168,10 +168,6 @@ def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) ->
     classes = _classes(sample["features"], sample.get("labels"), space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
     return Diagnosis(source, space, embedded, information, moved, classes, umap)
-
-
-def _measure(moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
-    return with_intervals(describe_space(moments, sample, near), moments, sample, near)
 
 
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:

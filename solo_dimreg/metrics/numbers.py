@@ -112,8 +112,9 @@ def describe_space(
 
 
 @torch.no_grad()
-def with_intervals(space: Space, moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
-    """Return the metrics with their deviations, from what they were computed from."""
+def with_intervals(moments: Moments, sample: Tensor, near: Neighbourhoods) -> Space:
+    """Return the metrics of :func:`describe_space` with their deviations."""
+    space = describe_space(moments, sample, near)
     of_moments = {name: record for name, record in OF_ONE_SET.items() if record.of_moments is not None}
     for name in ("samples", "dimensions"):
         del of_moments[name]
