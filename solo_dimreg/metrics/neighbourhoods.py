@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,10 +61,6 @@ class Neighbourhoods:
     def lid_by_k(self) -> dict[int, float]:
         """Return the geometric mean of the LIDs for each number of neighbours that was sought."""
         return {k: self.mean_lid(k) for k in SIZES if k <= self.distances.shape[1]}
-
-    def of_queries(self, places: Tensor) -> Neighbourhoods:
-        """Return the neighbourhoods of some of the Q rows among the same rows."""
-        return replace(self, distances=self.distances[places], neighbours=None)
 
     def lid_deviations(self, k: int = LID_NEIGHBOURS, estimator: str = "mom") -> Tensor:
         """Return how far the mean LID moves with the images, (R,).

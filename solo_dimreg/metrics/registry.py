@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -234,7 +234,7 @@ _RECORDS = (
         label="LID within groups",
         of_neighbours=lambda near: near.lid_in_groups(),
         deviations=lambda near: intervals.of_groups(
-            lambda kept: near.of_queries(kept).lid_in_groups(), len(near.distances)
+            lambda kept: replace(near, distances=near.distances[kept]).lid_in_groups(), len(near.distances)
         ),
         in_monitor=False,
         bounds=POSITIVE,
