@@ -7,29 +7,20 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from solo_dimreg.cli.output import page_options
+from solo_dimreg.cli.output import example, page_options, print_table
 from solo_dimreg.errors import ConfigError
 
 # The options that would change nothing beside another.
 USELESS = {"launches": ("peers", "repeats", "large", "steps"), "peers": ("large", "steps")}
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg bench --repeats 3 --no-steps
-"""
 
-
-@click.command("bench", epilog=EXAMPLE)
+@click.command("bench", epilog=example("solo-dimreg bench --repeats 3 --no-steps"))
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 @click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Number of rounds; the median is reported.",
+    "--repeats", type=click.IntRange(min=1), default=5, help="Number of rounds; the median is reported."
 )
 @click.option("--large", is_flag=True, help="Also measure LDReg's loss on 8,192 features.")
-@click.option("--steps/--no-steps", default=True, show_default=True, help="Measure whole training steps.")
+@click.option("--steps/--no-steps", default=True, help="Measure whole training steps.")
 @click.option(
     "--launches", is_flag=True, help="Count device operations and waits instead, which needs no GPU."
 )
@@ -70,7 +61,6 @@ def command(
     if peers:
         _compare_peers(as_json_, repeats)
         return
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies import bench
 
     costs = []
@@ -93,7 +83,6 @@ def _compare_peers(as_json: bool, repeats: int) -> None:
     """Print how other packages' functions differ from ours, and their times over ours."""
     from dataclasses import asdict
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import to_json
     from solo_dimreg.studies import peers
     from solo_dimreg.studies.bench import describe_machine
@@ -110,7 +99,6 @@ def _count_launches(as_json: bool) -> None:
     from dataclasses import asdict
     from itertools import groupby
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import to_json
     from solo_dimreg.studies.launches import run
 

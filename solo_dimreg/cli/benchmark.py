@@ -6,24 +6,16 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import jobs_option, page_options
-
-EXAMPLE = """\b
-Example:
-  solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20
-"""
+from solo_dimreg.cli.output import FOLDER, example, jobs_option, page_options, print_table
 
 
-@click.command("benchmark", epilog=EXAMPLE)
+@click.command(
+    "benchmark",
+    epilog=example("solo-dimreg benchmark quick --seeds 3 --row simclr --row ldreg_simclr max_epochs=20"),
+)
 @click.argument("name", metavar="NAME")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the results.  [default: results/NAME]",
-)
-@click.option(
-    "--seeds", default=1, show_default=True, help="Number of seeds; more than one give a standard deviation."
-)
+@click.option("--out", type=FOLDER, help="Folder of the results.  [default: results/NAME]")
+@click.option("--seeds", default=1, help="Number of seeds; more than one give a standard deviation.")
 @click.option("--row", "rows", multiple=True, help="Run only this row; may be repeated.")
 @jobs_option
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
@@ -50,7 +42,6 @@ def command(
 
         find_study(name)  # a wrong one is refused before torch is imported
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.comparison import write_report
     from solo_dimreg.reports.summary import results_table
     from solo_dimreg.studies.engine import run_study

@@ -12,39 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from solo_dimreg.cli.output import jobs_option
+from solo_dimreg.cli.output import FILE_TO_WRITE, FOLDER, example, jobs_option, print_table, writable
 from solo_dimreg.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
 
-OUT = click.Path(path_type=Path, file_okay=False)
-FILE_TO_WRITE = click.Path(path_type=Path, dir_okay=False)
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8
-  solo-dimreg claims --quick
-  solo-dimreg claims --study evidence --record docs/data/evidence.jsonl
-"""
-
-
-@click.command("claims", epilog=EXAMPLE)
+@click.command(
+    "claims",
+    epilog=example(
+        "solo-dimreg claims ldreg-lid-byol ldreg-accuracy-byol --seeds 8",
+        "solo-dimreg claims --quick",
+        "solo-dimreg claims --study evidence --record docs/data/evidence.jsonl",
+    ),
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--list", "list_", is_flag=True, help="Print the claims and their rules; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--study", "study_name", default="claims", show_default=True, help="Study with the claims, or YAML."
-)
-@click.option("--seeds", default=8, show_default=True, help="Number of seeds, at least 2.")
-@click.option("--first-seed", default=5, show_default=True, help="First seed; the others follow it.")
+@click.option("--study", "study_name", default="claims", help="Study with the claims, or YAML.")
+@click.option("--seeds", default=8, help="Number of seeds, at least 2.")
+@click.option("--first-seed", default=5, help="First seed; the others follow it.")
 @click.option("--data", help="Data set: patches, digits, mnist, sprites or cifar10.  [default: the study's]")
 @click.option("--quick", is_flag=True, help="Test only the eight claims that are cheap.")
 @click.option(
     "--record", type=FILE_TO_WRITE, help="File of finished runs, read and written: none runs twice."
 )
 @click.option("--recorded", is_flag=True, help="With --record: train nothing, decide what the file holds.")
-@click.option("--out", type=OUT, help="Folder of the results.  [default: results/STUDY]")
+@click.option("--out", type=FOLDER, help="Folder of the results.  [default: results/STUDY]")
 @jobs_option
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
@@ -82,14 +77,12 @@ def command(
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
-    from solo_dimreg.cli.output import print_table
-    from solo_dimreg.files import check_writable
     from solo_dimreg.studies.claims.cells import counted
     from solo_dimreg.studies.claims.page import HEADER, rows, write_outcomes
     from solo_dimreg.studies.engine import run_study
     from solo_dimreg.studies.workers import default_jobs
 
-    check_writable("--out", out)
+    out = writable(out)
     known = _study(study_name)
     data = data or known.data
     study = known.variant(data).asking(known.quick if quick else names)
@@ -146,7 +139,6 @@ def _check_names(names: tuple[str, ...], data: str | None) -> None:
 
 def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
     """Print the claims and their rules."""
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.claims.claim import RULE
 
     study = _study(study_name)

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from solo_dimreg.cli.output import jobs_option
+from solo_dimreg.cli.output import FOLDER, PATH, example, jobs_option, print_table, writable
 
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
 
 EMBEDDED = ("digits", "mnist", "overlay", "patches")  # of study.WRITERS, which import torch
-EXAMPLE = """\b
-Example:
-  solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\
-      --data photos --seeds 5
-  solo-dimreg compare study.yaml --dry-run
-  solo-dimreg compare trained_models/byol/offline-ab12cd34 --remedies --budget 2h
-"""
 
 
-@click.command("compare", epilog=EXAMPLE)
+@click.command(
+    "compare",
+    epilog=example(
+        'solo-dimreg compare byol ldreg_byol "byol +regularizers.decorrelation.weight=0.01" \\\n'
+        "      --data photos --seeds 5",
+        "solo-dimreg compare study.yaml --dry-run",
+        "solo-dimreg compare trained_models/byol/offline-ab12cd34 --remedies --budget 2h",
+    ),
+)
 @click.argument("rows", nargs=-1, required=True, metavar="ROW...")
 @click.option("--data", default="", help="Folder of images, as for init; or digits, patches.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds.  [default: 3, or the study's]")
@@ -31,13 +32,11 @@ Example:
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every training.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every training, in whole epochs.")
 @click.option("--probe", type=click.Choice(["linear", "knn", "both"]), help="Evaluation.  [default: both]")
-@click.option("--probe-data", type=click.Path(path_type=Path), help="Evaluate on other images: train/, val/.")
+@click.option("--probe-data", type=PATH, help="Evaluate on other images: train/, val/.")
 @click.option("--set", "overrides", multiple=True, help="Override of every pretraining config, as in Hydra.")
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the results.  [default: results/NAME of the data or study]",
+    "--out", type=FOLDER, help="Folder of the results.  [default: results/NAME of the data or study]"
 )
 @click.option("--remedies", is_flag=True, help="Diagnose the ROW, a checkpoint or config; try what fits.")
 @click.option("--budget", default="", help="With --remedies: the time for all of it, such as 15m or 2h.")
@@ -46,7 +45,6 @@ Example:
     "--launcher",
     type=click.Choice(["local", "slurm", "submitit-local"]),
     default="local",
-    show_default=True,
     help="Where the runs are executed: here, or as jobs of submitit.",
 )
 @click.option(
@@ -91,15 +89,13 @@ def command(
     command continues an interrupted comparison. compare.html has the answer.
     """
     from solo_dimreg.errors import ConfigError, warn
-    from solo_dimreg.files import check_writable
     from solo_dimreg.studies.launchers import launcher_of
     from solo_dimreg.studies.workers import default_jobs, threads_of
 
     if epochs and steps:
         raise ConfigError("--epochs and --steps are the length of the training; give one of them.")
     name = Path(data).resolve().name if data else Path(rows[0].split()[0]).stem
-    out = (out or Path("results", name)).expanduser()
-    check_writable("--out", out)
+    out = writable(out or Path("results", name))
     if budget and not remedies:
         raise ConfigError(
             "--budget: is for --remedies; --epochs or --steps set the length of other trainings."
@@ -130,7 +126,6 @@ def command(
         return
     _check_names(rows, data)  # wrong ones are refused before torch is imported
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.reports.summary import duration_unit
     from solo_dimreg.studies.engine import run_study, seeds_of
     from solo_dimreg.studies.own_images import plan_of, study_of
@@ -171,7 +166,6 @@ def command(
 
 def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> None:
     """Write the pages of a comparison, and print its answer."""
-    from solo_dimreg.cli.output import print_table
 
     if study.questions:
         from solo_dimreg.studies.claims.page import write_outcomes

@@ -8,12 +8,9 @@ from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from solo_dimreg.cli.output import FOLDER, PATH, example
+
 FORCE = click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
-
-
-def _example(line: str) -> str:
-    return f"\b\nExample:\n  {line}"
 
 
 def _out(default: str, content: str = "train/ and val/") -> Callable[[Any], Any]:
@@ -21,7 +18,7 @@ def _out(default: str, content: str = "train/ and val/") -> Callable[[Any], Any]
     return click.option("--out", type=FOLDER, default=Path(default), help=help_text)
 
 
-@click.group("data", epilog=_example("solo-dimreg data digits --out datasets/digits"))
+@click.group("data", epilog=example("solo-dimreg data digits --out datasets/digits"))
 def command() -> None:
     """Write a data set as image folders, which solo-learn reads, or check one.
 
@@ -29,7 +26,7 @@ def command() -> None:
     """
 
 
-@command.command("digits", epilog=_example("solo-dimreg data digits --out datasets/digits"))
+@command.command("digits", epilog=example("solo-dimreg data digits --out datasets/digits"))
 @_out("datasets/digits")
 @FORCE
 def digits(out: Path, force: bool) -> None:
@@ -39,7 +36,7 @@ def digits(out: Path, force: bool) -> None:
     click.echo(f"Digits: {write_digits(out, force=force)}")
 
 
-@command.command("patches", epilog=_example("solo-dimreg data patches --patches 300 --seed 1"))
+@command.command("patches", epilog=example("solo-dimreg data patches --patches 300 --seed 1"))
 @_out("datasets/patches")
 @click.option("--patches", default=150, help="Number of patches of each picture, a fifth of them in val/.")
 @click.option("--seed", default=0, help="Seed of the regions and positions.")
@@ -54,7 +51,7 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
     click.echo(f"Patches: {write_patches(out, patches=patches, seed=seed, force=force)}")
 
 
-@command.command("overlay", epilog=_example("solo-dimreg data overlay --out datasets/overlay"))
+@command.command("overlay", epilog=example("solo-dimreg data overlay --out datasets/overlay"))
 @_out("datasets/overlay")
 @click.option("--patches", default=470, help="Number of images over each picture, a fifth of them in val/.")
 @click.option("--seed", default=0, help="Seed of the patches, the digits and their places.")
@@ -69,7 +66,7 @@ def overlay(out: Path, patches: int, seed: int, force: bool) -> None:
     click.echo(f"Overlay: {write_overlay(out, patches=patches, seed=seed, force=force)}")
 
 
-@command.command("mnist", epilog=_example("solo-dimreg data mnist --out datasets/mnist"))
+@command.command("mnist", epilog=example("solo-dimreg data mnist --out datasets/mnist"))
 @_out("datasets/mnist")
 @FORCE
 def mnist(out: Path, force: bool) -> None:
@@ -83,7 +80,7 @@ def mnist(out: Path, force: bool) -> None:
 
 
 @command.command(
-    "sprites", epilog=_example("solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000")
+    "sprites", epilog=example("solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000")
 )
 @_out("datasets/sprites", "train/, val/ and factors.csv")
 @click.option("--factors", default=3, help="Number of free factors, from 1 to 8.")
@@ -105,9 +102,9 @@ def sprites(out: Path, factors: int, images: int, size: int, seed: int, force: b
 
 
 @command.command(
-    "split", epilog=_example("solo-dimreg data split photos --out datasets/photos --share 0.2 --seed 1")
+    "split", epilog=example("solo-dimreg data split photos --out datasets/photos --share 0.2 --seed 1")
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option(
     "--out", type=FOLDER, help="Folder to write train/ and val/ into.  [default: datasets/FOLDER-split]"
 )
@@ -125,8 +122,8 @@ def split(folder: Path, out: Path | None, share: float, seed: int, force: bool) 
     click.echo(f"Split: {split_folder(folder, out, share, seed, force=force)}")
 
 
-@command.command("check", epilog=_example("solo-dimreg data check datasets/photos"))
-@click.argument("folder", type=click.Path(path_type=Path))
+@command.command("check", epilog=example("solo-dimreg data check datasets/photos"))
+@click.argument("folder", type=PATH)
 def check(folder: Path) -> None:
     """Decode every image below FOLDER once, and name images and folders that would fail a training.
 

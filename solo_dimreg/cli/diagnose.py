@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from solo_dimreg.cli.output import FOLDER, PATH, example, print_table, writable
+
 if TYPE_CHECKING:
     from solo_dimreg.diagnosis.diagnose import Diagnosis
 
-EXAMPLE = """\b
-Examples:
-  solo-dimreg diagnose trained_models/simclr/offline-ab12cd34
-  solo-dimreg diagnose trained_models/simclr/offline-ab12cd34 --layers --checkpoints
-  solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32
-  solo-dimreg diagnose features.npy --labels labels.npy
-"""
 
-
-@click.command("diagnose", epilog=EXAMPLE)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
-    "--images", type=click.Path(path_type=Path), help="Image folder, or root of a torchvision data set."
+@click.command(
+    "diagnose",
+    epilog=example(
+        "solo-dimreg diagnose trained_models/simclr/offline-ab12cd34",
+        "solo-dimreg diagnose trained_models/simclr/offline-ab12cd34 --layers --checkpoints",
+        "solo-dimreg diagnose pixels resnet18 --images datasets/digits --size 32",
+        "solo-dimreg diagnose features.npy --labels labels.npy",
+    ),
 )
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--images", type=PATH, help="Image folder, or root of a torchvision data set.")
 @click.option(
     "--dataset", help="Name of the torchvision data set at --images, such as CIFAR10; not downloaded."
 )
@@ -34,20 +34,14 @@ Examples:
     default="train",
     help="Part of the images of a checkpoint, folder or data set.",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights of a timm model.")
+@click.option("--weights", type=PATH, help="Weights of a timm model.")
 @click.option(
     "--size",
     type=click.IntRange(min=1),
     help="Resolution for a timm model or pixels.  [default: the model's own, or 32 for pixels]",
 )
-@click.option(
-    "--embeddings",
-    type=click.Path(path_type=Path),
-    help="File of the embeddings that belong to a feature file.",
-)
-@click.option(
-    "--labels", type=click.Path(path_type=Path), help="File of the labels that belong to a feature file."
-)
+@click.option("--embeddings", type=PATH, help="File of the embeddings that belong to a feature file.")
+@click.option("--labels", type=PATH, help="File of the labels that belong to a feature file.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -70,7 +64,7 @@ Examples:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("diagnosis"),
     help="Folder of diagnosis.html, diagnosis.json and the PNG plots; earlier ones move to <out>.bak.",
 )
@@ -100,7 +94,6 @@ def command(
     # Wrong input is refused before timm, torchvision and solo-learn are imported.
     from solo_dimreg.diagnosis.sources.names import PIXELS, SUFFIXES, check_given, check_images
     from solo_dimreg.errors import ConfigError
-    from solo_dimreg.files import check_writable
 
     if len(inputs) > 1 and (weights or embeddings or labels):
         raise ConfigError("--weights, --embeddings and --labels belong to one input; give one at a time.")
@@ -116,10 +109,8 @@ def command(
             raise ConfigError(f"--layers: {given} has no network; give a checkpoint or a timm model.")
         if not checkpoints:  # these are of a run, which needs no other images
             check_images(given, images)
-    out = out.expanduser()
-    check_writable("--out", out)
+    out = writable(out)
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnosis.checkpoints import Checkpoint, Course, checkpoints_of
     from solo_dimreg.diagnosis.diagnose import diagnose
     from solo_dimreg.diagnosis.differences import differences
@@ -159,7 +150,6 @@ def command(
 
 def _print(each: Diagnosis) -> None:
     """Print the verdict on one input, its layers and its collapsed classes."""
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.diagnosis.classes import collapsed_classes
     from solo_dimreg.diagnosis.layer_profile import HEADER
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from solo_dimreg.cli.output import example, print_table
+
 # Packages whose name differs from the name of their module.
 PACKAGE_OF = {
     "PIL": "pillow",
@@ -36,13 +38,9 @@ LIBRARY = {
 }
 LIGHTNINGS = ("lightning", "pytorch_lightning")
 FIX_CONTRACT = "install the versions of our requirements/, or a newer solo-dimreg"
-EXAMPLE = """\b
-Example:
-  solo-dimreg doctor
-"""
 
 
-@click.command("doctor", epilog=EXAMPLE)
+@click.command("doctor", epilog=example("solo-dimreg doctor"))
 @click.option("--library", is_flag=True, help="Judge only the part that needs no solo-learn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(library: bool, as_json: bool) -> None:
@@ -187,7 +185,6 @@ def _plugins(problems: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _print(findings: dict[str, Any]) -> None:
-    from solo_dimreg.cli.output import print_table
 
     solo = findings["solo_learn"]
     found = "not usable"

@@ -7,24 +7,22 @@ from pathlib import Path
 
 import click
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg init photos --method ldreg_simclr --out my.yaml
-  solo-dimreg pretrain --config-path . --config-name my
-"""
+from solo_dimreg.cli.output import FILE_TO_WRITE, FOLDER, PATH, example
 
 
-@click.command("init", epilog=EXAMPLE)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--method", default="byol", help="Name of a method, from solo-dimreg methods.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Config to write.  [default: METHOD-FOLDER.yaml]",
+@click.command(
+    "init",
+    epilog=example(
+        "solo-dimreg init photos --method ldreg_simclr --out my.yaml",
+        "solo-dimreg pretrain --config-path . --config-name my",
+    ),
 )
+@click.argument("folder", type=PATH)
+@click.option("--method", default="byol", help="Name of a method, from solo-dimreg methods.")
+@click.option("--out", type=FILE_TO_WRITE, help="Config to write.  [default: METHOD-FOLDER.yaml]")
 @click.option(
     "--split",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder to write train/ and val/ into where FOLDER has none.  [default: datasets/FOLDER-split]",
 )
 @click.option("--seed", default=0, help="Seed of the split.")

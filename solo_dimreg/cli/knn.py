@@ -7,24 +7,21 @@ from pathlib import Path
 
 import click
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone
-"""
+from solo_dimreg.cli.output import PATH, example, print_table
 
 
-@click.command("knn", epilog=EXAMPLE)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--k", "ks", multiple=True, type=int, default=(20,), show_default=True, help="Number of neighbours."
+@click.command(
+    "knn",
+    epilog=example("solo-dimreg knn trained_models/simclr/offline-ab12cd34 --k 20 --k 50 --feature backbone"),
 )
+@click.argument("checkpoint", type=PATH)
+@click.option("--k", "ks", multiple=True, type=int, default=(20,), help="Number of neighbours.")
 @click.option(
     "--temperature",
     "temperatures",
     multiple=True,
     type=float,
     default=(0.07,),
-    show_default=True,
     help="Temperature of the cosine distance.",
 )
 @click.option(
@@ -33,7 +30,6 @@ Example:
     multiple=True,
     type=click.Choice(["cosine", "euclidean"]),
     default=("cosine",),
-    show_default=True,
     help="Distance between two features.",
 )
 @click.option(
@@ -42,12 +38,11 @@ Example:
     multiple=True,
     type=click.Choice(["backbone", "projector"]),
     default=("backbone",),
-    show_default=True,
     help="Compare features of the backbone, or embeddings of the projector.",
 )
 @click.option("--train-path", help="Folder of the labelled images.  [default: that of the pretraining]")
 @click.option("--val-path", help="Folder of the test images.  [default: that of the pretraining]")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
+@click.option("--out", type=PATH, help="Also write the results to this JSON file.")
 def command(
     checkpoint: Path,
     ks: tuple[int, ...],
@@ -69,7 +64,6 @@ def command(
     checkpoint = checkpoint.expanduser()
     find_checkpoint(checkpoint)  # a wrong one is refused before solo-learn is imported
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.files import write_json
     from solo_dimreg.solo_learn import register
     from solo_dimreg.training.evaluation import DEVICE, extract_splits, knn_accuracy

@@ -6,28 +6,30 @@ from pathlib import Path
 
 import click
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20
-  solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches
-"""
+from solo_dimreg.cli.output import PATH, example, print_table
 
 
-@click.command("linear", epilog=EXAMPLE)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.command(
+    "linear",
+    epilog=example(
+        "solo-dimreg linear trained_models/simclr/offline-ab12cd34 max_epochs=20",
+        "solo-dimreg linear trained_models/simclr/offline-ab12cd34 --data datasets/patches",
+    ),
+)
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--config-path",
     "-cp",
     help="Folder of the config: your own or one that we ship.  [default: ours for the data set of the run; "
     "digits for a custom data set]",
 )
-@click.option("--config-name", "-cn", default="linear", show_default=True, help="Name of the config.")
+@click.option("--config-name", "-cn", default="linear", help="Name of the config.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Probe on other images: a folder with train/ and val/, and a folder per class in each.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
+@click.option("--out", type=PATH, help="Also write the result to this JSON file.")
 @click.argument("overrides", nargs=-1)
 def command(
     checkpoint: Path,
@@ -62,7 +64,6 @@ def command(
 
     from omegaconf import OmegaConf
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.config.composing import compose, evaluation_settings, other_data
     from solo_dimreg.config.overrides import read_overrides
     from solo_dimreg.distributed import rank

@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
+from solo_dimreg.cli.output import example, print_table
+
 KINDS = ("method", "regularizer", "backbone", "metric")
-EXAMPLE = """\b
-Example:
-  solo-dimreg methods ldreg_byol
-"""
 
 
-@click.command("methods", epilog=EXAMPLE)
+@click.command("methods", epilog=example("solo-dimreg methods ldreg_byol"))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, as_json: bool) -> None:
@@ -48,7 +46,6 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
     """Print a table for each kind that there is; backbones are from plugins alone."""
-    from solo_dimreg.cli.output import print_table
 
     present = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     for number, kind in enumerate(present):
@@ -77,7 +74,6 @@ def _origin(row: dict[str, Any]) -> str:
 
 def _print_options(rows: list[dict[str, Any]]) -> None:
     """Print what has one name, with its options."""
-    from solo_dimreg.cli.output import print_table
 
     for row in rows:
         click.echo(f"{row['name']} ({row['kind']} from {row['distribution']}): {row['description']}.")

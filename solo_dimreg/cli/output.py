@@ -12,7 +12,10 @@ from typing import Any
 
 import click
 
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+FILE_TO_WRITE = click.Path(path_type=Path, dir_okay=False)
 GAP = 2  # spaces between two columns
 LABEL = 36  # a first column up to this width, the names of the lines, is not wrapped
 # Cells that say how something ended.
@@ -119,6 +122,19 @@ def show_similar_characters() -> None:
             stream.reconfigure(errors="similar")
 
 
+def writable(out: Path) -> Path:
+    """Return the folder of ``--out``; raise if it cannot be written into."""
+    from solo_dimreg.files import check_writable
+
+    check_writable("--out", out := out.expanduser())
+    return out
+
+
+def example(*lines: str) -> str:
+    """Return the end of a help text, with command lines that click does not wrap."""
+    return "\n  ".join(["\b\nExample:" if len(lines) == 1 else "\b\nExamples:", *lines])
+
+
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -132,7 +148,6 @@ def out_option(default: str) -> Callable[[Any], Any]:
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path(default),
-        show_default=True,
         help="Folder of the results.",
     )
 

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from solo_dimreg.cli.output import example, print_table
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-EXAMPLE = """\b
-Examples:
-  solo-dimreg pretrain -cp digits -cn ldreg_simclr max_epochs=20
-  solo-dimreg pretrain -cp digits -cn simclr \\
-      +regularizers.ldreg.weight=0.01 +regularizers.ldreg.k=64
-"""
-
-
-@click.command("pretrain", short_help="Pretrain a method on images.", epilog=EXAMPLE)
+@click.command(
+    "pretrain",
+    short_help="Pretrain a method on images.",
+    epilog=example(
+        "solo-dimreg pretrain -cp digits -cn ldreg_simclr max_epochs=20",
+        "solo-dimreg pretrain -cp digits -cn simclr \\\n"
+        "      +regularizers.ldreg.weight=0.01 +regularizers.ldreg.k=64",
+    ),
+)
 @click.option(
     "--config-path",
     "-cp",
@@ -39,7 +41,6 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
 
     find_config("pretrain", config_path, config_name)  # a wrong one is refused before solo-learn is imported
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.config.composing import compose
     from solo_dimreg.distributed import rank
     from solo_dimreg.errors import first_process

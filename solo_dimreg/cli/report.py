@@ -6,19 +6,12 @@ from pathlib import Path
 
 import click
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg report results/quick
-"""
+from solo_dimreg.cli.output import FOLDER, PATH, example
 
 
-@click.command("report", epilog=EXAMPLE)
-@click.argument("folder", metavar="RESULTS_DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the report.  [default: the results' own]",
-)
+@click.command("report", epilog=example("solo-dimreg report results/quick"))
+@click.argument("folder", metavar="RESULTS_DIR", type=PATH)
+@click.option("--out", type=FOLDER, help="Folder of the report.  [default: the results' own]")
 def command(folder: Path, out: Path | None) -> None:
     """Compare the runs in RESULTS_DIR on one page: report.html, and report.md with its plots.
 

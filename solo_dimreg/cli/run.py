@@ -8,19 +8,18 @@ from pathlib import Path
 
 import click
 
-EXAMPLE = """\b
-Example:
-  solo-dimreg run solo-learn/main_knn.py \\
-      --pretrained_checkpoint_dir trained_models/adadim/offline-ab12cd34 --dataset cifar10 \\
-      --train_data_path datasets --val_data_path datasets --k 20 --temperature 0.07 \\
-      --distance_function cosine --feature_type backbone
-"""
+from solo_dimreg.cli.output import example
 
 
 @click.command(
     "run",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog=EXAMPLE,
+    epilog=example(
+        "solo-dimreg run solo-learn/main_knn.py \\\n"
+        "      --pretrained_checkpoint_dir trained_models/adadim/offline-ab12cd34 --dataset cifar10 \\\n"
+        "      --train_data_path datasets --val_data_path datasets --k 20 --temperature 0.07 \\\n"
+        "      --distance_function cosine --feature_type backbone"
+    ),
 )
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

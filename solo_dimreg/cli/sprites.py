@@ -6,15 +6,12 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import jobs_option, out_option
-
-EXAMPLE = """\b
-Example:
-  solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20
-"""
+from solo_dimreg.cli.output import example, jobs_option, out_option, print_table, writable
 
 
-@click.command("sprites", epilog=EXAMPLE)
+@click.command(
+    "sprites", epilog=example("solo-dimreg sprites --factors 2 --factors 4 --images 10000 max_epochs=20")
+)
 @out_option("results/sprites")
 @click.option(
     "--factors",
@@ -22,10 +19,8 @@ Example:
     type=int,
     help="Number of free factors; may be repeated.  [default: 1, 2, 3, 5]",
 )
-@click.option(
-    "--images", default=2_000, show_default=True, help="Number of images for each number of factors."
-)
-@click.option("--seed", default=5, show_default=True, help="Seed of the training.")
+@click.option("--images", default=2_000, help="Number of images for each number of factors.")
+@click.option("--seed", default=5, help="Seed of the training.")
 @jobs_option
 @click.option("--linear", "linear_overrides", multiple=True, help="Override of the linear probe's config.")
 @click.argument("overrides", nargs=-1)
@@ -46,12 +41,8 @@ def command(
     Finished runs are skipped, and an interrupted run resumes. sprites.json and sprites.png have the rows of
     the last call.
     """
-    from solo_dimreg.files import check_writable
+    out = writable(out)
 
-    out = out.expanduser()
-    check_writable("--out", out)
-
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.sprites import FREE_FACTORS, run_sprites, sprites_table
     from solo_dimreg.studies.study import read_study
     from solo_dimreg.studies.workers import default_jobs

@@ -6,28 +6,13 @@ from pathlib import Path
 
 import click
 
-from solo_dimreg.cli.output import jobs_option, out_option, page_options
-
-EXAMPLE = """\b
-Example:
-  solo-dimreg toy --out results/toy --seed 1
-"""
-EXAMPLE_CALIBRATION = """\b
-Example:
-  solo-dimreg toy calibration --train --out results/calibration
-"""
-EXAMPLE_CAUGHT = """\b
-Example:
-  solo-dimreg toy caught --out results/caught
-"""
+from solo_dimreg.cli.output import example, jobs_option, out_option, page_options, print_table, writable
 
 
-@click.group("toy", invoke_without_command=True, epilog=EXAMPLE)
+@click.group("toy", invoke_without_command=True, epilog=example("solo-dimreg toy --out results/toy --seed 1"))
 @out_option("results/toy")
-@click.option("--steps", default=10_000, show_default=True, help="Batches of a training of DirectCLR's.")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all draws."
-)
+@click.option("--steps", default=10_000, help="Batches of a training of DirectCLR's.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of all draws.")
 @click.pass_context
 def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     """Show in three toy experiments why dimensions collapse, and how they are learned.
@@ -40,14 +25,10 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from solo_dimreg.files import check_writable
-
-    out = out.expanduser()
-    check_writable("--out", out)
+    out = writable(out)
 
     import torch
 
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.toy.study import run_toy
 
     torch.set_num_threads(1)  # with matrices this small more threads mostly wait for each other
@@ -74,9 +55,9 @@ def command(context: click.Context, out: Path, steps: int, seed: int) -> None:
     click.echo(f"Results and plots: {out}")
 
 
-@command.command("caught", epilog=EXAMPLE_CAUGHT)
+@command.command("caught", epilog=example("solo-dimreg toy caught --out results/caught"))
 @out_option("results/caught")
-@click.option("--seed", type=click.IntRange(0), default=5, show_default=True, help="Seed of the trainings.")
+@click.option("--seed", type=click.IntRange(0), default=5, help="Seed of the trainings.")
 @jobs_option
 @page_options("OUT/caught.json")
 def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tuple[Path, ...]) -> None:
@@ -92,12 +73,8 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
         write_page(page, "caught", files or [out / "caught.json"], caught_tables)
         click.echo(f"Page: {page}")
         return
-    from solo_dimreg.files import check_writable
+    out = writable(out)
 
-    out = out.expanduser()
-    check_writable("--out", out)
-
-    from solo_dimreg.cli.output import print_table
     from solo_dimreg.studies.caught import HEADER, run_caught, table
     from solo_dimreg.studies.workers import default_jobs
 
@@ -106,9 +83,11 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
     click.echo(f"Figure: {out / 'caught.png'}")
 
 
-@command.command("calibration", epilog=EXAMPLE_CALIBRATION)
+@command.command(
+    "calibration", epilog=example("solo-dimreg toy calibration --train --out results/calibration")
+)
 @out_option("results/calibration")
-@click.option("--seed", type=click.IntRange(0), default=4, show_default=True, help="Seed of the cases.")
+@click.option("--seed", type=click.IntRange(0), default=4, help="Seed of the cases.")
 @click.option("--scale", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Part of the cases.")
 @click.option("--train", is_flag=True, help="Also train ten networks and judge them.")
 @jobs_option
@@ -135,12 +114,9 @@ def calibration(
         write_page(page, "verdict", files or [out / "verdict.json"], verdict_tables)
         click.echo(f"Page: {page}")
         return
-    from solo_dimreg.cli.output import print_table
-    from solo_dimreg.files import check_writable
     from solo_dimreg.studies.workers import default_jobs
 
-    out = out.expanduser()
-    check_writable("--out", out)
+    out = writable(out)
     content = run_calibration(out, seed, scale, train, jobs or default_jobs(), say=click.echo)
     print_table(["features", "right", *ANSWERS, "wrong"], confusion(content))
     click.echo(f"Results: {out / 'verdict.json'}")
