@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -74,18 +75,13 @@ class Launches:
 
 
 class Counter(TorchDispatchMode):
-    """Counts operations, waits and messages while it is entered; ``names`` lists the operations."""
+    """Counts waits and messages while it is entered; ``names`` lists the device operations."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
         self.waits = self.collectives = 0
         self._copies = _Copies(self)
-
-    @property
-    def operations(self) -> int:
-        """The number of device operations."""
-        return len(self.names)
 
     def __enter__(self) -> Any:
         self._copies.__enter__()
@@ -100,7 +96,9 @@ class Counter(TorchDispatchMode):
         if func.namespace == "c10d":
             self.collectives += 1
             return func(*args, **(kwargs or {}))
-        masked = name in ("index", "index_put", "index_put_") and any(map(_is_mask, args[1]))
+        masked = name in ("index", "index_put", "index_put_") and any(
+            getattr(each, "dtype", None) == torch.bool for each in args[1]
+        )
         self.waits += name in WAITS or masked or (name == "alternate_ranks" and due(*args[3:5]))
         if name not in FREE and not func.is_view:
             self.names.append(name)
@@ -123,10 +121,6 @@ class _Copies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dtype == torch.bool
-
-
 def count(name: str, who: str, function: Callable[..., Any], inputs: list[Tensor]) -> Launches:
     """Return what a forward and, if the result has a gradient, a backward pass of a function ask for.
 
@@ -140,7 +134,7 @@ def count(name: str, who: str, function: Callable[..., Any], inputs: list[Tensor
     with two_processes():
         collectives = sum(each.collectives for each in _passes(function, inputs))
     on = "x".join(map(str, inputs[0].shape)) or "a number"
-    return Launches(name, on, who, forward.operations, backward.operations, waits, collectives)
+    return Launches(name, on, who, len(forward.names), len(backward.names), waits, collectives)
 
 
 def _passes(function: Callable[..., Any], inputs: list[Tensor]) -> tuple[Counter, Counter]:
@@ -161,7 +155,7 @@ def two_processes() -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
-    given = dist.all_gather, dist.all_reduce, dist.broadcast, distributed._agree
+    given = dist.all_gather, dist.all_reduce, dist.broadcast
 
     def all_gather(outputs: list[Tensor], x: Tensor) -> None:
         given[0](outputs, x)
@@ -184,22 +178,16 @@ def two_processes() -> Iterator[None]:
 
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
     # The group sends nothing, so what is received is filled in.
-    dist.all_gather, dist.all_reduce, dist.broadcast = all_gather, all_reduce, broadcast  # type: ignore
-    distributed._agree = agree
+    filled = patch.multiple(dist, all_gather=all_gather, all_reduce=all_reduce, broadcast=broadcast)
     try:
-        yield
+        with filled, patch.object(distributed, "_agree", agree):
+            yield
     finally:
-        dist.all_gather, dist.all_reduce, dist.broadcast, distributed._agree = given
         dist.destroy_process_group()
 
 
-@contextmanager
-def _search_as_on_a_gpu() -> Iterator[None]:
-    before, neighbours.SHAPED_FOR_CUDA = neighbours.SHAPED_FOR_CUDA, True
-    try:
-        yield
-    finally:
-        neighbours.SHAPED_FOR_CUDA = before
+def _search_as_on_a_gpu() -> Any:
+    return patch.object(neighbours, "SHAPED_FOR_CUDA", True)
 
 
 def run() -> Iterator[Launches]:
@@ -218,7 +206,7 @@ def run() -> Iterator[Launches]:
     terms: dict[str, nn.Module] = {name: term() for name, (term, _) in TERMS.items()}
     terms["lejepa"] = LeJEPA()
     for name, module in terms.items():
-        yield count(f"term {name}", "ours", _of_views(module), views)
+        yield count(f"term {name}", "ours", lambda *views, term=module: term([*views]), views)
     adadim, whitening = AdaDim(), ShuffledDBN(SHAPE[1], 8)
     yield count("AdaDim", "ours", lambda x, y: adadim([x, y], [x, y]), views)
     yield count("DirectCLR", "ours", DirectCLR(dim=90), views)
@@ -248,7 +236,7 @@ def count_step(method: str, who: str) -> Launches:
     with two_processes():
         collectives = _one_step(method, who).collectives
     name = f"step of {method}"
-    return Launches(name, f"{BATCH}x3x32x32", who, found.operations, 0, found.waits, collectives)
+    return Launches(name, f"{BATCH}x3x32x32", who, len(found.names), 0, found.waits, collectives)
 
 
 def _one_step(method: str, who: str) -> Counter:
@@ -306,10 +294,6 @@ class _CountOneStep:
             self.counter.__enter__()
         elif batch_idx == COUNTED + 1:
             self.counter.__exit__(None, None, None)
-
-
-def _of_views(term: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda first, second: term([first, second])
 
 
 def _divergence_check() -> Callable[[Tensor], None]:

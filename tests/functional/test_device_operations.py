@@ -16,7 +16,7 @@ def operations(loss, x):
     with Counter() as backward:
         value.backward()
     assert forward.waits == backward.waits == 0
-    return forward.operations, backward.operations
+    return len(forward.names), len(backward.names)
 
 
 def lid_of_batch(k):
