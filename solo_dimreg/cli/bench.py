@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from solo_dimreg.cli.output import example, page_options, print_table
 from solo_dimreg.errors import ConfigError
 
 # The options that would change nothing beside another.
-USELESS = {"launches": ("peers", "repeats", "large", "steps"), "peers": ("large", "steps")}
+USELESS = {"launches": ("peers", "repeats", "steps"), "peers": ("steps",)}
 
 
 @click.command("bench", epilog=example("solo-dimreg bench --repeats 3 --no-steps"))
@@ -19,7 +20,6 @@ USELESS = {"launches": ("peers", "repeats", "large", "steps"), "peers": ("large"
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=5, help="Number of rounds; the median is reported."
 )
-@click.option("--large", is_flag=True, help="Also measure LDReg's loss on 8,192 features.")
 @click.option("--steps/--no-steps", default=True, help="Measure whole training steps.")
 @click.option(
     "--launches", is_flag=True, help="Count device operations and waits instead, which needs no GPU."
@@ -29,7 +29,6 @@ USELESS = {"launches": ("peers", "repeats", "large", "steps"), "peers": ("large"
 def command(
     as_json_: bool,
     repeats: int,
-    large: bool,
     steps: bool,
     launches: bool,
     peers: bool,
@@ -61,14 +60,15 @@ def command(
     if peers:
         _compare_peers(as_json_, repeats)
         return
+    from solo_dimreg.files import to_json
     from solo_dimreg.studies import bench
 
     costs = []
-    for cost in bench.run(repeats, large, steps):
+    for cost in bench.run(repeats, steps):
         costs.append(cost)
         click.echo(f"{cost.name}, {cost.shape}: {cost.of}: {cost.ratio:.3g}", err=True)
     if as_json_:
-        click.echo(bench.as_json(costs))
+        click.echo(to_json({**bench.describe_machine(), "figures": [asdict(cost) for cost in costs]}))
     else:
         machine = bench.describe_machine()
         click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
@@ -81,13 +81,11 @@ def command(
 
 def _compare_peers(as_json: bool, repeats: int) -> None:
     """Print how other packages' functions differ from ours, and their times over ours."""
-    from dataclasses import asdict
-
     from solo_dimreg.files import to_json
     from solo_dimreg.studies import peers
     from solo_dimreg.studies.bench import describe_machine
 
-    found = list(peers.run(repeats))
+    found = [peers.compare(peer, repeats) for peer in peers.peers()]
     if as_json:
         click.echo(to_json({**describe_machine(), "peers": [asdict(each) for each in found]}))
     else:
@@ -96,7 +94,6 @@ def _compare_peers(as_json: bool, repeats: int) -> None:
 
 def _count_launches(as_json: bool) -> None:
     """Print what each function asks of a device, ours beside the textbook's."""
-    from dataclasses import asdict
     from itertools import groupby
 
     from solo_dimreg.files import to_json

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from solo_dimreg import nn as ours
 from solo_dimreg.distributed import shared_gathers
-from solo_dimreg.files import to_json
 from solo_dimreg.functional import directclr_loss
 from solo_dimreg.functional.adadim import ntxent_loss, vicreg_loss
 from solo_dimreg.studies.bench_cases import Case, Loss, cases, features
@@ -50,9 +49,9 @@ class Cost:
     agrees: bool | None = None
 
 
-def run(repeats: int = 5, large: bool = False, steps: bool = True) -> Iterator[Cost]:
+def run(repeats: int, steps: bool) -> Iterator[Cost]:
     """Yield all measured costs, one at a time."""
-    for case in cases(large):
+    for case in cases():
         yield from compare(case, repeats)
     if steps:
         yield from compare_steps(repeats)
@@ -110,7 +109,7 @@ def extra_memory(name: str, shape: tuple[int, int], which: str) -> int:
 
 
 def _growth(name: str, shape: tuple[int, int], which: str) -> int:
-    (case,) = (case for case in cases(large=True) if (case.name, case.shape) == (name, shape))
+    (case,) = (case for case in cases() if (case.name, case.shape) == (name, shape))
     loss = getattr(case, which)
     _value_and_gradient(loss, features((130, 64)))  # libraries allocate memory at their first call
     x = features(case.shape)
@@ -129,23 +128,21 @@ def _memory(kind: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-class _Network:
-    """A forward and backward pass of a ResNet-18 on two views of 256 noise images, without a loss."""
+def _network() -> Callable[[], object]:
+    """Return a pass of a ResNet-18 on two views of 256 noise images, forward and backward, without a loss."""
+    from torchvision.models import resnet18
 
-    def __init__(self) -> None:
-        from torchvision.models import resnet18
+    torch.manual_seed(0)
+    backbone = resnet18()
+    backbone.fc = nn.Identity()  # type: ignore[assignment]
+    projector = nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 256))
+    views = torch.randn(2, STEP, 3, 32, 32)
 
-        torch.manual_seed(0)
-        self.backbone = resnet18()
-        self.backbone.fc = nn.Identity()  # type: ignore[assignment]
-        self.projector = nn.Sequential(
-            nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 256)
-        )
-        self.views = torch.randn(2, STEP, 3, 32, 32)
+    def both() -> None:
+        for view in views:
+            projector(backbone(view)).sum().backward()
 
-    def __call__(self) -> None:
-        for view in self.views:
-            self.projector(self.backbone(view)).sum().backward()
+    return both
 
 
 # The regularizers, and whether their input is the embeddings.
@@ -192,7 +189,7 @@ def compare_steps(repeats: int) -> Iterator[Cost]:
         with shared_gathers():
             loss(r, z).backward()
 
-    runs: list[Callable[[], object]] = [_Network(), _monitor()]
+    runs: list[Callable[[], object]] = [_network(), _monitor()]
     runs += [partial(step, loss) for loss in losses.values()]
     network, monitor, *others = medians(runs, repeats)
     seconds = dict(zip(losses, others, strict=True))
@@ -231,8 +228,3 @@ def describe_machine() -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def as_json(costs: Sequence[Cost]) -> str:
-    """Return all measured costs as JSON, with the machine."""
-    return to_json({**describe_machine(), "figures": [asdict(cost) for cost in costs]})

@@ -156,17 +156,16 @@ LDREG = (
     (3072, 1536, 96),
     (4096, 2048, 64),
 )
-LARGE = (8192, 2048, 128)
 
 
-def cases(large: bool = False) -> list[Case]:
-    """Return all cases; ``large`` adds LDReg's loss of 8,192 features, which takes a minute."""
+def cases() -> list[Case]:
+    """Return all cases."""
 
     def ldreg(b: int, d: int, k: int) -> Case:
         return Case(f"LDReg, k = {k}", (b, d), partial(ldreg_loss, k=k), partial(textbook_ldreg, k=k))
 
     return [
-        *(ldreg(*shape) for shape in (*LDREG, *((LARGE,) if large else ()))),
+        *(ldreg(*shape) for shape in LDREG),
         Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
         Case("DBN", (512, 128), lambda x: _weighted_sines(zca_whiten(x)), textbook_whitening),
         Case("DirectCLR", (512, 2048), _directclr_of_halves, textbook_directclr),

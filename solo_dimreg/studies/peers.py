@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,11 +73,6 @@ class Comparison:
     note: str
 
 
-def run(repeats: int = 5) -> Iterator[Comparison]:
-    """Yield the comparison with each peer, one at a time."""
-    yield from (compare(peer, repeats) for peer in peers())
-
-
 def compare(peer: Peer, repeats: int) -> Comparison:
     """Return how the peer's value and gradient differ from ours, and its time over ours if they do not."""
     result = partial(Comparison, peer.name, peer.package, "x".join(map(str, peer.shape)))
@@ -132,8 +127,8 @@ def peers() -> list[Peer]:
         Peer("VICReg", "lightly", (256, 2048), vicreg, lightly("VICRegLoss"), 2),
         Peer("VICReg", "solo-learn", (256, 2048), vicreg_loss, solo("vicreg", "vicreg_loss_func"), 2),
         Peer("KoLeo", "lightly", (512, 512), koleo_loss, lightly("KoLeoLoss")),
-        Peer("SIGReg", "lightly", (256, 128), _sigreg, lightly("SIGReg")),
-        Peer("VISReg", "lightly", (256, 128), _visreg, _lightly_visreg),
+        Peer("SIGReg", "lightly", (256, 128), partial(_sliced, sigreg_loss), lightly("SIGReg")),
+        Peer("VISReg", "lightly", (256, 128), partial(_sliced, visreg_loss), _lightly_visreg),
         Peer("RankMe", "a plain SVD", (2048, 512), rankme, lambda: rankme_by_svd),
     ]
 
@@ -157,16 +152,8 @@ def _ntxent_of_first(x: Tensor, y: Tensor) -> Tensor:
     return ntxent_loss(x[:, :360], y[:, :360])
 
 
-def _slices(x: Tensor) -> Tensor:
-    return F.normalize(torch.randn(x.shape[1], 1024), dim=0)
-
-
-def _sigreg(x: Tensor) -> Tensor:
-    return sigreg_loss(x, _slices(x))
-
-
-def _visreg(x: Tensor) -> Tensor:
-    return visreg_loss(x, _slices(x))
+def _sliced(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+    return loss(x, F.normalize(torch.randn(x.shape[1], 1024), dim=0))
 
 
 def _lightly_visreg() -> Callable[[Tensor], Tensor]:

@@ -33,7 +33,7 @@ except SystemExit as end:
         *((line, 2) for line in ("compare digits/simclr digits/nosuch", "init nosuch", "claims nosuch")),
         *((line, 2) for line in ("claims --data nosuch", "claims --seeds 1", "claims --list nosuch")),
         *((line, 2) for line in ("bench --launches --peers", "bench --launches --repeats 3")),
-        *((line, 2) for line in ("bench --launches --no-steps", "bench --peers --large")),
+        *((line, 2) for line in ("bench --launches --no-steps", "bench --peers --steps")),
         *((f"{line} --out {__file__}/sub", 2) for line in ("toy", "toy caught", "sprites")),
         *((line, 2) for line in ("claims --quick ldreg-lid-byol", "run nowhere.py", "data digts")),
     ],

@@ -37,12 +37,12 @@ def test_memory_is_that_of_the_function():
 def test_the_command_prints_json(here, monkeypatch):
     case = bench.Case("rank", (40, 20), lambda x: x.norm(), lambda x: (x**2).sum().sqrt())
     wrong = bench.Case("wrong", (40, 20), lambda x: x.norm(), lambda x: x.sum())
-    monkeypatch.setattr(bench, "cases", lambda large: [case])
+    monkeypatch.setattr(bench, "cases", lambda: [case])
     done = here("bench", "--json", "--no-steps", "--repeats", "1")
     content = json.loads(done.stdout)
     assert done.returncode == 0 and content["threads"] == torch.get_num_threads()
     (figure,) = content["figures"]
     assert figure["name"] == "rank" and figure["agrees"] is True and figure["ratio"] > 0
-    monkeypatch.setattr(bench, "cases", lambda large: [case, wrong])
+    monkeypatch.setattr(bench, "cases", lambda: [case, wrong])
     done = here("bench", "--no-steps", "--repeats", "1")
     assert done.returncode == 1 and "NO" in done.stdout
