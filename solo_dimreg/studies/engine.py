@@ -67,11 +67,8 @@ def run_study(
 
     Args:
         study: The study; it is written to ``study.yaml``, from which each run reads it.
-        out: The folder of the results.
-        jobs: The number of runs at the same time.
-        say: The function that prints the progress.
+        jobs, say, launcher: The number of runs at a time, what prints the progress, and what executes them.
         seeds: As from :func:`seeds_of`; by default the study's own.
-        launcher: What executes the runs.
         record: The file of finished runs, of any machine; it is read before the runs and written after each.
         train: Whether to execute what is not finished; without it, only the record is read.
         beside: Records of other machines, which are read for replications.
@@ -135,12 +132,7 @@ def run_study(
 
 
 def seeds_of(study: Study, out: Path, more: int = 0) -> list[int]:
-    """Return the seeds of a comparison.
-
-    Args:
-        study: The study.
-        out: The folder of its results.
-        more: The number of seeds to add to those that are finished.
+    """Return the seeds of a comparison, with so many more than those that are finished in its folder.
 
     Raises:
         ConfigError: There is nothing to add to.
@@ -157,11 +149,6 @@ def seeds_of(study: Study, out: Path, more: int = 0) -> list[int]:
 
 def looks_of(study: Study, seeds: int, out: Path) -> dict[str, Any]:
     """Return what is to be known of earlier looks at the results of a comparison, for ``results.json``.
-
-    Args:
-        study: The study.
-        seeds: The number of its seeds.
-        out: The folder of its results.
 
     Returns:
         ``looked``: for each row the numbers of seeds at finished comparisons with it; ``looks``: the numbers
@@ -262,12 +249,6 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
 
     This is the unit of work of every launcher: it may be called in another process or on another host.
 
-    Args:
-        study_file: The study.
-        row: The name of a row or of an experiment.
-        seed: The seed.
-        out: The folder of the study's results.
-
     Returns:
         The metrics of the run with its curves, and its ``checkpoint``. A run with exactly the same settings
         that is finished there or in the folders beside is used.
@@ -298,11 +279,10 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
             except (DivergenceError, CollapseError) as error:
                 result = {"method": row, "seed": seed, "failed": one_line(error)}
             write_json(folder / "result.json", result)
-        measured = _measured(folder)
-        missing = [name for name in measures if name not in measured]
+        missing = [name for name in measures if name not in result]
         if missing and "failed" not in result:
-            found = measure(Path(result["checkpoint"]), DATASETS / study.other, study.linear, missing)
-            write_json(_measures_file(folder), measured | found)
+            result |= measure(Path(result["checkpoint"]), DATASETS / study.other, study.linear, missing)
+            write_json(folder / "result.json", result)
     return _finished(row, measures, folder, out) or result
 
 
@@ -330,19 +310,9 @@ def _finished(row: str, measures: Sequence[str], folder: Path, out: Path) -> dic
     result = json.loads(file.read_text())
     if "failed" in result:
         return {"row": row, **result, "curves": {}}
-    measured = _measured(folder)
-    if any(name not in measured for name in measures):
+    if any(name not in result for name in measures):
         return None
-    return {"row": row, **result, **measured, "curves": read_curves(parts_of(Path(result["checkpoint"])))}
-
-
-def _measures_file(folder: Path) -> Path:
-    return folder.parent / f"{folder.name}-measures.json"
-
-
-def _measured(folder: Path) -> dict[str, Any]:
-    file = _measures_file(folder)
-    return read_numbers(file) if file.is_file() else {}
+    return {"row": row, **result, "curves": read_curves(parts_of(Path(result["checkpoint"])))}
 
 
 def _finished_experiment(name: str, seed: int, out: Path) -> dict[str, Any] | None:
@@ -434,10 +404,7 @@ def _pretrain(settings: DictConfig, folder: Path) -> tuple[Run, float | None]:
 
 
 def _pretrain_apart(settings: DictConfig, folder: Path) -> None:
-    """Pretrain in a separate process.
-
-    Lightning starts the other processes by running the command of this one again.
-    """
+    # Lightning starts the other processes by running the command of this one again.
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
     command = [sys.executable, "-m", "solo_dimreg", "pretrain", "-cp", str(folder), "-cn", "config"]
