@@ -158,15 +158,13 @@ def command(
             f"evaluation. 'solo-dimreg status {out}' in another terminal says how far it is."
         )
     if plan.val:
-        click.echo(power_statement(plan.val, len(chosen), None, max(len(study.rows) - 1, 1)))
+        click.echo(power_statement(plan.val, len(chosen), max(len(study.rows) - 1, 1)))
     if dry_run:
         return
     _answer(study, run_study(study, out, jobs, click.echo, chosen, execute), out, rows[0])
 
 
 def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> None:
-    """Write the pages of a comparison, and print its answer."""
-
     if study.questions:
         from solo_dimreg.studies.claims.page import write_outcomes
 

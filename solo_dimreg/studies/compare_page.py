@@ -37,12 +37,7 @@ TAUS = {
 
 
 def write_answer(results: Mapping[str, Any], out: Path) -> Answer:
-    """Write ``compare.html``, ``compare.md`` with its PNG plots, and ``compare.json``.
-
-    Args:
-        results: The results of a comparison, as for :func:`solo_dimreg.studies.answer.answer_of`.
-        out: The folder to write into.
-    """
+    """Write ``compare.html``, ``compare.md`` with its PNG plots, and ``compare.json``."""
     answer = answer_of(results)
     sections = [*_sections(answer, results)]
     for card in (card for section in sections for card in section.cards):
@@ -85,17 +80,10 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
         drawn = plots.draw_spectra({name: spectra[name] for name in names if name in spectra}, names)
         yield Section("Spectra", "These are of one seed a row.", cards=[Card(drawn, SPECTRUM, "spectra")])
     if any(run.get("curves") for run in runs):
-        yield from curves_sections([_record(run) for run in runs])
+        yield from curves_sections(
+            [RunRecord(run["row"], dict(run), curves=run.get("curves", {}), seed=run["seed"]) for run in runs]
+        )
     yield Section("What ran", "", ["record", "value"], what_ran(runs))
-
-
-def _record(run: Mapping[str, Any]) -> RunRecord:
-    # In JSON, the epochs are text.
-    curves = {
-        name: {int(epoch): value for epoch, value in curve.items()}
-        for name, curve in (run.get("curves") or {}).items()
-    }
-    return RunRecord(run["row"], dict(run), curves={k: v for k, v in curves.items() if v}, seed=run["seed"])
 
 
 def _forests(answer: Answer) -> list[Card]:
@@ -191,7 +179,6 @@ def changes_yaml(row: Mapping[str, Any], run: Mapping[str, Any], base: Mapping[s
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not the same in the other config."""
     return {
         key: _differing(value, other[key])
         if isinstance(value, dict) and isinstance(other.get(key), dict)

@@ -45,20 +45,11 @@ def assumed_spread(images: int) -> float:
     return math.sqrt(TRAINING**2 + 100**2 * DISAGREE / images)
 
 
-def power_statement(images: int, seeds: int, spread: float | None = None, rows: int = 1) -> str:
-    """Return a sentence or two on the differences of accuracy that a comparison can show.
-
-    Args:
-        images: The number of validation images.
-        seeds: The number of seeds.
-        spread: The standard deviation in points of the paired differences of a pilot, if there was one.
-        rows: The number of rows that are compared with the baseline.
-    """
+def power_statement(images: int, seeds: int, rows: int = 1) -> str:
+    """Return a sentence or two on the differences of accuracy that so many rows and seeds can show."""
     if seeds < 2:
         return "One seed gives no interval, so no difference can be shown; take at least 3 seeds."
-    source = "as in the pilot" if spread is not None else f"assumed for {images} validation images"
-    spread = assumed_spread(images) if spread is None else spread
-    share = level_of_look(1)
+    spread, share = assumed_spread(images), level_of_look(1)
     found = smallest_difference(seeds, spread, share / rows)
     if found >= 100:
         return f"{seeds} seeds can show no difference of accuracy; take at least 3."
@@ -66,5 +57,6 @@ def power_statement(images: int, seeds: int, spread: float | None = None, rows: 
     return (
         f"With {seeds} seeds only differences above about {found:.2g} points can be shown: paired t-test, "
         f"{100 * POWER:.0f} % power, two-sided {100 * share:.2g} %{among} (the first look's share of 5 %), "
-        f"and differences that vary by {spread:.2g} points from seed to seed ({source})."
+        f"and differences that vary by {spread:.2g} points from seed to seed (assumed for {images} validation"
+        " images)."
     )
