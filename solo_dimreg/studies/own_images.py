@@ -33,12 +33,11 @@ from solo_dimreg.files import write_text
 from solo_dimreg.quiet import without_logs
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.engine import configs_of, finished_runs
-from solo_dimreg.studies.study import DATASETS, WRITERS, Row, Study, read_study, row_of
+from solo_dimreg.studies.study import DATASETS, WRITERS, Row, Study, load_yaml, read_study, row_of
 from solo_dimreg.training.starting import config_named, fitted_config
 
-# The training images of the data sets that torchvision downloads.
-IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}
-VALIDATION = {"cifar10": 10_000, "cifar100": 10_000, "stl10": 8_000}
+# The training and validation images of the data sets that torchvision downloads.
+IMAGES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
 # The steps that are timed, after some that are not.
 TIMED, BEFORE = 10, 2
 
@@ -106,11 +105,7 @@ def is_study(text: str) -> bool:
     """Return whether a text names a study: one that we ship, or a YAML file with rows."""
     if not text.endswith((".yaml", ".yml")):
         return (config_root() / "studies" / f"{text}.yaml").is_file()
-    try:
-        content: Any = OmegaConf.load(text)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{text}: cannot be read ({' '.join(str(error).split())}).") from error
-    return OmegaConf.is_dict(content) and "rows" in content
+    return "rows" in load_yaml(Path(text))
 
 
 def _labelled(data: str) -> Layout:
@@ -151,7 +146,7 @@ def count_images(settings: DictConfig) -> tuple[int, int]:
     """Return the numbers of training and validation images of a config."""
     data = settings.data
     if data.dataset in IMAGES:
-        return IMAGES[data.dataset], VALIDATION[data.dataset]
+        return IMAGES[data.dataset]
     paths = [Path(str(path)) if path else None for path in (data.train_path, data.get("val_path"))]
     train, val = (sum(1 for _ in image_paths(each)) if each and each.is_dir() else 0 for each in paths)
     return train, 0 if data.get("no_labels") else val

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,11 +165,8 @@ class Study(Setting, Part):
         """
         if not self.rows and not self.questions:
             raise ConfigError("rows: is missing; it must name at least one row, as NAME: CONFIG KEY=VALUE...")
-        if self.baseline and self.baseline not in self.rows:
-            raise ConfigError(f"baseline: {unknown('row', self.baseline, self.rows)}")
-        for name in self.of_rows:
-            if name not in self.rows:
-                raise ConfigError(f"of_rows: {unknown('row', name, self.rows)}")
+        _check_known("baseline: ", "row", filter(None, [self.baseline]), self.rows)
+        _check_known("of_rows: ", "row", self.of_rows, self.rows)
         for name in self.rows:
             if not re.fullmatch(r"[\w.+-]+", name):
                 raise ConfigError(
@@ -177,9 +174,7 @@ class Study(Setting, Part):
                 )
             if name in EXPERIMENTS:
                 raise ConfigError(f"rows: {name!r} is the name of an experiment; it must be another.")
-        for name in self.headlines:
-            if name not in self.questions:
-                raise ConfigError(f"headlines: {unknown('claim', name, self.questions)}")
+        _check_known("headlines: ", "claim", self.headlines, self.questions)
         self.claims()
         return self
 
@@ -191,8 +186,7 @@ class Study(Setting, Part):
         """
         if name == self.data:
             return self
-        if name not in self.variants:
-            raise ConfigError(f"--data: {unknown('data', name, (self.data, *self.variants))}")
+        _check_known("--data: ", "data", [name], (self.data, *self.variants))
         given = self.variants[name]
         return self.model_copy(update={key: getattr(given, key) for key in given.model_fields_set})
 
@@ -202,9 +196,7 @@ class Study(Setting, Part):
         Raises:
             ConfigError: There is no such row.
         """
-        for name in rows:
-            if name not in self.rows:
-                raise ConfigError(f"--row: {unknown('row', name, self.rows)}")
+        _check_known("--row: ", "row", rows, self.rows)
         return self._with_rows(rows or list(self.rows))
 
     def asking(self, names: Sequence[str]) -> Study:
@@ -213,9 +205,7 @@ class Study(Setting, Part):
         Raises:
             ConfigError: There is no such question.
         """
-        for name in names:
-            if name not in self.questions:
-                raise ConfigError(unknown("claim", name, self.questions))
+        _check_known("", "claim", names, self.questions)
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
         study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
         return study._with_rows([row for claim in study.claims() for row in claim.rows])
@@ -295,6 +285,12 @@ class Study(Setting, Part):
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def _check_known(key: str, kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{key}{unknown(kind, name, known)}")
+
+
 def read_study(name: str | Path) -> Study:
     """Return a study that we ship, by its name, or the one in a YAML file.
 
@@ -304,11 +300,11 @@ def read_study(name: str | Path) -> Study:
         ConfigError: There is no such study, or a value in it cannot be; the message names it.
     """
     file = find_study(name)
-    content = _load(file)
+    content = load_yaml(file)
     try:
         study = parse(Study, {"name": file.stem, **content})
         for part in study.parts:
-            _add(study, parse(Part, _load(file.parent / part)))
+            _add(study, parse(Part, load_yaml(file.parent / part)))
         study.checked()
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
@@ -323,7 +319,8 @@ def read_study(name: str | Path) -> Study:
     return study.changed(rows=rows, parts=[])
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raise if it cannot be read or is none."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
