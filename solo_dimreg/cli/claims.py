@@ -98,12 +98,13 @@ def command(
     about["headlines"] = study.headlines
     again = f"solo-dimreg claims NAME {shlex.join(options)}"
     outcomes = write_outcomes(out, results, study.claims(), known.claims(), about, again)
+    told = [each.as_dict() for each in outcomes]
     if as_json:
         click.echo((out / "claims.json").read_text())
         return
     keep = (0, 4, 6)
-    print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(outcomes)])
-    click.echo(f"{counted([each.as_dict() for each in outcomes])}. Page: {out / 'claims.html'}")
+    print_table([HEADER[i] for i in keep], [[row[i] for i in keep] for row in rows(told)])
+    click.echo(f"{counted(told)}. Page: {out / 'claims.html'}")
 
 
 def _study(name: str) -> Study:
@@ -138,7 +139,6 @@ def _check_names(names: tuple[str, ...], data: str | None) -> None:
 
 
 def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Print the claims and their rules."""
     from solo_dimreg.studies.claims.claim import RULE
 
     study = _study(study_name)

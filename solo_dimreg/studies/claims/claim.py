@@ -109,11 +109,6 @@ class Outcome:
     values: tuple[tuple[float, ...], ...]
     again: str = ""
 
-    @property
-    def weakest(self) -> int:
-        """Return the index of the number that decides the claim."""
-        return max(range(len(self.estimates)), key=lambda i: self.estimates[i].p_above)
-
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome with its claim, for JSON."""
         return {
@@ -130,7 +125,6 @@ def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[
     """Return the outcome of every claim.
 
     Args:
-        claims: The claims that were tested.
         results: The results of each seed; what is not done is missing there.
         known: All known claims; by default the tested ones. Holm's correction is over all claims of the same
             paper, so that a verdict does not depend on the choice of claims.

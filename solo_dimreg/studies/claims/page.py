@@ -12,7 +12,7 @@ from typing import Any
 from solo_dimreg.diagnosis.templating import SIGNS, render
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.reports.provenance import what_ran
-from solo_dimreg.studies.claims.cells import counted, effects, published, regime, says, word
+from solo_dimreg.studies.claims.cells import Told, counted, effects, published, regime, says, word
 from solo_dimreg.studies.claims.claim import (
     CONTRADICTED,
     HOLDS,
@@ -33,24 +33,18 @@ KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "ba
 MANY = 5  # looks, without which a curve has no last fifth
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+def rows(told: Sequence[Told]) -> list[list[str]]:
     """Return the cells of the table, as text."""
     return [
         [
-            outcome.claim.name,
-            outcome.claim.paper,
-            outcome.claim.sentence,
-            published(outcome.as_dict()),
-            "; ".join(effects(outcome.as_dict())),
-            outcome.again or "–",
-            outcome.verdict,
+            *(each["name"], each["paper"], each["sentence"]),
+            *(published(each), "; ".join(effects(each)), each["again"] or "–", each["verdict"]),
         ]
-        for outcome in outcomes
+        for each in told
     ]
 
 
 def _numbers(outcome: Outcome) -> list[list[str]]:
-    """Return the cells of the table of a claim's numbers."""
     return [
         [
             number.says,
@@ -64,7 +58,6 @@ def _numbers(outcome: Outcome) -> list[list[str]]:
 
 
 def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
-    """Return the cells of the table of a claim's numbers, with a row for each seed."""
     return [
         [f"seed {seed}", *(f"{value:.4g}" for value in values)]
         for seed, values in zip(seeds, zip(*outcome.values, strict=True), strict=False)
@@ -112,9 +105,7 @@ def write_outcomes(
     """Decide claims, and write ``claims.json`` and ``claims.html``.
 
     Args:
-        out: The folder to write into.
         content: The content of ``results.json``.
-        claims: The claims to decide.
         known: All known claims, see :func:`solo_dimreg.studies.claims.claim.decide`.
         about: What ``claims.json`` says of the setting: ``why``, ``options``, ``overrides``, ``headlines``.
         command: The command line that repeats the run, with ``NAME`` for the name of a claim.
@@ -136,7 +127,7 @@ def write_outcomes(
         setting=f"Seeds {seeds[0]} to {seeds[-1]}, {command}: {why}",
         rule=RULE,
         header=[f"here{regime(told)}" if name == "here" else name for name in HEADER],
-        signed_rows=[[*row, f"{SIGNS[kinds[last]]} {last}"] for *row, last in rows(outcomes)],
+        signed_rows=[[*row, f"{SIGNS[kinds[last]]} {last}"] for *row, last in rows(told)],
         kinds=kinds,
         headlines=[named[name] for name in about.get("headlines", ())],
         says=lambda outcome: says(outcome.as_dict()),
@@ -166,12 +157,8 @@ def replications(
 ) -> dict[str, str]:
     """Return for each claim the verdicts of its replications, each with what was other in it.
 
-    Args:
-        claims: The claims.
-        known: All known claims.
-        beside: The recorded runs with other seeds, or on another machine or solo-learn.
-        runs: The runs that decide the claims.
-        seeds: The seeds that decide them.
+    ``runs`` with ``seeds`` decide the claims. ``beside`` are recorded runs with other seeds, or on another
+    machine or solo-learn.
     """
     usual = {_ran(run, "processor") for run in runs}
     ours = {_ran(run, "solo-learn").partition(" ")[0] for run in runs}
