@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from solo_dimreg.cli.output import example, print_table
+
+if TYPE_CHECKING:
+    from solo_dimreg.plugins.manager import Registration
 
 KINDS = ("method", "regularizer", "backbone", "metric")
 
@@ -52,29 +55,19 @@ def _print_all(rows: list[dict[str, Any]]) -> None:
         own = [row for row in rows if row["kind"] == kind]
         weighted = any(row["weight"] != "-" for row in own)
         header = [kind, *(["weight"] if weighted else []), "from", "description"]
-        cells = [
+        cells = []
+        for row in own:
+            plugin = "" if row["plugin"] == "-" else f" ({row['plugin']})"
             # A short reference to arXiv fits into the column.
-            [
-                row["name"],
-                *([row["weight"]] if weighted else []),
-                _origin(row),
-                row["description"].replace("https://arxiv.org/abs/", "arXiv:"),
-            ]
-            for row in own
-        ]
+            text = row["description"].replace("https://arxiv.org/abs/", "arXiv:")
+            weight = [row["weight"]] if weighted else []
+            cells.append([row["name"], *weight, row["distribution"] + plugin, text])
         if number:
             click.echo()
         print_table(header, cells)
 
 
-def _origin(row: dict[str, Any]) -> str:
-    """Return the package of a name, and its plugin where it has one."""
-    return row["distribution"] if row["plugin"] == "-" else f"{row['distribution']} ({row['plugin']})"
-
-
 def _print_options(rows: list[dict[str, Any]]) -> None:
-    """Print what has one name, with its options."""
-
     for row in rows:
         click.echo(f"{row['name']} ({row['kind']} from {row['distribution']}): {row['description']}.")
         if row["options"]:
@@ -95,20 +88,17 @@ def _options(host: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 def _methods(host: Any) -> list[dict[str, Any]]:
     from solo_dimreg.plugins import registered
+    from solo_dimreg.plugins.manager import Registration
 
     ours = registered("methods", host=host)
     rows = []
     for name in host.trainable:
         kind = host.methods[name]
         terms = kind.with_term({}) if hasattr(kind, "with_term") else {}
-        if name in ours:
-            plugin, distribution = ours[name].plugin, ours[name].distribution
-        elif terms:
-            plugin, distribution = next(iter(terms)), "solo-dimreg"
-        else:
-            plugin, distribution = "-", "solo-learn"
+        origin = (next(iter(terms)), "solo-dimreg") if terms else ("-", "solo-learn")
+        origin = (ours[name].plugin, ours[name].distribution) if name in ours else origin
         weight = next((term["weight"] for term in terms.values()), "-")
-        rows.append(_row(name, "method", weight, plugin, distribution, kind))
+        rows.append(_row(Registration(name, "methods", kind, *origin), weight))
     return rows
 
 
@@ -119,13 +109,10 @@ def _own_methods() -> list[dict[str, Any]]:
     from solo_dimreg.plugins import registered
     from solo_dimreg.solo_learn.registration import TERMS
 
-    ours = registered("methods", host=SimpleNamespace(Method=nn.Module))
-    rows = [
-        _row(name, "method", "-", each.plugin, each.distribution, each.value) for name, each in ours.items()
-    ]
+    rows = [*map(_row, registered("methods", host=SimpleNamespace(Method=nn.Module)).values())]
     for prefix, what in TERMS.items():
-        row = _row(f"{prefix}<method>", "method", "-", "ldreg", "solo-dimreg", None)
-        rows.append({**row, "description": f"Any method of solo-learn with {what}"})
+        added = {"name": f"{prefix}<method>", "plugin": "ldreg", "distribution": "solo-dimreg"}
+        rows.append({**rows[0], **added, "description": f"Any method of solo-learn with {what}"})
     return sorted(rows, key=lambda row: row["name"])
 
 
@@ -135,21 +122,20 @@ def _plugin_rows() -> list[dict[str, Any]]:
 
     rows = []
     for kind in ("regularizers", "backbones", "metrics"):
-        for name, each in sorted(registered(kind).items()):
+        for _, each in sorted(registered(kind).items()):
             weight = options_of_regularizer(each.value)["weight"] if kind == "regularizers" else "-"
-            singular = kind.removesuffix("s")
-            rows.append(_row(name, singular, weight, each.plugin, each.distribution, each.value))
+            rows.append(_row(each, weight))
     return rows
 
 
-def _row(name: str, kind: str, weight: Any, plugin: str, distribution: str, value: Any) -> dict[str, Any]:
+def _row(each: Registration, weight: Any = "-") -> dict[str, Any]:
     from solo_dimreg.config.descriptions import description
 
     return {
-        "name": name,
-        "kind": kind,
+        "name": each.name,
+        "kind": each.kind.removesuffix("s"),
         "weight": weight,
-        "plugin": plugin,
-        "distribution": distribution,
-        "description": description(value) if value is not None else "",
+        "plugin": each.plugin,
+        "distribution": each.distribution,
+        "description": description(each.value),
     }
