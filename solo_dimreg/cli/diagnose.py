@@ -149,7 +149,6 @@ def command(
 
 
 def _print(each: Diagnosis) -> None:
-    """Print the verdict on one input, its layers and its collapsed classes."""
     from solo_dimreg.diagnosis.classes import collapsed_classes
     from solo_dimreg.diagnosis.layer_profile import HEADER
 

@@ -64,6 +64,8 @@ def examine() -> dict[str, Any]:
     ``problems`` make training impossible. ``library_problems`` also break the part that needs no solo-learn.
     ``hints`` do neither.
     """
+    import torch
+
     from solo_dimreg.config.folders import config_root, shipped_folders
     from solo_dimreg.solo_learn.record import version_of
 
@@ -77,7 +79,7 @@ def examine() -> dict[str, Any]:
         "configs": str(config_root()),
         "config_folders": shipped_folders(),
         "solo_learn": _solo_learn(problems),
-        "gpu": _gpu(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "dali": _importable("nvidia.dali"),
         "hydra_plugin": _importable("hydra_plugins.solo_dimreg"),
         "plugins": _plugins(library),
@@ -86,16 +88,17 @@ def examine() -> dict[str, Any]:
         "library_problems": library,
         "hints": hints,
     }
-    if not findings["hydra_plugin"]:
-        hints.append(
-            _finding("solo-learn's own scripts will not find our methods", "pip install solo-dimreg")
-        )
-    if findings["gpu"] and not findings["dali"]:
-        hints.append(_finding("no NVIDIA DALI, so no data.format: dali", "pip install 'solo-dimreg[dali]'"))
-    if not any(map(_importable, LIGHTNINGS)):
-        hints.append(_finding("no Lightning, so no callback", "pip install 'solo-dimreg[lightning]'"))
-    if not _importable("wandb"):
-        hints.append(_finding("no Weights & Biases, so no wandb.enabled: True", "pip install wandb"))
+    own = "solo-learn's own scripts will not find our methods"
+    dali = findings["gpu"] and not findings["dali"]
+    lightning = any(map(_importable, LIGHTNINGS))
+    for lacking, what, package in (
+        (not findings["hydra_plugin"], own, "solo-dimreg"),
+        (dali, "no NVIDIA DALI, so no data.format: dali", "'solo-dimreg[dali]'"),
+        (not lightning, "no Lightning, so no callback", "'solo-dimreg[lightning]'"),
+        (not _importable("wandb"), "no Weights & Biases, so no wandb.enabled: True", "wandb"),
+    ):
+        if lacking:
+            hints.append(_finding(what, f"pip install {package}"))
     problems.extend(library)
     return findings
 
@@ -165,12 +168,6 @@ def _solo_learn(problems: list[dict[str, str]]) -> dict[str, Any] | None:
         "methods": len(host.methods),
         "lightning": f"{lightning} {getattr(host.pl, '__version__', '?')}",
     }
-
-
-def _gpu() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def _plugins(problems: list[dict[str, str]]) -> dict[str, str]:

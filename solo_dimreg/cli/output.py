@@ -42,10 +42,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
     Text is wrapped between its words. Nothing is cut off: a table whose words are too long for this width is
     wider. A terminal has colours unless ``NO_COLOR`` is set.
-
-    Args:
-        header: The names of the columns.
-        rows: The cells of each line.
     """
     from rich.console import Console
     from rich.table import Table
@@ -60,16 +56,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for name, width in zip(cells[0], widths, strict=True):
         table.add_column(Text(name), width=width)
     for row in cells[1:]:
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        # The ways of a collapse may follow the word.
+        styles = ["red" if cell.startswith("collapsed") else STYLES.get(cell, "") for cell in row]
+        table.add_row(*map(Text, row, styles))
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
-
-
-def _style(cell: str) -> str:
-    """Return the colour of a cell that says how something ended; the ways of a collapse may follow it."""
-    return "red" if cell.startswith("collapsed") else STYLES.get(cell, "")
 
 
 def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -142,14 +135,9 @@ jobs_option = click.option(
 )
 
 
-def out_option(default: str) -> Callable[[Any], Any]:
-    """Return a decorator that adds ``--out``, the folder of the results."""
-    return click.option(
-        "--out",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path(default),
-        help="Folder of the results.",
-    )
+def out_option(default: str, text: str = "Folder of the results.") -> Callable[[Any], Any]:
+    """Return a decorator that adds ``--out``."""
+    return click.option("--out", type=FOLDER, default=Path(default), help=text)
 
 
 def page_options(default: str) -> Callable[[Any], Any]:

@@ -46,6 +46,7 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     from solo_dimreg.errors import first_process
     from solo_dimreg.solo_learn import register
     from solo_dimreg.solo_learn.next_steps import next_steps
+    from solo_dimreg.solo_learn.record import read_record
 
     host = register()
     settings = compose("pretrain", config_path, config_name, overrides, host)
@@ -61,7 +62,10 @@ def command(config_path: str, config_name: str, overrides: tuple[str, ...]) -> N
     if not folder:
         click.echo("The training is finished. checkpoint.enabled is False, so nothing was saved.")
         return
-    print_table(["result", "value"], describe_result(folder))
+    record = read_record(folder)
+    files = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    when = [[key, record[key]] for key in ("started", "finished") if key in record]
+    print_table(["result", "value"], [["checkpoint", folder], ["files", files], *when])
     click.echo("Evaluate the checkpoint with:")
     for line in next_steps(host, folder):
         click.echo(f"  {line}")
@@ -85,13 +89,3 @@ def describe_settings(settings: DictConfig) -> list[list[object]]:
         ["seed", settings.get("seed", 5)],
         ["checkpoints", kept if checkpoint.get("enabled", False) else "not saved"],
     ]
-
-
-def describe_result(folder: Path) -> list[list[object]]:
-    """Return where a training left its files, and when it ran, as rows of a table."""
-    from solo_dimreg.solo_learn.record import read_record
-
-    record = read_record(folder)
-    rows: list[list[object]] = [["checkpoint", folder]]
-    rows.append(["files", ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))])
-    return [*rows, *([key, record[key]] for key in ("started", "finished") if key in record)]
