@@ -32,14 +32,9 @@ STEP = 256
 
 @dataclass(frozen=True)
 class Cost:
-    """A measured cost, one line of the result.
+    """A measured cost: the ratio of two times or of two sizes of memory, which ``of`` names.
 
-    Attributes:
-        name: The name of the function, term or method.
-        shape: The shape of its input.
-        of: The two quantities of the ratio.
-        ratio: The ratio of times or of memory.
-        agrees: Whether loss and gradient equal the textbook's; None without a textbook formulation.
+    ``agrees`` says whether loss and gradient equal the textbook's; None without a textbook formulation.
     """
 
     name: str
@@ -71,18 +66,22 @@ def compare(case: Case, repeats: int) -> Iterator[Cost]:
         yield Cost(case.name, shape, "our extra memory over the textbook's", memory[0] / max(memory[1], 1))
 
 
-def medians(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Return each function's median seconds over rounds in which all functions take their turn."""
+def elapsed(function: Callable[[], object]) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def medians(
+    functions: Sequence[Callable[[], object]],
+    repeats: int,
+    time_of: Callable[[Callable[[], object]], float] = elapsed,
+) -> list[float]:
+    """Return each function's median time over rounds in which all functions take their turn."""
     for function in functions:
         function()
-    rounds = []
-    for _ in range(repeats):
-        seconds = []
-        for function in functions:
-            start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-        rounds.append(seconds)
+    rounds = [[*map(time_of, functions)] for _ in range(repeats)]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
@@ -93,10 +92,7 @@ def _value_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _agree(ours: tuple[Tensor, Tensor], textbook: tuple[Tensor, Tensor]) -> bool:
-    """Return whether the losses agree and, in every row, the gradients.
-
-    The comparison needs float64: rounding in float32 can swap two almost equal distances or projections.
-    """
+    # In float64: rounding in float32 can swap two almost equal distances or projections.
     value, gradient = (a - b for a, b in zip(ours, textbook, strict=True))
     near = gradient.norm(dim=1) <= AGREEMENT * textbook[1].norm(dim=1)
     return abs(float(value)) <= AGREEMENT * abs(float(textbook[0])) and bool(near.all())
@@ -120,10 +116,7 @@ def _growth(name: str, shape: tuple[int, int], which: str) -> int:
 
 
 def _memory(kind: str) -> int:
-    """Return a memory size of this process in bytes.
-
-    ``getrusage`` would include the memory of the parent process.
-    """
+    # getrusage would include the memory of the parent process.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
     return int(line.split()[1]) * 1024
 

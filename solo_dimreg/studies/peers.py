@@ -31,16 +31,11 @@ INSTALL = {"lightly": "pip install lightly", "solo-learn": "solo-dimreg doctor s
 
 @dataclass(frozen=True)
 class Peer:
-    """A function of ours beside one that another package has for the same purpose.
+    """A function of ours, of views of some shape, beside one that another package has for the same purpose.
 
     Attributes:
-        name: The name of the loss or metric.
-        package: The name of the other package.
-        shape: The shape of each view.
-        ours: A function of the views.
         theirs: Returns the other package's function of the views; its import, or its look-up in an older
             version, may fail.
-        views: The number of views.
         why: Why the values differ, if it is known that they do.
     """
 
@@ -58,8 +53,6 @@ class Comparison:
     """The result for one peer.
 
     Attributes:
-        name, package: As in :class:`Peer`.
-        shape: The shape as text.
         difference: The larger of the relative differences of value and gradient; None if not installed.
         ratio: The peer's time over ours, or None if it was not measured.
         note: Why it was not measured.
@@ -115,13 +108,16 @@ def peers() -> list[Peer]:
     def solo(name: str, loss: str) -> Callable[[], Callable[..., Tensor]]:
         return lambda: getattr(importlib.import_module(f"solo.losses.{name}"), loss)
 
+    def ntxent_of_first(x: Tensor, y: Tensor) -> Tensor:
+        return ntxent_loss(x[:, :360], y[:, :360])
+
     ntxent, vicreg = partial(ntxent_loss, temperature=0.1), partial(vicreg_loss, var=12.5)
     first = {"temperature": 0.1, "loss_dim": 360}
     direct = lightly("DirectCLRLoss", **first)
     own_view = "lightly also takes the rows of the same view as negatives, unlike the paper's code"
     return [
         Peer("DirectCLR", "lightly", (256, 2048), directclr_loss, direct, 2, own_view),
-        Peer("NT-Xent of 360 entries", "lightly", (256, 2048), _ntxent_of_first, direct, 2),
+        Peer("NT-Xent of 360 entries", "lightly", (256, 2048), ntxent_of_first, direct, 2),
         Peer("NT-Xent", "lightly", (256, 256), ntxent, lightly("NTXentLoss", temperature=0.1), 2),
         Peer("NT-Xent", "solo-learn", (256, 256), ntxent, _solo_ntxent, 2),
         Peer("VICReg", "lightly", (256, 2048), vicreg, lightly("VICRegLoss"), 2),
@@ -146,10 +142,6 @@ def rankme_by_svd(x: Tensor) -> Tensor:
     values = torch.linalg.svdvals(x)
     p = values / values.sum() + 1e-7
     return (-(p * p.log()).sum()).exp()
-
-
-def _ntxent_of_first(x: Tensor, y: Tensor) -> Tensor:
-    return ntxent_loss(x[:, :360], y[:, :360])
 
 
 def _sliced(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from solo_dimreg import nn as ours
 from solo_dimreg.functional import ldreg_loss, ntxent_loss, vicreg_loss
-from solo_dimreg.studies.bench import TERMS
+from solo_dimreg.studies.bench import TERMS, elapsed, medians
 from solo_dimreg.studies.bench_cases import Loss, cases, features, textbook_ldreg
 from solo_dimreg.studies.gpu.rows import Rows, main
 
@@ -33,19 +31,9 @@ def topk_ldreg(x: Tensor, k: int) -> Tensor:
     return -(mean / (nearest[:, -1] - mean)).log().mean()
 
 
-def medians(functions: Sequence[Callable[[], object]], device: torch.device, repeats: int) -> list[float]:
-    """Return each function's median milliseconds on the device, over rounds in which all take their turn."""
-    for function in [*functions, *functions]:
-        function()
-    rounds = [[_milliseconds(function, device) for function in functions] for _ in range(repeats)]
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
-
-
-def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
+def _milliseconds(device: torch.device, function: Callable[[], object]) -> float:
     if device.type != "cuda":
-        start = time.perf_counter()
-        function()
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * elapsed(function)
     torch.cuda.synchronize()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
@@ -82,7 +70,9 @@ def compare(name: str, others: dict[str, Loss], x: Tensor, rows: Rows) -> None:
             except torch.OutOfMemoryError:
                 values[f"{who}, MiB"] = "out of memory"
                 del calls[who]
-        times = dict(zip(calls, medians(list(calls.values()), x.device, REPEATS), strict=True))
+        times = dict(
+            zip(calls, medians([*calls.values()], REPEATS, partial(_milliseconds, x.device)), strict=True)
+        )
         for who, call in calls.items():
             values[f"{who}, ms"] = times[who]
             if (mebibytes := peak_memory(call, x.device)) is not None:
@@ -115,14 +105,9 @@ def run_losses(rows: Rows, device: torch.device) -> None:
 
 
 class Step:
-    """A training step of a backbone and a projector on two views of random images, in bfloat16 by autocast.
+    """A step of SGD of a backbone of timm and a projector, in bfloat16 by autocast.
 
-    Args:
-        backbone: Its name in timm.
-        device: Where it runs; the images are in ``channels_last``.
-        images: The number of images of a view.
-        size: Their height and width.
-        lr: The learning rate of SGD.
+    The input is two views of random images, ``size`` high and wide, in ``channels_last``.
     """
 
     def __init__(self, backbone: str, device: torch.device, images: int, size: int, lr: float = 1e-3) -> None:
@@ -168,12 +153,7 @@ def small_backbone() -> str:
 
 
 def step_losses(width: int, device: torch.device) -> dict[str, ViewLoss]:
-    """Return the losses of the methods, and NT-Xent with each regularizer, of features and embeddings.
-
-    Args:
-        width: The number of features.
-        device: Where the modules are.
-    """
+    """Return the losses of the methods, and NT-Xent with each regularizer, of ``width`` features."""
     adadim, lejepa = ours.AdaDim().to(device), ours.LeJEPA()
     direct, dbn = ours.DirectCLR(dim=min(360, width)), ours.ShuffledDBN(256, "auto").to(device)
     losses: dict[str, ViewLoss] = {
@@ -205,7 +185,7 @@ def run_steps(rows: Rows, device: torch.device) -> None:
     for name, loss in losses.items():
 
         def measure(loss: ViewLoss = loss) -> dict[str, Any]:
-            without, own = medians([plain, partial(step, loss)], device, REPEATS)
+            without, own = medians([plain, partial(step, loss)], REPEATS, partial(_milliseconds, device))
             return {"step, ms": own, "simclr, ms": without, "over simclr": own / without}
 
         rows.run(f"{name}: {what}", measure)

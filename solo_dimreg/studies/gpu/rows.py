@@ -22,14 +22,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
-
-    Attributes:
-        name: What was checked, measured or trained.
-        status: ``passed``, ``failed`` or ``skipped``.
-        values: The measured numbers, by the name of their column.
-        note: The error, or the reason of a skip.
-    """
+    """One line of a table: the numbers by their columns, and the error or the reason of a skip as a note."""
 
     name: str
     status: str
@@ -64,15 +57,11 @@ class Rows:
             row = Row(name, FAILED if own else SKIPPED, note=note)
         except Exception as error:
             row = Row(name, FAILED, note=in_one_line(error))
-        self.add(row)
-        return row
-
-    def add(self, row: Row) -> None:
-        """Append a row."""
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         passed = time.monotonic() - self.start
         print(f"[{passed:5.1f} s] {row.name}: {row.status} {row.note}".rstrip(), flush=True)
+        return row
 
 
 def in_one_line(error: BaseException) -> str:

@@ -51,14 +51,7 @@ WANTED = {
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the table.
-
-    Attributes:
-        title: Its heading.
-        script: A module, or a file of the tests.
-        name: Its name in the script.
-        seconds: Its time limit.
-    """
+    """A part of the table, which a module or a file of the tests makes within a limit of seconds."""
 
     title: str
     script: str
@@ -196,31 +189,23 @@ def add_wheels(folder: Path, target: Path) -> list[str]:
     )
     lacking = [name for name in names if _version(name) is None]
     shutil.rmtree(target, ignore_errors=True)
-    options = [
-        "--no-index",
-        "--no-deps",
-        "--no-compile",
-        "--find-links",
-        str(folder),
-        "--target",
-        str(target),
-    ]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    command += ["--no-deps", "--no-compile", "--find-links", str(folder), "--target", str(target)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     environment["PIP_CONFIG_FILE"] = os.devnull
-    added = []
-    # All at once, or one by one to find those that do not fit.
-    for group in ([lacking], [[name] for name in lacking]):
-        for each in group:
-            if each:
-                done = subprocess.run([*command, *each], env=environment, capture_output=True, text=True)
-                if done.returncode == 0:
-                    added += each
-                elif len(each) == 1:
-                    print(f"{folder}: {each[0]} was not added: {_last_line(done.stderr)}", flush=True)
-        if added:
-            break
-    return added
+
+    def install(*some: str) -> str:
+        """Return why some packages cannot be installed together, or nothing."""
+        done = subprocess.run([*command, *some], env=environment, capture_output=True, text=True)
+        return _last_line(done.stderr) if done.returncode else ""
+
+    if not lacking or not install(*lacking):
+        return lacking
+    faults = {name: install(name) for name in lacking}  # to find those that do not fit
+    for name, fault in faults.items():
+        if fault:
+            print(f"{folder}: {name} was not added: {fault}", flush=True)
+    return [name for name, fault in faults.items() if not fault]
 
 
 def run_section(

@@ -7,7 +7,6 @@ import importlib
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,15 +55,11 @@ def run_lightning(rows: Rows, device: torch.device) -> None:
         rows.run(f"{name}, bfloat16", partial(_fit, with_monitor, device))
 
 
-def _lightning() -> Any:
+def _fit(with_monitor: bool, device: torch.device) -> dict[str, Any]:
     found = next((name for name in LIGHTNINGS if find_spec(name.partition(".")[0])), None)
     if found is None:
         raise CannotRun("needs lightning")
-    return importlib.import_module(found)
-
-
-def _fit(with_monitor: bool, device: torch.device) -> dict[str, Any]:
-    lightning = _lightning()
+    lightning: Any = importlib.import_module(found)
 
     class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -156,7 +151,14 @@ def _pretrain(
     if needs and not (find_spec(needs.partition(".")[0]) and find_spec(needs)):
         raise CannotRun(f"needs {needs}")
     runs = tempfile.mkdtemp(dir=folder)
-    settings = compose("pretrain", "digits", name, _short(digits, runs, overrides), host)
+    short = [
+        f"data.train_path='{digits / 'train'}'",
+        f"data.val_path='{digits / 'val'}'",
+        f"checkpoint.dir='{runs}'",
+        *("max_epochs=1", "scheduler.warmup_epochs=0"),
+        *(f"+limit_train_batches={BATCHES}", "+limit_val_batches=1"),
+    ]
+    settings = compose("pretrain", "digits", name, [*short, *overrides], host)
     fit_to_machine(settings)
     start = time.perf_counter()
     result = pretrain(settings)
@@ -172,19 +174,6 @@ def _pretrain(
     wrong = [name for name, value in logged.items() if not math.isfinite(value)]
     assert logged and not wrong, f"of the logged losses {sorted(logged)}, not finite: {wrong}"
     return {"logged losses": len(logged), "s": seconds}
-
-
-def _short(digits: Path, runs: str, overrides: Sequence[str]) -> list[str]:
-    return [
-        f"data.train_path='{digits / 'train'}'",
-        f"data.val_path='{digits / 'val'}'",
-        f"checkpoint.dir='{runs}'",
-        "max_epochs=1",
-        "scheduler.warmup_epochs=0",
-        f"+limit_train_batches={BATCHES}",
-        "+limit_val_batches=1",
-        *overrides,
-    ]
 
 
 SECTIONS = {"library": run_library, "lightning": run_lightning, "solo-learn": run_solo_learn}
