@@ -105,7 +105,12 @@ def noisy_pairs(noise: Tensor) -> Iterator[Tensor]:
 
 
 def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -> Iterator[int]:
-    """Train with plain SGD, and yield each step to record, 0 and ``steps`` included."""
+    """Train with plain SGD, and yield each step to record, 0 and ``steps`` included.
+
+    Raises:
+        ConfigError: ``steps`` is below 1.
+    """
+    check_int("steps", steps, minimum=1)
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
     yield 0
     for step, views in enumerate(itertools.islice(noisy_pairs(noise), steps), 1):
@@ -127,11 +132,7 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
         noise: The standard deviation of the noise.
         steps: The number of batches to train on, at least 1.
         seed: The seed of all random numbers.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
     """
-    check_int("steps", steps, minimum=1)
     result = StrongAugmentation(noise)
     with seeded(seed):
         # The released code has a bias, which grows along one output axis and removes the spread along it.
@@ -150,15 +151,7 @@ def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegula
 
     The larger the singular values of a direction in both layers, the faster they grow. Small ones stay
     behind, although nothing in the data causes it.
-
-    Args:
-        steps: The number of batches to train on, at least 1.
-        seed: The seed of all random numbers.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
     """
-    check_int("steps", steps, minimum=1)
     result = ImplicitRegularization()
     with seeded(seed):
         layer1, layer2 = _decaying_layer(), _decaying_layer()

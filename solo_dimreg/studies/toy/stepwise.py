@@ -65,10 +65,6 @@ def stepwise_learning(seed: int = 0, initial: float = INITIAL) -> StepwiseLearni
 
     The variances of the input axes fall by a constant factor. The gradient descent on all points has a step
     so small that it follows the gradient flow within a percent.
-
-    Args:
-        seed: The seed of all random numbers.
-        initial: The standard deviation of the initial weights.
     """
     generator = torch.Generator().manual_seed(seed)
 
