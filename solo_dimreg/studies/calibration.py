@@ -73,12 +73,10 @@ def low_rank(width: int, rank: int, noise: float, along_directions: bool, genera
     The noise is relative to the deviation of the signal: along each of its directions, which are orthonormal,
     or in each entry of the features, with random directions.
     """
-    if along_directions:
-        signal, level = torch.ones(rank), noise
-    else:
+    signal = torch.ones(rank)
+    if not along_directions:
         signal = torch.linalg.svdvals(torch.randn(rank, width, generator=generator)) / math.sqrt(rank)
-        level = noise
-    return (torch.nn.functional.pad(signal, (0, width - rank)) ** 2 + level**2).sqrt()
+    return (torch.nn.functional.pad(signal, (0, width - rank)) ** 2 + noise**2).sqrt()
 
 
 def signals(width: int, generator: Generator, low: float, high: float, along: bool) -> tuple[Tensor, dict]:
@@ -90,12 +88,7 @@ def signals(width: int, generator: Generator, low: float, high: float, along: bo
 
 
 def cases(seed: int, scale: float = 1.0) -> Iterator[tuple[Case, int, int, Generator]]:
-    """Yield each case with its width, its number of rows, and its generator.
-
-    Args:
-        seed: The seed of all draws.
-        scale: The part of the cases of each family to draw.
-    """
+    """Yield each case with its width, its number of rows, and its generator; ``scale`` is a part of all."""
     for number, (family, count) in enumerate(FAMILIES.items()):
         for index in range(math.ceil(scale * count)):
             generator = torch.Generator().manual_seed(1_000_000 * seed + 1_000 * number + index)
@@ -224,15 +217,14 @@ def space_of(case: Case, width: int, size: int, generator: Generator) -> Space:
     The covariance of many normal rows is drawn by Bartlett's decomposition, without the rows. Neighbours are
     sought among at most 2,048 rows.
     """
-    if case.deviations is None:
-        assert case.draw is not None
+    statistics = FeatureStatistics(sample_size=NEAR)
+    if case.draw is not None:
         features = case.draw(size)
-        statistics = FeatureStatistics(sample_size=NEAR)
         statistics.update(features)
         return describe_space(statistics.features, features[:NEAR], names=DECIDING)
+    assert case.deviations is not None
     sample = torch.randn(min(size, NEAR), width, generator=generator) * case.deviations
     if size <= max(width, NEAR):
-        statistics = FeatureStatistics(sample_size=NEAR)
         statistics.update(torch.randn(size, width, generator=generator) * case.deviations)
         return describe_space(statistics.features, sample, names=DECIDING)
     root = torch.randn(width, width, generator=generator).tril(-1)
@@ -276,11 +268,7 @@ def run_calibration(
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Judge a part of the cases of a seed, and with ``train`` the trained rows, and write ``verdict.json``.
-
-    Returns:
-        The content of ``verdict.json``.
-    """
+    """Judge part of the cases of a seed, and with ``train`` the trained rows, and write ``verdict.json``."""
     content: dict[str, Any] = {"seed": seed, "scale": scale, "cases": [], "trained": []}
     with locked("--out", out):
         drawn = list(cases(seed, scale))
@@ -385,7 +373,6 @@ def _of(found: Sequence[Mapping[str, Any]], counted: Callable[[Mapping[str, Any]
 
 
 def _wrong(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines that list the wrong answers."""
     known = ("family", "width", "rows", "expected", "kind", "ways")
     lines = []
     for case in filter(is_wrong, found):
