@@ -211,12 +211,7 @@ def job_of(known: dict[str, Any]) -> Any:
 
 
 def is_active(job: Any, known: dict[str, Any]) -> bool:
-    """Return whether a job waits or runs.
-
-    Args:
-        job: From :func:`job_of`.
-        known: What ``jobs.json`` says of it.
-    """
+    """Return whether a job, of which ``jobs.json`` says what is known, waits or runs."""
     if job.paths.result_pickle.exists():
         return False
     if not job.done():

@@ -297,7 +297,6 @@ class _CountOneStep:
 
 
 def _divergence_check() -> Callable[[Tensor], None]:
-    """Return what the callback does with the loss of a step."""
     from solo_dimreg.solo_learn.divergence import DivergenceCallback
 
     callback: Any = DivergenceCallback(None, 10)  # type: ignore[arg-type]

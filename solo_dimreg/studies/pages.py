@@ -19,12 +19,6 @@ from solo_dimreg.reports.summary import results_table
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
     """Replace the table of one name in a Markdown page.
 
-    Args:
-        page: The page.
-        name: The name in the marks.
-        files: The JSON files with the results.
-        table: The function that returns Markdown for their contents.
-
     Raises:
         ConfigError: A file cannot be read or has another content, or the page has no such marks.
     """

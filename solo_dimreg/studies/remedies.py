@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -158,8 +158,7 @@ def select(
 
     Args:
         execute: A function of the rows and a seed that returns the run of each row.
-        names: The rows of the remedies.
-        seed: The seed of the first round.
+        names, seed: The rows of the remedies, and the seed of the first round.
 
     Returns:
         None instead of a remedy if the one that is left is not above the own config.
@@ -211,10 +210,8 @@ def fit_budget(
     Args:
         budget: The seconds for all jobs together.
         per_epoch, fixed: The seconds of an epoch, and of the rest of a run.
-        rows: The number of remedies.
-        jobs: The number of runs at a time.
+        rows, jobs: The numbers of remedies, and of runs at a time.
         longest, shortest: The epochs of the own config, and the least that are worth while.
-        seeds: The number of seeds that confirm, if it is given.
 
     Raises:
         ConfigError: Nothing can be shown in this time; the message says what would be needed.
@@ -262,8 +259,6 @@ class Search:
     """A search for a remedy in a folder.
 
     Attributes:
-        given: What the reader has named.
-        out: The folder of the results.
         study: The own config and, when they are known, the remedies.
         settings: The own config, with its own length.
         jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
@@ -413,16 +408,13 @@ def find_remedy(
     Args:
         given: A checkpoint folder or file, or the name or file of a config.
         data: The images, as for :func:`solo_dimreg.studies.own_images.study_of`.
-        out: The folder of the results.
         jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         budget: The time for all of it, such as ``2h``; by default the trainings have their own length.
-        seeds: The number of seeds that confirm.
         length: The epochs or the steps of the own config, if they are to be others.
         changes: Values of the study, such as ``probe`` and ``overrides``.
-        dry_run: Only say what will run.
 
     Returns:
-        The answer; None after ``dry_run``.
+        The answer; None after ``dry_run``, which only says what will run.
 
     Raises:
         ConfigError: The run, the images or the budget cannot be.
@@ -555,7 +547,6 @@ def conclusion(answer: Answer) -> tuple[str, bool]:
 
 
 def _diagnosed(run: Path) -> dict[str, Any]:
-    """Return the verdict on a run in a sentence, and its signs."""
     _, checkpoint = find_checkpoint(run)
     found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
     correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
@@ -563,7 +554,6 @@ def _diagnosed(run: Path) -> dict[str, Any]:
 
 
 def _judged(verdict: Verdict, correlation: float | None) -> dict[str, Any]:
-    """Return a verdict in a sentence or two, and its signs."""
     signs, said = signs_of(verdict.kind, verdict.ways, correlation), str(verdict)
     if "embeddings that correlate" in signs:
         said += f" The embeddings correlate: {correlation:.2f} on average."
@@ -583,9 +573,8 @@ def _of_selection(
 ) -> dict[str, Any]:
     """Return the section of the page on how the remedy was chosen."""
 
-    def cells(name: str, title: str) -> Iterator[str]:
-        yield title
-        yield from (f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)
+    def cells(name: str, title: str) -> list[str]:
+        return [title, *(f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)]
 
     seeds = [f"mean of {number} seed{'s' if number > 1 else ''}" for number in range(1, len(means) + 1)]
     end = "" if chosen else " None was above the own config, so that nothing was confirmed."
@@ -594,5 +583,5 @@ def _of_selection(
         "heading": "How the remedy was chosen",
         "text": " ".join([*lines, rule + end]),
         "header": ["row", *seeds],
-        "rows": [[*cells(OWN, "your config")], *([*cells(name, row.title)] for name, row in rows.items())],
+        "rows": [cells(OWN, "your config"), *(cells(name, row.title) for name, row in rows.items())],
     }

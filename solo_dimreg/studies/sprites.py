@@ -51,8 +51,7 @@ def run_sprites(
     Args:
         study: The study of ``configs/studies/sprites.yaml``, with one seed.
         out: The folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
-        factors: The numbers of free factors, each with a data set of its own.
-        images: The number of images in each data set.
+        factors, images: The numbers of free factors, and of the images of each, which are a data set.
         jobs, say: As for :func:`solo_dimreg.studies.engine.run_study`.
 
     Returns:
@@ -88,14 +87,14 @@ def run_sprites(
 
 
 def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one data set."""
     (paths, factors), (val_paths, val_factors) = (read_split(data, split, free) for split in ("train", "val"))
 
     def row(representation: str, x: Tensor, x_val: Tensor, accuracy: float | None = None) -> dict[str, Any]:
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))  # they are sorted by shape
         return {
             "factors": free,
             "representation": representation,
-            "lid": float(geometric_mean_lid(_sample(x), k=LID_NEIGHBOURS)),
+            "lid": float(geometric_mean_lid(x[order[:MAX_SAMPLES]], k=LID_NEIGHBOURS)),
             "readout": readout(x, x_val, factors, val_factors),
             "linear_acc1": accuracy,
         }
@@ -108,13 +107,10 @@ def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Ite
     for number, result in enumerate(results):
         run = register().read_run(Path(result["checkpoint"]))
         if number == 0:
-            yield row_of_run("untrained", _untrained(run))
+            register().seed(run.settings.seed)
+            method = register().rebuild(json.loads((run.folder / "args.json").read_text()))
+            yield row_of_run("untrained", replace(run, method=method.eval()))
         yield row_of_run(result["method"], run, result["linear_acc1"])
-
-
-def _sample(features: Tensor) -> Tensor:
-    """Return a random choice of the rows, which are sorted by shape."""
-    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]]
 
 
 def read_split(data: Path, split: str, free: int) -> tuple[list[Path], dict[str, np.ndarray]]:
@@ -129,14 +125,6 @@ def read_split(data: Path, split: str, free: int) -> tuple[list[Path], dict[str,
 def read_pixels(paths: Sequence[Path]) -> Tensor:
     """Return images as rows of values from 0 to 1."""
     return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).flatten(1) / 255
-
-
-def _untrained(run: Run) -> Run:
-    """Return the run with the initial weights of its network."""
-    host = register()
-    host.seed(run.settings.seed)
-    method = host.rebuild(json.loads((run.folder / "args.json").read_text()))
-    return replace(run, method=method.eval())
 
 
 def readout(

@@ -49,10 +49,7 @@ def threads_of(jobs: int) -> int:
 
 
 def _cores() -> int:
-    """Return the number of cores that this process may use.
-
-    Only Linux tells them from the cores of the machine.
-    """
+    # Only Linux tells those that this process may use from those of the machine.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -107,12 +104,9 @@ def _side_by_side(
 
 
 def progress(task: Task, result: dict[str, Any], done: int, count: int, start: float) -> str:
-    """Return a line on a run that has ended and on the time for the rest.
+    """Return a line on a run that has ended, one of ``count``, and on the time for the rest.
 
-    Args:
-        task, result: The run, and its result.
-        done, count: The number of runs that have ended, and of all.
-        start: When the first one was started, by ``time.perf_counter()``.
+    The first one was started at ``start``, by ``time.perf_counter()``.
     """
     ended = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
     ended = f"failed: {result['failed']}" if "failed" in result else ended
@@ -134,7 +128,9 @@ def _start_worker(threads: int, free: Any, start_method: str) -> None:
     """Take a free GPU or this worker's share of the cores, and end with the parent, however that ends."""
     set_start_method(start_method, force=True)  # solo-learn's data sets cannot be sent to a spawned loader
     if free is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _card(free.get())
+        # One of the GPUs that the user lets us see.
+        seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), free.get()
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number] if seen else str(number)
     import torch
 
     torch.set_num_threads(threads)
@@ -146,12 +142,6 @@ def _start_worker(threads: int, free: Any, start_method: str) -> None:
         os._exit(1)
 
     Thread(target=end_with_parent, daemon=True).start()
-
-
-def _card(number: int) -> str:
-    """Return the name of a GPU among those that the user lets us see."""
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return seen.split(",")[number] if seen else str(number)
 
 
 def _run_quietly(run: Callable[[str, int], dict[str, Any]], out: Path, row: str, seed: int) -> dict[str, Any]:
