@@ -22,7 +22,6 @@ from solo_dimreg.errors import ConfigError, DimregError, MissingPackageError
 from solo_dimreg.files import write_json
 from solo_dimreg.studies.workers import Launcher, Results, Say, Task, local, progress, threads_of
 
-LAUNCHERS = ("local", "slurm", "submitit-local")
 # Without the first, submitit ends a job after some minutes. A job that is ended is queued again three times.
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "name": "solo-dimreg"}
 POLL = 1.0  # seconds between two looks at the files of the jobs
@@ -35,7 +34,7 @@ def launcher_of(name: str, options: Iterable[str], out: Path) -> Launcher:
     """Return what executes the runs of a study.
 
     Args:
-        name: One of ``LAUNCHERS``.
+        name: ``local``, ``slurm`` or ``submitit-local``.
         options: ``KEY=VALUE`` for submitit's ``AutoExecutor.update_parameters``, the values in YAML:
             ``timeout_min=240``, ``slurm_partition=gpu``, ``slurm_setup=[module load cuda]``.
         out: The folder of the results. The jobs of a start are in a folder of ``jobs`` there.

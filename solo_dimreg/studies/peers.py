@@ -24,6 +24,7 @@ from solo_dimreg.functional import (
 )
 from solo_dimreg.studies.bench import medians
 from solo_dimreg.studies.bench_cases import features
+from solo_dimreg.studies.pages import markdown_table
 
 SAME = 1e-4  # relative difference of values and gradients that are timed
 INSTALL = {"lightly": "pip install lightly", "solo-learn": "solo-dimreg doctor says how"}
@@ -157,8 +158,6 @@ def _lightly_visreg() -> Callable[[Tensor], Tensor]:
 
 def peers_table(contents: Sequence[Any]) -> str:
     """Return the outputs of ``bench --peers --json`` as a Markdown table."""
-    from solo_dimreg.studies.pages import markdown_table
-
     lines: list[str] = []
     for content in contents:
         torch_version = ".".join(str(content["torch"]).split(".")[:2])

@@ -272,14 +272,10 @@ def write_table(
 ) -> None:
     """Write ``gpu.json`` and ``gpu.md`` of what is known by now."""
     content = {"device": device, "seconds": seconds, "machine": machine, "sections": results}
-    _write(out / "gpu.json", json.dumps(content, indent=2) + "\n")
-    _write(out / "gpu.md", as_markdown(content))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    for name, text in (("gpu.json", json.dumps(content, indent=2) + "\n"), ("gpu.md", as_markdown(content))):
+        temporary = out / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, out / name)
 
 
 def as_markdown(content: dict[str, Any]) -> str:
