@@ -110,7 +110,8 @@ def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> l
     changed = []
     for text, override in zip(overrides, read_overrides(overrides), strict=True):
         key = override.key_or_group
-        chosen = "/" in key or override.package is not None or is_group(key)
+        # The name of a group has no point, and looking for a group reads folders.
+        chosen = "/" in key or override.package is not None or ("." not in key and is_group(key))
         if override.type is OverrideType.DEL or chosen or key.partition(".")[0] == "hydra":
             changed.append(text)
         else:
