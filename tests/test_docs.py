@@ -102,6 +102,7 @@ def test_a_page_without_the_marks_or_with_another_file_is_refused(here: Any, tmp
     assert page.read_text() == (DOCS / "compare.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_pages_have_what_the_record_of_the_evidence_says(tmp_path: Path, host: Host) -> None:
     """``./reproduce.sh evidence --recorded`` makes the same pages from emptied ones."""
     if host.generation != "published":

@@ -150,6 +150,7 @@ Path(f"folder{rank()}").write_text(str(folder))
 """
 
 
+@pytest.mark.slow
 def test_the_processes_of_torchrun_agree_on_the_folder(few_digits: Path, tmp_path: Path) -> None:
     """It starts each by itself; so does srun, and Lightning's own launcher is tried above."""
     (tmp_path / "process.py").write_text(PROCESS)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from support import most_slow
 
 from solo_dimreg import AdaDim, LDReg
 from solo_dimreg.functional import t_reg_loss
@@ -40,7 +39,8 @@ def test_losses_keep_to_their_limits(case):
     assert found.waits <= waits and found.collectives == 0
 
 
-@pytest.mark.parametrize("method", most_slow(launches.STEPS, keep=["simclr"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", launches.STEPS)
 def test_a_training_step_waits_for_nothing_of_ours(method):
     ours, theirs = (launches.count_step(method, who) for who in ("ours", "solo-learn"))
     # LDReg gathers two views, and of BYOL the momentum encoder's too; the gradients of the views come back.

@@ -41,7 +41,7 @@ def last(folder: str) -> Path:
 NAMES = [*METHODS, "adadim", "directclr", "lejepa", "shuffled_dbn"]
 
 
-@pytest.mark.parametrize("name", most_slow(NAMES, ("byol", "shuffled_dbn")))
+@pytest.mark.parametrize("name", most_slow(NAMES, ("byol",)))
 def test_a_resumed_run_is_the_same(
     few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cholesky: None, name: str
 ) -> None:

@@ -99,6 +99,7 @@ def test_every_step_is_that_of_the_whole_training(
     assert "after epoch 1 of 4, now of 2: from step 3 of 6 on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_changed_settings_count_from_there_on(train: Trainings, capsys: pytest.CaptureFixture) -> None:
     """Another batch size too: the schedule goes on at the same epoch, which is another step."""
     scheduler = {"name": "warmup_cosine", "warmup_epochs": 1}

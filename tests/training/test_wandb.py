@@ -165,6 +165,7 @@ def test_a_later_run_of_the_process_looks_anew(
     assert "cannot be reached" in said()
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_process_are_two(few_digits: Path) -> None:
     folders = [pretrain(settings(few_digits)).name for _ in range(2)]
     assert wandb.run is None and "WANDB_MODE" not in os.environ
