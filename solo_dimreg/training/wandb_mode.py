@@ -5,6 +5,7 @@ A training never ends because of Weights & Biases.
 
 from __future__ import annotations
 
+import inspect
 import os
 import ssl
 import sys
@@ -87,7 +88,9 @@ def _unusable() -> str:
         server = wandb.setup().settings.base_url
         if unreachable := _unreachable(server):
             return unreachable
-        return "" if wandb.login(prompt=False) else NO_KEY
+        # An older wandb cannot be kept from asking, so that it is asked for the key alone.
+        silent = "prompt" in inspect.signature(wandb.login).parameters
+        return "" if (wandb.login(prompt=False) if silent else wandb.api.api_key) else NO_KEY
     except Exception as error:  # a key or an address that is none
         os.environ.pop("WANDB_API_KEY", None)  # wandb would not go offline with it either
         return " ".join(str(error).split())[:200].rstrip(".")
