@@ -29,6 +29,10 @@ class Registration:
     distribution: str
 
 
+def _is_built_in(entry: EntryPoint) -> bool:
+    return entry.module.startswith("solo_dimreg.plugins.")
+
+
 def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else "an unknown package"
 
@@ -69,9 +73,12 @@ def load_plugins(entries: list[EntryPoint]) -> pluggy.PluginManager:
 @functools.cache
 def get_manager() -> pluggy.PluginManager:
     """Return the manager with the built-in plugins and every installed one, loaded once."""
-    # A package can be found twice on the path, for example beside its own editable install.
-    found = {(entry.name, entry.value, _distribution(entry)): entry for entry in entry_points(group=GROUP)}
-    return load_plugins(sorted(found.values(), key=lambda entry: entry.name))
+    # A package can be found twice on the path, for example beside its own editable install. An older install
+    # of solo-dimreg still names the built-ins.
+    others = {
+        (e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP) if not _is_built_in(e)
+    }
+    return load_plugins(sorted(others.values(), key=lambda e: e.name))
 
 
 def registered(

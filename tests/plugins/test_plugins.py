@@ -35,9 +35,16 @@ def register_regularizers():
 """
 
 
-def test_every_built_in_is_registered_once_beside_a_third_partys(
+def test_every_built_in_is_registered_once_whatever_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # An older install of ours names them, and one that is gone; a third party's comes beside them.
+    info = tmp_path / "solo_dimreg-0.0.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: solo-dimreg\nVersion: 0.0.9\n")
+    (info / "entry_points.txt").write_text(
+        "[solo_dimreg]\nldreg = solo_dimreg.plugins.ldreg\nold = solo_dimreg.plugins.gone\n"
+    )
     install(tmp_path, "variance-hinge", DECOV)
     monkeypatch.syspath_prepend(tmp_path)
     packages = manager.get_manager.__wrapped__().packages
