@@ -34,6 +34,8 @@ def status_of(out: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{str(out)!r} has no comparison; it must be the --out of one.")
     results = json.loads(file.read_text())
+    if "planned_seeds" not in results:
+        raise ConfigError(f"{file}: is of another command than compare.")
     ended = {(run["row"], run["seed"]): run for run in results["runs"]}
     jobs = read_jobs(out)
     active = {
@@ -57,6 +59,7 @@ def status_of(out: Path) -> dict[str, Any]:
 
 
 def _state(folder: Path, ended: dict[str, Any] | None, job: dict[str, Any], active: Any) -> dict[str, Any]:
+    """Return what the files in the folder of a run say, and its job."""
     started = max(folder.glob(f"*/{STARTED}"), key=lambda file: file.stat().st_mtime, default=None)
     found: dict[str, Any] = {key: job[each] for key, each in (("job", "id"), ("log", "log")) if each in job}
     if (folder / "log.txt").is_file():
