@@ -117,7 +117,11 @@ def evenly_spread(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def readings_of(dataset: Any) -> str:
-    """Return how a sample of a data set of images on disk is read; empty if all are read unchanged."""
+    """Return a sentence on how a sample of a data set is read; empty if all images are read unchanged.
+
+    Args:
+        dataset: A data set of images on disk, of torchvision or solo-learn.
+    """
     found = decode(evenly_spread(image_files(dataset)))
     clauses = found.readings()
     return f"of {found.images} images looked at, {'; '.join(clauses)}." if clauses else ""
@@ -126,7 +130,10 @@ def readings_of(dataset: Any) -> str:
 def check_plain(key: str, folder: Path, reader: str) -> None:
     """Raise if torchvision's reader, unlike ours, would misread a sample of the images below a folder.
 
-    The message begins with ``key``, which names the folder, and ends with a clause on the other ``reader``.
+    Args:
+        key: The key of the config that names the folder.
+        folder: The folder of images.
+        reader: The clause of the message on the other reader, and what to use instead.
 
     Raises:
         ConfigError: a plain conversion to 8 bits changes the pixels of an image; names the first one.

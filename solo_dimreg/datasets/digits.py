@@ -46,7 +46,14 @@ def write_digits(out: Path, *, force: bool = False) -> Path:
     """Write scikit-learn's digits as ``out/{train,val}/{0..9}/NNNN.png``, where NNNN is their index there.
 
     The 80/20 split is stratified and the same on every machine. The folder is complete or absent, even after
-    an interruption. A complete folder is left alone, unless ``force`` moves it aside.
+    an interruption. A complete folder is left alone.
+
+    Args:
+        out: folder to write, for example ``datasets/digits``.
+        force: move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor a complete copy of the digits.

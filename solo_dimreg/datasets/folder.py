@@ -32,10 +32,14 @@ def write_image_folder(
     manifest is left alone, and ``images`` is then not read.
 
     Args:
+        out: folder to write.
         manifest: description of the data set; ``manifest["splits"]`` maps each split to its number of images.
         images: pairs of a path below ``out``, and the image or the path of an image to link to.
         texts: further files, such as a table of the images: name -> content.
         force: move an existing folder aside (``<out>.bak``, ``<out>.bak2``, ...) and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor complete.

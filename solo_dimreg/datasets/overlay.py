@@ -33,8 +33,13 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
     interruption.
 
     Args:
+        out: folder to write, for example ``datasets/overlay``.
         patches: number of images over each of the 16 pictures, a fifth of them for validation; at least 5.
         seed: seed of the patches, the digits and their places.
+        force: move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.

@@ -61,8 +61,13 @@ def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool =
     next to nothing are left out. The folder is complete or absent, even after an interruption.
 
     Args:
+        out: folder to write, for example ``datasets/patches``.
         patches: number of patches of each of the 16 pictures, a fifth of them for validation; at least 5.
         seed: seed of the squares and the positions.
+        force: move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.

@@ -54,6 +54,7 @@ def _drop(u: Array, v: Array) -> Array:
 
 
 def _hook(u: Array, v: Array) -> Array:
+    """Return the distance to the letter L."""
     return np.minimum(_box(u + 0.35, v, 0.25, 0.8), _box(u, v - 0.55, 0.6, 0.25))
 
 
@@ -121,10 +122,15 @@ def write_sprites(
     validation. The folder is complete or absent, even after an interruption. A complete folder is left alone.
 
     Args:
+        out: folder to write, for example ``datasets/sprites``.
         factors: number of the leading ``FACTORS`` that are free; the others are held.
         images: number of images, in both splits together.
         size: width and height of the images in pixels.
         seed: seed of the factors.
+        force: move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: an option is out of range, or ``out`` exists and is neither empty nor a complete copy of

@@ -115,6 +115,7 @@ class DecorrelatedBatchNorm(Float32Buffers):
     def _whiten_batch(self, x: Tensor) -> Tensor:
         batch = all_gather(x)
         groups = self._groups(len(batch))
+        # Every process whitens all rows, by one product more for each process, and keeps its own.
         whitened, mean, covariance = whiten_batch(batch, groups, self.eps, self.float64)
         self._track(mean, covariance, len(batch))
         return whitened.chunk(world_size())[rank()]

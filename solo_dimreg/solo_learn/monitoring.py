@@ -127,7 +127,10 @@ class MonitorSupport:
         part = Subset(dataset, chosen[rank() * share :][:share].tolist())
         # A generator of its own: otherwise each look would draw a seed from the training's.
         loader = DataLoader(part, module.batch_size, collate_fn=_images_of, generator=torch.Generator())
-        return list(loader) if first.nbytes * share <= KEPT_BYTES else loader
+        if first.nbytes * share > KEPT_BYTES:
+            return loader
+        with torch.random.fork_rng(devices=[]):  # a data set of the user's may draw numbers
+            return list(loader)
 
 
 def _images_of(items: Sequence[Any]) -> Tensor:

@@ -40,9 +40,12 @@ def image_dataset(images: Images, transform: Callable) -> Dataset:
     """Return the transformed images with their labels, which are all 0 without class folders.
 
     Raises:
-        ConfigError: the images are not there, or the torchvision data set is not intact.
+        ConfigError: there are no images, or the torchvision data set is not intact.
     """
-    assert images.path is not None  # see check_images
+    if images.path is None:
+        raise ConfigError(
+            "--images: is missing; a model needs an image folder, or with --dataset the root of a data set."
+        )
     root = images.path.expanduser()
     if not root.exists():
         raise ConfigError(f"--images: {str(root)!r} does not exist (working directory {Path.cwd()}).")
