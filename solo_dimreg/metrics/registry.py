@@ -85,6 +85,11 @@ class MetricRecord:
     in_diagnosis: bool = True
 
 
+def centred_effective_rank(features: Tensor) -> Tensor:
+    """Return the effective rank of the features (B, D) around their mean."""
+    return functional.effective_rank(features, center=True)
+
+
 def lid_mle_512(features: Tensor) -> Tensor:
     """Return the LID by maximum likelihood with 512 neighbours, or NaN if there are fewer."""
     distinct = features[distinct_rows(features)[0]]
@@ -96,6 +101,14 @@ def lid_mle_512(features: Tensor) -> Tensor:
 def lidar_of_two_views(first: Tensor, second: Tensor) -> Tensor:
     """Return LiDAR of two views of the same samples, each of shape (B, D)."""
     return functional.lidar(torch.stack([first, second], dim=1).flatten(0, 1), samples_per_class=2)
+
+
+def _directions_filled(moments: Moments) -> int:
+    return int((moments.spectrum > EMPTY_DIRECTION * moments.spectrum[0]).sum())
+
+
+def _signal_rank(moments: Moments) -> int:
+    return int((moments.spectrum > noise_threshold(moments.spectrum, moments.count)).sum())
 
 
 GAVISH = Reference("Gavish & Donoho, IEEE TIT 2014", ARXIV + "1305.5870")
@@ -149,7 +162,7 @@ _RECORDS = (
     ),
     MetricRecord(
         "effective_rank",
-        partial(functional.effective_rank, center=True),
+        centred_effective_rank,
         label="effective rank",
         decimals=1,
         explanation="The number of dimensions filled globally: the exponential of the entropy of the "
@@ -180,9 +193,7 @@ _RECORDS = (
         "threshold for singular values. Features that fill all directions equally have none.",
         falls=False,
         source=GAVISH,
-        of_moments=lambda moments: int(
-            (moments.spectrum > noise_threshold(moments.spectrum, moments.count)).sum()
-        ),
+        of_moments=_signal_rank,
         torchmetrics="SignalRank",
     ),
     MetricRecord(
@@ -209,11 +220,7 @@ _RECORDS = (
         bounds=SHARE,
     ),
     MetricRecord(
-        "filled",
-        label="directions filled",
-        decimals=0,
-        of_moments=lambda moments: int((moments.spectrum > EMPTY_DIRECTION * moments.spectrum[0]).sum()),
-        in_monitor=False,
+        "filled", label="directions filled", decimals=0, of_moments=_directions_filled, in_monitor=False
     ),
     MetricRecord(
         "lid",
