@@ -71,9 +71,11 @@ def nearest_neighbours(
 
 
 def _are_one(x: Tensor, reference: Tensor) -> bool:
-    """Return whether both are the same numbers in memory; False where memory does not tell, as in a subclass."""
-    if torch.compiler.is_compiling() or not type(x) is type(reference) is Tensor:
+    """Return whether both are the same numbers in memory, as far as that can be known."""
+    if torch.compiler.is_compiling():
         return False
+    if x is reference or not type(x) is type(reference) is Tensor:
+        return x is reference  # the memory of a subclass does not tell
     try:
         pointer = x.data_ptr()  # 0 without memory
         same = pointer != 0 and pointer == reference.data_ptr() and x.is_neg() == reference.is_neg()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from numeric import normal
+from torch.testing._internal.two_tensor import TwoTensor
 
 from solo_dimreg.functional import ldreg_loss, local_intrinsic_dimensionality, neighbours
 from solo_dimreg.functional.neighbours import nearest_neighbours
@@ -142,3 +143,16 @@ def test_an_outlier_leaves_the_others_alone(far):
     x[0] = far
     distances, _ = nearest_neighbours(x, x, 8, torch.arange(100))
     torch.testing.assert_close(distances[1:], expected)
+
+
+def test_the_memory_of_two_sets_is_that_of_one_only_where_it_is():
+    """A view with the negative bit has the memory of its other half, and a subclass may have none."""
+    z = torch.complex(*normal(2, 300, 8).float())
+    expected = nearest_neighbours(z.imag.clone(), -z.imag.clone(), K, None)
+    assert z.conj().imag.is_neg() and z.conj().imag.data_ptr() == z.imag.data_ptr()
+    found = nearest_neighbours(z.imag, z.conj().imag, K, None)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    one, other = (TwoTensor(each.clone(), each.clone()) for each in normal(2, 40, 8))
+    assert one.data_ptr() == other.data_ptr() == 0
+    found = nearest_neighbours(one, other, K, None)[0]
+    torch.testing.assert_close(found.a, nearest_neighbours(one.a, other.a, K, None)[0])

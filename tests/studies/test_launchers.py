@@ -270,6 +270,9 @@ def test_the_states_of_runs(out: Path) -> None:
 def test_there_is_no_comparison(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no comparison"):
         status_of(tmp_path)
+    (tmp_path / "results.json").write_text('{"runs": [], "rows": {}}')
+    with pytest.raises(ConfigError, match="is of another command than compare"):
+        status_of(tmp_path)
 
 
 def test_the_status_needs_no_torch() -> None:

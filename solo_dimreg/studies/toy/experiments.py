@@ -132,6 +132,9 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
         noise: The standard deviation of the noise.
         steps: The number of batches to train on, at least 1.
         seed: The seed of all random numbers.
+
+    Raises:
+        ConfigError: ``steps`` is below 1.
     """
     result = StrongAugmentation(noise)
     with seeded(seed):
@@ -151,6 +154,13 @@ def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegula
 
     The larger the singular values of a direction in both layers, the faster they grow. Small ones stay
     behind, although nothing in the data causes it.
+
+    Args:
+        steps: The number of batches to train on, at least 1.
+        seed: The seed of all random numbers.
+
+    Raises:
+        ConfigError: ``steps`` is below 1.
     """
     result = ImplicitRegularization()
     with seeded(seed):
