@@ -113,16 +113,21 @@ def _loaders_with_us(loaders: Sequence[Any]) -> Sequence[Any]:
     return loaders
 
 
-def check_command_line() -> None:
-    """End a running script of solo-learn's if Hydra would not parse one of its overrides."""
+def check_command_line() -> bool:
+    """End a running script of solo-learn's if Hydra would not parse one of its overrides.
+
+    Returns:
+        Whether it is such a script with ``--multirun``; the ``-m`` of pytest is something else.
+    """
     parse = getattr(sys.modules["__main__"], PARSER[0], None)
     if not str(getattr(parse, "__module__", "")).startswith("solo.args."):
-        return
+        return False
     given = get_args()
     try:
         read_overrides(given.overrides, sweep=given.multirun)
     except DimregError as error:
         end(error)
+    return bool(given.multirun)
 
 
 def accept_own_blocks() -> None:

@@ -27,12 +27,12 @@ class SoloDimregSearchPath(SearchPathPlugin):
             from solo_dimreg.solo_learn.scripts import accept_own_blocks, check_command_line, watch_script
             from solo_dimreg.training.scripts import ScriptChecks
 
-            check_command_line()
+            is_sweep = check_command_line()
             accept_own_blocks()
             register()
             extend(search_path)
             watch_script(ScriptChecks())
-            if not {"--multirun", "-m"}.isdisjoint(sys.argv):
+            if is_sweep:
                 os.environ[REGISTERED] = "1"
 
 
