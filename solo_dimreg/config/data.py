@@ -63,10 +63,10 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
                 classes[key] = check_image_folder(f"data.{key}", Path(str(path)))
             elif key == "train_path":  # nothing is validated without labels
                 _check_flat_folder(f"data.{key}", Path(str(path)))
-            faults = check_images(Path(str(path))).faults if data.get("check", False) else {}
-            for first, fault in faults.items():
-                others = f"{len(faults) - 1} more have faults: 'solo-dimreg data check {path}'."
-                raise ConfigError(f"data.{key}: {first} {fault}.{f' {others}' if len(faults) > 1 else ''}")
+            if data.get("check", False) and (faults := check_images(Path(str(path))).faults):
+                first, fault = next(iter(faults.items()))
+                more = f" {len(faults) - 1} more have faults: 'solo-dimreg data check {path}'."
+                raise ConfigError(f"data.{key}: {first} {fault}.{more if len(faults) > 1 else ''}")
         else:
             check_download_folder(data.dataset, f"data.{key}", Path(str(path)))
     if len(classes) == 2 and classes["train_path"] != classes["val_path"]:

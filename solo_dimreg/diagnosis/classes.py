@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from statistics import median
 from typing import Any
 
@@ -13,10 +14,13 @@ NAMED = 10  # the sentence names at most this many classes
 
 def mark_collapsed(classes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of the classes with ``collapsed``: whether the LID is at most half of their median."""
-    measured = [each for each in classes if each["lid"] is not None and each["samples"] >= SAMPLES]
-    limit = PART * median(each["lid"] for each in measured) if len(measured) > 1 else 0.0
-    collapsed = [id(each) for each in measured if each["lid"] <= limit]
-    return [{**each, "collapsed": id(each) in collapsed} for each in classes]
+    counts = [each["lid"] is not None and each["samples"] >= SAMPLES for each in classes]
+    lids = [each["lid"] for each in compress(classes, counts)]
+    limit = PART * median(lids) if len(lids) > 1 else 0.0
+    return [
+        {**each, "collapsed": counted and each["lid"] <= limit}
+        for each, counted in zip(classes, counts, strict=True)
+    ]
 
 
 def collapsed_classes(classes: Sequence[dict[str, Any]]) -> str:

@@ -232,7 +232,7 @@ def _distances_backward(
     # loses only half of the digits that the square of a distance loses.
     own = x.new_zeros(len(x))
     for _, queries, _ in _centred_blocks(x, reference):
-        own += queries.square().sum(dim=1)
+        own += _squared_lengths(queries)
     close = distances.square() * _CLOSE**2 < own[:, None]
     of_far = weights.masked_fill(close, 0)
     k, totals = distances.shape[1], of_far.sum(dim=1, keepdim=True)
