@@ -70,6 +70,9 @@ def lower_batch(settings: DictConfig, images: int, size: int) -> None:
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
     """Refuse a training without a step, and warn in one line of a training with too few.
 
+    Returns:
+        The number of steps; ``what`` names the training in the warning.
+
     Raises:
         ConfigError: No batch would be full; the message names the batch size and the number of images.
     """

@@ -66,7 +66,10 @@ class MonitorSupport:
     def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
         """Let the terms of the remedy take part from an epoch on, and write them into ``args.json``.
 
-        The warm-up of a term counts from that epoch on, which is counted from 0. What was done is returned.
+        The warm-up of a term counts from that epoch on, which is counted from 0.
+
+        Returns:
+            What was done.
         """
         remedy = module.blocks.remedy
         for name, settings in remedy.items():

@@ -104,11 +104,10 @@ def forget_directions():
     bench_cases._directions.cache_clear()
 
 
-@pytest.mark.parametrize("name", checks.LOSSES)
+# The geometric mean LID counts equal rows once, and a fake tensor does not tell how many there are.
+@pytest.mark.parametrize("name", [name for name in checks.LOSSES if name != "geometric mean LID"])
 def test_all_tensors_are_on_the_device(name):
     """A tensor that a loss makes on the CPU is an error beside one of another device, which needs no GPU."""
-    if name == "geometric mean LID":
-        pytest.skip("it counts equal rows once, and how many there are is not known before")
     forget_directions()
     with FakeTensorMode():
         x = torch.empty(checks.SHAPE, device="cuda")
