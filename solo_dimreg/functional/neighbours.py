@@ -36,7 +36,7 @@ _NUMBERS_ON_CPU = 2**21  # they fit into its cache
 _NUMBERS_OF_BLOCK, _LEAST_COLUMNS = 2**18, 64
 # On a CPU each product serves two queries within a set of so many rows (the most take 1 GiB in float32), of
 # which a tile is multiplied at a time.
-_WITHIN, _TILE = range(257, 2**14 + 1), 128
+_WITHIN, _TILE = range(257, 2**14 + 1), 256
 
 
 def nearest_neighbours(
