@@ -232,16 +232,16 @@ def test_solo_learns_scripts_end_with_status_3_too(
 ) -> None:
     """They do not know our errors; ``raises`` is set by our own commands alone."""
     monkeypatch.chdir(tmp_path)
-    build = host.build_method
+    build = type(host).build_method
 
-    def as_scripts_do(arguments: Any) -> Any:
-        method = build(arguments)
+    def as_scripts_do(self: Host, arguments: Any) -> Any:
+        method = build(self, arguments)
         monkeypatch.setattr(
             type(method), "raises", property(lambda self: False, lambda self, value: None), raising=False
         )
         return method
 
-    monkeypatch.setattr(host, "build_method", as_scripts_do)
+    monkeypatch.setattr(type(host), "build_method", as_scripts_do)
     with pytest.raises(SystemExit) as end:
         pretrain(collapsing(few_digits, "trained", "stop"))
     assert end.value.code == 3
