@@ -19,7 +19,7 @@ from solo_dimreg.datasets.folder import write_image_folder
 from solo_dimreg.datasets.patches import PICTURES, SIZE, counts_of, draw_patches
 
 DIGIT = 26  # pixels, the side of a digit
-DARKEST, BRIGHTEST = 96, 160  # of the patches, so that the colour of the ink is not clipped
+DARKEST, BRIGHTEST = 112, 144  # of the patches, so faint that a small network sees the digits over them
 # Red against green, such that the grey value 0.299 R + 0.587 G + 0.114 B of a pixel stays.
 INK = np.array([92.0, -92.0 * 0.299 / 0.587, 0.0])
 
