@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_mean, world_size
 from solo_dimreg.functional._checks import check_between, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.sigreg import characteristic_function, check_sigreg_options, epps_pulley
-from solo_dimreg.nn._regularizer import Regularizer, Views
+from solo_dimreg.nn._regularizer import Regularizer, Views, WithOptions, as_views
 from solo_dimreg.nn._slices import RandomSlices
-from solo_dimreg.nn._views import as_views
 
 
 class SIGReg(Regularizer):
@@ -39,7 +38,6 @@ class SIGReg(Regularizer):
         >>> loss = SIGReg()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
@@ -58,7 +56,7 @@ class SIGReg(Regularizer):
         return epps_pulley(characteristic, rows * world_size(), self.t_max)
 
 
-class LeJEPA(nn.Module):
+class LeJEPA(WithOptions):
     """The loss of LeJEPA: the views of an image agree, and their embeddings are a Gaussian [1].
 
     The loss is ``(1 - weight) * invariance + weight * SIGReg``. The gradient reaches all views; there is no
@@ -113,7 +111,3 @@ class LeJEPA(nn.Module):
         sigreg = self.sigreg(list(stacked.unbind()))
         self.metrics = {"invariance": invariance.detach(), "sigreg": sigreg.detach()}
         return (1 - self.weight) * invariance + self.weight * sigreg
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"weight={self.weight}"

@@ -34,7 +34,6 @@ class TREGS(Regularizer):
         >>> loss = TREGS()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, sphere_weight: float = 0.004) -> None:

@@ -39,7 +39,6 @@ class VISReg(Regularizer):
         >>> loss = VISReg()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(
