@@ -35,14 +35,11 @@ def two_nn(x: Tensor) -> Tensor:
             information, Scientific Reports 2017.
 
     Args:
-        x: features, shape (B, D).
+        x: features, shape (B, D); another shape raises a ValueError.
 
     Returns:
         The dimension, a scalar; NaN for fewer than three distinct rows, where one is not finite, or where all
         ratios are 1.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return slope_of_ratios(nearest_ratios(x))
