@@ -29,21 +29,8 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
 
     The patches are grey. The ink changes the colour of a pixel and not its grey value. The ``grayscale``
     augmentation of solo-learn therefore removes the digit from a view, and only the digit, up to rounding.
-    The patches and the digits of the two splits differ. The folder is complete or absent, even after an
-    interruption.
-
-    Args:
-        out: folder to write, for example ``datasets/overlay``.
-        patches: number of images over each of the 16 pictures, a fifth of them for validation; at least 5.
-        seed: seed of the patches, the digits and their places.
-        force: move an existing folder aside and write a new one.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
-        DimregError: scikit-image or scikit-learn is missing, or does not contain these pictures.
+    The patches and the digits of the two splits differ. ``seed`` also draws the digits and their places. The
+    arguments and errors are those of :func:`solo_dimreg.datasets.patches.write_patches`.
     """
     counts = counts_of(patches, seed)
     manifest: dict[str, Any] = {
