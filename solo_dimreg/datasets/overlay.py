@@ -65,10 +65,8 @@ def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Imag
 def draw_digit(patch: np.ndarray, digit: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return a grey patch, in a narrower range of values, with a digit in isoluminant ink, as RGB.
 
-    Args:
-        patch: Grey values of 0 to 255 (height, width).
-        digit: Ink of 0 to 16 (8, 8).
-        place: Row and column of the upper left corner.
+    The patch (height, width) has values of 0 to 255, the digit (8, 8) has ink of 0 to 16, and the place is
+    the row and the column of its upper left corner.
     """
     ink = Image.fromarray((digit / MAX_PIXEL).astype(np.float32))
     shape = np.asarray(ink.resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))

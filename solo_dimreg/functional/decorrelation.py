@@ -13,13 +13,7 @@ from torch.autograd.function import once_differentiable
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
 from solo_dimreg.functional._precision import full_precision, matmul, no_autocast
-from solo_dimreg.functional.spectrum import (
-    column_lengths,
-    decompose_root,
-    gram_matrix,
-    root_gradient,
-    subtract_mean,
-)
+from solo_dimreg.functional.spectrum import decompose_root, gram_matrix, root_gradient, subtract_mean
 
 # Correlations of more axes than these are computed so many rows of the matrix at a time.
 STRIP = 4_096
@@ -285,7 +279,8 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
 def _unit_axes(x: Tensor) -> Tensor:
     """Return the centred axes (B, D), each of length 1; a constant one is 0."""
     centred = subtract_mean(x)
-    length = column_lengths(centred)
+    # In float64, squares neither overflow nor vanish.
+    length = torch.linalg.vector_norm(centred, dim=0, dtype=torch.float64).to(x.dtype)
     return centred / torch.where(length == 0, 1, length)
 
 

@@ -240,11 +240,6 @@ def subtract_mean(x: Tensor) -> Tensor:
     return centred * (centred.detach().abs().amax(dim=0) > rounding)
 
 
-def column_lengths(x: Tensor) -> Tensor:
-    """Return the length of each column, (D,), by squares in float64, which neither overflow nor vanish."""
-    return torch.linalg.vector_norm(x, dim=0, dtype=torch.float64).to(x.dtype)
-
-
 def entropy(weights: Tensor) -> Tensor:
     """Return the Shannon entropy of non-negative ``weights`` scaled to sum 1, or 0 if all are 0.
 
