@@ -118,9 +118,8 @@ def uniformity(x: Tensor) -> Tensor:
     squares = (unit**2).sum(dim=1)
     distances = (squares[:, None] + squares - 2 * gram_matrix(unit.mT)).clamp_min(0)
     itself = torch.eye(b, dtype=torch.bool, device=x.device)
-    return torch.logsumexp((-2 * distances).masked_fill(itself, -torch.inf).flatten(), 0) - math.log(
-        b * (b - 1)
-    )
+    exponents = (-2 * distances).masked_fill(itself, -torch.inf)
+    return torch.logsumexp(exponents.flatten(), 0) - math.log(b * (b - 1))
 
 
 @full_precision

@@ -224,12 +224,8 @@ class AdaDim(Float32Buffers, WithOptions):
         else:
             alpha = z1.new_full((), self.alpha)
         beta = self._beta(alpha, progress)
-        self.metrics = {
-            "alpha": alpha,
-            "beta": beta,
-            **ranks,
-            **{name: part.detach() for name, part in parts.items()},
-        }
+        self.metrics = {"alpha": alpha, "beta": beta, **ranks}
+        self.metrics |= {name: part.detach() for name, part in parts.items()}
         return adadim_loss(
             self.sample_weight * sample, self.dimension_weight * dimension, information, alpha, beta
         )

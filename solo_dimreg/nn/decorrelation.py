@@ -166,11 +166,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
             return inverse_square_root(covariance, self.eps)
         kept = self._whitening
         if kept is None or kept[0] is not covariance or kept[1] != covariance._version:
-            kept = self._whitening = (
-                covariance,
-                covariance._version,
-                inverse_square_root(covariance, self.eps),
-            )
+            root = inverse_square_root(covariance, self.eps)
+            kept = self._whitening = covariance, covariance._version, root
         return kept[2]
 
     def extra_repr(self) -> str:
