@@ -35,17 +35,11 @@ def rank() -> int:
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Concatenate the ``x`` of all processes along the first axis, in the order of their ranks.
+    """Concatenate the ``x`` (B, ...) of all W processes to (W * B, ...), in the order of their ranks.
 
     The gradient that reaches ``x`` is the sum, over all processes, of their gradients of its rows. Without an
     initialized process group, or with a group of one, ``x`` is returned unchanged. Inside
     :func:`shared_gathers`, a tensor is sent once, however many losses ask for it.
-
-    Args:
-        x: shape (B, ...), the same on every process.
-
-    Returns:
-        Shape (W * B, ...).
 
     Raises:
         ValueError: the processes do not hold equally many rows. A GPU is not waited for: there, a process

@@ -116,11 +116,7 @@ def brief(error: Exception) -> str:
 
 
 def unforeseen(what: str, error: Exception) -> ConfigError:
-    """Return the error for a config that passed our checks, and with which solo-learn fails before a step.
-
-    Args:
-        what: What solo-learn should do with the config: "build", "train".
-    """
+    """Return the error for a config that passed our checks, and that solo-learn cannot "build" or "train"."""
     return ConfigError(
         f"solo-learn cannot {what} this config ({brief(error)}). HYDRA_FULL_ERROR=1 shows where."
     )

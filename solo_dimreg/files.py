@@ -136,11 +136,7 @@ def aside(target: Path) -> Path:
 
 
 def check_image_folder(folder: Path) -> None:
-    """Raise if there is no such folder of images.
-
-    Raises:
-        ConfigError: It is no folder.
-    """
+    """Raise a `ConfigError` if there is no such folder of images."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder; it must be a folder of images.")
 
@@ -156,8 +152,7 @@ def no_run(folder: Path, unread: Sequence[str] = ()) -> ConfigError:
 def find_checkpoint(path: Path) -> tuple[Path, Path]:
     """Return the run's folder and its latest checkpoint.
 
-    Args:
-        path: A ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
+    The path is a ``.ckpt`` file, its folder, or a folder with exactly one such folder below it.
 
     Raises:
         ConfigError: There is no run, or there are several.

@@ -119,8 +119,7 @@ def evenly_spread(paths: Sequence[Path]) -> Sequence[Path]:
 def readings_of(dataset: Any) -> str:
     """Return a sentence on how a sample of a data set is read; empty if all images are read unchanged.
 
-    Args:
-        dataset: A data set of images on disk, of torchvision or solo-learn.
+    The data set, of torchvision or solo-learn, holds images on disk.
     """
     found = decode(evenly_spread(image_files(dataset)))
     clauses = found.readings()
@@ -130,13 +129,9 @@ def readings_of(dataset: Any) -> str:
 def check_plain(key: str, folder: Path, reader: str) -> None:
     """Raise if torchvision's reader, unlike ours, would misread a sample of the images below a folder.
 
-    Args:
-        key: The key of the config that names the folder.
-        folder: The folder of images.
-        reader: The clause of the message on the other reader, and what to use instead.
-
     Raises:
-        ConfigError: a plain conversion to 8 bits changes the pixels of an image; names the first one.
+        ConfigError: a plain conversion to 8 bits changes the pixels of an image. The message names the
+            ``key`` of the config and the first such image, and ends with a clause on the other ``reader``.
     """
     for path in evenly_spread(sorted(image_paths(folder))):
         with Image.open(path) as image:

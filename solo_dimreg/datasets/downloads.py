@@ -18,10 +18,7 @@ DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
 def check_download_folder(dataset: str, key: str, path: Path) -> None:
     """Raise if a folder holds images where the files of a torchvision data set belong.
 
-    Args:
-        dataset: A key of ``DOWNLOADED``.
-        key: The key of the config that names the folder.
-        path: The folder, which need not exist yet.
+    The data set is one of ``DOWNLOADED``. The folder, which ``key`` in the config names, need not exist yet.
 
     Raises:
         ConfigError: the folder or its class folders hold images, and not the files of the data set.

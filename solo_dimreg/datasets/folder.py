@@ -28,8 +28,9 @@ def write_image_folder(
 ) -> Path:
     """Write images and their manifest as ``out/<split>/<class>/<name>.png`` and ``out/dataset.json``.
 
-    The images go to a temporary sibling folder that is renamed at the end. A complete folder with the same
-    manifest is left alone, and ``images`` is then not read.
+    The images go to a temporary sibling folder that is renamed at the end, so ``out`` is complete or absent
+    even after an interruption. A complete folder with the same manifest is left alone, and ``images`` is then
+    not read.
 
     Args:
         out: folder to write.

@@ -58,19 +58,15 @@ def write_patches(out: Path, *, patches: int = 150, seed: int = 0, force: bool =
 
     Each picture is cut into squares of 64 x 64 pixels, and a random fifth of them is for validation. A patch
     for validation lies inside such squares, and a patch for training touches none of them. Patches that show
-    next to nothing are left out. The folder is complete or absent, even after an interruption.
+    next to nothing are left out. ``out``, ``force`` and the errors for a folder are those of
+    :func:`solo_dimreg.datasets.folder.write_image_folder`.
 
     Args:
-        out: folder to write, for example ``datasets/patches``.
         patches: number of patches of each of the 16 pictures, a fifth of them for validation; at least 5.
         seed: seed of the squares and the positions.
-        force: move an existing folder aside and write a new one.
-
-    Returns:
-        ``out``.
 
     Raises:
-        ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
+        ConfigError: an option is out of range.
         DimregError: scikit-image or scikit-learn is missing, or does not contain these pictures.
     """
     counts = counts_of(patches, seed)

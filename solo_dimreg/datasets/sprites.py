@@ -73,15 +73,9 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {"drop": _drop, "hook": _ho
 
 
 def draw_sprites(shape: str, factors: Array, size: int = 32) -> NDArray[np.uint8]:
-    """Draw images of one shape, with soft edges, so that small changes of a factor change the image little.
+    """Return RGB images, (N, size, size, 3), of one of ``SHAPES`` with ``FACTORS`` (N, 8).
 
-    Args:
-        shape: a name in ``SHAPES``.
-        factors: a row for each image, a column for each of ``FACTORS``, (N, 8).
-        size: width and height of the images in pixels.
-
-    Returns:
-        RGB images, (N, size, size, 3).
+    The edges are soft, so that small changes of a factor change the image little.
     """
     radius, angle, x, y, hue, width, light, ground = np.asarray(factors, dtype=np.float32).T[:, :, None, None]
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
@@ -119,22 +113,17 @@ def write_sprites(
     The images of each shape are a manifold of dimension ``factors``. The LID of the pixels shows it within
     about a tenth from 2,000 images on. With a single factor 10,000 images lie so close that their rounding to
     8 bits shows as well: the LID is 1.6 instead of 1.0 with 32 neighbours. A fifth of every shape is for
-    validation. The folder is complete or absent, even after an interruption. A complete folder is left alone.
+    validation. ``out``, ``force`` and the errors for a folder are those of
+    :func:`solo_dimreg.datasets.folder.write_image_folder`.
 
     Args:
-        out: folder to write, for example ``datasets/sprites``.
         factors: number of the leading ``FACTORS`` that are free; the others are held.
         images: number of images, in both splits together.
         size: width and height of the images in pixels.
         seed: seed of the factors.
-        force: move an existing folder aside and write a new one.
-
-    Returns:
-        ``out``.
 
     Raises:
-        ConfigError: an option is out of range, or ``out`` exists and is neither empty nor a complete copy of
-            the same sprites.
+        ConfigError: an option is out of range.
     """
     check_int("factors", factors, 1, len(FACTORS))
     check_int("images", images, EVERY * len(SHAPES))

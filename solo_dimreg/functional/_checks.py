@@ -73,7 +73,7 @@ def check_between(name: str, value: Any, low: float, high: float = math.inf) -> 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Raise unless ``value`` is one of the ``allowed`` names."""
-    if value not in set(allowed):
+    if value not in list(allowed):  # it may be unhashable
         raise ConfigError(unknown(name, str(value), allowed))
 
 

@@ -17,17 +17,11 @@ Kind = TypeVar("Kind")
 
 
 def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the rows that differ from all rows before them; 0.0 and -0.0 are equal.
+    """Return the indices of the rows of ``x`` (N, D) that differ from all before, ascending, (U,).
 
-    Neighbour metrics count each distinct row once. A row that stands twice has a neighbour at distance 0, and
-    its neighbours come in pairs, whatever the dimension is.
-
-    Args:
-        x: shape (N, D).
-
-    Returns:
-        The indices of the U distinct rows, ascending, shape (U,); and the place of each row among them, shape
-        (N,).
+    The second tensor, (N,), is the place of each row among them; 0.0 and -0.0 are equal. Neighbour metrics
+    count each distinct row once. A row that stands twice has a neighbour at distance 0, and its neighbours
+    come in pairs, whatever the dimension is.
     """
     distinct, groups = torch.unique(x.detach(), dim=0, return_inverse=True)
     first = groups.new_full((len(distinct),), len(x))

@@ -13,13 +13,7 @@ from torch.autograd.function import once_differentiable
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional._checks import check_between, check_features, check_int, check_positive
 from solo_dimreg.functional._precision import full_precision, matmul, no_autocast
-from solo_dimreg.functional.spectrum import (
-    column_lengths,
-    decompose_root,
-    gram_matrix,
-    root_gradient,
-    subtract_mean,
-)
+from solo_dimreg.functional.spectrum import decompose_root, gram_matrix, root_gradient, subtract_mean
 
 # Correlations of more axes than these are computed so many rows of the matrix at a time.
 STRIP = 4_096
@@ -72,19 +66,10 @@ def whiten_batch(
 
 @full_precision
 def whitening_statistics(x: Tensor, num_groups: int, float64: bool = True) -> tuple[Tensor, Tensor]:
-    """Compute the mean and the covariances with which :func:`zca_whiten` whitens a batch.
+    """Return the mean, (D,), and the covariances with which :func:`zca_whiten` whitens a batch (B, D).
 
-    Args:
-        x: embeddings, shape (B, D).
-        num_groups: number of groups, a divisor of D whose groups have fewer than B axes.
-        float64: compute in float64, see :func:`zca_whiten`.
-
-    Returns:
-        The mean, shape (D,), and the covariance within each group, shape (num_groups, D / num_groups,
-        D / num_groups), divided by B, in float64 unless ``float64`` is false.
-
-    Raises:
-        ValueError: the groups do not divide D, or the batch is too small for them.
+    The covariance within each of the G groups, (G, D / G, D / G), is divided by B. It is in float64 unless
+    ``float64`` is false.
     """
     _check_batch(x, num_groups)
     mean = x.mean(dim=0)
@@ -169,13 +154,10 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
         [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
 
     Args:
-        x: features, shape (B, D).
+        x: features, shape (B, D); another shape raises a ValueError.
 
     Returns:
         The mean, a scalar from 0 to 1; 0 if D is 1.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     unit = _unit_axes(x)
@@ -219,7 +201,7 @@ def decorrelation_loss(
     """
     check_features("x", x)
     check_decorrelation_options(correlation_weight, variance_weight, target_std)
-    correlation = (_off_diagonal(_correlation(x)) ** 2).sum() / x.shape[1]
+    correlation = (_off_diagonal(gram_matrix(_unit_axes(x))) ** 2).sum() / x.shape[1]
     return correlation_weight * correlation + variance_weight * variance_hinge(x, target_std)
 
 
@@ -256,13 +238,10 @@ def covariance_penalty(x: Tensor) -> Tensor:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
 
     Args:
-        x: embeddings, shape (B, D); the covariance divides by B - 1.
+        x: embeddings, shape (B, D); the covariance divides by B - 1. Another shape raises a ValueError.
 
     Returns:
         The penalty, a scalar.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     centred = x - x.mean(dim=0)
@@ -297,16 +276,11 @@ def check_decorrelation_options(correlation_weight: float, variance_weight: floa
     check_positive("target_std", target_std)
 
 
-def _correlation(x: Tensor) -> Tensor:
-    """Return the correlation matrix, (D, D), with zeros for constant axes."""
-    unit = _unit_axes(x)
-    return gram_matrix(unit)
-
-
 def _unit_axes(x: Tensor) -> Tensor:
     """Return the centred axes (B, D), each of length 1; a constant one is 0."""
     centred = subtract_mean(x)
-    length = column_lengths(centred)
+    # In float64, squares neither overflow nor vanish.
+    length = torch.linalg.vector_norm(centred, dim=0, dtype=torch.float64).to(x.dtype)
     return centred / torch.where(length == 0, 1, length)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,14 +34,11 @@ def two_nn(x: Tensor) -> Tensor:
             information, Scientific Reports 2017.
 
     Args:
-        x: features, shape (B, D).
+        x: features, shape (B, D); another shape raises a ValueError.
 
     Returns:
         The dimension, a scalar; NaN for fewer than three distinct rows, where one is not finite, or where all
         ratios are 1.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return slope_of_ratios(nearest_ratios(x))
@@ -141,14 +137,3 @@ def _tree_length(distances: Tensor, count: int, generator: torch.Generator) -> f
     row, column = torch.triu_indices(count, count, offset=1)
     # The edges of the tree are where single linkage merges; SciPy finds them without a sparse graph.
     return float(linkage(distances[chosen[row], chosen[column]].numpy(), "single")[:, 2].sum())
-
-
-def minimum_spanning_tree(weights: Tensor) -> Any:
-    """Return SciPy's minimum spanning tree, a sparse matrix, of a symmetric matrix of weights on the CPU."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import minimum_spanning_tree as tree_of
-
-    row, column = torch.triu_indices(len(weights), len(weights), offset=1)
-    # SciPy takes a weight of 0 for no edge, and in a dense matrix also one below 1e-8.
-    edges = weights[row, column].clamp_min(torch.finfo(weights.dtype).tiny).numpy()
-    return tree_of(coo_matrix((edges, (row.numpy(), column.numpy())), shape=weights.shape))

@@ -105,13 +105,10 @@ def uniformity(x: Tensor) -> Tensor:
             on the Hypersphere, ICML 2020.
 
     Args:
-        x: features, shape (B, D).
+        x: features, shape (B, D); another shape raises a ValueError.
 
     Returns:
         The uniformity, a scalar of at most 0.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     b = len(x)
@@ -121,9 +118,8 @@ def uniformity(x: Tensor) -> Tensor:
     squares = (unit**2).sum(dim=1)
     distances = (squares[:, None] + squares - 2 * gram_matrix(unit.mT)).clamp_min(0)
     itself = torch.eye(b, dtype=torch.bool, device=x.device)
-    return torch.logsumexp((-2 * distances).masked_fill(itself, -torch.inf).flatten(), 0) - math.log(
-        b * (b - 1)
-    )
+    exponents = (-2 * distances).masked_fill(itself, -torch.inf)
+    return torch.logsumexp(exponents.flatten(), 0) - math.log(b * (b - 1))
 
 
 @full_precision
@@ -140,15 +136,12 @@ def wasserstein_uniformity(x: Tensor, float64: bool = True) -> Tensor:
         [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
 
     Args:
-        x: features, shape (B, D).
+        x: features, shape (B, D); another shape raises a ValueError.
         float64: compute the singular values in float64. Without it, values below 1 % of the largest one are
             lost, and with them the gradient that would fill the axes that have collapsed.
 
     Returns:
         The distance, a scalar; with gradient 0 where it is 0.
-
-    Raises:
-        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     unit = normalize_rows(x)

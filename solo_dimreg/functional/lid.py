@@ -103,7 +103,6 @@ def geometric_mean_lid(
     References:
         [1] Huang et al., LDReg: Local Dimensionality Regularized Self-Supervised Learning, ICLR 2024.
     """
-    check_lid_options(k, estimator)
     check_features("x", x)
     if reference is None:
         x = x[distinct_rows(x)[0]]

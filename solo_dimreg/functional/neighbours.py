@@ -42,7 +42,7 @@ _WITHIN, _TILE = range(257, 2**14 + 1), 256
 def nearest_neighbours(
     x: Tensor, reference: Tensor, k: int, self_indices: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the distances to the k nearest rows of ``reference``, ascending, and the numbers of these rows.
+    """Return the distances to the k nearest rows of ``reference``, ascending, and the rows, (B, k) each.
 
     The distances can be differentiated once, in ``x`` and in ``reference``. A distance of 0 has gradient 0.
     Which of two neighbours is the k-th is not defined if their distances differ by less than the rounding
@@ -50,14 +50,8 @@ def nearest_neighbours(
     axes there is one such query; it alone makes an error of 4e-2 in the norm of the gradient of LDReg's loss,
     whose other rows are right to 1e-5.
 
-    Args:
-        x: queries, shape (B, D), float32 or float64.
-        reference: shape (N, D), of the same dtype.
-        k: at most N, or N - 1 with ``self_indices``.
-        self_indices: the row of each query in ``reference``, which is left out, shape (B,).
-
-    Returns:
-        Two tensors of shape (B, k), the second integer.
+    Queries (B, D) and reference (N, D) are both float32 or both float64. ``self_indices`` (B,) is the row of
+    each query in the reference, which is left out. k is at most N, or N - 1 with them.
     """
     within = _are_one(x, reference)
     scale = _power_of_two(x.detach(), None if within else reference.detach())

@@ -49,22 +49,15 @@ def sigreg_loss(x: Tensor, slices: Tensor, knots: int = 17, t_max: float = 3.0) 
 
 
 def characteristic_function(projections: Tensor, knots: int, t_max: float) -> Tensor:
-    """Compute the means of ``cos(t p)`` and ``sin(t p)`` over the rows of ``p`` (B, K), at all t but 0.
+    """Return the means of ``cos(t p)`` and ``sin(t p)`` over the rows of ``p`` (B, K), at all t but 0.
 
-    Returns:
-        Shape (2, knots - 1, K).
+    The shape is (2, knots - 1, K).
     """
     return _CharacteristicFunction.apply(projections, t_max / (knots - 1), knots - 1)
 
 
 def epps_pulley(characteristic: Tensor, samples: int, t_max: float) -> Tensor:
-    """Compute the Epps-Pulley statistic of ``samples`` numbers, averaged over the slices.
-
-    Args:
-        characteristic: the result of :func:`characteristic_function`, shape (2, knots - 1, K).
-        samples: the number of samples, B.
-        t_max: the largest t.
-    """
+    """Return the Epps-Pulley statistic, averaged over the slices, from :func:`characteristic_function`."""
     count = characteristic.shape[1]
     knots = torch.arange(1, count + 1, dtype=characteristic.dtype, device=characteristic.device)
     t = knots * (t_max / count)

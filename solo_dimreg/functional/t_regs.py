@@ -7,7 +7,6 @@ from torch import Tensor
 
 from solo_dimreg.functional._checks import check_between, check_features
 from solo_dimreg.functional._precision import full_precision
-from solo_dimreg.functional.dimension import minimum_spanning_tree
 
 
 @full_precision
@@ -53,12 +52,19 @@ def spanning_tree(x: Tensor) -> Tensor:
     It is a custom operator, which ``torch.compile`` does not trace. Rows that are not finite are joined
     somewhere, so that a loss from the edges is not finite either.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     # In float64, in which a product of float32 features resolves even features that are nearly equal.
     points = x.cpu().double().nan_to_num(posinf=0, neginf=0)
     points = points - points.mean(dim=0)
     squares = (points**2).sum(dim=1)
-    # Squared distances make the same tree.
-    tree = minimum_spanning_tree(squares[:, None] + squares - 2 * points @ points.T).tocoo()
+    weights = squares[:, None] + squares - 2 * points @ points.T  # squared distances make the same tree
+    row, column = torch.triu_indices(len(x), len(x), offset=1)
+    # SciPy takes a weight of 0 for no edge, and in a dense matrix also one below 1e-8.
+    edges = weights[row, column].clamp_min(torch.finfo(weights.dtype).tiny).numpy()
+    graph = coo_matrix((edges, (row.numpy(), column.numpy())), shape=weights.shape)
+    tree = minimum_spanning_tree(graph).tocoo()
     return torch.stack([torch.from_numpy(ends).long() for ends in (tree.row, tree.col)]).to(x.device)
 
 

@@ -59,15 +59,10 @@ def visreg_loss(
     std = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(len(x))
     # Slices are rows, so that the numbers to sort lie side by side.
     projections = matmul(slices.T, (centred / (std.detach() + eps)).T)
-    shape = ((projections.sort(dim=1).values - gaussian_quantiles(x)) ** 2).mean()
+    places = torch.arange(1, len(x) + 1, dtype=x.dtype, device=x.device) / (len(x) + 1)
+    shape = ((projections.sort(dim=1).values - torch.special.ndtri(places)) ** 2).mean()
     center = (x.mean(dim=0) ** 2).mean()
     return scale_weight * ((1 - std) ** 2).mean() + shape_weight * shape + center_weight * center
-
-
-def gaussian_quantiles(x: Tensor) -> Tensor:
-    """Return the quantiles of a standard Gaussian at ``i / (B + 1)``, shape (B,), for the B rows of ``x``."""
-    places = torch.arange(1, len(x) + 1, dtype=x.dtype, device=x.device) / (len(x) + 1)
-    return torch.special.ndtri(places)
 
 
 def check_visreg_options(scale_weight: float, shape_weight: float, center_weight: float, eps: float) -> None:

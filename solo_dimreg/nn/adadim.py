@@ -22,18 +22,13 @@ from solo_dimreg.functional.adadim import adadim_loss, check_vicreg_weights, ntx
 from solo_dimreg.functional.information import check_order, matrix_entropies
 from solo_dimreg.functional.spectrum import effective_rank
 from solo_dimreg.nn._buffers import Float32Buffers
-from solo_dimreg.nn._views import as_views
+from solo_dimreg.nn._regularizer import WithOptions, as_views
 
 # Functions that return alpha from the progress of the training, 0 to 1.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
 }
-BETA_SCHEDULES = ("gradual", "constant", "linear")
-
-
-RANK_OF = ("view", "both")
-RANK_AGAINST = ("attainable", "start")
 
 
 @torch.library.custom_op("solo_dimreg::alternate_ranks", mutates_args=("calls",))
@@ -68,7 +63,7 @@ def _ranks(r: Tensor, z: Tensor, gather: bool) -> Tensor:
     return torch.stack([torch.stack([effective_rank(x) for x in stack]).mean() for stack in (r, z)])
 
 
-class AdaDim(Float32Buffers):
+class AdaDim(Float32Buffers, WithOptions):
     """A loss that first fills the dimensions and then spreads the samples, as the dimensions fill up [1].
 
     The loss is ``alpha * sample_weight * NT-Xent + (1 - alpha) * dimension_weight * VICReg + beta * I(R;Z)``,
@@ -155,14 +150,14 @@ class AdaDim(Float32Buffers):
             check_choice("alpha", alpha, ("erank", *SCHEDULES))
         else:
             check_between("alpha", alpha, 0, 1)
-        check_choice("rank_of", rank_of, RANK_OF)
-        check_choice("rank_against", rank_against, RANK_AGAINST)
+        check_choice("rank_of", rank_of, ("view", "both"))
+        check_choice("rank_against", rank_against, ("attainable", "start"))
         check_between("ema", ema, 0, 1)
         if ema == 1:
             raise ConfigError("ema must be below 1, got 1: the average would never move.")
         check_int("rank_every", rank_every, minimum=1)
         check_number("gamma", gamma)
-        check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
+        check_choice("beta_schedule", beta_schedule, ("gradual", "constant", "linear"))
         check_order(order)
         check_between("sample_weight", sample_weight, 0)
         check_between("dimension_weight", dimension_weight, 0)
@@ -179,7 +174,9 @@ class AdaDim(Float32Buffers):
         self.sample_weight = sample_weight
         self.dimension_weight = dimension_weight
         self.temperature = temperature
-        self.vicreg_weights = {"sim": sim, "var": var, "cov": cov}
+        self.sim = sim
+        self.var = var
+        self.cov = cov
         self.metrics: dict[str, Tensor] = {}
         self.register_buffer("rank_sum", torch.zeros(()))
         self.register_buffer("rank_weight", torch.zeros(()))
@@ -219,7 +216,7 @@ class AdaDim(Float32Buffers):
         if self.alpha != 0:
             sample = parts["loss_sample"] = ntxent_loss(z1, z2, self.temperature)
         if self.alpha != 1:
-            dimension = parts["loss_dimension"] = vicreg_loss(z1, z2, **self.vicreg_weights)
+            dimension = parts["loss_dimension"] = vicreg_loss(z1, z2, self.sim, self.var, self.cov)
         if self.alpha == "erank":
             alpha, ranks = self._measure(r.detach(), z.detach(), gather)
         elif isinstance(self.alpha, str):
@@ -227,12 +224,8 @@ class AdaDim(Float32Buffers):
         else:
             alpha = z1.new_full((), self.alpha)
         beta = self._beta(alpha, progress)
-        self.metrics = {
-            "alpha": alpha,
-            "beta": beta,
-            **ranks,
-            **{name: part.detach() for name, part in parts.items()},
-        }
+        self.metrics = {"alpha": alpha, "beta": beta, **ranks}
+        self.metrics |= {name: part.detach() for name, part in parts.items()}
         return adadim_loss(
             self.sample_weight * sample, self.dimension_weight * dimension, information, alpha, beta
         )
@@ -279,16 +272,6 @@ class AdaDim(Float32Buffers):
         if self.beta_schedule == "gradual":
             return self.gamma * alpha
         return torch.full_like(alpha, self.gamma * (progress if self.beta_schedule == "linear" else 1))
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return (
-            f"alpha={self.alpha!r}, rank_of={self.rank_of!r}, rank_against={self.rank_against!r}, "
-            f"ema={self.ema}, rank_every={self.rank_every}, gamma={self.gamma}, "
-            f"beta_schedule={self.beta_schedule!r}, order={self.order}, "
-            f"sample_weight={self.sample_weight}, dimension_weight={self.dimension_weight}, "
-            f"temperature={self.temperature}, vicreg_weights={self.vicreg_weights}"
-        )
 
 
 def _two(name: str, views: Sequence[Tensor]) -> list[Tensor]:

@@ -104,7 +104,9 @@ class DecorrelatedBatchNorm(Float32Buffers):
         if x.shape[1] != self.num_features:
             raise ValueError(f"x must have {self.num_features} axes, got shape {tuple(x.shape)}.")
         if self.training:
-            whitened = self._whiten_batch(x)
+            batch = all_gather(x)
+            # Every process whitens all rows, by one product more for each process, and keeps its own.
+            whitened = self._whiten_batch(batch, self._groups(len(batch))).chunk(world_size())[rank()]
         elif self.track_running_stats:
             whitened = whiten_with(x, self.running_mean, self._running_whitening())
         else:
@@ -112,13 +114,10 @@ class DecorrelatedBatchNorm(Float32Buffers):
         whitened = whitened.to(x.dtype)
         return whitened if self.weight is None or self.bias is None else whitened * self.weight + self.bias
 
-    def _whiten_batch(self, x: Tensor) -> Tensor:
-        batch = all_gather(x)
-        groups = self._groups(len(batch))
-        # Every process whitens all rows, by one product more for each process, and keeps its own.
+    def _whiten_batch(self, batch: Tensor, groups: int) -> Tensor:
         whitened, mean, covariance = whiten_batch(batch, groups, self.eps, self.float64)
         self._track(mean, covariance, len(batch))
-        return whitened.chunk(world_size())[rank()]
+        return whitened
 
     def _groups(self, samples: int) -> int:
         if self.automatic and not (self._settled and self.track_running_stats):
@@ -167,11 +166,8 @@ class DecorrelatedBatchNorm(Float32Buffers):
             return inverse_square_root(covariance, self.eps)
         kept = self._whitening
         if kept is None or kept[0] is not covariance or kept[1] != covariance._version:
-            kept = self._whitening = (
-                covariance,
-                covariance._version,
-                inverse_square_root(covariance, self.eps),
-            )
+            root = inverse_square_root(covariance, self.eps)
+            kept = self._whitening = covariance, covariance._version, root
         return kept[2]
 
     def extra_repr(self) -> str:
@@ -196,35 +192,23 @@ class ShuffledDBN(DecorrelatedBatchNorm):
     changes nothing.
     """
 
-    def _whiten_batch(self, x: Tensor) -> Tensor:
-        batch = all_gather(x)
-        groups = self._groups(len(batch))
+    def _whiten_batch(self, batch: Tensor, groups: int) -> Tensor:
         if self.track_running_stats:
             self._track(*whitening_statistics(batch.detach(), groups, self.float64), len(batch))
-        order = broadcast(torch.randperm(self.num_features, device=x.device))
-        whitened = zca_whiten(batch[:, order], groups, self.eps, self.float64)[:, order.argsort()]
-        return whitened.chunk(world_size())[rank()]
+        order = broadcast(torch.randperm(self.num_features, device=batch.device))
+        return zca_whiten(batch[:, order], groups, self.eps, self.float64)[:, order.argsort()]
 
 
 class Decorrelation(Regularizer):
     """A penalty on correlated axes and on axes that vanish, averaged over the views.
 
-    See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are taken over all
-    processes.
-
-    Args:
-        correlation_weight: weight of the squared correlations, at least 0.
-        variance_weight: weight of the hinge on the standard deviation, at least 0.
-        target_std: standard deviation from which an axis is not penalized, above 0.
-
-    Raises:
-        ValueError: an option is out of range.
+    The options and errors are the same as for :func:`solo_dimreg.functional.decorrelation_loss`. The
+    statistics of a view are taken over all processes.
 
     Example:
         >>> loss = Decorrelation()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(
@@ -237,10 +221,6 @@ class Decorrelation(Regularizer):
         self.target_std = target_std
 
     def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
-        losses = [
-            decorrelation_loss(
-                all_gather(view), self.correlation_weight, self.variance_weight, self.target_std
-            )
-            for view in views
-        ]
+        options = self.correlation_weight, self.variance_weight, self.target_std
+        losses = [decorrelation_loss(all_gather(view), *options) for view in views]
         return torch.stack(losses).mean()

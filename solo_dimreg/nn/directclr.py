@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_gather
 from solo_dimreg.functional._checks import check_int, check_positive
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.directclr import directclr_loss
+from solo_dimreg.nn._regularizer import WithOptions
 
 
-class DirectCLR(nn.Module):
+class DirectCLR(WithOptions):
     """InfoNCE on the first entries of the features, over all processes [1, sec. 6].
 
     References:
@@ -50,7 +51,3 @@ class DirectCLR(nn.Module):
             ValueError: ``dim`` exceeds D, or the shapes do not fit.
         """
         return directclr_loss(all_gather(r1), all_gather(r2), self.dim, self.temperature)
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"dim={self.dim}, temperature={self.temperature}"

@@ -12,8 +12,7 @@ from solo_dimreg.errors import warn
 from solo_dimreg.functional._checks import check_choice
 from solo_dimreg.functional.ldreg import NORMS, ldreg_penalty
 from solo_dimreg.functional.lid import check_lid_options, local_intrinsic_dimensionality
-from solo_dimreg.nn._regularizer import Regularizer, Views
-from solo_dimreg.nn._views import as_views
+from solo_dimreg.nn._regularizer import Regularizer, Views, as_views
 
 # The sign of the loss for each direction.
 DIRECTIONS = {"max": 1, "min": -1}
@@ -56,7 +55,6 @@ class LDReg(Regularizer):
         >>> loss = 0.01 * regularizer([features1, features2])
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"weight": 0.01, "warmup_epochs": 10}  # the paper's for SimCLR
 
     def __init__(
@@ -95,17 +93,15 @@ class LDReg(Regularizer):
             reference = torch.cat([reference, *(all_gather(view) for view in momentum)]).detach()
         k = self.neighbours(len(views[0]) * world_size())
         # Only shapes decide here. A compiled module must not change its state in between.
-        if not torch.compiler.is_compiling() and k > len(reference) - 1 and not self.cap_is_known:
-            self._warn_of_cap(k, len(reference) - 1)
+        most = len(reference) - 1
+        if not torch.compiler.is_compiling() and k > most and not self.cap_is_known:
+            self.cap_is_known = True
+            warn(
+                f"LDReg: k = {k} is capped at {most}, the number of other features in a step; "
+                f"give k <= {most}, or a larger batch."
+            )
         lids = local_intrinsic_dimensionality(queries, reference, k, self.estimator, self_indices=own_rows)
         by_view = all_gather(lids.view(len(views), -1).T)
         # With momentum features, the losses of the views are summed.
         groups = by_view.unbind(dim=1) if momentum else [by_view]
         return DIRECTIONS[self.direction] * torch.stack([ldreg_penalty(g, self.norm) for g in groups]).sum()
-
-    def _warn_of_cap(self, k: int, most: int) -> None:
-        self.cap_is_known = True
-        warn(
-            f"LDReg: k = {k} is capped at {most}, the number of other features in a step; "
-            f"give k <= {most}, or a larger batch."
-        )

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo_dimreg.distributed import all_mean, world_size
 from solo_dimreg.functional._checks import check_between, check_int
 from solo_dimreg.functional._precision import full_precision
 from solo_dimreg.functional.sigreg import characteristic_function, check_sigreg_options, epps_pulley
-from solo_dimreg.nn._regularizer import Regularizer, Views
+from solo_dimreg.nn._regularizer import Regularizer, Views, WithOptions, as_views
 from solo_dimreg.nn._slices import RandomSlices
-from solo_dimreg.nn._views import as_views
 
 
 class SIGReg(Regularizer):
@@ -28,9 +27,8 @@ class SIGReg(Regularizer):
             Heuristics, arXiv 2511.08544, 2025.
 
     Args:
-        num_slices: number of random directions, at least 1.
-        knots: number of values of t, from 0 to ``t_max``, at least 2.
-        t_max: the largest t, above 0.
+        num_slices: number of random directions, at least 1. The other options are the same as for
+            :func:`solo_dimreg.functional.sigreg_loss`.
 
     Raises:
         ValueError: an option is out of range.
@@ -39,7 +37,6 @@ class SIGReg(Regularizer):
         >>> loss = SIGReg()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, num_slices: int = 1024, knots: int = 17, t_max: float = 3.0) -> None:
@@ -58,7 +55,7 @@ class SIGReg(Regularizer):
         return epps_pulley(characteristic, rows * world_size(), self.t_max)
 
 
-class LeJEPA(nn.Module):
+class LeJEPA(WithOptions):
     """The loss of LeJEPA: the views of an image agree, and their embeddings are a Gaussian [1].
 
     The loss is ``(1 - weight) * invariance + weight * SIGReg``. The gradient reaches all views; there is no
@@ -71,10 +68,7 @@ class LeJEPA(nn.Module):
             Heuristics, arXiv 2511.08544, 2025; the released code decides where the paper is silent.
 
     Args:
-        weight: lambda of [1], from 0 to 1.
-        num_slices: number of random directions, see :class:`SIGReg`.
-        knots: number of values of t, see :class:`SIGReg`.
-        t_max: the largest t, see :class:`SIGReg`.
+        weight: lambda of [1], from 0 to 1. The other options are the same as for :class:`SIGReg`.
 
     Raises:
         ValueError: an option is out of range.
@@ -113,7 +107,3 @@ class LeJEPA(nn.Module):
         sigreg = self.sigreg(list(stacked.unbind()))
         self.metrics = {"invariance": invariance.detach(), "sigreg": sigreg.detach()}
         return (1 - self.weight) * invariance + self.weight * sigreg
-
-    def extra_repr(self) -> str:
-        """Return the options, for printing."""
-        return f"weight={self.weight}"

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
 
-from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.functional._checks import check_between, check_bool
-from solo_dimreg.functional.decorrelation import check_groups
+from solo_dimreg.functional._checks import check_between, check_bool, check_choice
 from solo_dimreg.nn.decorrelation import DecorrelatedBatchNorm, ShuffledDBN
 
-
-def _none(width: int, num_groups: Any, eps: float, momentum: float, affine: bool, track: bool) -> nn.Module:
-    return nn.Identity()
-
-
-def _bn(width: int, num_groups: Any, eps: float, momentum: float, affine: bool, track: bool) -> nn.Module:
-    return nn.BatchNorm1d(width, eps, momentum, affine, track)
-
-
-NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
-    "none": _none,
-    "bn": _bn,
-    "dbn": DecorrelatedBatchNorm,
-    "shuffled_dbn": ShuffledDBN,
-}
-WHITENING = ("dbn", "shuffled_dbn")
+WHITENING = {"dbn": DecorrelatedBatchNorm, "shuffled_dbn": ShuffledDBN}
 
 
 def normalization_layer(
@@ -46,23 +26,19 @@ def normalization_layer(
         normalization: ``none`` does nothing, and the embeddings collapse completely without another remedy;
             ``bn`` standardizes each axis; ``dbn`` whitens groups of axes; ``shuffled_dbn`` whitens groups
             that are drawn anew at every step.
-        num_groups: number of groups of axes that are whitened, a divisor of the width, or ``auto``, see
-            :class:`solo_dimreg.DecorrelatedBatchNorm`.
-        eps: added to variances and eigenvalues, at least 0.
-        momentum: weight of the batch in the running statistics, from 0 to 1.
-        affine: learn a scale and a shift of each axis.
-        track_running_stats: keep running statistics for evaluation; without them, evaluation uses the
-            statistics of its own batches.
+
+    The other options are those of :class:`solo_dimreg.DecorrelatedBatchNorm`.
 
     Raises:
         ConfigError: an option is unknown or out of range.
     """
-    if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
-        raise ConfigError(unknown("normalization", str(normalization), NORMALIZATIONS))
+    check_choice("normalization", normalization, ("none", "bn", *WHITENING))
     check_between("eps", eps, 0)
     check_between("momentum", momentum, 0, 1)
     check_bool("affine", affine)
     check_bool("track_running_stats", track_running_stats)
-    if normalization in WHITENING and num_groups != "auto":
-        check_groups(width, num_groups)
-    return NORMALIZATIONS[normalization](width, num_groups, eps, momentum, affine, track_running_stats)
+    if normalization == "none":
+        return nn.Identity()
+    if normalization == "bn":
+        return nn.BatchNorm1d(width, eps, momentum, affine, track_running_stats)
+    return WHITENING[normalization](width, num_groups, eps, momentum, affine, track_running_stats)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +33,6 @@ class TREGS(Regularizer):
         >>> loss = TREGS()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, sphere_weight: float = 0.004) -> None:
@@ -44,21 +42,16 @@ class TREGS(Regularizer):
 
     def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
         gathered = [all_gather(view) for view in views]
-        trees = shared_trees([view.detach() for view in gathered])
+        # The views are divided among the processes, which compute their trees at the same time.
+        makers = [number % world_size() for number in range(len(gathered))]
+        trees = [
+            spanning_tree(view.detach())
+            if rank() == maker
+            else view.new_empty(2, len(view) - 1, dtype=torch.long)
+            for view, maker in zip(gathered, makers, strict=True)
+        ]
         losses = [
-            t_reg_loss_of(view, tree, self.sphere_weight) for view, tree in zip(gathered, trees, strict=True)
+            t_reg_loss_of(view, broadcast(tree, maker), self.sphere_weight)
+            for view, tree, maker in zip(gathered, trees, makers, strict=True)
         ]
         return torch.stack(losses).sum()
-
-
-def shared_trees(gathered: Sequence[Tensor]) -> list[Tensor]:
-    """Return the spanning tree of each view on all processes, computed by one of them.
-
-    The views are divided among the processes, which compute their trees at the same time.
-    """
-    makers = [number % world_size() for number in range(len(gathered))]
-    trees = [
-        spanning_tree(view) if rank() == maker else view.new_empty(2, len(view) - 1, dtype=torch.long)
-        for view, maker in zip(gathered, makers, strict=True)
-    ]
-    return [broadcast(tree, maker) for tree, maker in zip(trees, makers, strict=True)]

@@ -28,7 +28,6 @@ class Uniformity(Regularizer):
         >>> loss = Uniformity()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def _loss(self, views: list[Tensor], momentum_views: Views) -> Tensor:
@@ -68,7 +67,6 @@ class WassersteinUniformity(Regularizer):
         >>> loss = WassersteinUniformity()(torch.randn(32, 16))
     """
 
-    #: What a config may leave out.
     defaults: ClassVar[dict[str, Any]] = {"where": "embeddings"}
 
     def __init__(self, float64: bool = True) -> None:

@@ -29,10 +29,6 @@ class Registration:
     distribution: str
 
 
-def _is_built_in(entry: EntryPoint) -> bool:
-    return entry.module.startswith("solo_dimreg.plugins.")
-
-
 def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else "an unknown package"
 
@@ -75,10 +71,9 @@ def get_manager() -> pluggy.PluginManager:
     """Return the manager with the built-in plugins and every installed one, loaded once."""
     # A package can be found twice on the path, for example beside its own editable install. An older install
     # of solo-dimreg still names the built-ins.
-    others = {
-        (e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP) if not _is_built_in(e)
-    }
-    return load_plugins(sorted(others.values(), key=lambda e: e.name))
+    found = {(e.name, e.value, _distribution(e)): e for e in entry_points(group=GROUP)}
+    others = [e for e in found.values() if not e.module.startswith("solo_dimreg.plugins.")]
+    return load_plugins(sorted(others, key=lambda e: e.name))
 
 
 def registered(
@@ -86,11 +81,8 @@ def registered(
 ) -> dict[str, Registration]:
     """Return everything of one kind that the plugins register, by name.
 
-    Args:
-        kind: ``"methods"``, ``"regularizers"``, ``"backbones"``, ``"metrics"`` or
-            ``"claims"``.
-        manager: The manager to ask; the installed plugins by default.
-        arguments: The arguments of the hook; ``register_methods`` takes the host.
+    The kind is "methods", "regularizers", "backbones", "metrics" or "claims". The manager is that of the
+    installed plugins by default. The arguments are those of the hook; ``register_methods`` takes the host.
 
     Raises:
         PluginError: two plugins register the same name, or a hook fails; the message names the packages.
