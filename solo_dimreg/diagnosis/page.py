@@ -230,7 +230,7 @@ def _where_it_falls(diagnoses: Sequence[Diagnosis], course: Course | None = None
 
 def _spread(count: int) -> list[int]:
     """Return at most ``LINES`` of the indices below ``count``, evenly spaced, with the first and the last."""
-    return sorted({round(i * (count - 1) / max(LINES - 1, 1)) for i in range(LINES)}) if count else []
+    return sorted({round(i * (count - 1) / (LINES - 1)) for i in range(LINES)}) if count else []
 
 
 def _figure(profiles: Mapping[str, LayerProfile]) -> plots.Figure:
