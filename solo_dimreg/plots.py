@@ -60,9 +60,7 @@ def draw_accuracies(
         accuracies: For each evaluation, by name, the mean and the standard deviation (None for a single
             seed) of each method; NaN if a method has none.
     """
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(names) + _legend_height(accuracies)))
-    figure.set_label("Top-1 accuracy of each method")
-    axes = figure.add_subplot()
+    figure, axes = _one_plot("Top-1 accuracy of each method", 0.8 + 0.34 * len(names), accuracies)
     for i, values in enumerate(accuracies.values()):
         offset = 0.26 * (i - (len(accuracies) - 1) / 2)
         axes.errorbar(
@@ -93,9 +91,7 @@ def draw_spectra(spectra: Mapping[str, Sequence[float]], names: Sequence[str] | 
         names: All names, if some have no spectrum. The position of a name gives its colour in every plot.
     """
     places = list(names or spectra)
-    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
-    figure.set_label("Spectra of " + ", ".join(spectra))
-    axes = figure.add_subplot()
+    figure, axes = _one_plot("Spectra of " + ", ".join(spectra), 3.0, spectra)
     for name, values in spectra.items():
         largest = max(values[0], 1e-30)
         logs = [math.log10(max(value / largest, 1e-9)) for value in values]
@@ -143,7 +139,6 @@ def draw_layers(
     """Draw metrics over the layers of a network, each in a panel.
 
     Args:
-        layers: The names of the layers, in their order.
         panels: For each metric, by its label, the values at the layers for each input, by name.
         behind: The number of layers of the backbone, if there are further layers behind it.
     """
@@ -173,14 +168,8 @@ def draw_layers(
 
 @rc_context(STYLE)
 def draw_cumulative_variance(spectra: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the part of the variance that the leading directions hold.
-
-    Args:
-        spectra: For each input, by name, the singular values of its covariance, descending.
-    """
-    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(spectra)))
-    figure.set_label("Cumulative variance of " + ", ".join(spectra))
-    axes = figure.add_subplot()
+    """Draw the part of the variance that the leading directions of each input's spectrum hold."""
+    figure, axes = _one_plot("Cumulative variance of " + ", ".join(spectra), 3.0, spectra)
     for i, values in enumerate(spectra.values()):
         total = sum(values) or 1.0
         parts = [100 * part / total for part in accumulate(values)]
@@ -198,13 +187,8 @@ def draw_lids(lids: Mapping[str, Sequence[float]]) -> Figure:
     """Draw histograms of the LID of the points, each with a vertical line at its geometric mean.
 
     Outliers, such as points whose neighbours are all equally far, are only counted in the title.
-
-    Args:
-        lids: For each input, by name, the LID of each of its points.
     """
-    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(lids)))
-    figure.set_label("Local intrinsic dimensionality of " + ", ".join(lids))
-    axes = figure.add_subplot()
+    figure, axes = _one_plot("Local intrinsic dimensionality of " + ", ".join(lids), 3.0, lids)
     logs = {name: [math.log(max(value, 1e-3)) for value in values] for name, values in lids.items()}
     limits = [_lid_limits(sorted(each)) for each in logs.values()]
     low, high = min(limit[0] for limit in limits) - 0.05, max(limit[1] for limit in limits) + 0.05
@@ -238,9 +222,7 @@ def draw_lid_by_k(
         known: The LID of each network of the atlas, which is drawn thin.
     """
     names = {name: i for i, name in enumerate(curves)} | ({"trained here": GREY} if known else {})
-    figure = Figure(figsize=(WIDTH, 3.0 + _legend_height(names)))
-    figure.set_label("LID over the number of neighbours of " + ", ".join(curves))
-    axes = figure.add_subplot()
+    figure, axes = _one_plot("LID over the number of neighbours of " + ", ".join(curves), 3.0, names)
     for each in known:
         axes.plot(list(each), list(each.values()), **{**_line(GREY), "linewidth": 0.8})
     for i, curve in enumerate(curves.values()):
@@ -268,9 +250,8 @@ def draw_atlas(shares: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
     """
     every = [(name, i, *ends) for i, group in enumerate(shares.values()) for name, ends in group.items()]
     every.sort(key=lambda each: each[2], reverse=True)
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(every) + _legend_height(shares)))
-    figure.set_label("Effective rank over the attainable one among known networks")
-    axes = figure.add_subplot()
+    height = 0.9 + 0.24 * len(every)
+    figure, axes = _one_plot("Effective rank over the attainable one among known networks", height, shares)
     marks: Any = [
         {"marker": mark, "color": COLOURS[i]} for i, mark in zip((GREY, 0, 5), ("o", "D", "s"), strict=True)
     ]
@@ -296,14 +277,8 @@ def _lid_limits(logs: Sequence[float]) -> tuple[float, float]:
 
 @rc_context(STYLE)
 def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figure:
-    """Draw the absolute correlations of all pairs of axes as a heat map.
-
-    Args:
-        correlation: The absolute correlations, (D, D), or their means in square blocks.
-    """
-    figure = Figure(figsize=(WIDTH, 4.4))
-    figure.set_label(f"Absolute correlation of the axes of {name}")
-    axes = figure.add_subplot()
+    """Draw the absolute correlations of the axes, (D, D), or their means in square blocks, as a heat map."""
+    figure, axes = _one_plot(f"Absolute correlation of the axes of {name}", 4.4)
     axes.set_title(shorten(name), fontsize=10)
     picture = axes.imshow(correlation, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     axes.grid(False)
@@ -311,6 +286,12 @@ def draw_correlation(correlation: Sequence[Sequence[float]], name: str) -> Figur
     axes.set_yticks([])
     figure.colorbar(picture, label="absolute correlation")
     return figure
+
+
+def _one_plot(description: str, height: float, legend: Collection[str] = ()) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(WIDTH, height + (_legend_height(legend) if legend else 0)))
+    figure.set_label(description)
+    return figure, figure.add_subplot()
 
 
 def _draw_seeds(axes: Any, curves: Sequence[Curve], style: dict[str, Any]) -> Any:

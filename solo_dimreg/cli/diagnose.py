@@ -117,17 +117,14 @@ def command(
     from solo_dimreg.diagnosis.layers import diagnose_with_layers
     from solo_dimreg.diagnosis.page import write_diagnosis
     from solo_dimreg.diagnosis.sources.images import Images
-    from solo_dimreg.diagnosis.sources.opening import Source, distinct_names, open_source
+    from solo_dimreg.diagnosis.sources.opening import distinct_names, open_source
     from solo_dimreg.diagnosis.table import summary_table
     from solo_dimreg.solo_learn.registration import generation
 
     where = Images(images, dataset, split, size, batch_size, num_workers)
     files = checkpoints_of(inputs[0]) if checkpoints else []
     with_umap = umap and importlib.util.find_spec("umap") is not None and generation() is not None
-
-    def one(source: Source, with_umap: bool) -> Diagnosis:
-        return diagnose_with_layers(source, with_umap) if layers else diagnose(source, with_umap)
-
+    one = diagnose_with_layers if layers else diagnose
     if files:
         records = []
         for file in files:  # one network in memory at a time

@@ -23,11 +23,7 @@ SHOWN = ("effective_rank", "lid", "mean_share", "off_diagonal_correlation")
 
 
 def checkpoints_of(given: str) -> list[Path]:
-    """Return the checkpoints of a run by their epochs.
-
-    Raises:
-        ConfigError: it is no folder of one run, or there are fewer than two checkpoints.
-    """
+    """Return the checkpoints of a run by their epochs; raise a ConfigError if there are fewer than two."""
     path = Path(given).expanduser()
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -44,11 +40,7 @@ def checkpoints_of(given: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The diagnosis of one checkpoint, without its network, distances and correlations.
-
-    Attributes:
-        spaces: The metrics of the features and, if any, of the embeddings, by name.
-    """
+    """The diagnosis of one checkpoint, without its network, distances and correlations."""
 
     name: str
     epoch: int

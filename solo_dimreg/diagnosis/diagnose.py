@@ -32,7 +32,7 @@ from solo_dimreg.metrics.neighbourhoods import (
 from solo_dimreg.metrics.numbers import (
     Space,
     describe_space,
-    information_deviations,
+    information_intervals,
     mutual_information,
     with_intervals,
 )
@@ -51,7 +51,7 @@ SCALES, OUTERMOST = 3, 0.05
 # dimension, 11 % of the points have, and in two 1 %.
 NEAR, COPIED = 10, 0.25
 # The metrics that decide; what is printed of intervals and differences is theirs.
-DECIDING = [name for name in ("signal_rank", "effective_rank", "lid") if name in METRICS]
+DECIDING = ("signal_rank", "effective_rank", "lid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +60,18 @@ class Diagnosis:
 
     Attributes:
         features, embeddings: The metrics of each; the embeddings may be None.
-        information: I(R;Z), empty without embeddings.
-        moved: How far I(R;Z) moves in replicates of the sample, by name.
+        information, information_intervals: I(R;Z) and its 95 % intervals by name, empty without embeddings.
         classes: For each class of the sample: name, number of points, LID, effective rank, the variance
             within over that of all samples, their intervals, and whether its neighbourhoods have collapsed.
         umap: solo-learn's UMAP plot, a PNG; empty if there is none.
-        layers: The profile of the layers of the network, if it was asked for.
+        layers: The profile of the layers, if it was asked for.
     """
 
     source: Source
     features: Space
     embeddings: Space | None
     information: dict[str, float]
-    moved: dict[str, Tensor]
+    information_intervals: dict[str, Interval | None]
     classes: list[dict[str, Any]]
     umap: bytes = b""
     layers: LayerProfile | None = None
@@ -102,11 +101,6 @@ class Diagnosis:
         both = {"features": self.features, "embeddings": self.embeddings}
         return {name: space for name, space in both.items() if space is not None}
 
-    def information_interval(self, name: str = "mutual_information") -> Interval | None:
-        """Return the 95 % interval over images of I(R;Z), or None without embeddings."""
-        bounds = METRICS["mutual_information"].bounds
-        return interval(self.information[name], self.moved[name], bounds) if name in self.moved else None
-
     @property
     def intervals(self) -> str:
         """Return the 95 % intervals of the metrics of the features that decide, in a sentence."""
@@ -128,7 +122,7 @@ class Diagnosis:
             "caution": self.caution,
             **{name: _space_dict(space, self.verdict_on(space)) for name, space in self.spaces.items()},
             **self.information,
-            "intervals": {name: self.information_interval(name) for name in self.moved},
+            "intervals": self.information_intervals,
             "classes": self.classes,
             **({} if self.layers is None else {"layers": self.layers.as_dict()}),
         }
@@ -158,16 +152,16 @@ def diagnose(source: Source, with_umap: bool = False, intervals: bool = True) ->
         sample, moments = statistics.sample, statistics.embeddings
         measured = with_intervals if intervals else describe_space
         space = measured(statistics.features, sample["features"], near["features"])
-        embedded, information, moved = None, {}, {}
+        embedded, information, around = None, {}, {}
         if moments is not None:
             embedded = measured(moments, sample["embeddings"], near["embeddings"])
             information = mutual_information(sample["features"], sample["embeddings"])
             if intervals:
-                moved = information_deviations(sample["features"], sample["embeddings"])
+                around = information_intervals(information, sample["features"], sample["embeddings"])
     points = near["features"].labels
     classes = _classes(sample["features"], sample.get("labels"), space.lids, points, source.classes)
     umap = _umap(source.umap) if with_umap and source.umap else b""
-    return Diagnosis(source, space, embedded, information, moved, classes, umap)
+    return Diagnosis(source, space, embedded, information, around, classes, umap)
 
 
 def _read(source: Source, statistics: FeatureStatistics, bar: Any) -> dict[str, Neighbourhoods]:

@@ -49,9 +49,9 @@ DENSE |= {"dimension": SHARE, "dse": UNBOUNDED}
 def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules of a network whose outputs a profile measures, by name.
 
-    A block is a module with parts of its own that stands in a container (``Sequential``, ``ModuleList``,
-    ``ModuleDict``), such as a ResNet's ``Bottleneck``. It is measured as a whole, unless it has blocks in it.
-    Any other module is replaced by its children if a container is in it, down to its single layers.
+    A block is a module with parts of its own that stands in a container, such as a ResNet's ``Bottleneck``.
+    It is measured as a whole, unless it has blocks in it. Any other module is replaced by its children if a
+    container is in it, down to its single layers.
     """
     blocks = {
         child
@@ -93,7 +93,6 @@ class LayerRecorder:
     """Record the outputs of the blocks of a model for its profile, until it is closed.
 
     Args:
-        model: The network.
         features, embeddings: The names of the backbone and of the projector; empty for none.
         count: The number of images that will come; of more than 2,048, evenly spaced ones are taken.
     """
@@ -125,16 +124,14 @@ class LayerRecorder:
         self, batches: Callable[[Sequence[int] | None], Iterator[Batch]], indices: Sequence[int] | None
     ) -> Iterator[Batch]:
         """Yield the batches of a source, and record the first pass over all of them."""
-        whole, passing = indices is None and not self._seen, batches(indices)
-        while True:
-            self.is_open = whole
-            batch = next(passing, None)
+        self.is_open = whole = indices is None and not self._seen
+        for batch in batches(indices):
             self.is_open = False
-            if batch is None:
-                return
             if whole:
                 self.take(len(batch[0]))
             yield batch
+            self.is_open = whole
+        self.is_open = False
 
     @torch.no_grad()
     def _hook(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -213,11 +210,7 @@ class LayerRecorder:
         return BACKBONE
 
     def profile(self) -> LayerProfile:
-        """Return the metrics of all layers.
-
-        Raises:
-            ConfigError: A layer has values that are not finite, or no layer was seen.
-        """
+        """Return the metrics of all layers; raise a ConfigError without any, or for values not finite."""
         if not self._layers:
             raise ConfigError("layers: no module of the network returns rows, maps or tokens of its images.")
         layers = [self._describe(name, each) for name, each in self._layers.items()]
@@ -279,11 +272,7 @@ def _equal(first: _Output, second: _Output) -> bool:
 
 
 def diagnose_with_layers(source: Source, with_umap: bool = False) -> Diagnosis:
-    """Return the diagnosis of a source with the profile of the layers of its network.
-
-    Raises:
-        ConfigError: the source has no network; or as :func:`solo_dimreg.diagnosis.diagnose.diagnose`.
-    """
+    """Return the diagnosis of a source with the profile of its network; raise a ConfigError without one."""
     if source.model is None:
         raise ConfigError(f"layers: {source.name} has no network; give a checkpoint or a timm model.")
     with LayerRecorder(source.model, *source.parts, count=source.count) as recorder:

@@ -40,8 +40,7 @@ class SearchAmongAll:
     Args:
         batches: A function that reads the source.
         place: 0 for the features, 1 for the embeddings.
-        first: The indices of the rows that count, ascending.
-        count: The number of samples.
+        first: The indices of the rows that count among ``count`` samples, ascending.
         limit: Up to this many rows, the neighbours of all are sought, and else those of 1,000.
     """
 

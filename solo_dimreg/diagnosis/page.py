@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from solo_dimreg import plots
@@ -17,7 +16,7 @@ from solo_dimreg.diagnosis.checkpoints import Course
 from solo_dimreg.diagnosis.classes import collapsed_classes
 from solo_dimreg.diagnosis.diagnose import Diagnosis
 from solo_dimreg.diagnosis.differences import differences
-from solo_dimreg.diagnosis.layers_page import Where, where_it_falls
+from solo_dimreg.diagnosis.layer_profile import BACKBONE, HEADER, LayerProfile, short_names
 from solo_dimreg.diagnosis.table import differences_table, summary_table
 from solo_dimreg.diagnosis.templating import TEMPLATES, Card, data_address, render
 from solo_dimreg.diagnosis.verdict import THRESHOLDS
@@ -59,6 +58,12 @@ UMAP = Explanation(
     "McInnes et al., 2018",
     "https://arxiv.org/abs/1802.03426",
 )
+LAYERS = Explanation(
+    "Layers",
+    "The metrics of what comes out of each block, pooled over its positions. Behind the vertical line stands "
+    "what follows the backbone.",
+)
+TRAINING = Explanation("Training", "The metrics of the checkpoints over the epochs, counted from 0.")
 INTERVALS = (
     "± is half of the 95 % interval over images: where 95 % of other samples of as many images would fall. "
     "Skew intervals and those of counts have their ends in brackets; a number has none where all replicates "
@@ -72,6 +77,7 @@ EXPLANATIONS = {
 }
 # The number of cells along each side of a heat map; more axes are averaged in blocks.
 CELLS = 128
+LINES = 8  # at most this many checkpoints in the figure of the layers
 # The names of the files that a diagnosis writes.
 OWN_FILES = re.compile(
     r"diagnosis\.(html|json)|"
@@ -81,20 +87,22 @@ OWN_FILES = re.compile(
 CLASSES, CELLS_OF_CLASS = 50, {"lid": 2, "effective_rank": 1, "within_variance": 3}
 
 
+@dataclass
+class Where:
+    """The cards, and the tables with their header, rows, label and sentences."""
+
+    cards: list[Card] = field(default_factory=list)
+    tables: list[tuple[Sequence[str], list[list[str]], str, list[str]]] = field(default_factory=list)
+
+
 def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path, course: Course | None = None) -> Path:
-    """Write the page, the plots and the metrics of one or several inputs.
+    """Write the page, the plots and the metrics of inputs, side by side; return the path of the HTML page.
 
-    Args:
-        diagnoses: The diagnoses; several are shown side by side.
-        out: The folder to write into. The files of an earlier diagnosis there move to ``<out>.bak``, and a
-            warning says so.
-        course: The checkpoints of the run, of which the diagnosis is the last.
-
-    Returns:
-        The path of the HTML page.
+    The files of an earlier diagnosis in the folder move to ``<out>.bak``, and a warning says so. ``course``
+    has the checkpoints of a run, of which the diagnosis is the last.
     """
     cards = _cards(diagnoses)
-    where = where_it_falls(diagnoses, course)
+    where = _where_it_falls(diagnoses, course)
     _move_earlier(out)
     for card in [*cards, *where.cards]:
         plots.save_png(card.figure, out / f"{card.name}.png")
@@ -126,7 +134,7 @@ def _move_earlier(out: Path) -> None:
 
 def fragment(diagnosis: Diagnosis) -> str:
     """Return verdict, metrics, plots and classes of one input, as a part of another page or a notebook."""
-    return _render("fragment.html.j2", [diagnosis], _cards([diagnosis]), where_it_falls([diagnosis]))
+    return _render("fragment.html.j2", [diagnosis], _cards([diagnosis]), _where_it_falls([diagnosis]))
 
 
 def _render(template: str, diagnoses: Sequence[Diagnosis], cards: Sequence[Card], where: Where) -> str:
@@ -175,15 +183,11 @@ def _cards(diagnoses: Sequence[Diagnosis]) -> list[Card]:
         Card(atlas.draw(diagnoses), ATLAS, "atlas"),
     ]
     for number, (name, space) in enumerate(spaces.items(), 1):
-        drawn = plots.draw_correlation(_blocks(space.correlation).tolist(), name)
+        size = min(len(space.correlation), CELLS)
+        blocks = adaptive_avg_pool2d(space.correlation.abs()[None, None], size)[0, 0]
+        drawn = plots.draw_correlation(blocks.tolist(), name)
         cards.append(Card(drawn, EXPLANATIONS["off_diagonal_correlation"], f"correlation-{number}"))
     return cards
-
-
-def _blocks(correlation: Tensor) -> Tensor:
-    """Return the absolute correlations, averaged to at most ``CELLS`` cells along each side."""
-    size = min(len(correlation), CELLS)
-    return adaptive_avg_pool2d(correlation.abs()[None, None], size)[0, 0]
 
 
 def _classes(diagnosis: Diagnosis) -> list[list[str]]:
@@ -197,3 +201,50 @@ def _classes(diagnosis: Diagnosis) -> list[list[str]]:
         ]
         for line in lowest
     ]
+
+
+def _where_it_falls(diagnoses: Sequence[Diagnosis], course: Course | None = None) -> Where:
+    """Return the figures and tables of the checkpoints and layers; empty if none were asked for.
+
+    Inputs with the same layers, and checkpoints, share a figure.
+    """
+    found = Where()
+    if course is not None:
+        drawn = plots.draw_curves(course.curves, ["features", "embeddings"])
+        found.cards.append(Card(drawn, TRAINING, "training"))
+        found.tables.append((*course.table, "Over the training", [course.sentence]))
+    profiles = {each.source.name: each.layers for each in diagnoses if each.layers is not None}
+    for name, profile in profiles.items():
+        header, said = HEADER[: len(profile.rows[0])], [profile.sentence, profile.dense_sentence]
+        found.tables.append((header, profile.rows, f"Layers of {name}", said))
+    if course is not None:
+        named = [(f"epoch {each.epoch}", each.layers) for each in course.checkpoints if each.layers]
+        profiles = dict(named[i] for i in _spread(len(named)))
+    groups: dict[tuple[str, ...], dict[str, LayerProfile]] = {}
+    for name, profile in profiles.items():
+        groups.setdefault(tuple(layer.name for layer in profile.layers), {})[name] = profile
+    for i, group in enumerate(groups.values(), 1):
+        found.cards.append(Card(_figure(group), LAYERS, f"layers-{i}"))
+    return found
+
+
+def _spread(count: int) -> list[int]:
+    """Return at most ``LINES`` of the indices below ``count``, evenly spaced, with the first and the last."""
+    return sorted({round(i * (count - 1) / (LINES - 1)) for i in range(LINES)}) if count else []
+
+
+def _figure(profiles: Mapping[str, LayerProfile]) -> plots.Figure:
+    layers = next(iter(profiles.values())).layers
+    panels = {
+        "effective rank / attainable": {
+            name: [layer.share for layer in each.layers] for name, each in profiles.items()
+        }
+    }
+    for metric in ("lid", "mean_share", "off_diagonal_correlation"):
+        values = {name: [getattr(layer, metric) for layer in each.layers] for name, each in profiles.items()}
+        panels[METRICS[metric].label] = {
+            name: [math.nan if value is None else value for value in line] for name, line in values.items()
+        }
+    own = sum(layer.part == BACKBONE for layer in layers)
+    names = [short_names(layers)[layer.name] for layer in layers]
+    return plots.draw_layers(names, panels, own if own < len(layers) else None)

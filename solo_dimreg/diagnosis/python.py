@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,7 @@ class DiagnosisResult(Diagnosis):
         return compare(self, other)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``diagnosis.html``, ``diagnosis.json`` and PNG plots, as ``solo-dimreg diagnose`` does.
-
-        Returns:
-            The path of the HTML page.
+        """Write the files that ``solo-dimreg diagnose`` writes, and return the path of the HTML page.
 
         Raises:
             ConfigError: the folder cannot be made or written into.
@@ -150,20 +148,18 @@ def _of_model(
         raise ConfigError("embeddings: with a model, give the name of the module whose output they are.")
     if layers and not isinstance(model, nn.Module):
         raise ConfigError("layers: only a torch.nn.Module has layers that can be measured.")
-    profile, dataset = None, getattr(loader, "dataset", None)
+    recorder, dataset = None, getattr(loader, "dataset", None)
     if isinstance(model, nn.Module) and layers:
         expected = [max_samples, len(dataset) if isinstance(dataset, Sized) else None]
         count = min((each for each in expected if each), default=0)
-        with LayerRecorder(model, features or "", embeddings or "", count) as recorder:
-            found = collect(model, loader, features, embeddings, max_samples, recorder.take)
-        profile = recorder.profile()
-    else:
-        found = collect(model, loader, features, embeddings, max_samples)
-    classes = getattr(dataset, "classes", ())
+        recorder = LayerRecorder(model, features or "", embeddings or "", count)
+    with recorder or nullcontext():
+        take = recorder.take if recorder else None
+        found = collect(model, loader, features, embeddings, max_samples, take)
     name = name or type(model).__name__
-    arrays = [None if rows is None else in_memory(rows) for rows in map(found.get, ("embeddings", "labels"))]
-    opened = open_arrays(in_memory(found["features"]), *arrays)
-    return array_source(name, opened, f" of {name}", classes, NETWORK), profile
+    arrays = open_arrays(**{kind: in_memory(rows) for kind, rows in found.items()})
+    source = array_source(name, arrays, f" of {name}", getattr(dataset, "classes", ()), NETWORK)
+    return source, recorder.profile() if recorder else None
 
 
 def _of_path(path: Path, embeddings: Any, labels: Any, name: str | None) -> Source:

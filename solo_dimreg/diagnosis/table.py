@@ -24,10 +24,9 @@ def summary_table(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[
         _line(record, [(space.numbers[name], space.interval(name)) for _, _, space in columns])
         for name, record in SHOWN.items()
     ]
-    information = [
-        (each.information.get("mutual_information"), each.information_interval()) for each, _, _ in columns
-    ]
-    lines.append(_line(METRICS["mutual_information"], information))
+    name = "mutual_information"
+    information = [(each.information.get(name), each.information_intervals.get(name)) for each, *_ in columns]
+    lines.append(_line(METRICS[name], information))
     return header, [verdicts, *(line for line in lines if line)]
 
 

@@ -34,8 +34,8 @@ class Card:
 def render(template: Path, **values: object) -> str:
     """Return the page that a template makes of the values.
 
-    A template can use those in its own folder and those in ``TEMPLATES``. Values are escaped in HTML; in
-    Markdown, the filter ``plain`` escapes them.
+    It can use the templates in its own folder and in ``TEMPLATES``. Values are escaped in HTML; in Markdown,
+    the filter ``plain`` escapes them.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, TEMPLATES]),

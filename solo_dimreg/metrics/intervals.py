@@ -65,9 +65,7 @@ def interval(
 ) -> Interval | None:
     """Return the 95 % interval of a metric, of whole numbers for a count; None if it is undefined.
 
-    Args:
-        deviations: How far it moves in replicates of the sample.
-        bounds: The lowest and the highest value that it can have.
+    The deviations tell how far it moves in replicates of the sample.
     """
     deviations = deviations[deviations.isfinite()].double()
     if value is None or len(deviations) < 2:
@@ -115,8 +113,7 @@ def of_influence(influence: Tensor) -> Tensor:
 def of_groups(metric: Callable[[Tensor], Any], count: int) -> Tensor:
     """Return deviations of a metric, (G,), from 16 groups of ``count`` rows that are left out in turn.
 
-    Args:
-        metric: Computes it from the numbers of the rows that stay, ascending, (n,).
+    The metric takes the numbers of the rows that stay, ascending, (n,).
     """
     group = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % GROUPS
     values = torch.tensor([float(metric((group != i).nonzero()[:, 0])) for i in range(min(GROUPS, count))])

@@ -124,15 +124,11 @@ class Moments:
         return self._scatter.addr(distance, distance, alpha=self.count)
 
     def correlation(self, floor: float | Tensor = 0.0) -> tuple[Tensor, float]:
-        """Return the correlations of the axes, and the mean absolute correlation of two axes.
+        """Return the correlations of the axes, (D, D), and the mean absolute correlation of two axes.
 
-        Args:
-            floor: Axes whose variance is not above the floor count as constant; their correlations are 0.
-
-        Returns:
-            The correlation matrix, (D, D), or for more than 4,096 axes the means of the absolute correlations
-            in 128 x 128 blocks; and the mean absolute correlation over all pairs of axes. Time grows with
-            N D^2, and memory does not.
+        Axes whose variance is not above the floor count as constant, and their correlations are 0. For more
+        than 4,096 axes, the matrix has the means of the absolute correlations in 128 x 128 blocks. Time grows
+        with N D^2, and memory does not.
         """
         scale = torch.where(self.variances > floor, self.variances, torch.inf).rsqrt()
         if len(scale) <= CORRELATION_AXES:
@@ -164,10 +160,9 @@ class Moments:
 
     def of_axes(self, axes: Tensor) -> Moments:
         """Return the moments of some axes."""
-        if self.scatter is not None:
-            return Moments(self.count, self.mean[axes], self.resolution, self.scatter[axes][:, axes])
-        assert self.rows is not None
-        return Moments(self.count, self.mean[axes], self.resolution, rows=self.rows[:, axes])
+        scatter = None if self.scatter is None else self.scatter[axes][:, axes]
+        rows = None if self.rows is None else self.rows[:, axes]
+        return Moments(self.count, self.mean[axes], self.resolution, scatter, rows)
 
     @property
     def few_rows(self) -> bool:

@@ -149,12 +149,9 @@ def unit_scale(rows: Tensor) -> Tensor:
 
 
 class SearchByBatches:
-    """A search for the nearest neighbours of some samples among all samples, which arrive batch by batch.
+    """A search for the nearest neighbours of queries (Q, D) among all samples, which arrive batch by batch.
 
-    Args:
-        queries: shape (Q, D).
-        indices: the place of each query among the arriving samples, counted from 0, shape (Q,). A query is
-            not its own neighbour.
+    ``indices`` are the places of the queries among the arriving samples, (Q,); none is its own neighbour.
     """
 
     def __init__(self, queries: Tensor, indices: Tensor, k: int) -> None:

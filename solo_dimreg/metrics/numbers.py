@@ -71,11 +71,7 @@ class Space:
         return [*super().__dir__(), *self.numbers]
 
     def interval(self, name: str, k: int | None = None) -> Interval | None:
-        """Return the 95 % interval over images of a metric, low and high, or None if it has none.
-
-        Args:
-            k: The number of neighbours, for ``lid_by_k``.
-        """
+        """Return the 95 % interval over images, or None, of a metric, or of ``lid_by_k`` with its k."""
         value, key = (self.numbers.get(name), name) if k is None else (self.lid_by_k.get(k), f"{name}.{k}")
         if key not in self.deviations:
             return None
@@ -94,13 +90,9 @@ def describe_space(
     near: Neighbourhoods | None = None,
     names: Collection[str] = OF_ONE_SET.keys(),
 ) -> Space:
-    """Return the metrics of features.
+    """Return the metrics of features from their moments and a random sample of them, (n, D).
 
-    Args:
-        moments: The moments of all the features.
-        sample: A random sample of the features, (n, D).
-        near: The neighbours of some of the features among all. With None, the sample is taken as all the
-            features, and its neighbours are sought in it.
+    Without ``near``, the neighbours of some among all, the sample is taken as all the features.
     """
     near = near or neighbours_within(sample)
     points = unit_scale(sample)
@@ -152,10 +144,14 @@ def mutual_information(features: Tensor, embeddings: Tensor) -> dict[str, float]
 
 
 @torch.no_grad()
-def information_deviations(features: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
-    """Return how far I(R;Z) of order 2 and 1 moves with the images."""
+def information_intervals(
+    information: Mapping[str, float], features: Tensor, embeddings: Tensor
+) -> dict[str, Interval | None]:
+    """Return the 95 % intervals over images of I(R;Z) of order 2 and 1."""
     r, z = unit_scale(features), unit_scale(embeddings)
-    return {name: mutual_information_deviations(r, z, order) for name, order in INFORMATION.items()}
+    moved = {name: mutual_information_deviations(r, z, order) for name, order in INFORMATION.items()}
+    bounds = METRICS["mutual_information"].bounds
+    return {name: interval(information[name], each, bounds) for name, each in moved.items()}
 
 
 def representation_numbers(features: Tensor, embeddings: Tensor | None = None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class MetricRecord:
     Attributes:
         name: Its name in settings and files.
         function: Computes it from the rows that ``inputs`` names; None if only a diagnosis has it.
-        label: Its name in tables and plots.
+        label: Its name in tables and plots; that of ``METRICS`` without one is the name in words.
         unit: What it is counted in; empty for a plain number.
         decimals: The digits after the point in tables.
         inputs: What the function takes: ``ROWS``, ``VIEWS``, ``FEATURES_AND_EMBEDDINGS`` or ``TOKENS``.
@@ -63,7 +63,7 @@ class MetricRecord:
             the rows. Metrics of the moments need none.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
         bounds: The lowest and the highest value that it can have.
-        in_monitor: Whether a ``monitor:`` block can name it.
+        in_monitor: Whether a ``monitor:`` block can name it, in ``METRICS`` only with a function.
         in_diagnosis: Whether ``diagnose`` and the tracker compute it.
     """
 
@@ -83,11 +83,6 @@ class MetricRecord:
     bounds: tuple[float, float] = intervals.UNBOUNDED
     in_monitor: bool = True
     in_diagnosis: bool = True
-
-
-def centred_effective_rank(features: Tensor) -> Tensor:
-    """Return the effective rank of the features (B, D) around their mean."""
-    return functional.effective_rank(features, center=True)
 
 
 def lid_mle_512(features: Tensor) -> Tensor:
@@ -122,31 +117,10 @@ TSITSULIN = Reference("Tsitsulin et al., TAG-ML at ICML 2023", ARXIV + "2305.165
 
 # In the order of the tables.
 _RECORDS = (
-    MetricRecord(
-        "samples", label="samples", decimals=0, of_moments=lambda moments: moments.count, in_monitor=False
-    ),
-    MetricRecord(
-        "dimensions",
-        label="dimensions",
-        decimals=0,
-        of_moments=lambda moments: len(moments.mean),
-        in_monitor=False,
-    ),
-    MetricRecord(
-        "duplicates",
-        label="duplicates",
-        decimals=0,
-        of_neighbours=lambda near: near.duplicates,
-        in_monitor=False,
-    ),
-    MetricRecord(
-        "spread",
-        label="spread",
-        decimals=3,
-        of_moments=lambda moments: moments.spread,
-        in_monitor=False,
-        bounds=SHARE,
-    ),
+    MetricRecord("samples", decimals=0, of_moments=lambda moments: moments.count),
+    MetricRecord("dimensions", decimals=0, of_moments=lambda moments: len(moments.mean)),
+    MetricRecord("duplicates", decimals=0, of_neighbours=lambda near: near.duplicates),
+    MetricRecord("spread", decimals=3, of_moments=lambda moments: moments.spread, bounds=SHARE),
     MetricRecord(
         "mean_share",
         functional.mean_share,
@@ -162,8 +136,7 @@ _RECORDS = (
     ),
     MetricRecord(
         "effective_rank",
-        centred_effective_rank,
-        label="effective rank",
+        partial(functional.effective_rank, center=True),
         decimals=1,
         explanation="The number of dimensions filled globally: the exponential of the entropy of the "
         "normalized singular values. A fall to a fifth of the peak is a warning, and a fall to a half is "
@@ -219,9 +192,7 @@ _RECORDS = (
         in_monitor=False,
         bounds=SHARE,
     ),
-    MetricRecord(
-        "filled", label="directions filled", decimals=0, of_moments=_directions_filled, in_monitor=False
-    ),
+    MetricRecord("filled", label="directions filled", decimals=0, of_moments=_directions_filled),
     MetricRecord(
         "lid",
         partial(functional.geometric_mean_lid, k=LID_NEIGHBOURS),
@@ -243,7 +214,6 @@ _RECORDS = (
         deviations=lambda near: intervals.of_groups(
             lambda kept: replace(near, distances=near.distances[kept]).lid_in_groups(), len(near.distances)
         ),
-        in_monitor=False,
         bounds=POSITIVE,
     ),
     MetricRecord(
@@ -261,7 +231,6 @@ _RECORDS = (
         label="LID (k = 512)",
         of_neighbours=lambda near: near.mean_lid(MANY_NEIGHBOURS),
         deviations=lambda near: near.lid_deviations(MANY_NEIGHBOURS),
-        in_monitor=False,
         bounds=POSITIVE,
     ),
     MetricRecord(
@@ -360,7 +329,6 @@ _RECORDS = (
     MetricRecord(
         "matrix_entropy",
         partial(of_few, functional.matrix_entropy),
-        label="matrix entropy",
         unit="nats",
         explanation="The matrix-based Rényi entropy of order 2, in nats, measures how evenly the samples "
         "spread; it is 0 if all are parallel. It hardly moves for features that are not negative, since they "
@@ -394,7 +362,6 @@ _RECORDS = (
     MetricRecord(
         "uniformity",
         partial(of_few, functional.uniformity),
-        label="uniformity",
         falls=False,
         explanation="Uniformity measures how unevenly the normalized samples cover the sphere: lower is more "
         "uniform, and 0 is a single point.",
@@ -419,7 +386,6 @@ _RECORDS = (
     MetricRecord(
         "alignment",
         functional.alignment,
-        label="alignment",
         inputs=VIEWS,
         falls=False,
         explanation="The mean squared distance between the normalized views of a sample: lower is more "
@@ -451,4 +417,11 @@ _RECORDS = (
         in_diagnosis=False,
     ),
 )
-METRICS = {record.name: record for record in _RECORDS}
+METRICS = {
+    record.name: replace(
+        record,
+        label=record.label or record.name.replace("_", " "),
+        in_monitor=record.in_monitor and record.function is not None,
+    )
+    for record in _RECORDS
+}

@@ -43,13 +43,6 @@ class FeatureStatistics:
     Args:
         sample_size: n, the number of samples kept.
         seed: seed of the choice, different for each process; None stands for the rank of the process.
-
-    Example:
-        >>> statistics = FeatureStatistics()
-        >>> for features in torch.randn(4, 100, 16):
-        ...     statistics.update(features)
-        >>> statistics.features.count
-        400
     """
 
     def __init__(self, sample_size: int = KEPT_ROWS, seed: int | None = None) -> None:
@@ -60,17 +53,13 @@ class FeatureStatistics:
         self._resolution = 0.0
         self._generator = torch.Generator().manual_seed(rank() if seed is None else seed)
         self._keys = torch.zeros(0, dtype=torch.float64)
-        self._sample: dict[str, Tensor] = {}
+        #: The rows of the sample in the order of arrival, all if there are at most n, by name.
+        self.sample: dict[str, Tensor] = {}
 
     def update(
         self, features: Tensor, embeddings: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
-        """Add a batch.
-
-        Args:
-            features: shape (B, D).
-            embeddings: shape (B, d); with every batch, or with none.
-            labels: shape (B,), integer; with every batch, or with none.
+        """Add a batch: features (B, D) and, every time or never, embeddings (B, d) and integer labels (B,).
 
         Raises:
             ValueError: the shapes do not fit each other or the batches before.
@@ -99,15 +88,15 @@ class FeatureStatistics:
         """
         if other.count == 0:
             return
-        self._check(other._sample)
+        self._check(other.sample)
         self._resolution = max(self._resolution, other._resolution)
-        self._make_room(other._sample, other.count)
+        self._make_room(other.sample, other.count)
         for name, mean in other._means.items():
             self._combine(name, other.count, mean)
             if name in self._scatters:
                 self._scatters[name] += other._scatter(name)
         self.count += other.count
-        self._keep(other._keys, other._sample)
+        self._keep(other._keys, other.sample)
 
     def gather(self) -> FeatureStatistics:
         """Return the statistics of all processes together, the same on each; this is a collective call."""
@@ -136,13 +125,8 @@ class FeatureStatistics:
         """Return the moments of the embeddings, or None without embeddings."""
         return self._moments("embeddings") if "embeddings" in self._means else None
 
-    @property
-    def sample(self) -> dict[str, Tensor]:
-        """Return the rows of the sample in the order of arrival, all if there are at most n, by name."""
-        return self._sample
-
     def _moments(self, name: str) -> Moments:
-        rows = None if name in self._scatters else self._sample[name]
+        rows = None if name in self._scatters else self.sample[name]
         return Moments(self.count, self._means[name], self._resolution, self._scatters.get(name), rows)
 
     def _make_room(self, batch: Mapping[str, Tensor], more: int) -> None:
@@ -158,7 +142,7 @@ class FeatureStatistics:
         mean = self._means[name]
         if name in self._scatters:
             return self._scatters[name]
-        rows = self._sample[name] - mean if self.count else mean.new_zeros(0, len(mean))
+        rows = self.sample[name] - mean if self.count else mean.new_zeros(0, len(mean))
         return rows.T @ rows
 
     def _combine(self, name: str, count: int, mean: Tensor) -> None:
@@ -175,10 +159,10 @@ class FeatureStatistics:
             if len(rows) != len(batch["features"]):
                 raise ValueError(f"{name}: {len(rows)} rows for {len(batch['features'])} of features.")
         for name in ("features", "embeddings", "labels") if self.count else ():
-            if (name in batch) != (name in self._sample):
+            if (name in batch) != (name in self.sample):
                 raise ValueError(f"{name} must come with every batch, or with none.")
-            if name in batch and batch[name].shape[1:] != self._sample[name].shape[1:]:
-                new, old = batch[name].shape[1], self._sample[name].shape[1]
+            if name in batch and batch[name].shape[1:] != self.sample[name].shape[1:]:
+                new, old = batch[name].shape[1], self.sample[name].shape[1]
                 raise ValueError(f"{name} must be as wide as before, {old}, got {new}.")
 
     def _keep(self, keys: Tensor, batch: Mapping[str, Tensor]) -> None:
@@ -186,17 +170,17 @@ class FeatureStatistics:
         if len(self._keys) == self.sample_size:
             eligible = (keys < self._keys.max()).nonzero().squeeze(1)
             keys, batch = keys[eligible], {name: rows[eligible] for name, rows in batch.items()}
-        if self._sample:
-            batch = {name: torch.cat([self._sample[name], rows]) for name, rows in batch.items()}
+        if self.sample:
+            batch = {name: torch.cat([self.sample[name], rows]) for name, rows in batch.items()}
             keys = torch.cat([self._keys, keys])
         else:  # the caller may change its tensors later
             batch = {name: rows.clone() for name, rows in batch.items()}
         self._keys, kept = keep_smallest(self.sample_size, keys, [*batch.values()])
-        self._sample = dict(zip(batch, kept, strict=True))
+        self.sample = dict(zip(batch, kept, strict=True))
 
     def _state(self) -> dict[str, Any]:
         """Return the state that another process needs to merge: all but the generator, on the CPU."""
-        names = ("count", "_means", "_scatters", "_resolution", "_keys", "_sample")
+        names = ("count", "_means", "_scatters", "_resolution", "_keys", "sample")
         return {name: _on_cpu(vars(self)[name]) for name in names}
 
 

@@ -23,10 +23,7 @@ from solo_dimreg.files import checkpoint_place
 
 GOOD = ".good"
 NEVER = 2**62
-STATE = (
-    *("peak", "count", "since", "since_step", "good", "named"),
-    *("responses", "restored", "restored_step", "remedy_from", "quiet"),
-)
+SETTINGS = ("drawdown", "patience", "label")  # what else an alarm has is its state
 
 
 class Alarm:
@@ -73,11 +70,11 @@ class Alarm:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs."""
-        return {name: getattr(self, name) for name in STATE}
+        return {name: value for name, value in vars(self).items() if name not in SETTINGS}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of a checkpoint."""
-        vars(self).update({name: state[name] for name in STATE if name in state})  # older ones have fewer
+        vars(self).update(state)  # older ones have fewer
 
     def keep_good(self, checkpoints: Sequence[Path]) -> None:
         """Keep the checkpoint from before a fall until the fall has ended.
@@ -118,10 +115,7 @@ class Alarm:
 
 
 def _is_before(checkpoint: Path, since: int, since_step: int) -> bool:
-    """Return whether a checkpoint is from before an epoch and step.
-
-    Its step decides if its name has one; otherwise its epoch does.
-    """
+    """Return whether a checkpoint is from before a step, or before an epoch if its name has no step."""
     epoch, step = checkpoint_place(checkpoint)
     return step < since_step if step >= 0 and since_step else epoch < since
 
@@ -145,12 +139,7 @@ def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
 
 
 def send_alert(message: str, logger: Any) -> None:
-    """Print the alarm in one line, and send an alert if the run is logged to wandb.
-
-    Args:
-        message: From :func:`describe`.
-        logger: Lightning's ``WandbLogger``, or None.
-    """
+    """Print the alarm in one line, and send an alert if the run has a ``WandbLogger`` of Lightning's."""
     if rank() != 0:
         return
     write_line(f"warning: {message}")

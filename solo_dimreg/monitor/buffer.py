@@ -67,12 +67,9 @@ class FeatureBuffer:
 def measure(
     metrics: Sequence[str], features: list[Tensor], embeddings: Sequence[Tensor] = ()
 ) -> dict[str, float]:
-    """Return every metric of the features and, with the prefix ``z_``, of the embeddings.
+    """Return the metrics of the features (N, D) of each view and, with ``z_``, of the embeddings (N, d).
 
-    Args:
-        metrics: The names. A metric that needs embeddings or a second view is left out if there is none.
-        features: The features of each view, (N, D).
-        embeddings: The embeddings of each view, (N, d).
+    A metric that needs embeddings or a second view is left out if there is none.
     """
     known = monitored_metrics()
     found: dict[str, float] = {}

@@ -1,13 +1,8 @@
 """The monitor: a Lightning callback that measures the dimensionality of the representation during training.
 
-A ``monitor:`` block of a config, see ``docs/monitor.md``, brings it to a method of solo-learn. For another
-LightningModule, :class:`DimensionalityMonitor` takes the settings of the block as arguments.
-
-With ``on: train`` and ``on: val``, the monitor reads the features and embeddings that the training or the
-validation computes anyway, those of the last images, and needs no second forward pass. With ``on: fixed`` it
-passes the same images through the network each time, in evaluation mode. It draws no random numbers and
-changes nothing. A training is therefore the same, to the bit, with and without it. It also measures when the
-training ends, for whatever reason.
+It reads the last features and embeddings that the training or the validation computes anyway; with
+``on: fixed`` it passes the same images through the network each time. It draws no random numbers and changes
+nothing, so a training is the same, to the bit, with and without it.
 """
 
 from __future__ import annotations
@@ -23,24 +18,13 @@ from torch import nn
 from solo_dimreg.config.blocks import MONITORED, AlarmSettings, MonitorSettings, read_blocks
 from solo_dimreg.distributed import all_gather, rank
 from solo_dimreg.errors import CollapseError, ConfigError, warn
-from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, ROWS, VIEWS
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, METRICS, VIEWS
+from solo_dimreg.monitor import writers
 from solo_dimreg.monitor.alarm import NEVER, Alarm, describe, send_alert
 from solo_dimreg.monitor.buffer import FeatureBuffer, measure
 from solo_dimreg.monitor.lightning import JoinedCallback
 from solo_dimreg.monitor.named_modules import OutputRecorder, evaluation_mode, find_module, pooled_rows
 from solo_dimreg.monitor.stopping import stop
-from solo_dimreg.monitor.writers import (
-    checkpoints_of,
-    draw_history,
-    folder_of,
-    log_spectra,
-    log_values,
-    validates,
-    wandb_logger,
-    warn_if_writing_fails,
-    write_csv,
-)
-from solo_dimreg.plugins import monitored_metrics
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn.monitoring import MonitorSupport
@@ -174,21 +158,22 @@ class BlockMonitor(JoinedCallback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Refuse settings that this training cannot measure, and choose the images."""
-        if self.on == "val" and not validates(trainer):
+        if self.on == "val" and not writers.validates(trainer):
             raise ConfigError(
                 "monitor.on: 'val' needs validation images: set data.val_path, or use train."
                 if self.from_config
                 else "on: 'val' needs a validation loader: pass one to trainer.fit, or use 'train'."
             )
-        metric = self.alarm_settings.metric if self.alarm_settings else None
-        if self.projector is None and metric is not None:
-            both = metric in METRICS and METRICS[metric].inputs == FEATURES_AND_EMBEDDINGS
-            if metric.startswith("z_") or both:
+        wanted = self.alarm_settings
+        if self.projector is None and wanted is not None:
+            both = wanted.metric in METRICS and METRICS[wanted.metric].inputs == FEATURES_AND_EMBEDDINGS
+            if wanted.metric.startswith("z_") or both:
                 raise ConfigError(
-                    f"monitor.alarm.metric: there is no projector, so no {metric!r}; use 'effective_rank'."
+                    f"monitor.alarm.metric: there is no projector, so no {wanted.metric!r}; use "
+                    "'effective_rank'."
                 )
-        self.folder = folder_of(trainer)
-        action = self.alarm_settings.action if self.alarm_settings else None
+        self.folder = writers.folder_of(trainer)
+        action = wanted.action if wanted else None
         own = any(type(callback).__name__ == "Checkpointer" for callback in trainer.callbacks)
         if action == "rollback" and not (own or trainer.checkpoint_callbacks):
             raise ConfigError(
@@ -198,7 +183,7 @@ class BlockMonitor(JoinedCallback):
         if self.support is not None and action == "remedy" and first is not None:
             self.support.add_remedy(trainer, module, first)  # the run that is resumed had added it
         if self.on in ("auto", "fixed"):
-            self.on, self.images = "train", self._plain_images(trainer, module)
+            self.images = self._plain_images(trainer, module)
             self.on = "train" if self.images is None else "fixed"
 
     def _plain_images(self, trainer: Any, module: Any) -> Any:
@@ -298,8 +283,6 @@ class BlockMonitor(JoinedCallback):
         """Look at the images."""
         if self.on == "val" and not trainer.sanity_checking:
             self._open_step()
-        else:
-            self._close_step()
 
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Run the projector if it is known to take the features and the validation did not run it."""
@@ -371,19 +354,18 @@ class BlockMonitor(JoinedCallback):
         if not features:
             return
         values = measure(self.settings.metrics, features, embeddings)
-        plain = [name for name in self.settings.metrics if monitored_metrics()[name].inputs == ROWS]
-        for prefix in (f"{name}/" for name in self.settings.layers if taken[f"{name}/"]):
-            found = measure(plain, taken[prefix])
-            values |= {prefix + name: value for name, value in found.items()}
+        for layer in self.settings.layers:
+            found = measure(self.settings.metrics, taken[f"{layer}/"])
+            values |= {f"{layer}/{name}": value for name, value in found.items()}
         self.logged = {f"{self.name}/{name}": value for name, value in values.items()}
-        log_values(trainer, self.logged, epoch, step)
-        log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
+        writers.log_values(trainer, self.logged, epoch, step)
+        writers.log_spectra(trainer, self.name, features[0], embeddings[0] if embeddings else None)
         self.history = [row for row in self.history if row["step"] < step]
         self.history.append({"epoch": epoch, "step": step, **values})
         if rank() == 0:
             if self.folder is not None:
-                with warn_if_writing_fails():
-                    write_csv(self.history, self.folder / f"{self.name}.csv")
+                with writers.warn_if_writing_fails():
+                    writers.write_csv(self.history, self.folder / f"{self.name}.csv")
             started = time.monotonic()
             if started >= self.next_plot:
                 self._plot()
@@ -399,8 +381,8 @@ class BlockMonitor(JoinedCallback):
             first = float(all_gather(value)[0])
             triggered = self.alarm.look(first, *self._place())
             if rank() == 0:
-                with warn_if_writing_fails():
-                    self.alarm.keep_good(checkpoints_of(trainer, self.folder))
+                with writers.warn_if_writing_fails():
+                    self.alarm.keep_good(writers.checkpoints_of(trainer, self.folder))
             if triggered:
                 self.alarm.named = self.alarm.good
                 message = describe(self.alarm, type(module).__name__, metric, first)
@@ -410,13 +392,13 @@ class BlockMonitor(JoinedCallback):
         """Do what the block asks for, on all processes; stop the training where that is not possible."""
         action = self.alarm_settings.action if self.alarm_settings else "warn"
         if action == "warn":
-            return send_alert(message, wandb_logger(trainer))
+            return send_alert(message, writers.wandb_logger(trainer))
         done = None if over or action == "stop" else self._respond(alarm, action, trainer, module)
         if done is not None:
-            log_values(trainer, {f"{self.name}/alarms": alarm.responses}, *self._place())
-            return send_alert(f"{message} {done}", wandb_logger(trainer))
+            writers.log_values(trainer, {f"{self.name}/alarms": alarm.responses}, *self._place())
+            return send_alert(f"{message} {done}", writers.wandb_logger(trainer))
         if not self.from_config:
-            send_alert(f"{message} The training is stopped.", wandb_logger(trainer))
+            send_alert(f"{message} The training is stopped.", writers.wandb_logger(trainer))
             trainer.should_stop = True
             return
         if rank() == 0:
@@ -463,8 +445,8 @@ class BlockMonitor(JoinedCallback):
         from solo_dimreg.plots import save_png
 
         if self.folder is not None and self.history:
-            with warn_if_writing_fails():
-                save_png(draw_history(self.history), self.folder / f"{self.name}.png")
+            with writers.warn_if_writing_fails():
+                save_png(writers.draw_history(self.history), self.folder / f"{self.name}.png")
 
 
 class DimensionalityMonitor(BlockMonitor):
@@ -518,13 +500,11 @@ class DimensionalityMonitor(BlockMonitor):
         if chosen is None:
             raise ConfigError("enabled: False is not allowed; remove the callback from the trainer instead.")
         action = chosen.alarm.action if chosen.alarm else "warn"
-        if chosen.on == "fixed" or action in ("rollback", "remedy"):
-            key, value, use = (
-                ("on", "fixed", "'train' or 'val'")
-                if chosen.on == "fixed"
-                else ("alarm.action", action, "'warn' or 'stop'")
-            )
-            raise ConfigError(f"{key}: {value!r} works in a config's monitor block alone; use {use}.")
+        alone = "works in a config's monitor block alone; use"
+        if chosen.on == "fixed":
+            raise ConfigError(f"on: 'fixed' {alone} 'train' or 'val'.")
+        if action in ("rollback", "remedy"):
+            raise ConfigError(f"alarm.action: {action!r} {alone} 'warn' or 'stop'.")
         chosen.on = "train" if chosen.on == "auto" else chosen.on
         super().__init__(chosen, features, embeddings)
 

@@ -25,7 +25,7 @@ class JoinedCallback:
 
     def __reduce__(self) -> Any:
         """Pickle by the public class: spawned processes cannot import the joined class by a name."""
-        return _blank, (self._public,), vars(self)
+        return self._public.__new__, (self._public,), vars(self)
 
 
 def _callbacks(name: str) -> tuple[type, ...]:
@@ -50,7 +50,3 @@ def _callbacks(name: str) -> tuple[type, ...]:
 def _join(cls: type, callbacks: tuple[type, ...]) -> Any:
     content = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_public": cls}
     return type(cls.__name__, (cls, *callbacks), content)
-
-
-def _blank(cls: type[JoinedCallback]) -> Any:
-    return cls.__new__(cls)

@@ -23,10 +23,7 @@ def find_module(option: str, model: nn.Module, name: str, backbone: str = "") ->
 
     In a compiled module, a part is named without the ``_orig_mod`` that ``torch.compile`` inserts.
     With ``backbone``, what the model calls its backbone, ``backbone.layer3`` finds ``{backbone}.layer3``, or
-    ``{backbone}.model.layer3`` of a backbone from timm.
-
-    Raises:
-        ConfigError: There is no part of this name.
+    ``{backbone}.model.layer3`` of a backbone from timm. An unknown name raises a ConfigError.
     """
     names = {known.replace("_orig_mod.", ""): module for known, module in model.named_modules() if known}
     names |= {known: module for known, module in model.named_modules() if known}
@@ -48,11 +45,7 @@ def find_module(option: str, model: nn.Module, name: str, backbone: str = "") ->
 
 
 def rows_of(option: str, output: Any) -> Tensor:
-    """Return a module's output as detached rows, one per sample, (B, D); the first output of a tuple.
-
-    Raises:
-        ConfigError: The output has another type or shape.
-    """
+    """Return a module's output, or its first one, as detached rows (B, D); others raise a ConfigError."""
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -90,11 +83,7 @@ def positions_of(output: Any) -> Tensor | None:
 
 
 def pooled_rows(option: str, output: Any) -> Tensor:
-    """Return the means of a module's output over its positions, (B, D).
-
-    Raises:
-        ConfigError: The output is no rows, map or tokens.
-    """
+    """Return the means of a module's rows, map or tokens over their positions, (B, D)."""
     positions = positions_of(output)
     return rows_of(option, output) if positions is None else positions.mean(dim=1)
 
@@ -119,11 +108,10 @@ class OutputRecorder:
     whether their outputs are wanted or not, and ``fullgraph=True`` holds.
 
     Args:
-        option: The name of the option in error messages.
-        module: The module. If it is compiled, it must not have been called yet.
+        module: If it is compiled, it must not have been called yet.
         record: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
             place may be next, such as ``ReLU(inplace=True)``.
-        rows: Makes the rows from the option and an output.
+        rows: Makes the rows from ``option``, which errors name, and an output.
     """
 
     def __init__(

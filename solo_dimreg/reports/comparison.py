@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +51,16 @@ class Section:
     text: str = ""
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    cards: Sequence[Card] = field(default_factory=tuple)
+    cards: Sequence[Card] = ()
     folded: bool = False
     kind: str = ""
     code: str = ""
 
 
 def write_report(folder: Path, out: Path) -> Path:
-    """Write ``report.html``, and ``report.md`` with its PNG plots.
+    """Write ``report.html``, and ``report.md`` with its PNG plots; return the path of the HTML page.
 
-    Args:
-        folder: The folder of ``solo-dimreg benchmark``, or any folder with checkpoint folders below it.
-
-    Returns:
-        The path of the HTML page.
-
-    Raises:
-        ConfigError: there is no run in the folder, or a file of a run is damaged.
+    For the folder and the errors see :func:`solo_dimreg.reports.runs.read_runs`.
     """
     results, records = read_runs(folder)
     unread = results["unread"]

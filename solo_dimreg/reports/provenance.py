@@ -14,9 +14,8 @@ VERSIONS = ("solo-learn", "solo-dimreg", "Python", "torch", "timm", "device")
 def what_ran(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the rows of a table of two columns with length, data, versions and machine of the runs.
 
-    Args:
-        runs: For each run ``epochs``, ``steps``, ``seed``, ``data`` and ``environment``, as in
-            ``result.json``; missing ones are left out.
+    Each run has ``epochs``, ``steps``, ``seed``, ``data`` and ``environment`` as in ``result.json``, or lacks
+    some.
     """
     data = [run.get("data") or {} for run in runs]
     finished = sorted(str(run["finished"]) for run in runs if run.get("finished"))

@@ -54,11 +54,7 @@ def seed_of(content: Mapping[str, Any]) -> Any:
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
-    """Return the config of the run in a checkpoint folder.
-
-    Raises:
-        ConfigError: ``args.json`` is damaged.
-    """
+    """Return the config of the run in a checkpoint folder; raise a ConfigError if it is damaged."""
     arguments = read_object(folder / "args.json", "the settings of a run")
     # With the published solo-learn, our whole config is kept beside its arguments.
     own = arguments.get("config")
@@ -68,13 +64,8 @@ def read_configuration(folder: Path) -> dict[str, Any]:
 def read_curves(folders: Sequence[Path], logged: Mapping[str, str] = LOGGED) -> dict[str, dict[int, float]]:
     """Return the metrics over the epochs from the ``metrics.csv`` and ``dimensionality.csv`` of a run.
 
-    Args:
-        folders: The checkpoint folders of the run. If an epoch is in two of them, the folder that begins
-            later counts.
-        logged: The columns of ``metrics.csv`` to read, and their names in the result.
-
-    Raises:
-        ConfigError: a file is damaged.
+    If an epoch is in two folders, the one that begins later counts. Of ``metrics.csv`` the columns in
+    ``logged`` are read, and renamed. A damaged file raises a ConfigError.
     """
     parts = []
     for folder in folders:

@@ -49,45 +49,39 @@ class Array:
         return self.shape[0] if self.shape else 0
 
     def __str__(self) -> str:
-        """Return the name for errors."""
-        return "in memory"
+        return "in memory"  # in errors, in place of a path
 
 
 def open_arrays(
-    path: Path | Array, embeddings: Path | Array | None = None, labels: Path | Array | None = None
+    features: Path | Array, embeddings: Path | Array | None = None, labels: Path | Array | None = None
 ) -> dict[str, Array]:
     """Return the arrays ``features``, ``embeddings`` and ``labels`` of a feature file, checked, not yet read.
 
     Args:
-        path: A ``.npy`` file of features, or a ``.npz``, ``.pt`` or ``.safetensors`` file that may hold all
-            three; or an array in memory.
-        embeddings, labels: The files or arrays that ``path`` does not hold.
+        features: A ``.npy`` file, or a ``.npz``, ``.pt`` or ``.safetensors`` file that may hold all three; or
+            an array in memory.
+        embeddings, labels: The files or arrays that this file does not hold.
 
     Raises:
         ConfigError: a file is missing, damaged or would run code, or the shapes do not fit.
     """
-    files = {"features": path, "embeddings": embeddings, "labels": labels}
-    arrays = _open(path, "features")
-    for name in ("embeddings", "labels"):
-        other = files[name]
-        if other is not None:
+    files = {"features": features, "embeddings": embeddings, "labels": labels}
+    arrays = _open(features, "features")
+    for name, other in files.items():
+        if other is not None and name != "features":
             arrays[name] = _open(other, name)[name]
     for name, array in arrays.items():
-        _check(f"{files[name] or path}: {name}", name, array)
+        where = files[name] or features
+        _check(f"{where}: {name}", name, array)
         if len(array) != len(arrays["features"]):
-            raise ConfigError(
-                f"{files[name] or path}: {len(array)} {name} for {len(arrays['features'])} features."
-            )
+            raise ConfigError(f"{where}: {len(array)} {name} for {len(arrays['features'])} features.")
     return arrays
 
 
 def in_memory(values: Any) -> Array:
-    """Return an `Array` of a tensor on any device, or of anything that NumPy takes for an array.
+    """Return an `Array` of a tensor on any device, or of anything that NumPy takes for an array of numbers.
 
-    A memory-mapped array stays on disk.
-
-    Raises:
-        ConfigError: the values are not numbers.
+    A memory-mapped array stays on disk. Other values raise a ConfigError.
     """
     try:
         found = values.detach() if isinstance(values, Tensor) else np.asarray(values)
@@ -195,12 +189,8 @@ def _named(path: Path, name: str, present: Iterable[str]) -> dict[str, str]:
 def load_torch(path: Path, mmap: bool = False) -> Any:
     """Return the tensors, and the containers around them, of a file that ``torch.save`` wrote.
 
-    Args:
-        path: The file, which is never run as code.
-        mmap: Leave the tensors on disk until they are read, where the format of the file allows that.
-
-    Raises:
-        ConfigError: the file is of another program, or holds more than tensors.
+    With ``mmap``, they stay on disk until they are read, where the format of the file allows that. A file of
+    another program, or with more than tensors, is never run as code, and raises a ConfigError.
     """
     # torch takes any other file for a pickle, and its messages are about pickles.
     with path.open("rb") as file:

@@ -39,13 +39,9 @@ class Images:
 def image_dataset(images: Images, transform: Callable) -> Dataset:
     """Return the transformed images with their labels, which are all 0 without class folders.
 
-    Raises:
-        ConfigError: there are no images, or the torchvision data set is not intact.
+    Without images, or with a torchvision data set that is not intact, it raises a ConfigError.
     """
-    if images.path is None:
-        raise ConfigError(
-            "--images: is missing; a model needs an image folder, or with --dataset the root of a data set."
-        )
+    assert images.path is not None  # names.check_images has refused it
     root = images.path.expanduser()
     if not root.exists():
         raise ConfigError(f"--images: {str(root)!r} does not exist (working directory {Path.cwd()}).")

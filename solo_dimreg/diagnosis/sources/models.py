@@ -73,11 +73,7 @@ def collect(
 
 @contextmanager
 def explained_refusal(what: str, images: Tensor) -> Iterator[None]:
-    """Turn the error of a model that does not take the images into one line.
-
-    Raises:
-        ConfigError: the message names the model, and the shape and dtype of the images.
-    """
+    """Turn the error of a model that does not take the images into a ConfigError with their shape."""
     try:
         yield
     except ConfigError:

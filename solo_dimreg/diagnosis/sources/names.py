@@ -17,11 +17,7 @@ ENDINGS = (CHECKPOINT, ".tar")
 
 
 def check_feature_file(path: Path) -> None:
-    """Raise if a file of features, embeddings or labels is missing, is empty or has another format.
-
-    Raises:
-        ConfigError: names the file, and the formats that are read.
-    """
+    """Raise a ConfigError if a file of features, embeddings or labels is missing, empty or not readable."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
     if path.suffix not in SUFFIXES:
@@ -35,11 +31,7 @@ def check_feature_file(path: Path) -> None:
 
 
 def check_given(given: str, weights: Path | None, embeddings: Path | None, labels: Path | None) -> None:
-    """Raise if a file of an input is missing, or if an option belongs to another kind of input.
-
-    Raises:
-        ConfigError: names the option or the file.
-    """
+    """Raise a ConfigError if a file of an input is missing, or an option belongs to another kind of input."""
     path = Path(given).expanduser()
     features = path.suffix in SUFFIXES
     if weights and (features or path.exists()):
@@ -61,11 +53,7 @@ def check_given(given: str, weights: Path | None, embeddings: Path | None, label
 
 
 def check_images(given: str, images: Path | None) -> None:
-    """Raise if there are no images for pixels or a timm model.
-
-    Raises:
-        ConfigError: says which input needs them.
-    """
+    """Raise a ConfigError if there are no images for pixels or a timm model."""
     path = Path(given).expanduser()
     if images is None and path.suffix not in SUFFIXES and not path.exists():
         what = "pixels need" if given == PIXELS else f"{given} is no file or folder, and a timm model needs"

@@ -39,8 +39,7 @@ class Source:
     """An input whose features are ready to be read.
 
     Attributes:
-        name: The name in the results.
-        description: The description in the report.
+        name, description: Those in the results.
         count: The number of samples.
         batches: Reads all samples from the start at every call; or, given indices, these samples in order.
         classes: The names of the classes, by label.
@@ -69,15 +68,10 @@ def open_source(
     embeddings: Path | None = None,
     labels: Path | None = None,
 ) -> Source:
-    """Open an input that a user names on the command line.
+    """Open a feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or ``pixels``.
 
-    Args:
-        given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or
-            ``pixels``.
-        embeddings, labels: Files that belong to a feature file.
-
-    Raises:
-        ConfigError: the input is missing or is not what its name says; names it in one line.
+    ``embeddings`` and ``labels`` are files that belong to a feature file. An input that is missing, or is not
+    what its name says, raises a ConfigError.
     """
     check_given(given, weights, embeddings, labels)
     path = Path(given).expanduser()
@@ -107,10 +101,7 @@ def array_source(
     classes: Sequence[str] = (),
     of: str = FEATURES,
 ) -> Source:
-    """Return the source of checked arrays of features and, if any, embeddings and labels.
-
-    ``origin`` is the end of the description, which says where the arrays are from.
-    """
+    """Return the source of checked arrays; ``origin`` says where they are from, in the description."""
     count = len(arrays["features"])
 
     def batches(indices: Sequence[int] | None) -> Iterator[Batch]:

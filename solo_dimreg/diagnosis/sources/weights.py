@@ -23,11 +23,7 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
 
     The weights may be nested in dictionaries (``state_dict``, ``model``, DINO's ``teacher``), and each key
     may have a prefix (``module.encoder_q.``, ``backbone.``). The prefix with most of the model's keys is
-    taken. The weights of a classifier or a projector are left out.
-
-    Args:
-        model: A timm model without its classifier.
-        path: The file, which is never run as code.
+    taken. The weights of a classifier or a projector are left out. The file is never run as code.
 
     Raises:
         ConfigError: the file cannot be read, or does not hold all weights of this model.
