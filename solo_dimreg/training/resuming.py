@@ -9,17 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
+from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.solo_learn.checkpoints import (
-    generation_of,
-    latest_resumable,
-    read_checkpoint,
-)
+from solo_dimreg.solo_learn.checkpoints import generation_of, latest_resumable, read_checkpoint
 
 # The keys that identify a run: auto-resume continues a run in which all of them are the same. They are
 # solo-learn's keys without max_epochs, because a run can be prolonged, and further keys that it leaves out.
@@ -35,9 +30,10 @@ COURSE = (
     *("accumulate_grad_batches", "max_steps", "precision", "seed"),
 )
 SEED = 5  # solo-learn's default
+SHOWN = 6  # settings that a line names
 
 
-def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) -> Path | None:
+def resume_from(host: Host, settings: Pretraining, arguments: Any, root: Path) -> Path | None:
     """Return the checkpoint that a config names or that auto-resume finds, or None.
 
     The host's arguments are those after the method is built; ``root`` contains the runs of the method.
@@ -45,13 +41,14 @@ def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) ->
     Raises:
         ConfigError: The checkpoint that the config names cannot be resumed with it.
     """
-    given = settings.get("resume_from_checkpoint")
-    if given is not None:
-        check_checkpoint(Path(given))
-        compare_given(host, Path(given), arguments)
-        return Path(given)
-    enabled = [(settings.get(block) or {}).get("enabled", False) for block in ("auto_resume", "checkpoint")]
-    found = find_latest(host, arguments, root) if all(enabled) else None
+    if settings.resume_from_checkpoint is not None:
+        given = Path(settings.resume_from_checkpoint)
+        check_checkpoint(given)
+        compare_given(host, given, arguments)
+        return given
+    if not (settings.auto_resume.enabled and settings.checkpoint.enabled):
+        return None
+    found = find_latest(host, arguments, root)
     if found:
         print(f"Resuming from {found}")
     return found
@@ -199,11 +196,11 @@ def _leaves(settings: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[
             yield key, value
 
 
-def _shown(found: Mapping[str, tuple[Any, Any]], limit: int = 6) -> str:
+def _shown(found: Mapping[str, tuple[Any, Any]]) -> str:
     """Return the settings with their old and new values as text; for lists only the name."""
     parts = [
         key if any(isinstance(value, list) for value in pair) else f"{key} ({pair[0]}, now {pair[1]})"
         for key, pair in found.items()
     ]
-    more = [f"{len(parts) - limit} more"] if len(parts) > limit else []
-    return ", ".join((*parts[:limit], *more))
+    more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+    return ", ".join((*parts[:SHOWN], *more))
