@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from solo_dimreg.config.other_backbone import refused_keyword
 from solo_dimreg.errors import ConfigError, nearest
+from solo_dimreg.monitor.named_modules import evaluation_mode
 from solo_dimreg.plugins import registered
 
 PREFIX = "timm/"
@@ -69,50 +70,36 @@ def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """
     build: Any = find_backbone(name)
     try:
-        backbone = build(**kwargs)
+        with naming_refused_kwargs(name, kwargs):
+            backbone = build(**kwargs)
     except ConfigError:
         raise
     except (TypeError, ValueError, AssertionError) as error:
-        refused = f"{name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
-        said = unexpected_kwarg(name, kwargs, error) or f"backbone.kwargs: {refused}"
-        raise ConfigError(said) from error
+        raise ConfigError(
+            f"backbone.kwargs: {name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
+        ) from error
     if not isinstance(getattr(backbone, "num_features", None), int):
         raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of its output.")
     return backbone
 
 
-def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:
-    """Return the message for a kwarg that a backbone does not accept; return "" for any other error."""
-    refused = refused_keyword(error)
-    if refused is None or refused not in kwargs:
-        return ""
-    return (
-        f"backbone.kwargs.{refused}: {name} does not accept it (value {kwargs[refused]!r}); "
-        f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
-    )
-
-
 @contextmanager
 def naming_refused_kwargs(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Name the key if solo-learn's constructor of a backbone does not accept one of its kwargs.
-
-    Raises:
-        ConfigError: The message names the key, its value, and how to remove it.
-    """
+    """Raise a ConfigError that names the kwarg which a constructor of a backbone does not accept."""
     try:
         yield
-    except TypeError as error:
-        if said := unexpected_kwarg(name, kwargs, error):
-            raise ConfigError(said) from error
-        raise
+    except (TypeError, ValueError, AssertionError) as error:
+        refused = refused_keyword(error)
+        if refused is None or refused not in kwargs:
+            raise
+        raise ConfigError(
+            f"backbone.kwargs.{refused}: {name} does not accept it (value {kwargs[refused]!r}); "
+            f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
+        ) from error
 
 
 def check_backbone_name(name: str, own: Collection[str]) -> None:
-    """Refuse a name that is neither solo-learn's, nor timm's, nor a plugin's.
-
-    Raises:
-        ConfigError: The message names the nearest backbone.
-    """
+    """Raise a ConfigError for a name that is neither solo-learn's, nor timm's, nor a plugin's."""
     if name in own or find_backbone(name) is not None:
         return
     names = [*own, *registered("backbones")]
@@ -132,18 +119,12 @@ def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
     return {"img_size": crop_size} if config is not None and config.fixed_input_size else {}
 
 
-@torch.no_grad()
 def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
-    """Refuse crop sizes that a backbone does not accept, by running it on each.
-
-    Raises:
-        ConfigError: The message names the backbone and the size, or the shape of its output.
-    """
-    training = backbone.training
-    backbone.eval()
+    """Raise a ConfigError for a crop size that a backbone does not accept, by running it on each."""
     for size in sorted(sizes):
         try:
-            features = backbone(torch.zeros(2, 3, size, size))
+            with torch.no_grad(), evaluation_mode(backbone):
+                features = backbone(torch.zeros(2, 3, size, size))
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ConfigError(
@@ -155,4 +136,3 @@ def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
                 f"backbone.name: {name!r} with these kwargs makes {shape} from two images; "
                 f"features must be {(2, backbone.num_features)}."
             )
-    backbone.train(training)
