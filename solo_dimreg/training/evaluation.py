@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from solo_dimreg.config.blocks import ClassifierSettings
@@ -21,8 +21,9 @@ from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host, Run
-from solo_dimreg.solo_learn.base import CLASSES, NATIVE_SIZES
+from solo_dimreg.solo_learn.base import CLASSES
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
+from solo_dimreg.solo_learn.record import evaluated_as_trained
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -42,11 +43,8 @@ def evaluation_transforms(
         settings: The config of the pretraining.
         other_data: Whether the images are others than those of the pretraining, of any size and kind.
     """
-    view = settings.augmentations[0]
-    size, dataset = view.crop_size, settings.data.dataset
-    native = host.evaluation_transforms(dataset)
-    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None and not other_data:
-        return native
+    if evaluated_as_trained(settings) and not other_data:
+        return host.evaluation_transforms(settings.data.dataset)
     whole = host.whole_image(settings)
     return whole, whole
 
@@ -68,9 +66,10 @@ class Features:
 
 
 @torch.no_grad()
-def extract(method: Any, loader: Any, description: str) -> Features:
-    """Return a method's outputs in evaluation mode for a loader of (images, labels), on a GPU if possible."""
-    method = method.to(DEVICE).eval()
+def _extract(run: Run, dataset: Any, num_workers: int, description: str) -> Features:
+    """Return the outputs of a run's method in evaluation mode for labelled images, on a GPU if possible."""
+    method = run.method.to(DEVICE).eval()
+    loader = DataLoader(dataset, batch_size=256, num_workers=num_workers, pin_memory=True)
     features, embeddings, labels = [], [], []
     for images, targets in tqdm(loader, desc=description, leave=False):
         out = method(images.to(DEVICE))
@@ -95,7 +94,7 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
     _check_labelled(settings)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = labelled_images(host, settings, transform, transform)
-    return _extract(host, run, datasets, settings.data.num_workers)
+    return _extract_both(run, datasets, settings.data.num_workers)
 
 
 def _check_labelled(settings: DictConfig) -> None:
@@ -109,14 +108,10 @@ def _check_labelled(settings: DictConfig) -> None:
     check_data(settings, need_val=True)
 
 
-def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
+def _extract_both(run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
     train, val = datasets
-    _, val_loader = host.evaluation_loaders(train, val, batch_size=256, num_workers=num_workers)
-    # The training loader of solo-learn shuffles and drops the last batch; the other one does neither.
-    _, train_loader = host.evaluation_loaders(val, train, batch_size=256, num_workers=num_workers)
-    return extract(run.method, train_loader, "train features"), extract(
-        run.method, val_loader, "val features"
-    )
+    first = _extract(run, train, num_workers, "train features")
+    return first, _extract(run, val, num_workers, "val features")
 
 
 def knn_accuracy(
@@ -222,7 +217,7 @@ def linear_accuracy(
         lower_batch(settings, counts["train_images"], smaller_batch)
     check_steps(settings, counts["train_images"], "linear probe")
     if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
-        splits = extracted or _extract(host, run, (train, val), settings.data.num_workers)
+        splits = extracted or _extract_both(run, (train, val), settings.data.num_workers)
         train, val = (TensorDataset(split.features[:, :, None, None], split.labels) for split in splits)
         backbone = nn.Flatten()  # a stand-in for the frozen backbone, which has computed the features
         backbone.inplanes = backbone.num_features = splits[0].features.shape[1]
