@@ -15,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.config.values import plain
-from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.base import NATIVE_SIZES
 from solo_dimreg.solo_learn.checkpoints import read_object
 
@@ -41,12 +40,6 @@ def counted(count: int, what: str) -> str:
 def now() -> str:
     """Return the current time in the format of the records."""
     return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def record_folder(trainer: Any) -> Path | None:
-    """Return the folder of a run's record, that of its checkpoints or CSV log; None without both."""
-    own = any(type(each).__name__ == "Checkpointer" for each in trainer.callbacks) or trainer.loggers
-    return folder_of(trainer) if own else None
 
 
 def begin_record(generation: str, trainer: Any, config: DictConfig | None) -> dict[str, Any]:
@@ -77,7 +70,9 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
         config: The config of the run, or None if it is not known.
         raises: Whether our own command trains, which validates at the resolution of the training.
     """
-    ranks = effective_ranks(trainer)
+    histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
+    rows = next((history for history in histories if isinstance(history, list) and history), [])
+    ranks = [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
     return {
         "finished": now(),
         "epochs": trainer.current_epoch,
@@ -93,13 +88,6 @@ def count_images(loaders: Any) -> int | None:
     each = loaders if isinstance(loaders, list | tuple) else [loaders]
     counts = [len(loader.dataset) for loader in each if hasattr(loader, "dataset")]
     return sum(counts) if counts else None
-
-
-def effective_ranks(trainer: Any) -> list[float]:
-    """Return the effective ranks of the features that the monitor has measured, in order."""
-    histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
-    rows = next((history for history in histories if isinstance(history, list) and history), [])
-    return [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
 
 
 def online_accuracy(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any] | None:
