@@ -94,7 +94,7 @@ def _methods(host: Any) -> list[dict[str, Any]]:
     rows = []
     for name in host.trainable:
         kind = host.methods[name]
-        terms = kind.with_term({}) if hasattr(kind, "with_term") else {}
+        terms = host.terms(name, {})
         origin = (next(iter(terms)), "solo-dimreg") if terms else ("-", "solo-learn")
         origin = (ours[name].plugin, ours[name].distribution) if name in ours else origin
         weight = next((term["weight"] for term in terms.values()), "-")
