@@ -91,21 +91,18 @@ def check_reader(settings: DictConfig) -> None:
 
 
 def _check_flat_folder(key: str, path: Path) -> None:
-    """Refuse a folder that holds anything but images.
-
-    Without labels, solo-learn reads every file in the folder as an image.
-    """
-    _check_exists(key, path)
-    if not path.is_dir():
-        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder of images.")
+    """Refuse a folder with anything but images: without labels, solo-learn reads every file as an image."""
+    _check_exists(key, path, "a folder of images")
     for each in path.iterdir():
         if each.suffix.lower() not in IMAGE_SUFFIXES or each.is_dir():
             raise ConfigError(
                 f"{key}: {str(each)!r} is not an image; with data.no_labels, all files must be images."
+    if folder and not path.is_dir():
+        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be {folder}.")
             )
 
 
-def _check_exists(key: str, path: Path) -> None:
+def _check_exists(key: str, path: Path, folder: str = "") -> None:
     if not path.exists():
         raise ConfigError(f"{key}: {str(path)!r} does not exist; it must be there (from {Path.cwd()}).")
 
@@ -120,9 +117,7 @@ def check_image_folder(key: str, path: Path) -> list[str]:
         ConfigError: The path is missing or no folder, has no class folders, has an empty or a hidden class
             folder, or has splits in place of classes.
     """
-    _check_exists(key, path)
-    if not path.is_dir():
-        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder with one folder per class.")
+    _check_exists(key, path, "a folder with one folder per class")
     odd = next(misplaced(path), None) or next(((each, HIDDEN) for each in hidden_folders(path)), None)
     if odd:
         raise ConfigError(f"{key}: {odd[0]} {odd[1]}; it must be removed.")
