@@ -219,11 +219,7 @@ class ProjectorSettings(Block):
         return self
 
     def layer(self, width: int) -> torch.nn.Module:
-        """Return the layer for embeddings (B, width).
-
-        Raises:
-            ConfigError: An option is out of range, or the groups do not fit the width.
-        """
+        """Return the layer for embeddings (B, width); raise a ConfigError for a wrong option or width."""
         try:
             return normalization_layer(width, **dict(self))
         except ValueError as error:
@@ -283,9 +279,5 @@ class OwnBlocks(Block):
 
 
 def read_blocks(read: Callable[[str], Any]) -> OwnBlocks:
-    """Return our blocks of a config from which ``read`` returns a block by its name, in plain containers.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
-    """
+    """Return our blocks, or raise a ConfigError; ``read`` returns a block by name, in plain containers."""
     return parse(OwnBlocks, {name: read(name) for name in OWN_BLOCKS})

@@ -106,11 +106,7 @@ def fit_to_machine(settings: DictConfig) -> None:
 
 
 def other_data(folder: Path) -> tuple[str, ...]:
-    """Return overrides that make a config read an image folder with train/ and val/.
-
-    Raises:
-        ConfigError: One of the two folders is missing.
-    """
+    """Return overrides that make a config read a folder with train/ and val/, or raise a ConfigError."""
     for split in ("train", "val"):
         if not (folder / split).is_dir():
             raise ConfigError(f"--data: {str(folder)!r} has no folder {split!r}; it must have train and val.")

@@ -78,13 +78,7 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
 
 
 def check_reader(settings: DictConfig) -> None:
-    """Refuse training images that solo-learn's DALI pipeline would misread.
-
-    The pipeline cannot use our loader.
-
-    Raises:
-        ConfigError: The message names the first such image in a sample.
-    """
+    """Raise a ConfigError for a training image that DALI, which cannot use our loader, would misread."""
     data = settings.get("data") or {}
     if data.get("format") == "dali" and data.get("dataset") in FOLDER_DATASETS:
         check_plain("data.train_path", Path(str(data.get("train_path"))), DALI)
@@ -97,21 +91,18 @@ def _check_flat_folder(key: str, path: Path) -> None:
         if each.suffix.lower() not in IMAGE_SUFFIXES or each.is_dir():
             raise ConfigError(
                 f"{key}: {str(each)!r} is not an image; with data.no_labels, all files must be images."
-    if folder and not path.is_dir():
-        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be {folder}.")
             )
 
 
 def _check_exists(key: str, path: Path, folder: str = "") -> None:
     if not path.exists():
         raise ConfigError(f"{key}: {str(path)!r} does not exist; it must be there (from {Path.cwd()}).")
+    if folder and not path.is_dir():
+        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be {folder}.")
 
 
 def check_image_folder(key: str, path: Path) -> list[str]:
-    """Refuse a folder that torchvision's ``ImageFolder`` could not read.
-
-    Returns:
-        The names of its classes.
+    """Return the names of the classes in a folder that torchvision's ``ImageFolder`` can read.
 
     Raises:
         ConfigError: The path is missing or no folder, has no class folders, has an empty or a hidden class

@@ -134,14 +134,11 @@ def _without(content: Mapping[str, Any], places: Iterable[tuple[Any, ...]]) -> M
 
 
 def check_keys(block: str, given: Mapping[str, Any], valid: Iterable[str], owner: str = "") -> None:
-    """Refuse a key that nothing reads.
+    """Raise a ConfigError for a key that nothing reads.
 
     Args:
         block: The dotted key of the settings, for the message.
         owner: What reads them, if that is not the block itself.
-
-    Raises:
-        ConfigError: The message names the key, the value, the valid keys and the nearest of them.
     """
     valid = set(valid)
     for name, value in given.items():

@@ -26,12 +26,8 @@ class Steps(NamedTuple):
 def count_steps(settings: DictConfig, images: int) -> Steps:
     """Count the optimizer steps of a config, as Lightning does.
 
-    solo-learn drops the last, incomplete batch of an epoch. With several processes, each has an equal share
-    of the images, rounded up.
-
-    Args:
-        settings: A config of a pretraining or of a probe. A batch of one process has ``optimizer.batch_size``
-            images, and there are ``devices`` times ``num_nodes`` processes.
+    solo-learn drops the last, incomplete batch of an epoch. Each of ``devices`` times ``num_nodes`` processes
+    has an equal share of the images, rounded up.
     """
     processes = device_count(settings.devices) * (settings.get("num_nodes") or 1)
     batches = math.ceil(images / processes) // settings.optimizer.batch_size

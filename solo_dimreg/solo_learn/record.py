@@ -112,11 +112,7 @@ def evaluated_as_trained(settings: Any) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the run in a folder; return an empty one if there is none.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
+    """Return the record of the run in a folder, empty without one; raise a ConfigError for a damaged file."""
     path = folder / RECORD
     return read_object(path, "the record of a run", ("data", "environment")) if path.is_file() else {}
 

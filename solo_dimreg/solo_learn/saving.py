@@ -158,8 +158,5 @@ def _partial(path: Path) -> Path:
 
 
 def all_finite(module: Any) -> bool:
-    """Return whether all weights are finite.
-
-    Buffers may be infinite on purpose, or because one step overflowed.
-    """
+    """Return whether all weights are finite; buffers may be infinite on purpose, or after an overflow."""
     return all(bool(torch.isfinite(weight).all()) for weight in module.parameters())

@@ -153,10 +153,7 @@ def accept_own_blocks() -> None:
 def one_line_in_scripts(what: str) -> Iterator[None]:
     """End solo-learn's scripts with one line and a status, where Hydra would show a traceback.
 
-    Elsewhere, errors are raised for our caller.
-
-    Args:
-        what: The verb for an unexpected error: what was being done with the config.
+    Elsewhere, errors are raised for our caller. ``what`` was being done with the config, as a verb.
     """
     try:
         yield

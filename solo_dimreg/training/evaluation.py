@@ -98,10 +98,7 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
 
 
 def _check_labelled(settings: DictConfig) -> None:
-    """Refuse data that cannot be used for an evaluation.
-
-    torchvision's data sets have their test images in the same folder.
-    """
+    """Refuse data that cannot be used for an evaluation; torchvision's test images are in the same folder."""
     data = settings.data
     if data.get("val_path") is None and data.dataset in ONE_FOLDER:
         data.val_path = data.train_path

@@ -81,11 +81,7 @@ def save_evaluation(
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the results from :func:`save_evaluation` in the folder of a run: linear first, then oldest.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
+    """Return a run's results, linear first, then by time; raise a ConfigError for a damaged file."""
     found = []
     for path in sorted(path for kind in KINDS for path in folder.glob(f"{kind}-*.json")):
         content = read_object(path, "the result of an evaluation", ("settings", "data", "environment"))
