@@ -30,6 +30,8 @@ COURSE = (
     *("accumulate_grad_batches", "max_steps", "precision", "seed"),
 )
 SEED = 5  # solo-learn's default
+# The errors for an args.json of a killed run or of another program.
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError)
 SHOWN = 6  # settings that a line names
 
 
@@ -79,12 +81,11 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
     now = _settings(host, arguments)
     _check_length(checkpoint, now["max_epochs"])
     try:
-        before = _settings_beside(host, checkpoint.parent)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+        found = _differences(host, checkpoint.parent, now, COURSE)
+    except UNREADABLE:
         return  # without its args.json, or from another program
-    if before is None:
+    if found is None:
         return
-    found = differences(_without_remedy(before, now), now, COURSE)
     if "optimizer.name" in found:
         old, new = found["optimizer.name"]
         raise ConfigError(
@@ -119,13 +120,11 @@ def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
     others: list[tuple[int, str]] = []  # the number of differences of a run, and the line about them
     for folder in _newest_first(root, hours):
         try:
-            before = _settings_beside(host, folder)
-            if before is None:  # written by the other solo-learn
-                continue
-            found = differences(_without_remedy(before, now), now, IDENTITY)
-        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            # The run was killed while it began, or another program wrote its settings.
+            found = _differences(host, folder, now, IDENTITY)
+        except UNREADABLE as error:
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
+            continue
+        if found is None:  # written by the other solo-learn
             continue
         if found:
             others.append((len(found), f"{folder}: it differs in {_shown(found)}"))
@@ -157,28 +156,21 @@ def _settings(host: Host, arguments: Any) -> dict[str, Any]:
     return json.loads(json.dumps(plain(host.settings_of(plain(arguments))), default=str))
 
 
-def _settings_beside(host: Host, folder: Path) -> dict[str, Any] | None:
-    arguments = json.loads((folder / "args.json").read_text())
-    return plain(host.settings_of(arguments)) if generation_of(arguments) == host.generation else None
+def _differences(
+    host: Host, folder: Path, now: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, tuple[Any, Any]] | None:
+    """Return the settings that differ from those of a run, as ``{key: (old, new)}`` with dotted keys.
 
-
-def _without_remedy(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run without the terms that the config has as its alarm's remedy.
-
-    The alarm of the run has added them; its checkpoint knows from which epoch on they take part.
+    A key is compared with all keys below it; an absent one is None. Return None if the other solo-learn ran.
     """
+    arguments = json.loads((folder / "args.json").read_text())
+    if generation_of(arguments) != host.generation:
+        return None
+    before = plain(host.settings_of(arguments))
+    # The alarm of the run has added its remedy; the checkpoint knows from which epoch on it takes part.
     remedy = ((now.get("monitor") or {}).get("alarm") or {}).get("remedy") or {}
     terms = before.get("regularizers") or {}
-    return {**before, "regularizers": {name: term for name, term in terms.items() if name not in remedy}}
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]
-) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ, as ``{key: (old, new)}`` with dotted keys; an absent one is None.
-
-    A key is compared with all keys below it.
-    """
+    before["regularizers"] = {name: term for name, term in terms.items() if name not in remedy}
     old, new = ({"seed": SEED, **dict(_leaves(settings, keys))} for settings in (before, now))
     pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys((*old, *new))}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
