@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.config.other_backbone import refused_keyword
+from solo_dimreg.config.composing import refused_keyword
 from solo_dimreg.errors import ConfigError, nearest
 from solo_dimreg.monitor.named_modules import evaluation_mode
 from solo_dimreg.plugins import registered
