@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -90,9 +90,7 @@ class MonitorSupport:
         """Put the terms into the ``regularizers:`` of the settings that a checkpointer writes."""
         if self.host.generation == "current":
             with open_dict(checkpointer.cfg):
-                changed = self._with_remedy(plain(checkpointer.cfg), module)
-                for block, content in changed.items():
-                    checkpointer.cfg[block] = OmegaConf.create(content)
+                checkpointer.cfg.update(self._with_remedy(plain(checkpointer.cfg), module))
         else:
             arguments = vars(checkpointer.args)
             changed = self._with_remedy(arguments, module)
