@@ -131,6 +131,12 @@ def describe_environment(generation: str, device: torch.device | str, devices: i
     """Return the versions that matter and the device that computed, as text.
 
     ``devices`` is their number over all processes.
+    device = torch.device(device)
+    if device.type == "cuda":
+        named = f"{devices} x {torch.cuda.get_device_name(device)}"
+    else:
+        named = f"{device.type.upper()}, {counted(torch.get_num_threads(), 'thread')}"
+        named = named if devices == 1 else f"{devices} processes, each {named}"
     """
     # A clone on the path has no version; the published one may be installed beside it.
     version = version_of("solo-learn") if generation == "published" else None
@@ -140,13 +146,5 @@ def describe_environment(generation: str, device: torch.device | str, devices: i
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "timm": version_of("timm") or "not installed",
-        "device": _device(torch.device(device), devices),
+        "device": named,
     }
-
-
-def _device(device: torch.device, devices: int) -> str:
-    if device.type == "cuda":
-        return f"{devices} x {torch.cuda.get_device_name(device)}"
-    threads = torch.get_num_threads()
-    named = f"{device.type.upper()}, {threads} thread{'s' if threads > 1 else ''}"
-    return named if devices == 1 else f"{devices} processes, each {named}"
