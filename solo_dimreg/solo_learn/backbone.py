@@ -48,11 +48,7 @@ def timm_names() -> list[str]:
 
 
 def find_backbone(name: str) -> Callable[..., nn.Module] | None:
-    """Return the builder of a timm model or a plugin's backbone; return None for any other name.
-
-    Raises:
-        ConfigError: The name starts with ``timm/``, and timm has no such model.
-    """
+    """Return the builder of a backbone of timm or a plugin, or None; refuse a ``timm/`` that timm lacks."""
     if name.startswith(PREFIX):
         names = timm_names()
         if name not in names:
@@ -63,11 +59,7 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 
 def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Return a timm model or a plugin's backbone, which :func:`find_backbone` has found.
-
-    Raises:
-        ConfigError: The backbone refuses an argument, or it has no ``num_features``.
-    """
+    """Return a backbone of timm or a plugin; raise a ConfigError if it refuses a kwarg or has no width."""
     build: Any = find_backbone(name)
     try:
         with naming_refused_kwargs(name, kwargs):

@@ -1,10 +1,6 @@
 """A divergence callback that stops a training that has diverged, and keeps its checkpoints whole and finite.
 
-Every method brings the callback, so that it also works in solo-learn's own scripts::
-
-    divergence: {patience: 10}
-
-The training stops after ``patience`` steps in a row whose loss is not finite.
+Every method brings the callback, so that it also works in solo-learn's own scripts.
 """
 
 from __future__ import annotations
@@ -38,7 +34,7 @@ LONGEST_WAIT = 1_000  # steps from one look at the losses to the next, however l
 
 
 class DivergenceCallback(Mixin):
-    """The divergence callback.
+    """The divergence callback, which stops after ``patience`` steps in a row without a finite loss.
 
     It keeps the losses of the last steps on the device and looks at them before the training could have had
     ``patience`` steps in a row without a finite loss, and at the end of each epoch, before a checkpoint is

@@ -128,18 +128,15 @@ def version_of(distribution: str) -> str | None:
 
 
 def describe_environment(generation: str, device: torch.device | str, devices: int = 1) -> dict[str, str]:
-    """Return the versions that matter and the device that computed, as text.
-
-    ``devices`` is their number over all processes.
+    """Return the versions that matter and the device that computed, ``devices`` of them in all, as text."""
+    # A clone on the path has no version; the published one may be installed beside it.
+    version = version_of("solo-learn") if generation == "published" else None
     device = torch.device(device)
     if device.type == "cuda":
         named = f"{devices} x {torch.cuda.get_device_name(device)}"
     else:
         named = f"{device.type.upper()}, {counted(torch.get_num_threads(), 'thread')}"
         named = named if devices == 1 else f"{devices} processes, each {named}"
-    """
-    # A clone on the path has no version; the published one may be installed beside it.
-    version = version_of("solo-learn") if generation == "published" else None
     return {
         "solo-learn": " ".join(filter(None, (generation, version))),
         "solo-dimreg": str(version_of("solo-dimreg")),

@@ -23,11 +23,7 @@ from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 
 
 class Saving:
-    """The writer that replaces how a trainer and solo-learn's ``Checkpointer`` save.
-
-    Attributes:
-        kept: The last checkpoint that was written.
-    """
+    """The writer of a trainer and of solo-learn's ``Checkpointer``; ``kept`` is the last checkpoint."""
 
     def __init__(self, module: Any) -> None:
         self.module = module

@@ -36,12 +36,9 @@ def evaluation_transforms(
 ) -> tuple[Callable, Callable]:
     """Return the transforms to train and to test a probe with, at the resolution of the pretraining crops.
 
-    solo-learn's own transforms are used if they have that resolution. Otherwise both are the whole image,
-    resized: for a custom data set it is unknown which crops and flips keep the class (a flipped 2 is no 2).
-
-    Args:
-        settings: The config of the pretraining.
-        other_data: Whether the images are others than those of the pretraining, of any size and kind.
+    solo-learn's own transforms are used if they have that resolution, and the images are those of the
+    pretraining. Otherwise both are the whole image, resized: for a custom data set it is unknown which crops
+    and flips keep the class (a flipped 2 is no 2).
     """
     if evaluated_as_trained(settings) and not other_data:
         return host.evaluation_transforms(settings.data.dataset)
@@ -83,9 +80,7 @@ def _extract(run: Run, dataset: Any, num_workers: int, description: str) -> Feat
 def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> tuple[Features, Features]:
     """Return the features of the training and of the validation images, without augmentation.
 
-    Args:
-        run: The pretrained run.
-        settings: A config with the ``data`` to use; the run's own by default.
+    The images are those of the run, or of the ``data`` in other settings.
     """
     settings = run.settings if settings is None else settings
     if settings.data.get("format") == "dali":

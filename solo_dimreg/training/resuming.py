@@ -57,11 +57,7 @@ def resume_from(host: Host, settings: Pretraining, arguments: Any, root: Path) -
 
 
 def check_checkpoint(checkpoint: Path) -> None:
-    """Refuse a checkpoint in ``resume_from_checkpoint`` that is damaged or could run code.
-
-    Raises:
-        ConfigError: The message names the previous checkpoint in the same folder, if there is one.
-    """
+    """Raise a ConfigError for a damaged or unsafe checkpoint, with the one before it in the same folder."""
     try:
         read_checkpoint(checkpoint)
     except ConfigError as error:
