@@ -49,7 +49,7 @@ def evaluation_transforms(
 def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
     """Return solo-learn's labelled data sets, which read their files with our loader."""
     with explained_download(settings.data.dataset, settings.data.train_path):
-        first, second = host.evaluation_datasets(settings, train, val)
+        first, second = host.evaluation_datasets(settings.data, train, val)
     return read_with_us(first), read_with_us(second)
 
 
