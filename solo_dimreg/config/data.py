@@ -28,11 +28,7 @@ DALI = "which DALI, with its own decoder, would misread; data.format must be ima
 
 
 def check_data(settings: DictConfig, need_val: bool) -> None:
-    """Refuse data that is missing or cannot be read.
-
-    Raises:
-        ConfigError: A path is missing, a class folder is empty, or a format cannot work here.
-    """
+    """Raise a ConfigError for a missing path, an empty class folder, or a format that cannot work here."""
     data = settings.data
     if data.dataset not in DATASETS:
         raise ConfigError(f"data.dataset: {unknown('name', str(data.dataset), DATASETS)}")

@@ -64,13 +64,10 @@ def lower_batch(settings: DictConfig, images: int, size: int) -> None:
 
 
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
-    """Refuse a training without a step, and warn in one line of a training with too few.
-
-    Returns:
-        The number of steps; ``what`` names the training in the warning.
+    """Return the steps of a training, and warn in one line of too few; ``what`` names the training there.
 
     Raises:
-        ConfigError: No batch would be full; the message names the batch size and the number of images.
+        ConfigError: No batch would be full, so that there is no step.
     """
     share = images_of_process(settings, images)
     size = settings.optimizer.batch_size

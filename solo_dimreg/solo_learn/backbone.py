@@ -19,12 +19,7 @@ PREFIX = "timm/"
 
 
 class TimmBackbone(nn.Module):
-    """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D).
-
-    Args:
-        name: The name of a timm model, such as ``convnext_atto``.
-        kwargs: The options for ``timm.create_model``.
-    """
+    """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D)."""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         import timm

@@ -65,10 +65,7 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
     """Return the results of a training: epochs, steps, first and last effective rank, online accuracy.
 
     The list of effective ranks has one number after a single look of the monitor, and is None without any.
-
-    Args:
-        config: The config of the run, or None if it is not known.
-        raises: Whether our own command trains, which validates at the resolution of the training.
+    Our own command ``raises`` errors, and validates at the resolution of the training.
     """
     histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
     rows = next((history for history in histories if isinstance(history, list) and history), [])
