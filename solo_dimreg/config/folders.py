@@ -28,9 +28,8 @@ def counterpart(folder: Path) -> Path | None:
 def find_config_folder(stage: str, config_path: str) -> Path:
     """Return the folder that ``--config-path`` means: the user's, or one of ours such as ``digits``.
 
-    Args:
-        stage: ``"pretrain"`` or ``"linear"``, the folder of our configs.
-        config_path: A folder, absolute or relative to the working directory or to our configs.
+    The path is absolute, or relative to the working directory or to our configs of the stage, ``"pretrain"``
+    or ``"linear"``.
 
     Raises:
         ConfigError: There is no such folder; the message names those that we ship.

@@ -19,11 +19,7 @@ PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def read_overrides(overrides: Iterable[str], sweep: bool = False) -> list[Override]:
-    """Parse overrides as Hydra does.
-
-    Args:
-        overrides: ``key=value``, ``+key=value``, ``++key=value`` and ``~key``, each as one text.
-        sweep: Whether several values of one key are allowed, as under ``--multirun``.
+    """Parse overrides as Hydra does; in a sweep, as under ``--multirun``, a key may have several values.
 
     Raises:
         ConfigError: The message names the first override that does not parse, why, and how to write it.

@@ -39,7 +39,7 @@ def save_evaluation(
     result: Mapping[str, Any],
     device: str,
 ) -> Path | None:
-    """Write the result of an evaluation beside the checkpoint.
+    """Write the result of an evaluation beside the checkpoint; return its path, or warn and return None.
 
     The result of the same evaluation is replaced. An evaluation with other settings, images, seed or
     checkpoint has its own file.
@@ -49,9 +49,6 @@ def save_evaluation(
         settings: The settings that affect the result.
         config: Its ``data``, ``devices`` and, for the probe, ``seed``.
         result: The accuracies, and what they are based on.
-
-    Returns:
-        The path of the file; None, after a warning, if the folder is not writable.
     """
     data = {key: config.data.get(key) for key in ("dataset", "train_path", "val_path")}
     asked = {

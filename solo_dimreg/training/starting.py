@@ -63,12 +63,9 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
 
 
 def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any]]:
-    """Return the source and the content of the complete config with a name, ours or solo-learn's.
+    """Return the source and the content of the complete config with a name, or raise a ConfigError.
 
     A method without a config of its name gets the one of :func:`base_config`.
-
-    Raises:
-        ConfigError: There is neither.
     """
     names = set(host.trainable)
     for stem, source, base in _configs(host, images):
