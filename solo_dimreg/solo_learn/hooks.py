@@ -154,7 +154,8 @@ class EmbeddingHooks(Mixin):
             if isinstance(projector, nn.Sequential):
                 projector.append(layer)  # this keeps the names of the weights
             else:
-                self.set_submodule(name, nn.Sequential(projector, layer))
+                parent, _, attribute = name.rpartition(".")
+                setattr(self.get_submodule(parent), attribute, nn.Sequential(projector, layer))
 
     def on_fit_start(self) -> None:
         """Refuse groups that the batch cannot whiten."""
