@@ -207,8 +207,5 @@ def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
     if module is None:
         yield collected
         return
-    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone()))
-    try:
+    with module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone())):
         yield collected
-    finally:
-        handle.remove()
