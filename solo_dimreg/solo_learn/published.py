@@ -123,12 +123,8 @@ class PublishedHost(Host):
         if settings.data.get("format") == "h5":
             raise ConfigError("data.format: 'h5' needs the current solo-learn; use image_folder.")
         data, augmentations = settings.data, settings.augmentations
-        scale = (
-            settings.optimizer.batch_size
-            * device_count(settings.devices)
-            * settings.get("num_nodes", 1)
-            / 256
-        )
+        processes = device_count(settings.devices) * settings.get("num_nodes", 1)
+        scale = settings.optimizer.batch_size * processes / 256
         transforms = [transform_settings(data.dataset, augmentation) for augmentation in augmentations]
         large = [a.num_crops for a in augmentations if a.crop_size == augmentations[0].crop_size]
         arguments = {

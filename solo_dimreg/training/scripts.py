@@ -90,10 +90,7 @@ class ScriptChecks:
 
 
 def asks_for_us(host: Host, settings: DictConfig) -> bool:
-    """Return whether a config uses the add-on.
-
-    It does with a method, a block or a backbone of ours, and also with a method that nobody has.
-    """
+    """Return whether a config has a method, a block or a backbone of ours, or a method that nobody has."""
     return (
         any(key in settings for key in (*OWN_BLOCKS, "extra_keys"))
         or "check" in (settings.get("data") or {})
