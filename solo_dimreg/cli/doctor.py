@@ -182,7 +182,6 @@ def _plugins(problems: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _print(findings: dict[str, Any]) -> None:
-
     solo = findings["solo_learn"]
     found = "not usable"
     if solo and "location" in solo:

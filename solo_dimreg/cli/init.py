@@ -50,19 +50,20 @@ def command(folder: Path, method: str, out: Path | None, split: Path | None, see
     from solo_dimreg.datasets.layout import find_layout
     from solo_dimreg.datasets.split import split_folder
     from solo_dimreg.solo_learn import register
-    from solo_dimreg.training.starting import base_config, starting_config
+    from solo_dimreg.training.starting import base_config, fitted_config
 
     host = register()
     layout = find_layout(folder)
-    text = starting_config(host, method, layout, name)
+    derived, base = base_config(host, method, layout.images)
+    text = fitted_config(host, layout, name, derived, base)
     if layout.classes and layout.val is None:
         split = split_folder(layout.train, split or Path("datasets", f"{name}-split"), seed=seed, force=force)
         click.echo(f"Split: {split}, links to a fifth of every class in val/ and to the rest in train/.")
         layout = find_layout(split)
-        text = starting_config(host, method, layout, name)
+        derived, base = base_config(host, method, layout.images)
+        text = fitted_config(host, layout, name, derived, base)
     write_text(out, text)
     labels = f"{len(layout.classes)} classes" if layout.classes else "no labels"
-    derived = base_config(host, method, layout.images)[0]
     click.echo(f"Config: {out}, for {layout.images} training images ({labels}), derived from {derived}.")
     config = (shlex.quote(str(out.parent)), shlex.quote(out.stem))
     commands = [f"solo-dimreg pretrain --config-path {config[0]} --config-name {config[1]}"]

@@ -93,12 +93,11 @@ def _methods(host: Any) -> list[dict[str, Any]]:
     ours = registered("methods", host=host)
     rows = []
     for name in host.trainable:
-        kind = host.methods[name]
-        terms = kind.with_term({}) if hasattr(kind, "with_term") else {}
+        terms = host.terms(name, {})
         origin = (next(iter(terms)), "solo-dimreg") if terms else ("-", "solo-learn")
         origin = (ours[name].plugin, ours[name].distribution) if name in ours else origin
         weight = next((term["weight"] for term in terms.values()), "-")
-        rows.append(_row(Registration(name, "methods", kind, *origin), weight))
+        rows.append(_row(Registration(name, "methods", host.methods[name], *origin), weight))
     return rows
 
 

@@ -69,11 +69,7 @@ def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
     """Return a width for each column, so that the table fits into the room where its words allow it.
 
     Columns with more text are narrowed in proportion, and none below its longest word. The first column has
-    the names of the lines, and is narrowed only if it is wide.
-
-    Args:
-        cells: The cells of each line.
-        room: Width of the table, the spaces between the columns included.
+    the names of the lines, and is narrowed only if it is wide. The room includes the spaces between columns.
     """
     from rich.cells import cell_len
 

@@ -30,11 +30,7 @@ SIZES = ("_dim", "_size", "_iters", "num_prototypes", "_depth", "num_heads", "nu
 
 
 def check_method(host: Host, settings: Pretraining) -> None:
-    """Refuse settings that the method cannot use on any machine.
-
-    Raises:
-        ConfigError: The message names the key, the value and what would be right.
-    """
+    """Raise a ConfigError for a setting that the method cannot use on any machine."""
     if settings.method not in host.trainable:
         raise ConfigError(f"method: {unknown('method', settings.method, host.trainable)}")
     _check_options(host, settings)
@@ -50,11 +46,7 @@ def check_method(host: Host, settings: Pretraining) -> None:
 
 
 def check_agreement(host: Host, settings: Common) -> None:
-    """Refuse settings that contradict each other or would fail after the training has begun.
-
-    Raises:
-        ConfigError: The message names the key, its value and the setting that it has to fit.
-    """
+    """Raise a ConfigError for settings that contradict each other or would fail in the training."""
     scheduler = settings.scheduler
     if scheduler.name == "step" and not scheduler.lr_decay_steps:
         raise ConfigError(
@@ -144,10 +136,7 @@ def _batch(settings: Common) -> int:
 
 
 def _features(host: Host, settings: Pretraining) -> int:
-    """Return the number of features in a step, over all processes and both encoders.
-
-    These features are each other's neighbours.
-    """
+    """Return the number of features in a step, of all processes and encoders: each other's neighbours."""
     encoders = 2 if issubclass(host.methods[settings.method], host.momentum_method) else 1
     views = settings.augmentations
     largest = max(view.crop_size for view in views)
@@ -183,10 +172,7 @@ def _check_sizes(settings: Pretraining) -> None:
 
 
 def _try_optimizer(optimizer: Optimizer) -> None:
-    """Build torch's optimizer, which refuses options that do not fit together.
-
-    Without a GPU, the optimizer also makes a step.
-    """
+    """Build torch's optimizer, which refuses options that do not fit together; without a GPU, step it."""
     name, given = optimizer.name, optimizer.options
     options = dict(given)
     if name in ("sgd", "lars"):

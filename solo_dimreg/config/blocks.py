@@ -14,7 +14,6 @@ from solo_dimreg.config.parsing import (
     Refusal,
     check_keys,
     mapping,
-    number,
     one_of,
     option_in,
     options_of_callable,
@@ -50,7 +49,7 @@ class RegularizerSettings(Block):
     """
 
     kind: Any
-    weight: Annotated[float, number("a number >= 0", lambda weight: weight >= 0)]
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     warmup_epochs: Annotated[int, whole(0)] = 0
     where: Annotated[str, one_of("place", ("features", "embeddings"))] = "features"
     options: dict[str, Any]
@@ -101,7 +100,7 @@ class AlarmSettings(Block):
 
     enabled: bool = True
     metric: str = "effective_rank"
-    drawdown: Annotated[float, number("a number above 0 and below 1", lambda part: 0 < part < 1)] = 0.8
+    drawdown: float = 0.8
     patience: Count = 3
     action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
     rollbacks: Count = 2
@@ -122,6 +121,13 @@ class AlarmSettings(Block):
             if key in self.model_fields_set and getattr(self, key) and self.action != action:
                 raise Refusal(f"is used by action: {action} alone; action is {self.action}.", key)
         return self
+
+    @field_validator("drawdown")
+    @classmethod
+    def _is_a_part(cls, value: float) -> float:
+        if not 0 < value < 1:
+            raise ValueError("a number above 0 and below 1")
+        return value
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -220,11 +226,7 @@ class ProjectorSettings(Block):
         return self
 
     def layer(self, width: int) -> torch.nn.Module:
-        """Return the layer for embeddings (B, width).
-
-        Raises:
-            ConfigError: An option is out of range, or the groups do not fit the width.
-        """
+        """Return the layer for embeddings (B, width); raise a ConfigError for a wrong option or width."""
         try:
             return normalization_layer(width, **dict(self))
         except ValueError as error:
@@ -247,7 +249,7 @@ class ClassifierSettings(Block):
     """
 
     normalization: Annotated[str, one_of("name", ("none", "bn"))] = "none"
-    init_std: Annotated[float, number("a number > 0", lambda std: std > 0)] | None = None
+    init_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class OwnBlocks(Block):
@@ -284,9 +286,5 @@ class OwnBlocks(Block):
 
 
 def read_blocks(read: Callable[[str], Any]) -> OwnBlocks:
-    """Return our blocks of a config from which ``read`` returns a block by its name, in plain containers.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
-    """
+    """Return our blocks, or raise a ConfigError; ``read`` returns a block by name, in plain containers."""
     return parse(OwnBlocks, {name: read(name) for name in OWN_BLOCKS})

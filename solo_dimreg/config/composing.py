@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra import compose as hydra_compose
@@ -17,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from solo_dimreg.config.folders import find_config
-from solo_dimreg.config.other_backbone import drop_kwargs_of_other
 from solo_dimreg.config.overrides import quoted_override, read_overrides, without_plus
 from solo_dimreg.config.values import device_count, plain
-from solo_dimreg.errors import ConfigError, unknown
+from solo_dimreg.errors import ConfigError, unknown, warn
+from solo_dimreg.quiet import without_logs
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn import Host, Run
@@ -55,7 +56,7 @@ def compose(
     settings = _composed(folder, name, overrides)
     fill_empty_blocks(settings)
     if host is not None and len(others) < len(overrides):
-        drop_kwargs_of_other(host, settings, _composed(folder, name, others))
+        _drop_kwargs_of_other(host, settings, _composed(folder, name, others))
     return settings
 
 
@@ -74,6 +75,55 @@ def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
     OmegaConf.set_struct(settings, False)
     return settings
+
+
+def _drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -> None:
+    """Remove from ``backbone.kwargs`` the old backbone's kwargs that the new one does not accept, in place.
+
+    The accepted kwargs are found by building the backbone: most backbones pass their arguments on, so that
+    their signatures do not tell. Any other fault is left to the checks of the config. ``before`` is the same
+    config without the overrides of its backbone.
+    """
+    old, new = before.get("backbone"), settings.get("backbone")
+    if not (OmegaConf.is_dict(old) and OmegaConf.is_dict(new)) or old.get("name") == new.get("name"):
+        return
+    theirs, given = plain(old.get("kwargs")), plain(new.get("kwargs"))
+    if not (isinstance(theirs, dict) and isinstance(given, dict)):
+        return
+    dropped = []
+    with without_logs():  # solo-learn logs the constructor of a ViT each time
+        while set(theirs) & set(given):
+            name = _refused(host, settings, given)
+            if name is None or given[name] != theirs.get(name):
+                break
+            dropped.append(name)
+            del given[name]
+    if dropped:
+        new.kwargs = given
+        warn(
+            f"backbone.kwargs: left out {', '.join(dropped)}, which {old.name} had and {new.name} does not "
+            "accept."
+        )
+
+
+def _refused(host: Host, settings: DictConfig, kwargs: dict[str, Any]) -> str | None:
+    """Return the first keyword argument that the backbone of a config does not accept, or None."""
+    try:
+        host.bare_backbone(str(settings.backbone.name), settings.get("method"), kwargs)
+    except Exception as error:
+        name = refused_keyword(error)
+        return name if name in kwargs else None
+    return None
+
+
+def refused_keyword(error: BaseException | None) -> str | None:
+    """Return the keyword argument that a call did not accept, from the ``TypeError`` behind an error."""
+    while error is not None:
+        found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and found:
+            return found.group(1)
+        error = error.__cause__
+    return None
 
 
 def fill_empty_blocks(settings: DictConfig) -> None:
@@ -106,11 +156,7 @@ def fit_to_machine(settings: DictConfig) -> None:
 
 
 def other_data(folder: Path) -> tuple[str, ...]:
-    """Return overrides that make a config read an image folder with train/ and val/.
-
-    Raises:
-        ConfigError: One of the two folders is missing.
-    """
+    """Return overrides that make a config read a folder with train/ and val/, or raise a ConfigError."""
     for split in ("train", "val"):
         if not (folder / split).is_dir():
             raise ConfigError(f"--data: {str(folder)!r} has no folder {split!r}; it must have train and val.")

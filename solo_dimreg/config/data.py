@@ -28,11 +28,7 @@ DALI = "which DALI, with its own decoder, would misread; data.format must be ima
 
 
 def check_data(settings: DictConfig, need_val: bool) -> None:
-    """Refuse data that is missing or cannot be read.
-
-    Raises:
-        ConfigError: A path is missing, a class folder is empty, or a format cannot work here.
-    """
+    """Raise a ConfigError for a missing path, an empty class folder, or a format that cannot work here."""
     data = settings.data
     if data.dataset not in DATASETS:
         raise ConfigError(f"data.dataset: {unknown('name', str(data.dataset), DATASETS)}")
@@ -78,26 +74,15 @@ def check_data(settings: DictConfig, need_val: bool) -> None:
 
 
 def check_reader(settings: DictConfig) -> None:
-    """Refuse training images that solo-learn's DALI pipeline would misread.
-
-    The pipeline cannot use our loader.
-
-    Raises:
-        ConfigError: The message names the first such image in a sample.
-    """
+    """Raise a ConfigError for a training image that DALI, which cannot use our loader, would misread."""
     data = settings.get("data") or {}
     if data.get("format") == "dali" and data.get("dataset") in FOLDER_DATASETS:
         check_plain("data.train_path", Path(str(data.get("train_path"))), DALI)
 
 
 def _check_flat_folder(key: str, path: Path) -> None:
-    """Refuse a folder that holds anything but images.
-
-    Without labels, solo-learn reads every file in the folder as an image.
-    """
-    _check_exists(key, path)
-    if not path.is_dir():
-        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder of images.")
+    """Refuse a folder with anything but images: without labels, solo-learn reads every file as an image."""
+    _check_exists(key, path, "a folder of images")
     for each in path.iterdir():
         if each.suffix.lower() not in IMAGE_SUFFIXES or each.is_dir():
             raise ConfigError(
@@ -105,24 +90,21 @@ def _check_flat_folder(key: str, path: Path) -> None:
             )
 
 
-def _check_exists(key: str, path: Path) -> None:
+def _check_exists(key: str, path: Path, folder: str = "") -> None:
     if not path.exists():
         raise ConfigError(f"{key}: {str(path)!r} does not exist; it must be there (from {Path.cwd()}).")
+    if folder and not path.is_dir():
+        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be {folder}.")
 
 
 def check_image_folder(key: str, path: Path) -> list[str]:
-    """Refuse a folder that torchvision's ``ImageFolder`` could not read.
-
-    Returns:
-        The names of its classes.
+    """Return the names of the classes in a folder that torchvision's ``ImageFolder`` can read.
 
     Raises:
         ConfigError: The path is missing or no folder, has no class folders, has an empty or a hidden class
             folder, or has splits in place of classes.
     """
-    _check_exists(key, path)
-    if not path.is_dir():
-        raise ConfigError(f"{key}: {str(path)!r} is a file; it must be a folder with one folder per class.")
+    _check_exists(key, path, "a folder with one folder per class")
     odd = next(misplaced(path), None) or next(((each, HIDDEN) for each in hidden_folders(path)), None)
     if odd:
         raise ConfigError(f"{key}: {odd[0]} {odd[1]}; it must be removed.")

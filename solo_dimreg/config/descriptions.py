@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from solo_dimreg.config.blocks import RegularizerSettings
 from solo_dimreg.config.parsing import options_of_callable
-from solo_dimreg.config.values import REQUIRED, base_name
+from solo_dimreg.config.values import REQUIRED
 
 if TYPE_CHECKING:
     from solo_dimreg.solo_learn import Host
@@ -67,7 +67,6 @@ def options_of(host: Host, name: str) -> dict[str, Any]:
     kind: Any = host.methods[name]
     ours = issubclass(kind, host.Method)
     options: dict[str, Any] = kind.own_options() if ours else host.method_options(name)
-    if base_name(name) != name or hasattr(kind, "with_term"):
-        for term, settings in host.terms(name, {}).items():
-            options |= {f"regularizers.{term}.{key}": value for key, value in settings.items()}
+    for term, settings in host.terms(name, {}).items():
+        options |= {f"regularizers.{term}.{key}": value for key, value in settings.items()}
     return options

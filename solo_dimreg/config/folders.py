@@ -28,9 +28,8 @@ def counterpart(folder: Path) -> Path | None:
 def find_config_folder(stage: str, config_path: str) -> Path:
     """Return the folder that ``--config-path`` means: the user's, or one of ours such as ``digits``.
 
-    Args:
-        stage: ``"pretrain"`` or ``"linear"``, the folder of our configs.
-        config_path: A folder, absolute or relative to the working directory or to our configs.
+    The path is absolute, or relative to the working directory or to our configs of the stage, ``"pretrain"``
+    or ``"linear"``.
 
     Raises:
         ConfigError: There is no such folder; the message names those that we ship.
@@ -55,9 +54,7 @@ def find_config_folder(stage: str, config_path: str) -> Path:
 
 
 def find_config(stage: str, config_path: str, config_name: str) -> tuple[Path, str]:
-    """Return the folder of a config, and the config's name without ``.yaml``.
-
-    The config is in the folder of :func:`find_config_folder`, or in our counterpart of it.
+    """Return the folder of :func:`find_config_folder`, and the name of a config in it or in our counterpart.
 
     Raises:
         ConfigError: There is no such folder or config.
@@ -77,11 +74,7 @@ def shipped_studies() -> list[str]:
 
 
 def find_study(name: str | Path) -> Path:
-    """Return the file of a study that we ship, by its name, or the YAML file itself.
-
-    Raises:
-        ConfigError: We ship no study of that name.
-    """
+    """Return the file of a study that we ship, or raise a ConfigError; return a YAML file unchanged."""
     if Path(name).suffix in (".yaml", ".yml"):
         return Path(name)
     if str(name) not in shipped_studies():

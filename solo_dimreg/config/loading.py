@@ -55,11 +55,7 @@ def load_settings(
 
 
 def load_linear_settings(host: Host, config: DictConfig) -> Linear:
-    """Return the settings of a linear evaluation, after refusing what cannot work, as :func:`load_settings`.
-
-    Raises:
-        ConfigError: The message names the key, the value and what would be right.
-    """
+    """Return the settings of a linear evaluation; raise a ConfigError, as :func:`load_settings` does."""
     settings = parse_config(host, config, Linear)
     fit_to_machine(config)
     check_agreement(host, settings)
@@ -67,11 +63,7 @@ def load_linear_settings(host: Host, config: DictConfig) -> Linear:
 
 
 def parse_config(host: Host, config: DictConfig, schema: type[Kind]) -> Kind:
-    """Return the settings of a config, each of which is allowed by itself.
-
-    Raises:
-        ConfigError: The message names the key, the value and what would be right.
-    """
+    """Return the settings of a config; raise a ConfigError for one that is not allowed by itself."""
     fill_empty_blocks(config)
     try:
         content = plain(config)

@@ -19,11 +19,7 @@ PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def read_overrides(overrides: Iterable[str], sweep: bool = False) -> list[Override]:
-    """Parse overrides as Hydra does.
-
-    Args:
-        overrides: ``key=value``, ``+key=value``, ``++key=value`` and ``~key``, each as one text.
-        sweep: Whether several values of one key are allowed, as under ``--multirun``.
+    """Parse overrides as Hydra does; in a sweep, as under ``--multirun``, a key may have several values.
 
     Raises:
         ConfigError: The message names the first override that does not parse, why, and how to write it.
@@ -97,9 +93,7 @@ def for_shell(key: str, value: str) -> str:
 
 
 def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> list[str]:
-    """Return the overrides such that each may set a key that the config lacks.
-
-    The schema, which is checked afterwards, knows the keys. A config may lack a key that exists.
+    """Return the overrides such that each may set a key that the config lacks, and the schema may know.
 
     Args:
         is_group: Whether a key names a group of configs, such as ``augmentations``, from which one is chosen.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -15,10 +14,10 @@ from solo_dimreg.errors import ConfigError, nearest, unknown
 
 # pydantic's words about a wrong value, in the style of our other messages.
 WORDS = {
-    "greater than or equal to": ">=",
-    "less than or equal to": "<=",
-    "greater than": ">",
-    "less than": "<",
+    "greater than or equal to": "a number >=",
+    "less than or equal to": "a number <=",
+    "greater than": "a number >",
+    "less than": "a number <",
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid boolean": "true or false",
@@ -38,12 +37,7 @@ class Block(BaseModel):
 
 
 class Refusal(ValueError):
-    """A validator's own sentence about a value.
-
-    Args:
-        sentence: What follows the key in the message.
-        inside: The key inside the validated block that the sentence is about.
-    """
+    """A validator's own sentence about a value; it follows the key, with the key ``inside`` the block."""
 
     def __init__(self, sentence: str, inside: str = "") -> None:
         super().__init__(sentence)
@@ -135,14 +129,11 @@ def _without(content: Mapping[str, Any], places: Iterable[tuple[Any, ...]]) -> M
 
 
 def check_keys(block: str, given: Mapping[str, Any], valid: Iterable[str], owner: str = "") -> None:
-    """Refuse a key that nothing reads.
+    """Raise a ConfigError for a key that nothing reads.
 
     Args:
         block: The dotted key of the settings, for the message.
         owner: What reads them, if that is not the block itself.
-
-    Raises:
-        ConfigError: The message names the key, the value, the valid keys and the nearest of them.
     """
     valid = set(valid)
     for name, value in given.items():
@@ -154,18 +145,6 @@ def unknown_key(name: str, value: Any, valid: Iterable[str], listed: Iterable[st
     """Return the sentence about a key that nothing reads, with the nearest of the valid keys."""
     names = f" Valid: {', '.join(sorted(listed))}." if listed else ""
     return f"unknown key (value {value!r}){owner and f' of {owner}'}.{nearest(name, valid)}{names}"
-
-
-def number(wanted: str, fits: Callable[[float], bool]) -> BeforeValidator:
-    """Return a validator for a finite number that fits; the message says what is wanted."""
-
-    def check(value: Any) -> Any:
-        usable = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (usable and math.isfinite(value) and fits(value)):
-            raise ValueError(wanted)
-        return value
-
-    return BeforeValidator(check)
 
 
 def whole(least: int) -> BeforeValidator:

@@ -26,12 +26,8 @@ class Steps(NamedTuple):
 def count_steps(settings: DictConfig, images: int) -> Steps:
     """Count the optimizer steps of a config, as Lightning does.
 
-    solo-learn drops the last, incomplete batch of an epoch. With several processes, each has an equal share
-    of the images, rounded up.
-
-    Args:
-        settings: A config of a pretraining or of a probe. A batch of one process has ``optimizer.batch_size``
-            images, and there are ``devices`` times ``num_nodes`` processes.
+    solo-learn drops the last, incomplete batch of an epoch. Each of ``devices`` times ``num_nodes`` processes
+    has an equal share of the images, rounded up.
     """
     processes = device_count(settings.devices) * (settings.get("num_nodes") or 1)
     batches = math.ceil(images / processes) // settings.optimizer.batch_size
@@ -68,13 +64,10 @@ def lower_batch(settings: DictConfig, images: int, size: int) -> None:
 
 
 def check_steps(settings: DictConfig, images: int, what: str = "training") -> Steps:
-    """Refuse a training without a step, and warn in one line of a training with too few.
-
-    Returns:
-        The number of steps; ``what`` names the training in the warning.
+    """Return the steps of a training, and warn in one line of too few; ``what`` names the training there.
 
     Raises:
-        ConfigError: No batch would be full; the message names the batch size and the number of images.
+        ConfigError: No batch would be full, so that there is no step.
     """
     share = images_of_process(settings, images)
     size = settings.optimizer.batch_size

@@ -10,20 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo_dimreg.config.other_backbone import refused_keyword
+from solo_dimreg.config.composing import refused_keyword
 from solo_dimreg.errors import ConfigError, nearest
+from solo_dimreg.monitor.named_modules import evaluation_mode
 from solo_dimreg.plugins import registered
 
 PREFIX = "timm/"
 
 
 class TimmBackbone(nn.Module):
-    """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D).
-
-    Args:
-        name: The name of a timm model, such as ``convnext_atto``.
-        kwargs: The options for ``timm.create_model``.
-    """
+    """A timm model without its classifier: images (B, 3, H, W) to pooled pre-logits features (B, D)."""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         import timm
@@ -47,11 +43,7 @@ def timm_names() -> list[str]:
 
 
 def find_backbone(name: str) -> Callable[..., nn.Module] | None:
-    """Return the builder of a timm model or a plugin's backbone; return None for any other name.
-
-    Raises:
-        ConfigError: The name starts with ``timm/``, and timm has no such model.
-    """
+    """Return the builder of a backbone of timm or a plugin, or None; refuse a ``timm/`` that timm lacks."""
     if name.startswith(PREFIX):
         names = timm_names()
         if name not in names:
@@ -62,57 +54,39 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 
 def build_backbone(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Return a timm model or a plugin's backbone, which :func:`find_backbone` has found.
-
-    Raises:
-        ConfigError: The backbone refuses an argument, or it has no ``num_features``.
-    """
+    """Return a backbone of timm or a plugin; raise a ConfigError if it refuses a kwarg or has no width."""
     build: Any = find_backbone(name)
     try:
-        backbone = build(**kwargs)
+        with naming_refused_kwargs(name, kwargs):
+            backbone = build(**kwargs)
     except ConfigError:
         raise
     except (TypeError, ValueError, AssertionError) as error:
-        refused = f"{name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
-        said = unexpected_kwarg(name, kwargs, error) or f"backbone.kwargs: {refused}"
-        raise ConfigError(said) from error
+        raise ConfigError(
+            f"backbone.kwargs: {name} refuses {dict(kwargs)!r} ({error}); ~backbone.kwargs removes them."
+        ) from error
     if not isinstance(getattr(backbone, "num_features", None), int):
         raise ConfigError(f"backbone.name: {name!r} lacks num_features, the width of its output.")
     return backbone
 
 
-def unexpected_kwarg(name: str, kwargs: Mapping[str, Any], error: BaseException) -> str:
-    """Return the message for a kwarg that a backbone does not accept; return "" for any other error."""
-    refused = refused_keyword(error)
-    if refused is None or refused not in kwargs:
-        return ""
-    return (
-        f"backbone.kwargs.{refused}: {name} does not accept it (value {kwargs[refused]!r}); "
-        f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
-    )
-
-
 @contextmanager
 def naming_refused_kwargs(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Name the key if solo-learn's constructor of a backbone does not accept one of its kwargs.
-
-    Raises:
-        ConfigError: The message names the key, its value, and how to remove it.
-    """
+    """Raise a ConfigError that names the kwarg which a constructor of a backbone does not accept."""
     try:
         yield
-    except TypeError as error:
-        if said := unexpected_kwarg(name, kwargs, error):
-            raise ConfigError(said) from error
-        raise
+    except (TypeError, ValueError, AssertionError) as error:
+        refused = refused_keyword(error)
+        if refused is None or refused not in kwargs:
+            raise
+        raise ConfigError(
+            f"backbone.kwargs.{refused}: {name} does not accept it (value {kwargs[refused]!r}); "
+            f"~backbone.kwargs.{refused} removes it, ~backbone.kwargs all of them."
+        ) from error
 
 
 def check_backbone_name(name: str, own: Collection[str]) -> None:
-    """Refuse a name that is neither solo-learn's, nor timm's, nor a plugin's.
-
-    Raises:
-        ConfigError: The message names the nearest backbone.
-    """
+    """Raise a ConfigError for a name that is neither solo-learn's, nor timm's, nor a plugin's."""
     if name in own or find_backbone(name) is not None:
         return
     names = [*own, *registered("backbones")]
@@ -132,18 +106,12 @@ def input_size_kwargs(name: str, crop_size: int) -> dict[str, int]:
     return {"img_size": crop_size} if config is not None and config.fixed_input_size else {}
 
 
-@torch.no_grad()
 def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
-    """Refuse crop sizes that a backbone does not accept, by running it on each.
-
-    Raises:
-        ConfigError: The message names the backbone and the size, or the shape of its output.
-    """
-    training = backbone.training
-    backbone.eval()
+    """Raise a ConfigError for a crop size that a backbone does not accept, by running it on each."""
     for size in sorted(sizes):
         try:
-            features = backbone(torch.zeros(2, 3, size, size))
+            with torch.no_grad(), evaluation_mode(backbone):
+                features = backbone(torch.zeros(2, 3, size, size))
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ConfigError(
@@ -155,4 +123,3 @@ def check_input_sizes(name: str, backbone: nn.Module, sizes: set[int]) -> None:
                 f"backbone.name: {name!r} with these kwargs makes {shape} from two images; "
                 f"features must be {(2, backbone.num_features)}."
             )
-    backbone.train(training)

@@ -123,10 +123,15 @@ class Host(ABC):
         """Return the training data as keyword arguments of ``Trainer.fit``."""
 
     @abstractmethod
+    def evaluation_folders(self, data: DictConfig) -> dict[str, Any]:
+        """Return the folders of labelled images as solo-learn's ``prepare_datasets`` takes them."""
+
     def evaluation_datasets(
-        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
+        self, data: DictConfig, train_transform: Callable, val_transform: Callable
     ) -> tuple[Dataset, Dataset]:
         """Return labelled training and validation sets, made by solo-learn's ``prepare_datasets``."""
+        folders = self.evaluation_folders(data)
+        return self._labelled.prepare_datasets(data.dataset, train_transform, val_transform, **folders)
 
     def evaluation_transforms(self, dataset: str) -> tuple[Callable, Callable]:
         """Return solo-learn's own transforms for the linear evaluation of a data set."""
@@ -187,10 +192,7 @@ class Host(ABC):
 
     @abstractmethod
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
-        """Save solo-learn's UMAP plot of the features of labelled images as a PNG file.
-
-        This needs the extra umap.
-        """
+        """Save solo-learn's UMAP plot of the features of labelled images as a PNG file; it needs umap."""
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         """Return the config of a run from its ``args.json``."""

@@ -51,15 +51,7 @@ def latest_resumable(checkpoints: Iterable[Path]) -> Path | None:
 
 
 def read_object(path: Path, what: str, blocks: Collection[str] = ()) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Args:
-        what: What the object is, for the error.
-        blocks: The keys that hold an object, if they are there.
-
-    Raises:
-        ConfigError: There is no such file, or it is damaged.
-    """
+    """Return the JSON object in a file; raise a ConfigError if it or one of its ``blocks`` is no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -71,15 +71,10 @@ class Continuing:
             keywords.update(_scaled(keywords, factor))
 
     def go_on(self, trainer: Any, module: Any, saved: Mapping[str, Any]) -> str | None:
-        """Apply the config's schedule from the epoch that the checkpoint has reached.
+        """Apply the config's schedule from the epoch of a restored checkpoint; return a line for the user.
 
-        Args:
-            trainer: Lightning's trainer, which has restored a checkpoint.
-            module: The method that it trains.
-            saved: The return value of :meth:`state` in the checkpoint; empty if solo-learn alone wrote it.
-
-        Returns:
-            A line for the user, or None if the checkpoint has the same schedule as the config.
+        Return None if the checkpoint has the same schedule as the config. ``saved`` is what :meth:`state`
+        wrote into it; it is empty if solo-learn alone did.
         """
         now = _length(trainer)
         before = {**now, "ahead": 0, **saved}

@@ -11,7 +11,7 @@ from unittest import mock
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import channels_last, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from solo_dimreg.config.values import REQUIRED, base_name, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError
@@ -218,18 +218,11 @@ class CurrentHost(Host):
         )
         return {"train_dataloaders": loader}
 
-    def evaluation_datasets(
-        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
-    ) -> tuple[Dataset, Dataset]:
-        data_format = settings.data.get("format", "image_folder")
-        return self._labelled.prepare_datasets(
-            settings.data.dataset,
-            train_transform,
-            val_transform,
-            train_data_path=settings.data.train_path,
-            val_data_path=settings.data.val_path,
-            data_format="image_folder" if data_format == "dali" else data_format,
-        )
+    def evaluation_folders(self, data: DictConfig) -> dict[str, Any]:
+        data_format = data.get("format", "image_folder")
+        data_format = "image_folder" if data_format == "dali" else data_format
+        paths = {"train_data_path": data.train_path, "val_data_path": data.val_path}
+        return {**paths, "data_format": data_format}
 
     def checkpointer(self, arguments: DictConfig, folder: Path) -> Any:
         from solo.utils.checkpointer import Checkpointer

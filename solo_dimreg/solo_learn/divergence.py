@@ -1,10 +1,6 @@
 """A divergence callback that stops a training that has diverged, and keeps its checkpoints whole and finite.
 
-Every method brings the callback, so that it also works in solo-learn's own scripts::
-
-    divergence: {patience: 10}
-
-The training stops after ``patience`` steps in a row whose loss is not finite.
+Every method brings the callback, so that it also works in solo-learn's own scripts.
 """
 
 from __future__ import annotations
@@ -38,7 +34,7 @@ LONGEST_WAIT = 1_000  # steps from one look at the losses to the next, however l
 
 
 class DivergenceCallback(Mixin):
-    """The divergence callback.
+    """The divergence callback, which stops after ``patience`` steps in a row without a finite loss.
 
     It keeps the losses of the last steps on the device and looks at them before the training could have had
     ``patience`` steps in a row without a finite loss, and at the end of each epoch, before a checkpoint is
@@ -208,9 +204,6 @@ class DivergenceCallback(Mixin):
 
 
 def has_no_targets(module: Any) -> bool:
-    """Return whether DeepCluster v2 is in its first epoch, in which it has no targets.
-
-    The mean loss over no target is NaN, and its gradient is zero.
-    """
+    """Return whether DeepCluster v2 is in its first epoch: without targets, its loss is NaN."""
     assignments = getattr(module, "assignments", None)
     return isinstance(assignments, Tensor) and bool((assignments < 0).all())

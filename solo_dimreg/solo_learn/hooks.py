@@ -6,7 +6,9 @@ classifier, and returns its own loss plus that. A class between the method and i
 this order among its bases.
 
 The embeddings are not available there, because in solo-learn 1.0.2 each method computes its own from the
-features. A class above the method collects them from the projector and adds terms to the returned loss.
+features. A class above the method collects them from the projector and adds terms to the returned loss. It
+also appends the layer of the ``projector:`` block, with which Hua et al. (ICCV 2021) train feature
+decorrelation. Their code also puts it behind the projectors of BYOL, SimCLR, SimSiam and Barlow Twins.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from solo_dimreg.config.blocks import REMEDY, read_blocks
 from solo_dimreg.distributed import shared_gathers
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.monitor.callback import BlockMonitor
+from solo_dimreg.monitor.named_modules import evaluation_mode
 from solo_dimreg.nn import DecorrelatedBatchNorm
 from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.divergence import DivergenceCallback
@@ -29,7 +32,6 @@ from solo_dimreg.solo_learn.late_buffers import LateBuffers
 from solo_dimreg.solo_learn.method import average_over_processes
 from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 from solo_dimreg.solo_learn.monitoring import MonitorSupport
-from solo_dimreg.solo_learn.projector import append_normalization
 from solo_dimreg.solo_learn.regularizers import build_terms
 from solo_dimreg.solo_learn.run_summary import RunSummary
 from solo_dimreg.solo_learn.scripts import one_line_in_scripts
@@ -138,26 +140,32 @@ class EmbeddingHooks(Mixin):
                 self._normalize_projectors()
 
     def _normalize_projectors(self) -> None:
+        """Append the layer of the ``projector:`` block to the projector and to its momentum copy."""
         names = [name for prefix in ("", "momentum_") if (name := projector_name(self, prefix))]
         if not names:
             raise ConfigError(f"projector: {type(self).__name__} has no projector; leave the block out.")
         for name in names:
-            append_normalization(self, name, self.features_dim, self.blocks.projector)
+            projector = self.get_submodule(name)
+            with torch.no_grad(), evaluation_mode(projector):  # no random numbers, and no running statistics
+                width = projector(torch.zeros(2, self.features_dim)).shape[1]
+            layer = self.blocks.projector.layer(width)
+            if name.startswith("momentum_"):
+                layer.requires_grad_(False)  # like the rest of the copy
+            if isinstance(projector, nn.Sequential):
+                projector.append(layer)  # this keeps the names of the weights
+            else:
+                parent, _, attribute = name.rpartition(".")
+                setattr(self.get_submodule(parent), attribute, nn.Sequential(projector, layer))
 
     def on_fit_start(self) -> None:
         """Refuse groups that the batch cannot whiten."""
         super().on_fit_start()
-        with one_line_in_scripts("train"):
-            self._check_groups()
-
-    def _check_groups(self) -> None:
         batch = self.batch_size * self.trainer.world_size
-        for layer in self.modules():
-            if not isinstance(layer, DecorrelatedBatchNorm):
-                continue
-            size = layer.num_features // layer.num_groups
-            if size >= batch:
-                block = "projector" if self.blocks.projector else "method_kwargs"
+        layers = [layer for layer in self.modules() if isinstance(layer, DecorrelatedBatchNorm)]
+        size = max((layer.num_features // layer.num_groups for layer in layers), default=0)
+        if size >= batch:
+            block = "projector" if self.blocks.projector else "method_kwargs"
+            with one_line_in_scripts("train"):
                 raise ConfigError(
                     f"{block}.num_groups: gives groups of {size} axes, which a batch of {batch} cannot "
                     "whiten; raise num_groups or optimizer.batch_size."
@@ -199,8 +207,5 @@ def outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
     if module is None:
         yield collected
         return
-    handle = module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone()))
-    try:
+    with module.register_forward_hook(lambda _module, _inputs, output: collected.append(output.clone())):
         yield collected
-    finally:
-        handle.remove()

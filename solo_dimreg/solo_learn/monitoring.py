@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -31,13 +31,10 @@ class MonitorSupport:
         self.host, self.divergence = host, divergence
 
     def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
-        """Restore weights, buffers and optimizer of a checkpoint on all processes, and halve the rates.
+        """Restore weights, buffers and optimizer of a checkpoint on all processes, halve the rates, say so.
 
         The epochs, the schedule, the momentum and the random states go on: the training gets no longer, and
-        does not repeat the batches before the collapse.
-
-        Returns:
-            What was done; None if the checkpoint cannot be read.
+        does not repeat the batches before the collapse. Return None if the checkpoint cannot be read.
         """
         content = None
         if rank() == 0:  # the others may not see its disk
@@ -64,12 +61,9 @@ class MonitorSupport:
         )
 
     def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
-        """Let the terms of the remedy take part from an epoch on, and write them into ``args.json``.
+        """Let the terms of the remedy take part from an epoch on, write them into ``args.json``, and say so.
 
         The warm-up of a term counts from that epoch on, which is counted from 0.
-
-        Returns:
-            What was done.
         """
         remedy = module.blocks.remedy
         for name, settings in remedy.items():
@@ -90,9 +84,7 @@ class MonitorSupport:
         """Put the terms into the ``regularizers:`` of the settings that a checkpointer writes."""
         if self.host.generation == "current":
             with open_dict(checkpointer.cfg):
-                changed = self._with_remedy(plain(checkpointer.cfg), module)
-                for block, content in changed.items():
-                    checkpointer.cfg[block] = OmegaConf.create(content)
+                checkpointer.cfg.update(self._with_remedy(plain(checkpointer.cfg), module))
         else:
             arguments = vars(checkpointer.args)
             changed = self._with_remedy(arguments, module)

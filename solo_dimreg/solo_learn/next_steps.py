@@ -64,18 +64,6 @@ def _script(settings: DictConfig, folder: Path) -> list[str]:
         ]
     if not evaluated_as_trained(settings):
         return ["# solo-learn's main_linear.py is left out: it does not read augmentations.mean and std."]
-    return [_main_linear(settings, folder)]
-
-
-def _smaller_batch(settings: DictConfig, folder: Path) -> list[str]:
-    """Return the pretraining's batch size as an override, if the linear batch could exceed the images."""
-    images = (read_record(folder).get("data") or {}).get("train_images")
-    if images is None or images >= LARGEST_BATCH:
-        return []
-    return [f"optimizer.batch_size={settings.optimizer.batch_size}"]
-
-
-def _main_linear(settings: DictConfig, folder: Path) -> str:
     checkpoint = max(folder.glob("*.ckpt"), key=checkpoint_epoch)
     kwargs = plain(settings.backbone.get("kwargs")) or {}
     train = settings.data.train_path
@@ -86,11 +74,19 @@ def _main_linear(settings: DictConfig, folder: Path) -> str:
         f"backbone.name={settings.backbone.name}",
         "~backbone.kwargs",
         "+backbone.kwargs={" + ", ".join(f"{key}: {json.dumps(kwargs[key])}" for key in kwargs) + "}",
-        f"data.dataset={settings.data.dataset}",
+        f"data.dataset={dataset}",
         *(f'data.{key}="{path}"' for key, path in paths.items()),
         *_smaller_batch(settings, folder),
         *(() if torch.cuda.is_available() else ON_CPU),
     ]
-    config = LINEAR_CONFIGS.get(settings.data.dataset, "digits")
+    config = LINEAR_CONFIGS.get(dataset, "digits")
     command = ["python", "main_linear.py", "--config-path", config, "--config-name", "linear", *overrides]
-    return shlex.join(command)
+    return [shlex.join(command)]
+
+
+def _smaller_batch(settings: DictConfig, folder: Path) -> list[str]:
+    """Return the pretraining's batch size as an override, if the linear batch could exceed the images."""
+    images = (read_record(folder).get("data") or {}).get("train_images")
+    if images is None or images >= LARGEST_BATCH:
+        return []
+    return [f"optimizer.batch_size={settings.optimizer.batch_size}"]

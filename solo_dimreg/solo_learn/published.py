@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import channels_last, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from solo_dimreg.config.values import OWN_BLOCKS, REQUIRED, device_count, plain
 from solo_dimreg.errors import ConfigError, PluginError
@@ -123,12 +123,8 @@ class PublishedHost(Host):
         if settings.data.get("format") == "h5":
             raise ConfigError("data.format: 'h5' needs the current solo-learn; use image_folder.")
         data, augmentations = settings.data, settings.augmentations
-        scale = (
-            settings.optimizer.batch_size
-            * device_count(settings.devices)
-            * settings.get("num_nodes", 1)
-            / 256
-        )
+        processes = device_count(settings.devices) * settings.get("num_nodes", 1)
+        scale = settings.optimizer.batch_size * processes / 256
         transforms = [transform_settings(data.dataset, augmentation) for augmentation in augmentations]
         large = [a.num_crops for a in augmentations if a.crop_size == augmentations[0].crop_size]
         arguments = {
@@ -199,18 +195,8 @@ class PublishedHost(Host):
         )
         return {"train_dataloaders": loader}
 
-    def evaluation_datasets(
-        self, settings: DictConfig, train_transform: Callable, val_transform: Callable
-    ) -> tuple[Dataset, Dataset]:
-        data = settings.data
-        return self._labelled.prepare_datasets(
-            data.dataset,
-            train_transform,
-            val_transform,
-            data_dir=Path("."),
-            train_dir=data.train_path,
-            val_dir=data.val_path,
-        )
+    def evaluation_folders(self, data: DictConfig) -> dict[str, Any]:
+        return {"data_dir": Path("."), "train_dir": data.train_path, "val_dir": data.val_path}
 
     def checkpointer(self, arguments: dict[str, Any], folder: Path) -> Any:
         from solo.utils.checkpointer import Checkpointer

@@ -16,10 +16,7 @@ PRECISIONS = {"16-mixed": 16, "bf16-mixed": "bf16", "16": 16, "32": 32, "32-true
 
 
 def count_classes(dataset: str, train_path: str | None) -> int:
-    """Return the number of classes of a named data set, or of the class folders of a custom one.
-
-    A folder of images without labels counts as one class.
-    """
+    """Return the number of classes of a named data set, or of class folders; 1 for images without labels."""
     if dataset in CLASSES:
         return CLASSES[dataset]
     return max(1, sum(entry.is_dir() for entry in Path(str(train_path)).iterdir()))

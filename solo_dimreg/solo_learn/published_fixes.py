@@ -40,10 +40,7 @@ class Schedules(Mixin):
         return [optimizer], [{"scheduler": new, "interval": interval, "frequency": 1}]
 
     def lr_scheduler_step(self, scheduler: Any, optimizer_idx: int, metric: Any) -> None:
-        """Step torch's own schedulers.
-
-        From torch 2 on, Lightning 1.6 takes them for foreign ones and asks for this method.
-        """
+        """Step torch's own schedulers, which Lightning 1.6 takes for foreign ones from torch 2 on."""
         scheduler.step() if metric is None else scheduler.step(metric)
 
 

@@ -15,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 
 from solo_dimreg.config.values import plain
-from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.base import NATIVE_SIZES
 from solo_dimreg.solo_learn.checkpoints import read_object
 
@@ -43,12 +42,6 @@ def now() -> str:
     return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-def record_folder(trainer: Any) -> Path | None:
-    """Return the folder of a run's record, that of its checkpoints or CSV log; None without both."""
-    own = any(type(each).__name__ == "Checkpointer" for each in trainer.callbacks) or trainer.loggers
-    return folder_of(trainer) if own else None
-
-
 def begin_record(generation: str, trainer: Any, config: DictConfig | None) -> dict[str, Any]:
     """Return the record of a training that starts: environment, data and the checkpoint it continues."""
     data = _data_of(config)
@@ -72,12 +65,11 @@ def end_record(trainer: Any, config: DictConfig | None, raises: bool) -> dict[st
     """Return the results of a training: epochs, steps, first and last effective rank, online accuracy.
 
     The list of effective ranks has one number after a single look of the monitor, and is None without any.
-
-    Args:
-        config: The config of the run, or None if it is not known.
-        raises: Whether our own command trains, which validates at the resolution of the training.
+    Our own command ``raises`` errors, and validates at the resolution of the training.
     """
-    ranks = effective_ranks(trainer)
+    histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
+    rows = next((history for history in histories if isinstance(history, list) and history), [])
+    ranks = [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
     return {
         "finished": now(),
         "epochs": trainer.current_epoch,
@@ -93,13 +85,6 @@ def count_images(loaders: Any) -> int | None:
     each = loaders if isinstance(loaders, list | tuple) else [loaders]
     counts = [len(loader.dataset) for loader in each if hasattr(loader, "dataset")]
     return sum(counts) if counts else None
-
-
-def effective_ranks(trainer: Any) -> list[float]:
-    """Return the effective ranks of the features that the monitor has measured, in order."""
-    histories = [getattr(callback, "history", None) for callback in trainer.callbacks]
-    rows = next((history for history in histories if isinstance(history, list) and history), [])
-    return [float(row["effective_rank"]) for row in rows if "effective_rank" in row]
 
 
 def online_accuracy(trainer: Any, config: DictConfig | None, raises: bool) -> dict[str, Any] | None:
@@ -124,11 +109,7 @@ def evaluated_as_trained(settings: Any) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the run in a folder; return an empty one if there is none.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
+    """Return the record of the run in a folder, empty without one; raise a ConfigError for a damaged file."""
     path = folder / RECORD
     return read_object(path, "the record of a run", ("data", "environment")) if path.is_file() else {}
 
@@ -144,25 +125,20 @@ def version_of(distribution: str) -> str | None:
 
 
 def describe_environment(generation: str, device: torch.device | str, devices: int = 1) -> dict[str, str]:
-    """Return the versions that matter and the device that computed, as text.
-
-    ``devices`` is their number over all processes.
-    """
+    """Return the versions that matter and the device that computed, ``devices`` of them in all, as text."""
     # A clone on the path has no version; the published one may be installed beside it.
     version = version_of("solo-learn") if generation == "published" else None
+    device = torch.device(device)
+    if device.type == "cuda":
+        named = f"{devices} x {torch.cuda.get_device_name(device)}"
+    else:
+        named = f"{device.type.upper()}, {counted(torch.get_num_threads(), 'thread')}"
+        named = named if devices == 1 else f"{devices} processes, each {named}"
     return {
         "solo-learn": " ".join(filter(None, (generation, version))),
         "solo-dimreg": str(version_of("solo-dimreg")),
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "timm": version_of("timm") or "not installed",
-        "device": _device(torch.device(device), devices),
+        "device": named,
     }
-
-
-def _device(device: torch.device, devices: int) -> str:
-    if device.type == "cuda":
-        return f"{devices} x {torch.cuda.get_device_name(device)}"
-    threads = torch.get_num_threads()
-    named = f"{device.type.upper()}, {threads} thread{'s' if threads > 1 else ''}"
-    return named if devices == 1 else f"{devices} processes, each {named}"

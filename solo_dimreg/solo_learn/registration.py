@@ -51,11 +51,7 @@ def generation() -> str | None:
 
 
 def find_host() -> Host:
-    """Return the host of the importable solo-learn.
-
-    Raises:
-        HostError: There is none, or it does not import; the message says what to install.
-    """
+    """Return the host of the importable solo-learn, or raise a HostError that says what to install."""
     kind = generation()
     try:
         # solo-learn's imports warn that it and its Lightning are old, which a user cannot fix.

@@ -1,14 +1,4 @@
-"""Turn a ``regularizers:`` block into weighted terms of a loss.
-
-A block maps names of regularizers to their settings::
-
-    regularizers:
-      ldreg: {weight: 0.005, k: 64, warmup_epochs: 10}
-
-All regularizers have ``weight`` (>= 0), ``warmup_epochs`` (the first epochs train without the term) and
-``where`` (``features`` of the backbone or ``embeddings`` of the projector). The other keys are the parameters
-of the regularizer's constructor.
-"""
+"""Turn a ``regularizers:`` block, ``{ldreg: {weight: 0.005, k: 64}}``, into weighted terms of a loss."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from solo_dimreg.monitor.writers import folder_of
 from solo_dimreg.solo_learn.base import Host
 from solo_dimreg.solo_learn.mixins import Mixin
 from solo_dimreg.solo_learn.next_steps import next_steps
-from solo_dimreg.solo_learn.record import RECORD, begin_record, counted, end_record, record_folder
+from solo_dimreg.solo_learn.record import RECORD, begin_record, counted, end_record
 
 
 class RunSummary(Mixin):
@@ -54,7 +54,8 @@ class RunSummary(Mixin):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Print the terms, the projector's last layer and the monitor's file; print nothing without any."""
-        self.folder = record_folder(trainer)
+        kept = any(type(each).__name__ == "Checkpointer" for each in trainer.callbacks) or trainer.loggers
+        self.folder = folder_of(trainer) if kept else None
         self.record = begin_record(self.host.generation, trainer, self.host.config_of(module))
         if self.alarms:
             self.record["alarms"] = self.alarms

@@ -50,10 +50,8 @@ def watch_script(checks: Any) -> None:
     """Check the config of a running ``main_pretrain.py`` before solo-learn's parser does, and its images.
 
     At that moment, solo-learn has not yet seeded, added its defaults, built the method or read a file.
-    Afterwards, its data sets read their files with our loader, and so do those of ``main_linear.py``.
-
-    Args:
-        checks: A :class:`solo_dimreg.training.scripts.ScriptChecks`.
+    Afterwards, its data sets read their files with our loader, and so do those of ``main_linear.py``. The
+    checks are :class:`solo_dimreg.training.scripts.ScriptChecks`.
     """
     parsers = [(PARSER, checks.config), (LINEAR_PARSER, check_reader)]
     if not any(_change(parser, partial(_checked, check)) for parser, check in parsers):
@@ -153,10 +151,7 @@ def accept_own_blocks() -> None:
 def one_line_in_scripts(what: str) -> Iterator[None]:
     """End solo-learn's scripts with one line and a status, where Hydra would show a traceback.
 
-    Elsewhere, errors are raised for our caller.
-
-    Args:
-        what: The verb for an unexpected error: what was being done with the config.
+    Elsewhere, errors are raised for our caller. ``what`` was being done with the config, as a verb.
     """
     try:
         yield

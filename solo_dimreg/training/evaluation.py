@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from solo_dimreg.config.blocks import ClassifierSettings
@@ -21,8 +21,9 @@ from solo_dimreg.datasets.downloads import explained_download
 from solo_dimreg.datasets.images import read_with_us
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host, Run
-from solo_dimreg.solo_learn.base import CLASSES, NATIVE_SIZES
+from solo_dimreg.solo_learn.base import CLASSES
 from solo_dimreg.solo_learn.next_steps import ONE_FOLDER
+from solo_dimreg.solo_learn.record import evaluated_as_trained
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -35,18 +36,12 @@ def evaluation_transforms(
 ) -> tuple[Callable, Callable]:
     """Return the transforms to train and to test a probe with, at the resolution of the pretraining crops.
 
-    solo-learn's own transforms are used if they have that resolution. Otherwise both are the whole image,
-    resized: for a custom data set it is unknown which crops and flips keep the class (a flipped 2 is no 2).
-
-    Args:
-        settings: The config of the pretraining.
-        other_data: Whether the images are others than those of the pretraining, of any size and kind.
+    solo-learn's own transforms are used if they have that resolution, and the images are those of the
+    pretraining. Otherwise both are the whole image, resized: for a custom data set it is unknown which crops
+    and flips keep the class (a flipped 2 is no 2).
     """
-    view = settings.augmentations[0]
-    size, dataset = view.crop_size, settings.data.dataset
-    native = host.evaluation_transforms(dataset)
-    if NATIVE_SIZES.get(dataset) == size and view.get("mean") is None and not other_data:
-        return native
+    if evaluated_as_trained(settings) and not other_data:
+        return host.evaluation_transforms(settings.data.dataset)
     whole = host.whole_image(settings)
     return whole, whole
 
@@ -54,7 +49,7 @@ def evaluation_transforms(
 def labelled_images(host: Host, settings: DictConfig, train: Callable, val: Callable) -> tuple[Any, Any]:
     """Return solo-learn's labelled data sets, which read their files with our loader."""
     with explained_download(settings.data.dataset, settings.data.train_path):
-        first, second = host.evaluation_datasets(settings, train, val)
+        first, second = host.evaluation_datasets(settings.data, train, val)
     return read_with_us(first), read_with_us(second)
 
 
@@ -68,9 +63,10 @@ class Features:
 
 
 @torch.no_grad()
-def extract(method: Any, loader: Any, description: str) -> Features:
-    """Return a method's outputs in evaluation mode for a loader of (images, labels), on a GPU if possible."""
-    method = method.to(DEVICE).eval()
+def _extract(run: Run, dataset: Any, num_workers: int, description: str) -> Features:
+    """Return the outputs of a run's method in evaluation mode for labelled images, on a GPU if possible."""
+    method = run.method.to(DEVICE).eval()
+    loader = DataLoader(dataset, batch_size=256, num_workers=num_workers, pin_memory=True)
     features, embeddings, labels = [], [], []
     for images, targets in tqdm(loader, desc=description, leave=False):
         out = method(images.to(DEVICE))
@@ -84,9 +80,7 @@ def extract(method: Any, loader: Any, description: str) -> Features:
 def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> tuple[Features, Features]:
     """Return the features of the training and of the validation images, without augmentation.
 
-    Args:
-        run: The pretrained run.
-        settings: A config with the ``data`` to use; the run's own by default.
+    The images are those of the run, or of the ``data`` in other settings.
     """
     settings = run.settings if settings is None else settings
     if settings.data.get("format") == "dali":
@@ -95,28 +89,21 @@ def extract_splits(host: Host, run: Run, settings: DictConfig | None = None) -> 
     _check_labelled(settings)
     _, transform = evaluation_transforms(host, run.settings)
     datasets = labelled_images(host, settings, transform, transform)
-    return _extract(host, run, datasets, settings.data.num_workers)
+    return _extract_both(run, datasets, settings.data.num_workers)
 
 
 def _check_labelled(settings: DictConfig) -> None:
-    """Refuse data that cannot be used for an evaluation.
-
-    torchvision's data sets have their test images in the same folder.
-    """
+    """Refuse data that cannot be used for an evaluation; torchvision's test images are in the same folder."""
     data = settings.data
     if data.get("val_path") is None and data.dataset in ONE_FOLDER:
         data.val_path = data.train_path
     check_data(settings, need_val=True)
 
 
-def _extract(host: Host, run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
+def _extract_both(run: Run, datasets: Sequence[Any], num_workers: int) -> tuple[Features, Features]:
     train, val = datasets
-    _, val_loader = host.evaluation_loaders(train, val, batch_size=256, num_workers=num_workers)
-    # The training loader of solo-learn shuffles and drops the last batch; the other one does neither.
-    _, train_loader = host.evaluation_loaders(val, train, batch_size=256, num_workers=num_workers)
-    return extract(run.method, train_loader, "train features"), extract(
-        run.method, val_loader, "val features"
-    )
+    first = _extract(run, train, num_workers, "train features")
+    return first, _extract(run, val, num_workers, "val features")
 
 
 def knn_accuracy(
@@ -222,7 +209,7 @@ def linear_accuracy(
         lower_batch(settings, counts["train_images"], smaller_batch)
     check_steps(settings, counts["train_images"], "linear probe")
     if train_transform is val_transform:  # nothing is random, so every epoch would compute the same features
-        splits = extracted or _extract(host, run, (train, val), settings.data.num_workers)
+        splits = extracted or _extract_both(run, (train, val), settings.data.num_workers)
         train, val = (TensorDataset(split.features[:, :, None, None], split.labels) for split in splits)
         backbone = nn.Flatten()  # a stand-in for the frozen backbone, which has computed the features
         backbone.inplanes = backbone.num_features = splits[0].features.shape[1]

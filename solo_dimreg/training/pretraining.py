@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
-import string
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,9 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
     """
     host = register()
     loaded = load_settings(host, settings)
-    if not settings.get("wandb", {}).get("enabled", False):  # metrics.csv is written beside the checkpoints
-        check_writable("checkpoint.dir", _run_folder(settings).parent)
+    root = Path(loaded.checkpoint.dir, loaded.method)
+    if not loaded.wandb.enabled:  # metrics.csv is written beside the checkpoints
+        check_writable("checkpoint.dir", root.parent)
     host.seed(settings.get("seed", 5))
     try:
         arguments = host.pretraining_arguments(settings)
@@ -72,13 +72,13 @@ def pretrain(settings: DictConfig, on_start: Callable[[], None] | None = None) -
     else:
         data["val_dataloaders"] = validation
     checkpointer, callbacks = None, []
-    if settings.get("checkpoint", {}).get("enabled", False):
-        checkpointer = host.checkpointer(arguments, _run_folder(settings))
+    if loaded.checkpoint.enabled:
+        checkpointer = host.checkpointer(arguments, root)
         callbacks = [checkpointer, mixed_in(LastEpoch, host.pl.Callback)(checkpointer)]
-    resumed = resume_from(host, settings, arguments, _run_folder(settings))
+    resumed = resume_from(host, loaded, arguments, root)
     with own_wandb_run(settings):
         try:
-            trainer = _trainer(host, settings, callbacks, resumed)
+            trainer = _trainer(host, settings, root, callbacks, resumed)
         except Exception as error:
             raise unforeseen("make the trainer of", error) from error
         for line in idle_settings(host, settings, loaded):
@@ -105,10 +105,6 @@ def _validation_loader(host: Host, settings: DictConfig) -> Any:
     _, transform = evaluation_transforms(host, settings)
     datasets = labelled_images(host, settings, transform, transform)
     return host.evaluation_loaders(*datasets, settings.optimizer.batch_size, data.num_workers)[1]
-
-
-def _run_folder(settings: DictConfig) -> Path:
-    return Path((settings.get("checkpoint") or {}).get("dir", "trained_models")) / settings.method
 
 
 class LastEpoch(Mixin):
@@ -143,7 +139,7 @@ def _wandb_logger(host: Host, settings: DictConfig, resumed: Path | None) -> Any
     return logger
 
 
-def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Path | None) -> Any:
+def _trainer(host: Host, settings: DictConfig, root: Path, callbacks: list[Any], resumed: Path | None) -> Any:
     if settings.get("wandb", {}).get("enabled", False):
         try:
             logger = _wandb_logger(host, settings, resumed)
@@ -157,13 +153,10 @@ def _trainer(host: Host, settings: DictConfig, callbacks: list[Any], resumed: Pa
             logger = _wandb_logger(host, settings, resumed)
         callbacks = [*callbacks, host.pl.callbacks.LearningRateMonitor(logging_interval="step")]
     else:
-        folder = _run_folder(settings)
         # The checkpointer names its folder after this version, so metrics.csv is beside the checkpoint. With
         # several processes, the version of the first one is used (solo_learn/saving.py).
-        version = "offline-" + "".join(
-            random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)
-        )
-        logger = host.pl.loggers.CSVLogger(str(folder.parent), name=folder.name, version=version)
+        version = f"offline-{secrets.token_hex(4)}"
+        logger = host.pl.loggers.CSVLogger(str(root.parent), name=root.name, version=version)
     chosen = {"log_every_n_steps": 10, **host.trainer_settings(settings)}
     chosen.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)
     return host.pl.Trainer(**chosen)

@@ -39,7 +39,7 @@ def save_evaluation(
     result: Mapping[str, Any],
     device: str,
 ) -> Path | None:
-    """Write the result of an evaluation beside the checkpoint.
+    """Write the result of an evaluation beside the checkpoint; return its path, or warn and return None.
 
     The result of the same evaluation is replaced. An evaluation with other settings, images, seed or
     checkpoint has its own file.
@@ -49,9 +49,6 @@ def save_evaluation(
         settings: The settings that affect the result.
         config: Its ``data``, ``devices`` and, for the probe, ``seed``.
         result: The accuracies, and what they are based on.
-
-    Returns:
-        The path of the file; None, after a warning, if the folder is not writable.
     """
     data = {key: config.data.get(key) for key in ("dataset", "train_path", "val_path")}
     asked = {
@@ -81,11 +78,7 @@ def save_evaluation(
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the results from :func:`save_evaluation` in the folder of a run: linear first, then oldest.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
+    """Return a run's results, linear first, then by time; raise a ConfigError for a damaged file."""
     found = []
     for path in sorted(path for kind in KINDS for path in folder.glob(f"{kind}-*.json")):
         content = read_object(path, "the result of an evaluation", ("settings", "data", "environment"))

@@ -9,17 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
+from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.config.values import plain
 from solo_dimreg.errors import ConfigError, warn
 from solo_dimreg.files import checkpoint_epoch
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.solo_learn.checkpoints import (
-    generation_of,
-    latest_resumable,
-    read_checkpoint,
-)
+from solo_dimreg.solo_learn.checkpoints import generation_of, latest_resumable, read_checkpoint
 
 # The keys that identify a run: auto-resume continues a run in which all of them are the same. They are
 # solo-learn's keys without max_epochs, because a run can be prolonged, and further keys that it leaves out.
@@ -35,9 +30,12 @@ COURSE = (
     *("accumulate_grad_batches", "max_steps", "precision", "seed"),
 )
 SEED = 5  # solo-learn's default
+# The errors for an args.json of a killed run or of another program.
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError)
+SHOWN = 6  # settings that a line names
 
 
-def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) -> Path | None:
+def resume_from(host: Host, settings: Pretraining, arguments: Any, root: Path) -> Path | None:
     """Return the checkpoint that a config names or that auto-resume finds, or None.
 
     The host's arguments are those after the method is built; ``root`` contains the runs of the method.
@@ -45,24 +43,21 @@ def resume_from(host: Host, settings: DictConfig, arguments: Any, root: Path) ->
     Raises:
         ConfigError: The checkpoint that the config names cannot be resumed with it.
     """
-    given = settings.get("resume_from_checkpoint")
-    if given is not None:
-        check_checkpoint(Path(given))
-        compare_given(host, Path(given), arguments)
-        return Path(given)
-    enabled = [(settings.get(block) or {}).get("enabled", False) for block in ("auto_resume", "checkpoint")]
-    found = find_latest(host, arguments, root) if all(enabled) else None
+    if settings.resume_from_checkpoint is not None:
+        given = Path(settings.resume_from_checkpoint)
+        check_checkpoint(given)
+        compare_given(host, given, arguments)
+        return given
+    if not (settings.auto_resume.enabled and settings.checkpoint.enabled):
+        return None
+    found = find_latest(host, arguments, root)
     if found:
         print(f"Resuming from {found}")
     return found
 
 
 def check_checkpoint(checkpoint: Path) -> None:
-    """Refuse a checkpoint in ``resume_from_checkpoint`` that is damaged or could run code.
-
-    Raises:
-        ConfigError: The message names the previous checkpoint in the same folder, if there is one.
-    """
+    """Raise a ConfigError for a damaged or unsafe checkpoint, with the one before it in the same folder."""
     try:
         read_checkpoint(checkpoint)
     except ConfigError as error:
@@ -82,12 +77,11 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
     now = _settings(host, arguments)
     _check_length(checkpoint, now["max_epochs"])
     try:
-        before = _settings_beside(host, checkpoint.parent)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+        found = _differences(host, checkpoint.parent, now, COURSE)
+    except UNREADABLE:
         return  # without its args.json, or from another program
-    if before is None:
+    if found is None:
         return
-    found = differences(_without_remedy(before, now), now, COURSE)
     if "optimizer.name" in found:
         old, new = found["optimizer.name"]
         raise ConfigError(
@@ -122,13 +116,11 @@ def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
     others: list[tuple[int, str]] = []  # the number of differences of a run, and the line about them
     for folder in _newest_first(root, hours):
         try:
-            before = _settings_beside(host, folder)
-            if before is None:  # written by the other solo-learn
-                continue
-            found = differences(_without_remedy(before, now), now, IDENTITY)
-        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            # The run was killed while it began, or another program wrote its settings.
+            found = _differences(host, folder, now, IDENTITY)
+        except UNREADABLE as error:
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
+            continue
+        if found is None:  # written by the other solo-learn
             continue
         if found:
             others.append((len(found), f"{folder}: it differs in {_shown(found)}"))
@@ -160,28 +152,21 @@ def _settings(host: Host, arguments: Any) -> dict[str, Any]:
     return json.loads(json.dumps(plain(host.settings_of(plain(arguments))), default=str))
 
 
-def _settings_beside(host: Host, folder: Path) -> dict[str, Any] | None:
-    arguments = json.loads((folder / "args.json").read_text())
-    return plain(host.settings_of(arguments)) if generation_of(arguments) == host.generation else None
+def _differences(
+    host: Host, folder: Path, now: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, tuple[Any, Any]] | None:
+    """Return the settings that differ from those of a run, as ``{key: (old, new)}`` with dotted keys.
 
-
-def _without_remedy(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run without the terms that the config has as its alarm's remedy.
-
-    The alarm of the run has added them; its checkpoint knows from which epoch on they take part.
+    A key is compared with all keys below it; an absent one is None. Return None if the other solo-learn ran.
     """
+    arguments = json.loads((folder / "args.json").read_text())
+    if generation_of(arguments) != host.generation:
+        return None
+    before = plain(host.settings_of(arguments))
+    # The alarm of the run has added its remedy; the checkpoint knows from which epoch on it takes part.
     remedy = ((now.get("monitor") or {}).get("alarm") or {}).get("remedy") or {}
     terms = before.get("regularizers") or {}
-    return {**before, "regularizers": {name: term for name, term in terms.items() if name not in remedy}}
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]
-) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ, as ``{key: (old, new)}`` with dotted keys; an absent one is None.
-
-    A key is compared with all keys below it.
-    """
+    before["regularizers"] = {name: term for name, term in terms.items() if name not in remedy}
     old, new = ({"seed": SEED, **dict(_leaves(settings, keys))} for settings in (before, now))
     pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys((*old, *new))}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
@@ -199,11 +184,11 @@ def _leaves(settings: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[
             yield key, value
 
 
-def _shown(found: Mapping[str, tuple[Any, Any]], limit: int = 6) -> str:
+def _shown(found: Mapping[str, tuple[Any, Any]]) -> str:
     """Return the settings with their old and new values as text; for lists only the name."""
     parts = [
         key if any(isinstance(value, list) for value in pair) else f"{key} ({pair[0]}, now {pair[1]})"
         for key, pair in found.items()
     ]
-    more = [f"{len(parts) - limit} more"] if len(parts) > limit else []
-    return ", ".join((*parts[:limit], *more))
+    more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+    return ", ".join((*parts[:SHOWN], *more))

@@ -43,11 +43,7 @@ class ScriptChecks:
         self.arguments: DictConfig | None = None  # the script's own, which solo-learn completes
 
     def config(self, settings: DictConfig) -> bool:
-        """Refuse a config that uses the add-on and cannot work; return whether it uses the add-on.
-
-        Raises:
-            ConfigError: The message names the key, the value and what would be right.
-        """
+        """Return whether a config uses the add-on; raise a ConfigError for one that does and cannot work."""
         host = register()
         if not asks_for_us(host, settings):
             for key in map(str, settings):
@@ -74,8 +70,7 @@ class ScriptChecks:
     def images(self, dataset: Any) -> Any:
         """Return the data set, after refusing a batch larger than it and warning of misread images.
 
-        The method is built by now. A checkpoint that the config names is therefore compared with the method's
-        config.
+        The method is built by now, so that its config can be compared with the checkpoint's.
 
         Raises:
             ConfigError: solo-learn would train on nothing and end normally, or cannot continue from the
@@ -95,10 +90,7 @@ class ScriptChecks:
 
 
 def asks_for_us(host: Host, settings: DictConfig) -> bool:
-    """Return whether a config uses the add-on.
-
-    It does with a method, a block or a backbone of ours, and also with a method that nobody has.
-    """
+    """Return whether a config has a method, a block or a backbone of ours, or a method that nobody has."""
     return (
         any(key in settings for key in (*OWN_BLOCKS, "extra_keys"))
         or "check" in (settings.get("data") or {})

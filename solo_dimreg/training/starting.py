@@ -39,17 +39,22 @@ TAU, SHORT_TAU = 0.99, 0.95
 def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, Any]]:
     """Return the source and the content of the config from which a new one for a method is derived.
 
-    solo-learn's own configs are considered too, if it has any.
+    solo-learn's own configs are considered too, if it has any. The content has the method's own terms only.
 
     Raises:
-        ConfigError: There is no config of the method, or of the method that it is a variant of.
+        ConfigError: The method is unknown, or there is no config of it or of the method behind the variant.
     """
+    if method not in host.trainable:
+        raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for _, source, content in _configs(host, images):
         found.setdefault(content["method"], (source, content))
     for name in _bases(method):
         if name in found:
-            return found[name]
+            source, base = found[name]
+            given = base.get("regularizers") or {}
+            terms = {term: given.get(term) or {} for term in host.terms(method, {})}
+            return source, {**base, "method": method, "regularizers": terms}
     startable = [each for each in host.trainable if any(name in found for name in _bases(each))]
     raise ConfigError(
         f"--method: {method!r} can be trained, but no config of it is here to start from; init can start "
@@ -58,12 +63,9 @@ def base_config(host: Host, method: str, images: int) -> tuple[str, dict[str, An
 
 
 def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any]]:
-    """Return the source and the content of the complete config with a name, ours or solo-learn's.
+    """Return the source and the content of the complete config with a name, or raise a ConfigError.
 
     A method without a config of its name gets the one of :func:`base_config`.
-
-    Raises:
-        ConfigError: There is neither.
     """
     names = set(host.trainable)
     for stem, source, base in _configs(host, images):
@@ -72,8 +74,7 @@ def config_named(host: Host, name: str, images: int) -> tuple[str, dict[str, Any
         names.add(stem)
     if name not in host.trainable:
         raise ConfigError(unknown("config or method", name, names))
-    source, base = base_config(host, name, images)
-    return source, _with_own_terms(host, name, base)
+    return base_config(host, name, images)
 
 
 def _configs(host: Host, images: int) -> list[Config]:
@@ -82,13 +83,6 @@ def _configs(host: Host, images: int) -> list[Config]:
     if images >= FEW:
         ours = [*ours[1:], ours[0]]
     return [config for folder in (*ours, *host.config_folders()) for config in _configs_in(folder)]
-
-
-def _with_own_terms(host: Host, method: str, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config for a method with the method's own terms only: another config may add more."""
-    given = base.get("regularizers") or {}
-    terms = {term: given.get(term) or {} for term in host.terms(method, {})}
-    return {**base, "method": method, "regularizers": terms}
 
 
 def _bases(method: str) -> tuple[str, str]:
@@ -105,18 +99,6 @@ def _configs_in(folder: Path) -> list[Config]:
         if content.keys() >= NEEDED:  # otherwise it only adds a term to another config
             found.append((file.stem, f"{folder.name}/{file.stem}.yaml", content))
     return sorted(found, key=lambda each: (each[0] != each[2]["method"], -len(each[0])))
-
-
-def starting_config(host: Host, method: str, layout: Layout, name: str) -> str:
-    """Return a commented config for a folder of images, as YAML.
-
-    Raises:
-        ConfigError: The method is unknown, has no config to derive from, or cannot work with the data.
-    """
-    if method not in host.trainable:
-        raise ConfigError(f"--method: {unknown('method', method, host.trainable)}")
-    source, base = base_config(host, method, layout.images)
-    return fitted_config(host, layout, name, source, _with_own_terms(host, method, base))
 
 
 def fitted_config(

@@ -16,7 +16,7 @@ from solo_dimreg.datasets.layout import find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import Host
-from solo_dimreg.training.starting import starting_config
+from solo_dimreg.training.starting import base_config, fitted_config
 
 
 def draw(folder: Path, count: int, size: tuple[int, int] = (48, 40), colour: bool = True) -> None:
@@ -152,7 +152,7 @@ def test_every_method_has_a_config_or_is_refused_with_those_that_have(host: Host
     written, refused = [], {}
     for method in host.trainable:
         try:
-            text = starting_config(host, method, layout, "my photos")
+            text = fitted_config(host, layout, "my photos", *base_config(host, method, layout.images))
         except ConfigError as error:
             refused[method] = str(error)
             continue

@@ -140,7 +140,7 @@ def test_the_checkpointer_writes_weights_and_arguments(host: Host, few_digits: P
 
 
 def test_the_loaders_of_the_evaluation(host: Host) -> None:
-    """Features are extracted with the second, which neither shuffles nor drops; the first does both."""
+    """A probe is validated with the second, which neither shuffles nor drops; the first does both."""
     images = TensorDataset(torch.arange(65.0), torch.arange(65))
     train, val = host.evaluation_loaders(images, images, batch_size=2, num_workers=0)
     drawn, read = (torch.cat([x for x, _ in loader]) for loader in (train, val))
