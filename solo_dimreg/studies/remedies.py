@@ -141,13 +141,8 @@ def rounds(rows: int) -> list[int]:
     return found
 
 
-def runs_of(rows: int, confirming: int) -> int:
-    """Return the number of runs of a search among so many remedies."""
-    return sum(each + 1 for each in rounds(rows)) + 2 * confirming
-
-
-def waves_of(rows: int, confirming: int, jobs: int) -> int:
-    """Return how many runs follow each other in a search, with so many at a time."""
+def waves_of(rows: int, confirming: int, jobs: int = 1) -> int:
+    """Return how many runs of a search among so many remedies follow each other, ``jobs`` at a time."""
     return sum(math.ceil((each + 1) / jobs) for each in rounds(rows)) + math.ceil(2 * confirming / jobs)
 
 
@@ -225,8 +220,8 @@ def fit_budget(
     needed = waves * (shortest * per_epoch + fixed) / SHARE
     raise ConfigError(
         f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: "
-        f"{runs_of(count, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with a "
-        f"reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
+        f"{waves_of(count, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with "
+        f"a reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
     )
 
 
@@ -448,7 +443,7 @@ def find_remedy(
     count = search.state.get("confirming") or seeds or CONFIRMING
     lines = [
         f"Remedies: {'; '.join(each.title for each in rows.values())}.",
-        f"{runs_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
+        f"{waves_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
         f"config has {search.longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
     if val and count > 1:
