@@ -86,7 +86,7 @@ def _compare_peers(as_json: bool, repeats: int) -> None:
 
     found = [peers.compare(peer, repeats) for peer in peers.peers()]
     if as_json:
-        click.echo(to_json({**describe_machine(), "peers": [asdict(each) for each in found]}))
+        click.echo(to_json({**describe_machine(), "peers": found}))
     else:
         print_table(peers.HEADER, [peers.cells(each) for each in found])
 
