@@ -1,7 +1,7 @@
 """Run the sections one after another and write one table, as Markdown and as JSON.
 
-This module needs the standard library alone. A section is a process with a time limit: what it has found
-before it fails or is stopped is in the table.
+Until torch is found, this module needs the standard library alone. A section is a process with a time limit:
+what it has found before it fails or is stopped is in the table.
 """
 
 from __future__ import annotations
@@ -271,11 +271,11 @@ def write_table(
     out: Path, machine: dict[str, Any], device: str, results: dict[str, list[dict[str, Any]]], seconds: float
 ) -> None:
     """Write ``gpu.json`` and ``gpu.md`` of what is known by now."""
+    from solo_dimreg.files import write_json, write_text  # which needs filelock, as torch does
+
     content = {"device": device, "seconds": seconds, "machine": machine, "sections": results}
-    for name, text in (("gpu.json", json.dumps(content, indent=2) + "\n"), ("gpu.md", as_markdown(content))):
-        temporary = out / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out / name)
+    write_json(out / "gpu.json", content)
+    write_text(out / "gpu.md", as_markdown(content))
 
 
 def as_markdown(content: dict[str, Any]) -> str:
