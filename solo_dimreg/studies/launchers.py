@@ -235,10 +235,7 @@ def _is_lost(job: Any, submitted: float) -> bool:
 
 @lru_cache(maxsize=64)
 def _queued(array: str, minute: int) -> list[str] | None:
-    """Return the jobs of an array that wait or run, by ``squeue``; None if that cannot tell.
-
-    It is asked once in a minute.
-    """
+    """Return the jobs of an array that wait or run, asked once a minute; None if ``squeue`` cannot tell."""
     command = ["squeue", "-h", "-r", "-o", "%i", "-j", array]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)

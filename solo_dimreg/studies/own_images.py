@@ -160,7 +160,6 @@ class Plan:
         rows: For each row its title, epochs, steps, and how many of its runs are finished.
         train, val: The numbers of training and validation images.
         steps: The number of steps that are left, over all runs.
-        runs, finished: The number of runs, and of those that are finished.
         first: The config of the first row.
         idle: For each setting of a row without an effect, the row and the reason.
     """
@@ -197,11 +196,7 @@ class Plan:
 
 
 def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
-    """Return what a comparison will do, after every config is checked.
-
-    Raises:
-        ConfigError: A config cannot work.
-    """
+    """Return what a comparison will do; raise ConfigError if a config cannot work."""
     if not study.rows:
         raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
     configs = {name: configs_of(study, name, seeds[0], out) for name in study.rows}

@@ -17,11 +17,7 @@ from solo_dimreg.reports.summary import results_table
 
 
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
-    """Replace the table of one name in a Markdown page.
-
-    Raises:
-        ConfigError: A file cannot be read or has another content, or the page has no such marks.
-    """
+    """Replace a table in a Markdown page; raise ConfigError if a file is wrong or the page has no marks."""
     try:
         contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         text = page.read_text(encoding="utf-8")

@@ -81,12 +81,7 @@ RULE = (
 
 
 def signs_of(kind: str, ways: Sequence[str], correlation: float | None) -> list[str]:
-    """Return the signs of a collapse in a verdict, which are keys of ``TABLE``.
-
-    Args:
-        kind, ways: Of a :class:`solo_dimreg.diagnosis.verdict.Verdict`.
-        correlation: The mean absolute off-diagonal correlation of the embeddings; None if it is unknown.
-    """
+    """Return the signs of a collapse, keys of ``TABLE``, in a verdict and the embeddings' correlation."""
     found = {f"collapsed {way}" for way in ways} | ({"partly collapsed"} if kind == PARTLY else set())
     if correlation is not None and correlation > CORRELATED:
         found.add("embeddings that correlate")
@@ -151,12 +146,8 @@ def select(
 ) -> tuple[str | None, str, list[dict[str, float]]]:
     """Return the remedy that is left by the halving, the measure that decided, and the means of each round.
 
-    Args:
-        execute: A function of the rows and a seed that returns the run of each row.
-        names, seed: The rows of the remedies, and the seed of the first round.
-
-    Returns:
-        None instead of a remedy if the one that is left is not above the own config.
+    It is None if the one that is left is not above the own config. ``execute`` returns the run of each of
+    some rows with a seed; ``seed`` is that of the first round.
     """
     alive, values, means = list(names), dict[str, list[float]](), []
     measure = ""
@@ -181,11 +172,7 @@ def _value(run: Mapping[str, Any], key: str) -> float:
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of a time such as ``15m`` or ``2h``.
-
-    Raises:
-        ConfigError: It is no such time.
-    """
+    """Return the seconds of a time such as ``15m`` or ``2h``; raise ConfigError if it is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text.strip())
     seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2][0]] if found else 0.0
     if not seconds:
@@ -205,7 +192,6 @@ def fit_budget(
     Args:
         budget: The seconds for all jobs together.
         per_epoch, fixed: The seconds of an epoch, and of the rest of a run.
-        rows, jobs: The numbers of remedies, and of runs at a time.
         longest, shortest: The epochs of the own config, and the least that are worth while.
 
     Raises:
@@ -226,11 +212,7 @@ def fit_budget(
 
 
 def own_config(run: Path) -> DictConfig:
-    """Return the config that a run was trained with, from the ``args.json`` beside its checkpoint.
-
-    Raises:
-        ConfigError: There is no run, or an argparse script trained it, which keeps no config.
-    """
+    """Return the config in the ``args.json`` of a run; raise ConfigError if there is no run or config."""
     folder, _ = find_checkpoint(run)
     arguments = read_object(folder / "args.json", "the settings of a run")
     if "config" not in arguments and generation_of(arguments) == "published":
@@ -256,7 +238,6 @@ class Search:
     Attributes:
         study: The own config and, when they are known, the remedies.
         settings: The own config, with its own length.
-        jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         state: What was chosen, and the seconds that were spent; it stands in ``remedies.json``.
     """
 
@@ -402,11 +383,9 @@ def find_remedy(
 
     Args:
         given: A checkpoint folder or file, or the name or file of a config.
-        data: The images, as for :func:`solo_dimreg.studies.own_images.study_of`.
+        data, length, changes: As for :func:`solo_dimreg.studies.own_images.study_of`.
         jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         budget: The time for all of it, such as ``2h``; by default the trainings have their own length.
-        length: The epochs or the steps of the own config, if they are to be others.
-        changes: Values of the study, such as ``probe`` and ``overrides``.
 
     Returns:
         The answer; None after ``dry_run``, which only says what will run.

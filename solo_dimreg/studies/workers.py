@@ -104,10 +104,7 @@ def _side_by_side(
 
 
 def progress(task: Task, result: dict[str, Any], done: int, count: int, start: float) -> str:
-    """Return a line on a run that has ended, one of ``count``, and on the time for the rest.
-
-    The first one was started at ``start``, by ``time.perf_counter()``.
-    """
+    """Return a line on a run that has ended and the time for the rest; the first one began at ``start``."""
     ended = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
     ended = f"failed: {result['failed']}" if "failed" in result else ended
     minutes = (time.perf_counter() - start) / done * (count - done) / 60

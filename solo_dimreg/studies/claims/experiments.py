@@ -43,18 +43,12 @@ EMPTY = (0.0, 0.5)  # the emptied parts of the axes
 
 
 def measure_strong_augmentation(seed: int) -> dict[str, Any]:
-    """Return the gaps of DirectCLR's first toy experiment, for weak and strong noise.
-
-    A gap tells how far the noisy half of the log spectrum falls behind.
-    """
+    """Return the gaps of DirectCLR's first toy experiment, for weak and strong noise."""
     return {f"gap_{noise:g}": strong_augmentation(noise, seed=seed).gap for noise in (WEAK, STRONG)}
 
 
 def measure_implicit_regularization(seed: int) -> dict[str, Any]:
-    """Return the growths and alignments of DirectCLR's second toy experiment.
-
-    The growths are those of the middle and the smallest singular value.
-    """
+    """Return the growths of two singular values and the alignments of DirectCLR's second toy experiment."""
     found = implicit_regularization(seed=seed)
     first, last = (torch.tensor(found.layer1[index]) for index in (0, -1))
     return {
@@ -101,10 +95,7 @@ def measure_pixels(seed: int) -> dict[str, Any]:
 
 
 def measure_step(seed: int) -> dict[str, Any]:
-    """Return the percent that losses and terms add to a step of a ResNet-18, forward and backward.
-
-    The seed has no effect.
-    """
+    """Return the percent that losses and terms add to a step of a ResNet-18; the seed has no effect."""
     return {each.name: 100 * (each.ratio - 1) for each in compare_steps(3)}
 
 

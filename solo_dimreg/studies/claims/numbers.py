@@ -122,10 +122,7 @@ def exceeds_at_the_end(metric: str, larger: str, smaller: str) -> list[Number]:
 
 
 def rise(row: str, metric: str, first: float, last: float) -> list[Number]:
-    """Return the number that a monitored metric grows between two parts of the training.
-
-    The first epoch is 0 and the last one is 1.
-    """
+    """Return the number that a monitored metric grows between two parts of the training, from 0 to 1."""
     says = f"{_called(metric)} of {row} {_when(last)} minus {_when(first)}"
     return [_difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))]
 
@@ -297,11 +294,7 @@ def _at(row: str, metric: str, part: float, results: Results) -> float:
 
 
 def _tau(rows: Sequence[str], metric: str, best: float | None, lower: bool, results: Results) -> float:
-    """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
-
-    A row without the metric, whose features all lie on a line,
-    comes last.
-    """
+    """Return Kendall's tau between a metric and the linear accuracy; a row without the metric comes last."""
 
     def score(value: float | None) -> float:
         if value is None or not math.isfinite(value):
@@ -321,10 +314,7 @@ def first_trigger(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | N
 
 
 def _held(curve: Sequence[float]) -> float:
-    """Return the largest drawdown, in whole percent, with which the alarm would trigger.
-
-    It is 0 if no drawdown triggers it, and NaN without a curve.
-    """
+    """Return the largest drawdown in whole percent that triggers the alarm; 0 if none, NaN if no curve."""
     if not curve:
         return math.nan
     return next((p / 100 for p in range(99, 0, -1) if first_trigger(curve, p / 100) is not None), 0.0)

@@ -81,10 +81,7 @@ def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
 
 
 def by_seed(content: Mapping[str, Any]) -> list[Results]:
-    """Return the results of each seed, by row and experiment, from the content of ``results.json``.
-
-    What is not done is missing.
-    """
+    """Return what is done of each seed, by row and experiment, from the content of ``results.json``."""
     found: dict[int, dict[str, Any]] = {seed: {} for seed in content["planned_seeds"]}
     for run in content["runs"]:
         found[run["seed"]][run["row"]] = run
@@ -105,7 +102,6 @@ def write_outcomes(
     """Decide claims, and write ``claims.json`` and ``claims.html``.
 
     Args:
-        content: The content of ``results.json``.
         known: All known claims, see :func:`solo_dimreg.studies.claims.claim.decide`.
         about: What ``claims.json`` says of the setting: ``why``, ``options``, ``overrides``, ``headlines``.
         command: The command line that repeats the run, with ``NAME`` for the name of a claim.

@@ -33,11 +33,7 @@ UPPER, LOWER = COLOURS[0], COLOURS[5]
 
 
 def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run all experiments, write toy.json and the plots into a folder, and return the effects.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
-    """
+    """Run all experiments, write toy.json and the plots into a folder, and return the effects."""
     strong = []
     for noise in (WEAK, STRONG):
         say(f"Strong augmentation, noise {noise:g}: {steps} steps ...")
