@@ -19,9 +19,11 @@ from solo_dimreg.errors import DimregError
 Say = Callable[[str], None]
 # A row or an experiment, and a seed.
 Task = tuple[str, int]
-#: Executes tasks in any order. Its arguments are ``run(row, seed) -> result``, which can be pickled, the
-#: tasks, the folder of the study, the number of runs at a time, and what prints the progress.
-Launcher = Callable[[Callable[[str, int], dict[str, Any]], Sequence[Task], Path, int, Say], "Results"]
+# A function of a row and a seed that returns the result; it can be pickled.
+RunOne = Callable[[str, int], dict[str, Any]]
+#: Executes tasks in any order. Its arguments are the function, the tasks, the folder of the study, the number
+#: of runs at a time, and what prints the progress.
+Launcher = Callable[[RunOne, Sequence[Task], Path, int, Say], "Results"]
 Results = Iterator[tuple[Task, dict[str, Any]]]
 # The file in the folder of a run that says when it was started last.
 STARTED = "started.json"
@@ -53,9 +55,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local(
-    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
-) -> Results:
+def local(run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say: Say) -> Results:
     """Yield each task with its result as it ends, on this machine.
 
     Several runs at a time are processes. Each has its share of the cores, or a GPU of its own, and prints to
@@ -69,9 +69,7 @@ def local(
         yield (row, seed), run(row, seed)
 
 
-def _side_by_side(
-    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
-) -> Results:
+def _side_by_side(run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say: Say) -> Results:
     import torch
 
     cards, threads = torch.cuda.device_count(), threads_of(jobs)
@@ -141,7 +139,7 @@ def _start_worker(threads: int, free: Any, start_method: str) -> None:
     Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_quietly(run: Callable[[str, int], dict[str, Any]], out: Path, row: str, seed: int) -> dict[str, Any]:
+def _run_quietly(run: RunOne, out: Path, row: str, seed: int) -> dict[str, Any]:
     """Return the result of a run; this process prints to the log of the run from now on."""
     folder = folder_of(out, row, seed)
     folder.mkdir(parents=True, exist_ok=True)
