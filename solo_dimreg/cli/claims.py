@@ -155,7 +155,6 @@ def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _cells(claim: Mapping[str, Any]) -> list[str]:
-    """Return the name of a claim, its source and its sentence with the rule."""
     source = f"{claim['paper']}, {claim['place']}; published: {claim['published']}"
     says = f"{claim['sentence']} Above 0: {'; '.join(claim['numbers'])}. {claim['note']}"
     return [claim["name"], source, says.rstrip()]
