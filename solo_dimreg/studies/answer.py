@@ -128,9 +128,8 @@ class Answer:
         if self.chance is None or not self.images:
             return ""
         means = [mean for row in self.rows if math.isfinite(mean := row.means[key].mean)]
-        if not means or max(means) > self.chance + 2 * math.sqrt(
-            self.chance * (100 - self.chance) / self.images
-        ):
+        error = math.sqrt(self.chance * (100 - self.chance) / self.images)
+        if not means or max(means) > self.chance + 2 * error:
             return ""
         return (
             f"All rows are near {self.chance:.0f} %, which guessing the most frequent class gives: such "

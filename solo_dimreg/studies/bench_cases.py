@@ -168,7 +168,7 @@ def cases() -> list[Case]:
         *(ldreg(*shape) for shape in LDREG),
         Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
         Case("DBN", (512, 128), lambda x: _weighted_sines(zca_whiten(x)), textbook_whitening),
-        Case("DirectCLR", (512, 2048), _directclr_of_halves, textbook_directclr),
+        Case("DirectCLR", (512, 2048), lambda x: directclr_loss(*x.chunk(2)), textbook_directclr),
         Case("uniformity", (512, 256), uniformity, textbook_uniformity),
         Case("KoLeo", (512, 512), koleo_loss, textbook_koleo),
         Case("Wasserstein uniformity", (512, 256), wasserstein_uniformity, textbook_wasserstein),
@@ -176,11 +176,6 @@ def cases() -> list[Case]:
         Case("VISReg", (256, 128), _sliced(visreg_loss), spread(textbook_visreg)),
         Case("T-REG", (512, 256), t_reg_loss, textbook_t_reg),
     ]
-
-
-def _directclr_of_halves(x: Tensor) -> Tensor:
-    first, second = x.chunk(2)
-    return directclr_loss(first, second)
 
 
 def _sliced(loss: Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -55,7 +55,6 @@ class Case:
     Attributes:
         family: The line of the table.
         expected: The answers that are right; ``cannot tell`` is never wrong, and counted by itself.
-        setting: What was drawn.
         deviations: Normal features with these standard deviations along the directions, (D,).
         draw: Draws other features, given their number.
     """

@@ -124,7 +124,6 @@ def draw_differences(answer: Answer, key: str) -> Figure:
 
 
 def _diagnoses(runs: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
-    """Yield the section with the verdicts on a collapse, if the runs have them."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         if run.get("verdict"):

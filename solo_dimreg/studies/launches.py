@@ -57,9 +57,8 @@ class Launches:
     """The numbers of operations, waits and messages of a forward and a backward pass of one function.
 
     Attributes:
-        name: The name of the function.
-        on: The shape of its input.
-        who: Whether it is ``ours`` or the ``textbook``'s.
+        on: The shape of the input.
+        who: Whether the function is ``ours`` or the ``textbook``'s.
         forward, backward: The device operations of each pass; views are none.
         waits: The operations that the host waits for.
         collectives: The messages between processes.

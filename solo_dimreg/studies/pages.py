@@ -41,9 +41,7 @@ def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     for content in contents:
         torch = ".".join(str(content["torch"]).split(".")[:2])
         lines += [f"### {content['instructions']}, {content['threads']} threads, torch {torch}", ""]
-        ratios: dict[
-            tuple[str, str], dict[str, str]
-        ] = {}  # a row for each loss and shape, a column for each ratio
+        ratios: dict[tuple[str, str], dict[str, str]] = {}  # the cells by loss and shape, and by ratio
         for cost in content["figures"]:
             if not cost["of"].startswith("time "):
                 digits = ".2f" if "memory" in cost["of"] else ".1f"

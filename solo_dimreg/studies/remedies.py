@@ -439,7 +439,6 @@ def find_remedy(
 def _decide(
     search: Search, rows: dict[str, Row], epochs: int, budget: float, seeds: int | None, lines: Sequence[str]
 ) -> Answer:
-    """Choose one of the remedies, confirm it, and write the answer."""
     begin, first, longest = time.monotonic(), search.study.first_seed, search.longest
     chosen, measure, means = select(partial(search.train_once, epochs), list(rows), first)
     waves = waves_of(len(rows), 0, search.jobs)
@@ -545,8 +544,6 @@ def _of_selection(
     chosen: str | None,
     lines: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the section of the page on how the remedy was chosen."""
-
     def cells(name: str, title: str) -> list[str]:
         return [title, *(f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)]
 

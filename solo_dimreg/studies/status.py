@@ -16,10 +16,7 @@ from solo_dimreg.studies.workers import STARTED, folder_of
 
 
 def status_of(out: Path) -> dict[str, Any]:
-    """Return the state of each run of a comparison.
-
-    Args:
-        out: The folder of its results.
+    """Return the state of each run of the comparison in a folder.
 
     Returns:
         ``command`` (whether its command runs), ``going`` (whether that or a job does), ``seconds_left`` (None

@@ -59,11 +59,9 @@ class Section:
     seconds: int
 
 
-CHECKS, BENCH, TRAINING = (
-    "tests/gpu/checks.py",
-    "solo_dimreg.studies.gpu.bench",
-    "solo_dimreg.studies.gpu.training",
-)
+CHECKS = "tests/gpu/checks.py"
+BENCH = "solo_dimreg.studies.gpu.bench"
+TRAINING = "solo_dimreg.studies.gpu.training"
 # What needs the fewest packages comes first.
 SECTIONS = (
     Section("Values and gradients against float64 on the CPU", CHECKS, "values", 45),
