@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from solo_dimreg.config.folders import find_study
 from solo_dimreg.config.parsing import Block, Refusal, parse, whole
@@ -92,11 +92,17 @@ class Setting(Block):
     of_rows: dict[str, list[str]] = {}
 
 
+def _some(given: Any) -> Any:
+    if not given:
+        raise Refusal("is empty; it must hold a number: exceeds: {metric: lid, larger: a, smaller: b}.")
+    return given
+
+
 class Question(Block):
     """A claim: a sentence, its source, and the numbers that must be above 0 for it, over so many seeds."""
 
     sentence: str
-    numbers: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)]
+    numbers: Annotated[list[dict[str, dict[str, Any]]], BeforeValidator(_some)]
     paper: str = ""
     place: str = ""
     published: str = ""
