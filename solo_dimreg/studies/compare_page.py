@@ -63,7 +63,7 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
         heading = "A remedy that helps" if results["helps"] else "No remedy is shown to help"
         kind = "good" if results["helps"] else "warning"
     yield Section(heading, results.get("conclusion") or answer.sentence(), kind=kind)
-    yield from (Section(**each) for each in results.get("sections", ()))
+    yield from results.get("sections", ())
     if answer.primary is None:
         yield Section("How well scores without labels order runs", label_free(answer))
     text = "A cell has the mean over the seeds and its interval; 'What the words mean', below, says how."

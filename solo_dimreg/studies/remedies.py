@@ -24,6 +24,7 @@ from solo_dimreg.diagnosis.sources.opening import open_source
 from solo_dimreg.diagnosis.verdict import HEALTHY, PARTLY, Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import find_checkpoint, write_json, write_text
+from solo_dimreg.reports.comparison import Section
 from solo_dimreg.solo_learn import register
 from solo_dimreg.solo_learn.checkpoints import generation_of, read_object
 from solo_dimreg.solo_learn.record import counted
@@ -160,9 +161,8 @@ def select(
         mean = {name: math.fsum(values[name]) / len(values[name]) for name in (OWN, *alive)}
         means.append(mean)
         alive = sorted(alive, key=lambda name: -mean[name])[: math.ceil(len(alive) / 2)]
-    if means and not means[-1][alive[0]] > means[-1][OWN]:
-        return None, measure, means
-    return alive[0], measure, means
+    is_above = not means or means[-1][alive[0]] > means[-1][OWN]
+    return alive[0] if is_above else None, measure, means
 
 
 def _value(run: Mapping[str, Any], key: str) -> float:
@@ -295,7 +295,7 @@ class Search:
     def fit(self, budget: float, seeds: int | None, steps: int) -> None:
         """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
         longest, first = self.longest, self.study.first_seed
-        epoch = steps * plan_of(self.study, [first], self.out).seconds_per_step(threads_of(self.jobs))
+        epoch = steps * self.seconds_per_step()
         count = len(self.tried(self.state.get("signs", list(TABLE))))
         if not count:
             raise self.nothing_left()
@@ -347,11 +347,10 @@ class Search:
         study = self.study.changed(rows={name: row}, baseline="")
         return configs_of(study, name, study.first_seed, self.out)[0]
 
-    def estimate(self, steps: int) -> str:
-        """Return in a sentence how long so many steps of the own config take, one after the other."""
+    def seconds_per_step(self) -> float:
+        """Return the seconds that a step of the own config takes here."""
         plan = plan_of(self.study.only([OWN]), [self.study.first_seed], self.out)
-        minutes = steps * plan.seconds_per_step(threads_of(self.jobs)) / 60
-        return f"That is about {minutes:.0f} min here, and some more for the evaluation."
+        return plan.seconds_per_step(threads_of(self.jobs))
 
     def confirming(self, budget: float, seeds: int | None, seconds: float) -> int:
         """Return the number of seeds that confirm: as many as fit into the time that is left."""
@@ -432,7 +431,8 @@ def find_remedy(
         )
     say(" ".join(lines))
     if not budget:
-        say(search.estimate(waves_of(len(rows), count, jobs) * epochs * steps))
+        minutes = waves_of(len(rows), count, jobs) * epochs * steps * search.seconds_per_step() / 60
+        say(f"That is about {minutes:.0f} min here, and some more for the evaluation.")
     return None if dry_run else _decide(search, rows, epochs, seconds, seeds, lines)
 
 
@@ -444,7 +444,7 @@ def _decide(
     waves = waves_of(len(rows), 0, search.jobs)
     search.keep()
     sections = [
-        {"heading": "The diagnosis", "text": search.state["verdict"]},
+        Section("The diagnosis", search.state["verdict"]),
         _of_selection(means, rows, measure, chosen, lines),
     ]
     if chosen is None:
@@ -520,8 +520,7 @@ def conclusion(answer: Answer) -> tuple[str, bool]:
 
 
 def _diagnosed(run: Path) -> dict[str, Any]:
-    _, checkpoint = find_checkpoint(run)
-    found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
+    found = diagnose(open_source(str(run), Images()), intervals=False)
     correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
     return _judged(found.verdict, correlation)
 
@@ -543,16 +542,12 @@ def _of_selection(
     measure: str,
     chosen: str | None,
     lines: Sequence[str],
-) -> dict[str, Any]:
+) -> Section:
     def cells(name: str, title: str) -> list[str]:
         return [title, *(f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)]
 
     seeds = [f"mean of {number} seed{'s' if number > 1 else ''}" for number in range(1, len(means) + 1)]
     end = "" if chosen else " None was above the own config, so that nothing was confirmed."
     rule = RULE.format(measure=short(measure)) if measure else "There is one remedy, so nothing was chosen."
-    return {
-        "heading": "How the remedy was chosen",
-        "text": " ".join([*lines, rule + end]),
-        "header": ["row", *seeds],
-        "rows": [cells(OWN, "your config"), *(cells(name, row.title) for name, row in rows.items())],
-    }
+    table = [cells(OWN, "your config"), *(cells(name, row.title) for name, row in rows.items())]
+    return Section("How the remedy was chosen", " ".join([*lines, rule + end]), ["row", *seeds], table)
