@@ -77,8 +77,7 @@ def command(
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
-    from solo_dimreg.studies.claims.cells import counted
-    from solo_dimreg.studies.claims.page import HEADER, rows, write_outcomes
+    from solo_dimreg.studies.claims.page import HEADER, counted, rows, write_outcomes
     from solo_dimreg.studies.engine import run_study
     from solo_dimreg.studies.workers import default_jobs
 
