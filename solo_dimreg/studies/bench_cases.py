@@ -45,10 +45,12 @@ def features(shape: tuple[int, int], seed: int = 0) -> Tensor:
     return (latent + torch.randn(*shape, generator=generator)).relu()
 
 
-def textbook_ldreg(x: Tensor, k: int) -> Tensor:
+def textbook_ldreg(
+    x: Tensor, k: int, ascending: Callable[[Tensor], Tensor] = lambda x: x.sort(dim=1).values
+) -> Tensor:
     """Return LDReg's loss from all distances by a matrix product, fully sorted, with autograd."""
     distances = torch.cdist(x, x.detach(), compute_mode="use_mm_for_euclid_dist")
-    nearest = distances.sort(dim=1).values[:, 1 : k + 1]
+    nearest = ascending(distances)[:, 1 : k + 1]
     mean = nearest[:, :-1].mean(dim=1)
     return -(mean / (nearest[:, -1] - mean)).log().mean()
 
@@ -168,7 +170,7 @@ def cases() -> list[Case]:
         *(ldreg(*shape) for shape in LDREG),
         Case("effective rank", (512, 2048), partial(effective_rank, center=True), textbook_effective_rank),
         Case("DBN", (512, 128), lambda x: _weighted_sines(zca_whiten(x)), textbook_whitening),
-        Case("DirectCLR", (512, 2048), lambda x: directclr_loss(*x.chunk(2)), textbook_directclr),
+        Case("DirectCLR", (512, 2048), _directclr_of_halves, textbook_directclr),
         Case("uniformity", (512, 256), uniformity, textbook_uniformity),
         Case("KoLeo", (512, 512), koleo_loss, textbook_koleo),
         Case("Wasserstein uniformity", (512, 256), wasserstein_uniformity, textbook_wasserstein),
@@ -176,6 +178,11 @@ def cases() -> list[Case]:
         Case("VISReg", (256, 128), _sliced(visreg_loss), spread(textbook_visreg)),
         Case("T-REG", (512, 256), t_reg_loss, textbook_t_reg),
     ]
+
+
+def _directclr_of_halves(x: Tensor) -> Tensor:
+    first, second = x.chunk(2)
+    return directclr_loss(first, second)
 
 
 def _sliced(loss: Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -111,16 +110,12 @@ def measure_collapsing(seed: int) -> dict[str, Any]:
     slices = F.normalize(torch.randn(512, 64, generator=generator), dim=0)
     growth = {}
     for name, loss in (("sigreg", sigreg_loss), ("visreg", visreg_loss)):
-        healthy, collapsed = (
-            float(_gradient(partial(loss, slices=slices), scale * points)) for scale in SCALES
-        )
-        growth[name] = math.log10(collapsed / healthy)
+        lengths = []
+        for scale in SCALES:
+            x = (scale * points).requires_grad_()
+            lengths.append(float(torch.autograd.grad(loss(x, slices=slices), x)[0].norm(dim=1).mean()))
+        growth[name] = math.log10(lengths[1] / lengths[0])
     return growth
-
-
-def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    x = x.requires_grad_()
-    return torch.autograd.grad(loss(x), x)[0].norm(dim=1).mean()
 
 
 def measure_empty_axes(seed: int) -> dict[str, Any]:

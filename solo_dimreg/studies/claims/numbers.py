@@ -27,7 +27,6 @@ Results = Mapping[str, Mapping[str, Any]]
 NAMES = {
     "linear_acc1": "linear accuracy",
     "knn_acc1": "k-NN accuracy",
-    "effective_rank": "effective rank",
     "z_effective_rank": "effective rank of the embeddings",
     "lid": "LID",
     "z_correlation": "correlation of the embeddings",
@@ -234,11 +233,9 @@ def read_number(
             raise ConfigError(f"{key}.{name}: is missing; it must be there.")
         if name in options and "float" in parameter.annotation and not _is_number(options[name]):
             raise ConfigError(f"{key}.{name}: {options[name]!r} is not allowed; it must be a number.")
-    used = [
-        *(options[name] for name in ("row", "one", "other") if name in options),
-        *(options.get("rows") or ()),
-        *(options[name] for name in ("smaller", "larger") if name in options and "row" not in options),
-    ]
+    # Of one row, larger and smaller are metrics.
+    names = ("row",) if "row" in options else ("one", "other", "smaller", "larger")
+    used = [*(options[name] for name in names if name in options), *(options.get("rows") or ())]
     for name in used:
         if name not in rows and name not in experiments:
             raise ConfigError(f"{key}: {unknown('row', str(name), (*rows, *experiments))}")
