@@ -13,7 +13,6 @@ from typing import Any
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
-from solo_dimreg.reports.summary import results_table
 
 
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
@@ -66,6 +65,8 @@ def _share(cost: Mapping[str, Any]) -> list[str]:
 
 def benchmark_table(contents: Sequence[Mapping[str, Any]]) -> str:
     """Return the summary of ``results.json`` as a Markdown table."""
+    from solo_dimreg.reports.summary import results_table  # the tables of a GPU do without it
+
     header, rows = results_table([line for content in contents for line in content["summary"]])
     return "\n".join(markdown_table(header, rows)) + "\n"
 

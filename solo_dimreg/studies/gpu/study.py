@@ -24,6 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from solo_dimreg.studies.gpu.rows import row_of
+
 ROOT = Path(__file__).parents[3]
 SECONDS = 480
 NO_DEVICE = "No CUDA device: nothing was run. --cpu runs at small sizes what a CPU can run."
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results[section.title] = run_section(section, device, limit, environment, out)
         except BaseException:
             found = read_rows(out / f"{section.name}.jsonl")
-            results[section.title] = [*found, _row("the section", "failed", "was interrupted")]
+            results[section.title] = [*found, row_of("the section", "failed", "was interrupted")]
             write_table(out, machine, device, results, time.monotonic() - start)
             raise
         print(f"  {count(results[section.title])} in {time.monotonic() - begin:.0f} s", flush=True)
@@ -211,7 +213,7 @@ def run_section(
 ) -> list[dict[str, Any]]:
     """Run a section in a process of its own and return its rows; one more says how it failed."""
     if limit < 2 * GRACE:
-        return [_row("the section", "skipped", f"no time left of the {SECONDS} s of all sections")]
+        return [row_of("the section", "skipped", f"no time left of the {SECONDS} s of all sections")]
     rows, log = out / f"{section.name}.jsonl", out / f"{section.name}.log"
     rows.unlink(missing_ok=True)
     script = [str(ROOT / section.script)] if section.script.endswith(".py") else ["-m", section.script]
@@ -233,9 +235,9 @@ def run_section(
     found = read_rows(rows)
     if failure:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-        found.append(_row("the section", "failed", f"{failure}; the end of {log.name}: {last}"))
+        found.append(row_of("the section", "failed", f"{failure}; the end of {log.name}: {last}"))
     elif not found:
-        found.append(_row("the section", "failed", "made no row"))
+        found.append(row_of("the section", "failed", "made no row"))
     return found
 
 
@@ -248,10 +250,6 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
-
-
-def _row(name: str, status: str, note: str) -> dict[str, Any]:
-    return {"name": name, "status": status, "values": {}, "note": note}
 
 
 def _last_line(text: str) -> str:
@@ -278,6 +276,8 @@ def write_table(
 
 def as_markdown(content: dict[str, Any]) -> str:
     """Return the table of ``gpu.json``: the machine, then a heading and a table for each section."""
+    from solo_dimreg.studies.pages import markdown_table
+
     machine = content["machine"]
     devices = ", ".join(machine["devices"]) if content["device"] == "cuda" else "a CPU, at small sizes"
     versions = [
@@ -296,16 +296,12 @@ def as_markdown(content: dict[str, Any]) -> str:
         ]
     for title, rows in content["sections"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row["values"]))
-        header = ["", "status", *columns, "note"]
-        lines += ["", f"## {title}", "", _line(header), _line(["---"] * len(header))]
-        for row in rows:
-            cells = [_cell(row["values"].get(column)) for column in columns]
-            lines.append(_line([row["name"], row["status"], *cells, row["note"]]))
+        cells = [
+            [row["name"], row["status"], *(_cell(row["values"].get(each)) for each in columns), row["note"]]
+            for row in rows
+        ]
+        lines += ["", f"## {title}", "", *markdown_table(["", "status", *columns, "note"], cells)]
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
 def _cell(value: Any) -> str:
