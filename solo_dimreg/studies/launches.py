@@ -61,7 +61,6 @@ class Launches:
         who: Whether the function is ``ours`` or the ``textbook``'s.
         forward, backward: The device operations of each pass; views are none.
         waits: The operations that the host waits for.
-        collectives: The messages between processes.
     """
 
     name: str

@@ -404,7 +404,9 @@ def find_remedy(
     images, val = count_images(settings)
     steps = count_steps(settings, images).per_epoch
     if is_run and "signs" not in search.state:
-        search.keep(**_diagnosed(Path(given)))
+        found = diagnose(open_source(given, Images()), intervals=False)
+        correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
+        search.keep(**_judged(found.verdict, correlation))
     if is_run:
         say(search.state["verdict"])
     if budget and "epochs" not in search.state:
@@ -517,12 +519,6 @@ def conclusion(answer: Answer) -> tuple[str, bool]:
             True,
         )
     return f"No remedy is shown to raise the effective rank; {row.title}: {where}.", False
-
-
-def _diagnosed(run: Path) -> dict[str, Any]:
-    found = diagnose(open_source(str(run), Images()), intervals=False)
-    correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
-    return _judged(found.verdict, correlation)
 
 
 def _judged(verdict: Verdict, correlation: float | None) -> dict[str, Any]:

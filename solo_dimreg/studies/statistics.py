@@ -38,6 +38,9 @@ class Estimate:
     p_below: float
 
 
+UNKNOWN = Estimate(*4 * (math.nan,), 1.0, 1.0)
+
+
 def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CONFIDENCE) -> Estimate:
     """Return the estimate of Student's t from one number per seed.
 
@@ -55,7 +58,7 @@ def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CON
     if len(values) < 2:
         raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
     if not all(map(math.isfinite, values)):
-        return Estimate(math.nan, math.nan, math.nan, math.nan, 1.0, 1.0)
+        return UNKNOWN
     rounding = ROUNDED * size
     values = [0.0 if abs(value) <= max(ZERO, rounding) else value for value in values]
     mean = math.fsum(values) / len(values)

@@ -75,10 +75,9 @@ class Setting(Block):
         other: The embedded data on which transfer is measured.
         also: More embedded data, which some of the rows read.
         needs: The data that the reader provides: each path with what belongs there.
-        why: The reason for this setting.
         regime: The setting in a few words, for the head of a table.
         settings: The overrides of every config, before those of its row.
-        of_rows: The overrides of some of the rows, by their names.
+        of_rows: The overrides of some of the rows.
     """
 
     folder: str = ""
@@ -127,7 +126,6 @@ class Study(Setting, Part):
     Attributes:
         baseline: The row that the others are compared with; the first one by default.
         overrides: The overrides of every config, after those of its row.
-        linear: The overrides of the linear probe's config.
         probe_data: The folder of other labelled images to evaluate on, with ``train/`` and ``val/``.
         parts: The files of its parts, relative to its own.
         quick: The questions that are cheap.

@@ -10,7 +10,7 @@ from typing import Any
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
 from solo_dimreg.studies.claims.measures import MEASURES
 from solo_dimreg.studies.claims.numbers import Number, Results
-from solo_dimreg.studies.statistics import LEVEL, Estimate, all_above, any_below, holm
+from solo_dimreg.studies.statistics import LEVEL, UNKNOWN, Estimate, all_above, any_below, holm
 
 RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
@@ -23,7 +23,6 @@ RULE = (
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
 UNFINISHED = "unfinished"
-UNKNOWN = Estimate(*4 * (math.nan,), 1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,6 @@ def read_number(
 
     Args:
         key: The dotted key of the entry, for the messages.
-        kind: The name of a kind in ``KINDS``.
         options: The options of the kind; ``says`` gives the number other words.
         rows, experiments: The names that an entry may use.
 

@@ -36,7 +36,6 @@ class StrongAugmentation:
     """The record of training one layer with noise on half of the input axes.
 
     Attributes:
-        noise: The standard deviation of the noise.
         steps: The steps after which the spectra were recorded.
         spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
     """
