@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import normalize, pad
 
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
@@ -75,7 +76,7 @@ def low_rank(width: int, rank: int, noise: float, along_directions: bool, genera
     signal = torch.ones(rank)
     if not along_directions:
         signal = torch.linalg.svdvals(torch.randn(rank, width, generator=generator)) / math.sqrt(rank)
-    return (torch.nn.functional.pad(signal, (0, width - rank)) ** 2 + noise**2).sqrt()
+    return (pad(signal, (0, width - rank)) ** 2 + noise**2).sqrt()
 
 
 def signals(width: int, generator: Generator, low: float, high: float, along: bool) -> tuple[Tensor, dict]:
@@ -188,15 +189,8 @@ def make(family: str, width: int, generator: Generator) -> Case:
         return Case(
             family, fine, {"shift": shift}, draw=lambda count: (normal(count) @ mixing + shift).relu() + 3
         )
-    turn = torch.linalg.qr(normal(width)).Q * powers[:, None]
-    return Case(
-        family,
-        fine,
-        {"exponent": exponent},
-        draw=lambda count: torch.nn.functional.normalize(
-            normal(count) @ turn + 0.2 * powers.norm() / width**0.5
-        ),
-    )
+    turn, mean = torch.linalg.qr(normal(width)).Q * powers[:, None], 0.2 * powers.norm() / width**0.5
+    return Case(family, fine, {"exponent": exponent}, draw=lambda n: normalize(normal(n) @ turn + mean))
 
 
 def choice(values: Sequence[Any], generator: Generator, weights: Sequence[float] | None = None) -> Any:

@@ -100,8 +100,7 @@ def peers() -> list[Peer]:
         return ntxent_loss(x[:, :360], y[:, :360])
 
     ntxent, vicreg = partial(ntxent_loss, temperature=0.1), partial(vicreg_loss, var=12.5)
-    first = {"temperature": 0.1, "loss_dim": 360}
-    direct = lightly("DirectCLRLoss", **first)
+    direct = lightly("DirectCLRLoss", temperature=0.1, loss_dim=360)
     own_view = "lightly also takes the rows of the same view as negatives, unlike the paper's code"
     return [
         Peer("DirectCLR", "lightly", (256, 2048), directclr_loss, direct, 2, own_view),

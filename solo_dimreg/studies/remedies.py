@@ -186,8 +186,7 @@ def fit_budget(
 ) -> tuple[int, int, int]:  # fmt: skip
     """Return the epochs of every training and the numbers of seeds and remedies that fit the budget.
 
-    The trainings are as long as their own config says, or as fits with 5 seeds that confirm. If that is less
-    than the shortest training, 4 and then 3 seeds are tried, and then fewer remedies.
+    With less than the shortest training, 4 and then 3 seeds that confirm are tried, and then fewer remedies.
 
     Args:
         budget: The seconds for all jobs together.
@@ -394,9 +393,8 @@ def find_remedy(
     """
     seconds = seconds_of(budget) if budget else math.inf
     is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
-    study, settings = _own_study(
-        own_config(Path(given)) if is_run else given, data, out, length, changes or {}
-    )
+    config = own_config(Path(given)) if is_run else given
+    study, settings = _own_study(config, data, out, length, changes or {})
     search = Search(given, out, study, settings, jobs, say, launcher)
     asked = [given, data, budget, seeds, study.as_yaml()]
     known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}

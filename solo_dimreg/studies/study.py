@@ -190,9 +190,8 @@ class Study(Setting, Part):
     def _with_rows(self, names: Sequence[str]) -> Study:
         kept = {name: row for name, row in self.rows.items() if name in names}
         of_rows = {name: changes for name, changes in self.of_rows.items() if name in kept}
-        return self.changed(
-            rows=kept, of_rows=of_rows, baseline=self.baseline if self.baseline in kept else ""
-        )
+        baseline = self.baseline if self.baseline in kept else ""
+        return self.changed(rows=kept, of_rows=of_rows, baseline=baseline)
 
     def claims(self) -> list[Claim]:
         """Return the claims of the questions."""

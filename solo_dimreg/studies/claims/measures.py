@@ -44,9 +44,8 @@ def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> f
     """Return the linear accuracy in percent on other images, at the resolution of the pretraining."""
     overrides = (*ONE_DEVICE, *linear_overrides, *other_data(data))
     linear = compose("linear", data.name, "linear", overrides)
-    return linear_accuracy(register(), run, evaluation_settings(linear, run, overrides), other_data=True)[
-        "acc1"
-    ]
+    settings = evaluation_settings(linear, run, overrides)
+    return linear_accuracy(register(), run, settings, other_data=True)["acc1"]
 
 
 def ridge_accuracy(train: Tensor, labels: Tensor, val: Tensor, expected: Tensor) -> float:

@@ -149,11 +149,7 @@ def describe_machine() -> dict[str, Any]:
         "driver": _driver(),
         "cuDNN": torch.backends.cudnn.version(),
         "Python": platform.python_version(),
-        **{
-            name: version
-            for name in ("timm", "lightning", "pytorch-lightning")
-            if (version := _version(name))
-        },
+        **{name: _version(name) for name in ("timm", "lightning", "pytorch-lightning")},
         "missing": missing,
     }
 
@@ -290,10 +286,8 @@ def as_markdown(content: dict[str, Any]) -> str:
         f"On {devices}: {count(everything)}, in {content['seconds']:.0f} s. {', '.join(versions)}.",
     ]
     if machine["missing"]:
-        lines += [
-            "",
-            "Missing: " + ", ".join(f"{name} ({what})" for name, what in machine["missing"].items()) + ".",
-        ]
+        missing = ", ".join(f"{name} ({what})" for name, what in machine["missing"].items())
+        lines += ["", f"Missing: {missing}."]
     for title, rows in content["sections"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row["values"]))
         cells = [
