@@ -62,7 +62,6 @@ class Answer:
     Attributes:
         baseline: The name of the row that the others are compared with.
         primary: The measure that decides; None without labels.
-        rows: The answer for each row, the baseline among them.
         look: The number of the look at the results; ``--more-seeds`` makes a new one.
         images: The number of validation images, if it is known.
         chance: The percentage of the most frequent class among them, if it is known.

@@ -250,11 +250,6 @@ class Search:
     state: dict[str, Any] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
 
-    @property
-    def longest(self) -> int:
-        """Return the epochs of the own config."""
-        return int(self.settings.max_epochs)
-
     def keep(self, **values: Any) -> None:
         """Write the state with other values."""
         spent = self.state["spent"] + time.monotonic() - self.since
@@ -279,7 +274,7 @@ class Search:
 
     def _length(self, epochs: int) -> list[str]:
         """Return the overrides for a training of so many epochs; at most a tenth of it is warm-up."""
-        if epochs == self.longest:
+        if epochs == self.settings.max_epochs:
             return []
         warmup = min(float(self.settings.scheduler.get("warmup_epochs", 10)), epochs // 10)
         return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
@@ -293,7 +288,7 @@ class Search:
 
     def fit(self, budget: float, seeds: int | None, steps: int) -> None:
         """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
-        longest, first = self.longest, self.study.first_seed
+        longest, first = self.settings.max_epochs, self.study.first_seed
         epoch = steps * self.seconds_per_step()
         count = len(self.tried(self.state.get("signs", list(TABLE))))
         if not count:
@@ -409,7 +404,7 @@ def find_remedy(
         say(search.state["verdict"])
     if budget and "epochs" not in search.state:
         search.fit(seconds, seeds, steps)
-    epochs = search.state.get("epochs", search.longest)
+    epochs = search.state.get("epochs", settings.max_epochs)
     if not is_run:
         if "signs" not in search.state and dry_run:
             say(f"The remedies depend on the verdict after a training of {counted(epochs, 'epoch')}.")
@@ -422,7 +417,7 @@ def find_remedy(
     lines = [
         f"Remedies: {'; '.join(each.title for each in rows.values())}.",
         f"{waves_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
-        f"config has {search.longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
+        f"config has {settings.max_epochs}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
     if val and count > 1:
         shown = smallest_difference(count, assumed_spread(val), 1 - CONFIDENCE)
@@ -439,7 +434,7 @@ def find_remedy(
 def _decide(
     search: Search, rows: dict[str, Row], epochs: int, budget: float, seeds: int | None, lines: Sequence[str]
 ) -> Answer:
-    begin, first, longest = time.monotonic(), search.study.first_seed, search.longest
+    begin, first, longest = time.monotonic(), search.study.first_seed, search.settings.max_epochs
     chosen, measure, means = select(partial(search.train_once, epochs), list(rows), first)
     waves = waves_of(len(rows), 0, search.jobs)
     search.keep()
@@ -476,7 +471,8 @@ def _write_config(search: Search, name: str | None, says: str) -> None:
     if name is None:
         file.unlink(missing_ok=True)
         return
-    rows = dict(remedy_row(own, *each, search.longest) for each in search.tried(search.state["signs"]))
+    tried, longest = search.tried(search.state["signs"]), search.settings.max_epochs
+    rows = dict(remedy_row(own, *each, longest) for each in tried)
     config = search.config_of(name, rows[name])
     config.pop("seed", None)
     write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")

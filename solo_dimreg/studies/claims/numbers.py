@@ -88,12 +88,11 @@ def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     They are two one-sided tests (Schuirmann 1987).
     """
     parts = partial(_result, one, metric), partial(_result, other, metric)
-
-    def distance_to_margin(verb: str, sign: int) -> Number:
-        says = f"{margin:g} {verb} the difference between the {_called(metric)} of {one} and {other}"
-        return Number(says, lambda results: margin + sign * (parts[0](results) - parts[1](results)), parts)
-
-    return [distance_to_margin("plus", 1), distance_to_margin("minus", -1)]
+    says = f"the difference between the {_called(metric)} of {one} and {other}"
+    return [
+        Number(f"{margin:g} plus {says}", lambda seed: margin + (parts[0](seed) - parts[1](seed)), parts),
+        Number(f"{margin:g} minus {says}", lambda seed: margin - (parts[0](seed) - parts[1](seed)), parts),
+    ]
 
 
 def above(metric: str, row: str, threshold: float) -> list[Number]:
@@ -230,8 +229,10 @@ def read_number(
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in options and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name}: is missing; it must be there.")
-        if name in options and "float" in parameter.annotation and not _is_number(options[name]):
-            raise ConfigError(f"{key}.{name}: {options[name]!r} is not allowed; it must be a number.")
+        value = options.get(name)
+        is_number = isinstance(value, int | float | None) and not isinstance(value, bool)
+        if "float" in parameter.annotation and not is_number:
+            raise ConfigError(f"{key}.{name}: {value!r} is not allowed; it must be a number.")
     # Of one row, larger and smaller are metrics.
     names = ("row",) if "row" in options else ("one", "other", "smaller", "larger")
     used = [*(options[name] for name in names if name in options), *(options.get("rows") or ())]
@@ -252,10 +253,6 @@ def read_number(
     return [
         replace(each, rows=each.rows or named, metrics=wanted, says=words or each.says) for each in numbers
     ]
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
