@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import wait
@@ -85,7 +85,7 @@ def _side_by_side(run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say:
         futures = {pool.submit(_run_quietly, run, out, *task): task for task in tasks}
         try:
             for done, future in enumerate(as_completed(futures), 1):
-                task, result = futures[future], _result_of(future, futures[future])
+                task, result = futures[future], future.result()
                 say(progress(task, result, done, len(tasks), start))
                 yield task, result
         except BrokenProcessPool as error:
@@ -110,15 +110,6 @@ def progress(task: Task, result: dict[str, Any], done: int, count: int, start: f
     return f"[{done}/{count}] {task[0]}, seed {task[1]}: {ended}{rest}"
 
 
-def _result_of(future: Future, task: Task) -> dict[str, Any]:
-    """Return the result of a run; an error says whose it is."""
-    try:
-        return future.result()
-    except DimregError as error:
-        error.args = (f"{task[0]}, seed {task[1]}: {error}",)
-        raise
-
-
 def _start_worker(threads: int, free: Any, start_method: str) -> None:
     """Take a free GPU or this worker's share of the cores, and end with the parent, however that ends."""
     set_start_method(start_method, force=True)  # solo-learn's data sets cannot be sent to a spawned loader
@@ -140,7 +131,7 @@ def _start_worker(threads: int, free: Any, start_method: str) -> None:
 
 
 def _run_quietly(run: RunOne, out: Path, row: str, seed: int) -> dict[str, Any]:
-    """Return the result of a run; this process prints to the log of the run from now on."""
+    """Return the result of a run, or an error that says whose it is; this process prints to the run's log."""
     folder = folder_of(out, row, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
@@ -148,6 +139,9 @@ def _run_quietly(run: RunOne, out: Path, row: str, seed: int) -> dict[str, Any]:
         os.dup2(log.fileno(), 2)
     try:
         return run(row, seed)
+    except DimregError as error:
+        error.args = (f"{row}, seed {seed}: {error}",)
+        raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
