@@ -186,9 +186,7 @@ def make(family: str, width: int, generator: Generator) -> Case:
         return Case(family, fine, {"freedom": freedom, "of each entry": each}, draw=heavy)
     if family.startswith("not"):
         shift, mixing = uniform(generator, -1, 2), normal(width) / math.sqrt(width)
-        return Case(
-            family, fine, {"shift": shift}, draw=lambda count: (normal(count) @ mixing + shift).relu() + 3
-        )
+        return Case(family, fine, {"shift": shift}, draw=lambda n: (normal(n) @ mixing + shift).relu() + 3)
     turn, mean = torch.linalg.qr(normal(width)).Q * powers[:, None], 0.2 * powers.norm() / width**0.5
     return Case(family, fine, {"exponent": exponent}, draw=lambda n: normalize(normal(n) @ turn + mean))
 

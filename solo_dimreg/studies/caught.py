@@ -55,13 +55,12 @@ def run_caught(
 ) -> dict[str, Any]:
     """Train the three rows on the patches, up to ``jobs`` at a time, and write ``caught.json`` and its plot.
 
+    ConfigError is raised if the photographs of the patches are not installed.
+
     Returns:
         The content of ``caught.json``. Each of its ``rows`` has, for each epoch, the loss without the
         regularizer and the effective rank of the features. It also has the step of the alarm, None without
         one, and the linear accuracy at the end.
-
-    Raises:
-        ConfigError: The photographs of the patches are not installed.
     """
     content: dict[str, Any] = {"seed": seed, "settings": STUDY.settings, "rows": {}}
     for run in run_study(STUDY, out, jobs, say, [seed])["runs"]:

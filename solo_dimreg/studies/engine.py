@@ -239,10 +239,8 @@ def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
     """Train and evaluate one row with one seed, or the rest of it; or measure an experiment.
 
     This is the unit of work of every launcher: it may be called in another process or on another host. A run
-    with exactly the same settings that is finished there or in the folders beside is used.
-
-    Raises:
-        ConfigError: Another process trains this run.
+    with exactly the same settings that is finished there or in the folders beside is used. If another process
+    trains it, ConfigError is raised.
     """
     if row in EXPERIMENTS:
         if (known := _finished_experiment(row, seed, out)) is None:

@@ -25,7 +25,6 @@ class Estimate:
 
     Attributes:
         low, high: The interval of the mean, Student's t.
-        error: Its standard error.
         p_above: One-sided p-value of "it is not above 0".
         p_below: One-sided p-value of "it is not below 0".
     """

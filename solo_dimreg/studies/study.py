@@ -264,12 +264,9 @@ def _check_known(key: str, kind: str, names: Iterable[str], known: Collection[st
 
 
 def read_study(name: str | Path) -> Study:
-    """Return a study that we ship, by its name, or the one in a YAML file.
+    """Return a study that we ship, by its name, or the one in a YAML file; raise ConfigError if it cannot be.
 
     A row whose config is the name of a row above it starts from that row.
-
-    Raises:
-        ConfigError: There is no such study, or a value in it cannot be; the message names it.
     """
     file = find_study(name)
     content = load_yaml(file)

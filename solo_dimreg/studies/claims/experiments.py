@@ -119,10 +119,7 @@ def measure_collapsing(seed: int) -> dict[str, Any]:
 
 
 def measure_empty_axes(seed: int) -> dict[str, Any]:
-    """Return how two uniformities of 2,000 Gaussian points rise when half of the 128 axes are emptied.
-
-    The rise is a part of the range of the metric.
-    """
+    """Return the rise, over their range, of two uniformities of points when half of 128 axes are emptied."""
     points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
     clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
     rises = {}
