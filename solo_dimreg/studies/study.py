@@ -181,7 +181,7 @@ class Study(Setting, Part):
         return self._with_rows(rows or list(self.rows))
 
     def asking(self, names: Sequence[str]) -> Study:
-        """Return the study with the named questions, or all, and their rows; raise as :meth:`only` does."""
+        """Return the study with the named questions, or all, and their rows; raise if one is unknown."""
         _check_known("", "claim", names, self.questions)
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
         study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
