@@ -24,18 +24,20 @@ from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.plots import save_png
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.claims.cells import (
+from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
+from solo_dimreg.studies.claims.page import (
     COUNTED,
     Told,
+    by_seed,
     counted,
     effects,
     published,
     regime,
     says,
+    state,
     word,
+    write_outcomes,
 )
-from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
-from solo_dimreg.studies.claims.page import by_seed, state, write_outcomes
 from solo_dimreg.studies.claims.pictures import main_plot
 from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.pages import markdown_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from click.core import ParameterSource
 
 from solo_dimreg.cli.output import example, page_options, print_table
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import to_json
 
 # The options that would change nothing beside another.
 USELESS = {"launches": ("peers", "repeats", "steps"), "peers": ("steps",)}
@@ -60,7 +62,6 @@ def command(
     if peers:
         _compare_peers(as_json_, repeats)
         return
-    from solo_dimreg.files import to_json
     from solo_dimreg.studies import bench
 
     costs = []
@@ -80,21 +81,17 @@ def command(
 
 
 def _compare_peers(as_json: bool, repeats: int) -> None:
-    from solo_dimreg.files import to_json
     from solo_dimreg.studies import peers
     from solo_dimreg.studies.bench import describe_machine
 
     found = [peers.compare(peer, repeats) for peer in peers.peers()]
     if as_json:
-        click.echo(to_json({**describe_machine(), "peers": [asdict(each) for each in found]}))
+        click.echo(to_json({**describe_machine(), "peers": found}))
     else:
         print_table(peers.HEADER, [peers.cells(each) for each in found])
 
 
 def _count_launches(as_json: bool) -> None:
-    from itertools import groupby
-
-    from solo_dimreg.files import to_json
     from solo_dimreg.studies.launches import run
 
     counts = list(run())

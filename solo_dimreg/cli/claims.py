@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +76,7 @@ def command(
         raise ConfigError("--quick chooses the claims; give it or their names, not both.")
     if seeds < 2:
         raise ConfigError(f"--seeds: {seeds} is not allowed; an interval needs at least 2.")
-    from solo_dimreg.studies.claims.cells import counted
-    from solo_dimreg.studies.claims.page import HEADER, rows, write_outcomes
+    from solo_dimreg.studies.claims.page import HEADER, counted, rows, write_outcomes
     from solo_dimreg.studies.engine import run_study
     from solo_dimreg.studies.workers import default_jobs
 
@@ -151,11 +149,9 @@ def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
     click.echo()
     print_table(["--data", "reason"], [[name, why] for name, why in settings.items()])
     click.echo()
-    print_table(["claim", "source", "says"], [_cells(each) for each in described])
-
-
-def _cells(claim: Mapping[str, Any]) -> list[str]:
-    """Return the name of a claim, its source and its sentence with the rule."""
-    source = f"{claim['paper']}, {claim['place']}; published: {claim['published']}"
-    says = f"{claim['sentence']} Above 0: {'; '.join(claim['numbers'])}. {claim['note']}"
-    return [claim["name"], source, says.rstrip()]
+    cells = []
+    for claim in described:
+        source = f"{claim['paper']}, {claim['place']}; published: {claim['published']}"
+        says = f"{claim['sentence']} Above 0: {'; '.join(claim['numbers'])}. {claim['note']}"
+        cells.append([claim["name"], source, says.rstrip()])
+    print_table(["claim", "source", "says"], cells)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from solo_dimreg.cli.output import FOLDER, PATH, example, jobs_option, print_table, writable
+from solo_dimreg.errors import ConfigError, unknown, warn
 
 if TYPE_CHECKING:
     from solo_dimreg.studies.study import Study
@@ -88,7 +89,6 @@ def command(
     The comparison first says what it will take, and what cannot be told with so few images or seeds. The same
     command continues an interrupted comparison. compare.html has the answer.
     """
-    from solo_dimreg.errors import ConfigError, warn
     from solo_dimreg.studies.launchers import launcher_of
     from solo_dimreg.studies.workers import default_jobs, threads_of
 
@@ -108,8 +108,9 @@ def command(
         "linear": linear_overrides,
     }
     execute = launcher_of(launcher, launcher_options, out)
+    _check_data(data)
     if remedies:
-        _check_run(rows[0], data)
+        _check_run(rows[0])
         if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
             raise ConfigError(
                 "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
@@ -132,10 +133,8 @@ def command(
     from solo_dimreg.studies.power import power_statement
 
     study = study_of(rows, data, out, (epochs, steps), changes)
-    wanted = baseline and next(
-        (each for each, row in study.rows.items() if baseline in (each, row.title)), baseline
-    )
-    study = study.changed(baseline=wanted).checked()
+    named = (name for name, row in study.rows.items() if baseline in (name, row.title))
+    study = study.changed(baseline=next(named, baseline)).checked()
     chosen = seeds_of(study, out, more_seeds or 0)
     if study.questions and len(chosen) < 2:
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
@@ -182,11 +181,9 @@ def _answer(study: Study, results: dict[str, Any], out: Path, given: str) -> Non
 
 
 def _check_names(rows: tuple[str, ...], data: str) -> None:
-    """Raise if the data is a path of no folder, or a row names no config and can be no method."""
+    """Raise if a row names no config and can be no method."""
     from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
-    from solo_dimreg.errors import ConfigError
 
-    _check_data(data)
     if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
         return
     for row in rows:
@@ -203,18 +200,13 @@ def _check_names(rows: tuple[str, ...], data: str) -> None:
 
 def _check_data(data: str) -> None:
     """Raise if the data is neither a folder nor embedded."""
-    from solo_dimreg.errors import ConfigError, unknown
-
     if data and data not in EMBEDDED and not Path(data).is_dir():
         other = "" if "/" in data else f" {unknown('embedded data', data, EMBEDDED)}"
         raise ConfigError(f"--data: {data!r} is not a folder.{other}")
 
 
-def _check_run(row: str, data: str) -> None:
+def _check_run(row: str) -> None:
     """Raise if a row can be neither a run nor a config."""
-    from solo_dimreg.errors import ConfigError
-
-    _check_data(data)
     path = Path(row)
     if path.is_file() and path.suffix not in (".ckpt", ".yaml", ".yml"):
         raise ConfigError(f"--remedies: {row!r} is no checkpoint, folder of a run or config.")

@@ -66,18 +66,17 @@ def caught(out: Path, seed: int, jobs: int | None, page: Path | None, files: tup
     Two trainings differ only in their learning rate. The third has the rate of the one that collapses, and
     a remedy. The command writes caught.json and caught.png, and takes some minutes on a CPU.
     """
-    if page is not None:
-        from solo_dimreg.studies.caught import caught_tables
-        from solo_dimreg.studies.pages import write_page
+    if page is None:
+        out = writable(out)
 
+    from solo_dimreg.studies.caught import HEADER, caught_tables, run_caught, table
+    from solo_dimreg.studies.pages import write_page
+    from solo_dimreg.studies.workers import default_jobs
+
+    if page is not None:
         write_page(page, "caught", files or [out / "caught.json"], caught_tables)
         click.echo(f"Page: {page}")
         return
-    out = writable(out)
-
-    from solo_dimreg.studies.caught import HEADER, run_caught, table
-    from solo_dimreg.studies.workers import default_jobs
-
     content = run_caught(out, seed, jobs or default_jobs(), say=click.echo)
     print_table(HEADER, table(content))
     click.echo(f"Figure: {out / 'caught.png'}")
@@ -106,17 +105,17 @@ def calibration(
     The rules were chosen on the cases of seeds 1 to 3; those of seed 4 are reported. The command writes
     verdict.json, and takes some minutes on a CPU, and some more with --train.
     """
+    if page is None:
+        out = writable(out)
+
     from solo_dimreg.studies.calibration import ANSWERS, confusion, run_calibration, verdict_tables
+    from solo_dimreg.studies.pages import write_page
+    from solo_dimreg.studies.workers import default_jobs
 
     if page is not None:
-        from solo_dimreg.studies.pages import write_page
-
         write_page(page, "verdict", files or [out / "verdict.json"], verdict_tables)
         click.echo(f"Page: {page}")
         return
-    from solo_dimreg.studies.workers import default_jobs
-
-    out = writable(out)
     content = run_calibration(out, seed, scale, train, jobs or default_jobs(), say=click.echo)
     print_table(["features", "right", *ANSWERS, "wrong"], confusion(content))
     click.echo(f"Results: {out / 'verdict.json'}")

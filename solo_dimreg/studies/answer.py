@@ -31,10 +31,8 @@ class RowAnswer:
     """Holds the answer for one row.
 
     Attributes:
-        name: The name of the row in the results.
         title: Its name in tables and texts.
         runs: The number of its runs that did not fail.
-        means: The mean of each measure.
         differences: The mean of each measure's paired difference to the baseline, which itself has none.
         word: ``better``, ``worse`` or ``not shown`` by the primary measure; ``unfinished``; ``unknown``
             without labels; ``baseline``.
@@ -64,9 +62,6 @@ class Answer:
     Attributes:
         baseline: The name of the row that the others are compared with.
         primary: The measure that decides; None without labels.
-        measures: The measures that are shown.
-        rows: The answer for each row, the baseline among them.
-        seeds: The number of seeds.
         look: The number of the look at the results; ``--more-seeds`` makes a new one.
         images: The number of validation images, if it is known.
         chance: The percentage of the most frequent class among them, if it is known.
@@ -132,9 +127,8 @@ class Answer:
         if self.chance is None or not self.images:
             return ""
         means = [mean for row in self.rows if math.isfinite(mean := row.means[key].mean)]
-        if not means or max(means) > self.chance + 2 * math.sqrt(
-            self.chance * (100 - self.chance) / self.images
-        ):
+        error = math.sqrt(self.chance * (100 - self.chance) / self.images)
+        if not means or max(means) > self.chance + 2 * error:
             return ""
         return (
             f"All rows are near {self.chance:.0f} %, which guessing the most frequent class gives: such "

@@ -194,9 +194,8 @@ def compare_steps(repeats: int) -> Iterator[Cost]:
         ratio = (network + loss) / (network + seconds[baseline])
         yield Cost(name, shape, f"time of a step over that of {baseline}", ratio)
     epoch = (network + seconds["simclr"]) * IMAGES_OF_AN_EPOCH / STEP
-    yield Cost(
-        "monitor", shape, f"time over that of an epoch of {IMAGES_OF_AN_EPOCH} images", monitor / epoch
-    )
+    of = f"time over that of an epoch of {IMAGES_OF_AN_EPOCH} images"
+    yield Cost("monitor", shape, of, monitor / epoch)
 
 
 def _monitor() -> Callable[[], object]:
@@ -211,10 +210,7 @@ def _monitor() -> Callable[[], object]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Return the processor, the instruction set, the threads and the version of torch.
-
-    The ratios depend on them too.
-    """
+    """Return what the ratios depend on too: the processor, the instructions, the threads and torch."""
     return {
         "machine": f"{platform.system()} {platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import normalize, pad
 
 from solo_dimreg.diagnosis.diagnose import diagnose
 from solo_dimreg.diagnosis.sources.images import Images
@@ -55,7 +56,6 @@ class Case:
     Attributes:
         family: The line of the table.
         expected: The answers that are right; ``cannot tell`` is never wrong, and counted by itself.
-        setting: What was drawn.
         deviations: Normal features with these standard deviations along the directions, (D,).
         draw: Draws other features, given their number.
     """
@@ -76,7 +76,7 @@ def low_rank(width: int, rank: int, noise: float, along_directions: bool, genera
     signal = torch.ones(rank)
     if not along_directions:
         signal = torch.linalg.svdvals(torch.randn(rank, width, generator=generator)) / math.sqrt(rank)
-    return (torch.nn.functional.pad(signal, (0, width - rank)) ** 2 + noise**2).sqrt()
+    return (pad(signal, (0, width - rank)) ** 2 + noise**2).sqrt()
 
 
 def signals(width: int, generator: Generator, low: float, high: float, along: bool) -> tuple[Tensor, dict]:
@@ -186,18 +186,9 @@ def make(family: str, width: int, generator: Generator) -> Case:
         return Case(family, fine, {"freedom": freedom, "of each entry": each}, draw=heavy)
     if family.startswith("not"):
         shift, mixing = uniform(generator, -1, 2), normal(width) / math.sqrt(width)
-        return Case(
-            family, fine, {"shift": shift}, draw=lambda count: (normal(count) @ mixing + shift).relu() + 3
-        )
-    turn = torch.linalg.qr(normal(width)).Q * powers[:, None]
-    return Case(
-        family,
-        fine,
-        {"exponent": exponent},
-        draw=lambda count: torch.nn.functional.normalize(
-            normal(count) @ turn + 0.2 * powers.norm() / width**0.5
-        ),
-    )
+        return Case(family, fine, {"shift": shift}, draw=lambda n: (normal(n) @ mixing + shift).relu() + 3)
+    turn, mean = torch.linalg.qr(normal(width)).Q * powers[:, None], 0.2 * powers.norm() / width**0.5
+    return Case(family, fine, {"exponent": exponent}, draw=lambda n: normalize(normal(n) @ turn + mean))
 
 
 def choice(values: Sequence[Any], generator: Generator, weights: Sequence[float] | None = None) -> Any:

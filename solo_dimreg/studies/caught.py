@@ -55,15 +55,12 @@ def run_caught(
 ) -> dict[str, Any]:
     """Train the three rows on the patches, up to ``jobs`` at a time, and write ``caught.json`` and its plot.
 
-    Finished runs are skipped, and an interrupted one resumes.
+    ConfigError is raised if the photographs of the patches are not installed.
 
     Returns:
         The content of ``caught.json``. Each of its ``rows`` has, for each epoch, the loss without the
         regularizer and the effective rank of the features. It also has the step of the alarm, None without
         one, and the linear accuracy at the end.
-
-    Raises:
-        ConfigError: The photographs of the patches are not installed.
     """
     content: dict[str, Any] = {"seed": seed, "settings": STUDY.settings, "rows": {}}
     for run in run_study(STUDY, out, jobs, say, [seed])["runs"]:
@@ -117,13 +114,11 @@ def draw_caught(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure.set_label("Loss and effective rank of three trainings of SimSiam")
     panels = dict(zip(PANELS, figure.subplots(1, 2), strict=True))
     styles = {"low_rate": (COLOURS[0], "--"), "high_rate": (COLOURS[5], "-"), "remedy": (COLOURS[2], "-.")}
-    handles = []
     for name, row in rows.items():
         colour, line = styles[name]
         for column, axes in panels.items():
             steps = [(i + 1) * STEPS for i in range(len(row[column]))]
-            (drawn,) = axes.plot(steps, row[column], line, color=colour, label=LABELS[name], linewidth=2)
-        handles.append(drawn)
+            axes.plot(steps, row[column], line, color=colour, label=LABELS[name], linewidth=2)
         if row["alarm"] is not None:
             rank = row["effective_rank"][row["alarm"] // STEPS - 1]
             panels["effective_rank"].plot([row["alarm"]], [rank], "v", color=colour, markersize=11)
@@ -135,5 +130,5 @@ def draw_caught(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     panels["effective_rank"].set_ylim(bottom=0)
     for axes in panels.values():
         axes.set_xlabel("step")
-    figure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=10)
+    figure.legend(handles=panels["loss"].lines, loc="outside lower center", ncols=1, fontsize=10)
     return figure

@@ -63,7 +63,7 @@ def _sections(answer: Answer, results: Mapping[str, Any]) -> Iterator[Section]:
         heading = "A remedy that helps" if results["helps"] else "No remedy is shown to help"
         kind = "good" if results["helps"] else "warning"
     yield Section(heading, results.get("conclusion") or answer.sentence(), kind=kind)
-    yield from (Section(**each) for each in results.get("sections", ()))
+    yield from results.get("sections", ())
     if answer.primary is None:
         yield Section("How well scores without labels order runs", label_free(answer))
     text = "A cell has the mean over the seeds and its interval; 'What the words mean', below, says how."
@@ -124,7 +124,6 @@ def draw_differences(answer: Answer, key: str) -> Figure:
 
 
 def _diagnoses(runs: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
-    """Yield the section with the verdicts on a collapse, if the runs have them."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         if run.get("verdict"):

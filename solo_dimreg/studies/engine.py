@@ -66,9 +66,8 @@ def run_study(
     Finished runs with the same settings are reused, and interrupted ones resume.
 
     Args:
-        study: The study; it is written to ``study.yaml``, from which each run reads it.
+        study: It is written to ``study.yaml``, from which each run reads it.
         jobs, say, launcher: The number of runs at a time, what prints the progress, and what executes them.
-        seeds: As from :func:`seeds_of`; by default the study's own.
         record: The file of finished runs, of any machine; it is read before the runs and written after each.
         train: Whether to execute what is not finished; without it, only the record is read.
         beside: Records of other machines, which are read for replications.
@@ -132,11 +131,7 @@ def run_study(
 
 
 def seeds_of(study: Study, out: Path, more: int = 0) -> list[int]:
-    """Return the seeds of a comparison, with so many more than those that are finished in its folder.
-
-    Raises:
-        ConfigError: There is nothing to add to.
-    """
+    """Return the seeds of a comparison, with ``more`` added; raise ConfigError without one to add to."""
     if not more:
         return list(range(study.first_seed, study.first_seed + study.seeds))
     before, whole = _before(out)
@@ -211,11 +206,7 @@ def results_of(
 
 
 def configs_of(study: Study, name: str, seed: int, out: Path) -> tuple[DictConfig, DictConfig]:
-    """Return the configs of the pretraining and the probe of a row, which fit this machine.
-
-    Raises:
-        ConfigError: One of them cannot work; the message names the row.
-    """
+    """Return the configs of a row's pretraining and probe; raise ConfigError if one of them cannot work."""
     row, host = study.rows[name], register()
     fixed = (f"name={name}", "checkpoint.enabled=True", f"++seed={seed}")
     changes = (*study.settings, *row.set, *study.of_rows.get(name, ()), *fixed, *study.overrides)
@@ -247,14 +238,9 @@ def _probe_config(study: Study, settings: DictConfig) -> DictConfig:
 def run_one(study_file: Path, row: str, seed: int, out: Path) -> dict[str, Any]:
     """Train and evaluate one row with one seed, or the rest of it; or measure an experiment.
 
-    This is the unit of work of every launcher: it may be called in another process or on another host.
-
-    Returns:
-        The metrics of the run with its curves, and its ``checkpoint``. A run with exactly the same settings
-        that is finished there or in the folders beside is used.
-
-    Raises:
-        ConfigError: Another process trains this run.
+    This is the unit of work of every launcher: it may be called in another process or on another host. A run
+    with exactly the same settings that is finished there or in the folders beside is used. If another process
+    trains it, ConfigError is raised.
     """
     if row in EXPERIMENTS:
         if (known := _finished_experiment(row, seed, out)) is None:

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache, partial
@@ -20,7 +20,7 @@ import yaml
 
 from solo_dimreg.errors import ConfigError, DimregError, MissingPackageError
 from solo_dimreg.files import write_json
-from solo_dimreg.studies.workers import Launcher, Results, Say, Task, local, progress, threads_of
+from solo_dimreg.studies.workers import Launcher, Results, RunOne, Say, Task, local, progress, threads_of
 
 # Without the first, submitit ends a job after some minutes. A job that is ended is queued again three times.
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "name": "solo-dimreg"}
@@ -84,13 +84,7 @@ def _submitit() -> Any:
 
 
 def _execute(
-    executor: Any,
-    name: str,
-    run: Callable[[str, int], dict[str, Any]],
-    tasks: Sequence[Task],
-    out: Path,
-    jobs: int,
-    say: Say,
+    executor: Any, name: str, run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say: Say
 ) -> Results:
     """Yield each task with its result as its job ends; jobs of an earlier start are waited for.
 
@@ -147,7 +141,7 @@ def _execute(
         raise DimregError(f"{'; '.join(failed)}. The same command starts these runs again.")
 
 
-def run_job(run: Callable[[str, int], dict[str, Any]], threads: int, row: str, seed: int) -> dict[str, Any]:
+def run_job(run: RunOne, threads: int, row: str, seed: int) -> dict[str, Any]:
     """Return the result of a run, in its job."""
     if threads:
         import torch
@@ -235,10 +229,7 @@ def _is_lost(job: Any, submitted: float) -> bool:
 
 @lru_cache(maxsize=64)
 def _queued(array: str, minute: int) -> list[str] | None:
-    """Return the jobs of an array that wait or run, by ``squeue``; None if that cannot tell.
-
-    It is asked once in a minute.
-    """
+    """Return the jobs of an array that wait or run, asked once a minute; None if ``squeue`` cannot tell."""
     command = ["squeue", "-h", "-r", "-o", "%i", "-j", array]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -57,12 +57,10 @@ class Launches:
     """The numbers of operations, waits and messages of a forward and a backward pass of one function.
 
     Attributes:
-        name: The name of the function.
-        on: The shape of its input.
-        who: Whether it is ``ours`` or the ``textbook``'s.
+        on: The shape of the input.
+        who: Whether the function is ``ours`` or the ``textbook``'s.
         forward, backward: The device operations of each pass; views are none.
         waits: The operations that the host waits for.
-        collectives: The messages between processes.
     """
 
     name: str
@@ -241,7 +239,6 @@ def count_step(method: str, who: str) -> Launches:
 
 def _one_step(method: str, who: str) -> Counter:
     from solo_dimreg.config.composing import compose
-    from solo_dimreg.solo_learn.mixins import mixed_in
     from solo_dimreg.solo_learn.registration import register
 
     host = register()
@@ -258,8 +255,15 @@ def _one_step(method: str, who: str) -> Counter:
         host.methods[method] = classes[method]
     views = [torch.randn(BATCH, 3, 32, 32) for _ in range(2)]
     batches = [(torch.arange(BATCH), views, torch.arange(BATCH) % 10)] * (COUNTED + 2)
-    callback = mixed_in(_CountOneStep, host.pl.Callback)()
-    quiet = redirect_stderr(io.StringIO())
+    counter, quiet = Counter(), redirect_stderr(io.StringIO())
+
+    def count_one(trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        # With the step of number COUNTED, what other callbacks do after it is counted.
+        if batch_idx == COUNTED:
+            counter.__enter__()
+        elif batch_idx == COUNTED + 1:
+            counter.__exit__(None, None, None)
+
     with TemporaryDirectory() as folder, _search_as_on_a_gpu(), without_logs(), quiet:
         trainer = host.pl.Trainer(
             max_epochs=1,
@@ -270,30 +274,16 @@ def _one_step(method: str, who: str) -> Counter:
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[callback],
+            callbacks=[host.pl.callbacks.LambdaCallback(on_train_batch_start=count_one)],
         )
         trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
-    return callback.counter
+    return counter
 
 
 def _is_of_solo_learn(kind: type) -> bool:
     """Return whether a class is one that a module of solo-learn defines, not one with our hooks."""
     defined = getattr(sys.modules[kind.__module__], kind.__name__, None)
     return kind.__module__.startswith("solo.") and defined is kind
-
-
-class _CountOneStep:
-    """A callback that counts the step of number ``COUNTED``, with what other callbacks do after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counter = Counter()
-
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        if batch_idx == COUNTED:
-            self.counter.__enter__()
-        elif batch_idx == COUNTED + 1:
-            self.counter.__exit__(None, None, None)
 
 
 def _divergence_check() -> Callable[[Tensor], None]:

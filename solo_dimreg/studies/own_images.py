@@ -26,7 +26,7 @@ from solo_dimreg.config.schema import Pretraining
 from solo_dimreg.config.steps import count_steps
 from solo_dimreg.config.values import plain
 from solo_dimreg.datasets.check import image_paths
-from solo_dimreg.datasets.layout import Layout, find_layout
+from solo_dimreg.datasets.layout import find_layout
 from solo_dimreg.datasets.split import split_folder
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
@@ -108,20 +108,17 @@ def is_study(text: str) -> bool:
     return "rows" in load_yaml(Path(text))
 
 
-def _labelled(data: str) -> Layout:
-    """Return the layout of the images; images with classes are split if no validation images are there."""
-    folder = WRITERS[data](DATASETS / data) if data in WRITERS and not Path(data).is_dir() else Path(data)
-    layout = find_layout(folder)
-    if layout.classes and layout.val is None:
-        layout = find_layout(split_folder(layout.train, DATASETS / f"{folder.resolve().name}-split"))
-    return layout
-
-
 def _fitted(
     rows: dict[str, Row], data: str, out: Path, epochs: int | None, steps: int | None
 ) -> dict[str, Row]:
-    """Return the rows with configs that fit the images, which are written below ``out``."""
-    host, layout, images = register(), _labelled(data), Path(data).resolve().name
+    """Return the rows with configs that fit the images, which are written below ``out``.
+
+    Images with classes are split if no validation images are there.
+    """
+    folder = WRITERS[data](DATASETS / data) if data in WRITERS and not Path(data).is_dir() else Path(data)
+    host, layout, images = register(), find_layout(folder), folder.resolve().name
+    if layout.classes and layout.val is None:
+        layout = find_layout(split_folder(layout.train, DATASETS / f"{images}-split"))
     paths = [
         quoted_override("data.train_path", layout.train),
         quoted_override("data.val_path", layout.val) if layout.val else "data.val_path=null",
@@ -160,7 +157,6 @@ class Plan:
         rows: For each row its title, epochs, steps, and how many of its runs are finished.
         train, val: The numbers of training and validation images.
         steps: The number of steps that are left, over all runs.
-        runs, finished: The number of runs, and of those that are finished.
         first: The config of the first row.
         idle: For each setting of a row without an effect, the row and the reason.
     """
@@ -197,11 +193,7 @@ class Plan:
 
 
 def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
-    """Return what a comparison will do, after every config is checked.
-
-    Raises:
-        ConfigError: A config cannot work.
-    """
+    """Return what a comparison will do; raise ConfigError if a config cannot work."""
     if not study.rows:
         raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
     configs = {name: configs_of(study, name, seeds[0], out) for name in study.rows}

@@ -13,15 +13,10 @@ from typing import Any
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
-from solo_dimreg.reports.summary import results_table
 
 
 def write_page(page: Path, name: str, files: Sequence[Path], table: Callable[[list[Any]], str]) -> None:
-    """Replace the table of one name in a Markdown page.
-
-    Raises:
-        ConfigError: A file cannot be read or has another content, or the page has no such marks.
-    """
+    """Replace a table in a Markdown page; raise ConfigError if a file is wrong or the page has no marks."""
     try:
         contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         text = page.read_text(encoding="utf-8")
@@ -45,9 +40,7 @@ def costs_tables(contents: Sequence[Mapping[str, Any]]) -> str:
     for content in contents:
         torch = ".".join(str(content["torch"]).split(".")[:2])
         lines += [f"### {content['instructions']}, {content['threads']} threads, torch {torch}", ""]
-        ratios: dict[
-            tuple[str, str], dict[str, str]
-        ] = {}  # a row for each loss and shape, a column for each ratio
+        ratios: dict[tuple[str, str], dict[str, str]] = {}  # the cells by loss and shape, and by ratio
         for cost in content["figures"]:
             if not cost["of"].startswith("time "):
                 digits = ".2f" if "memory" in cost["of"] else ".1f"
@@ -72,6 +65,8 @@ def _share(cost: Mapping[str, Any]) -> list[str]:
 
 def benchmark_table(contents: Sequence[Mapping[str, Any]]) -> str:
     """Return the summary of ``results.json`` as a Markdown table."""
+    from solo_dimreg.reports.summary import results_table  # the tables of a GPU do without it
+
     header, rows = results_table([line for content in contents for line in content["summary"]])
     return "\n".join(markdown_table(header, rows)) + "\n"
 

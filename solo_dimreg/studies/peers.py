@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,43 +49,30 @@ class Peer:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The result for one peer.
+def compare(peer: Peer, repeats: int) -> dict[str, Any]:
+    """Return how the peer's value and gradient differ from ours, and its time over ours if they do not.
 
-    Attributes:
-        difference: The larger of the relative differences of value and gradient; None if not installed.
-        ratio: The peer's time over ours, or None if it was not measured.
-        note: Why it was not measured.
+    Returns:
+        ``difference``: the larger of the relative differences of value and gradient, None if the peer is not
+        installed. ``ratio``: its time over ours, None with the reason as ``note`` if it was not measured.
     """
-
-    name: str
-    package: str
-    shape: str
-    difference: float | None
-    ratio: float | None
-    note: str
-
-
-def compare(peer: Peer, repeats: int) -> Comparison:
-    """Return how the peer's value and gradient differ from ours, and its time over ours if they do not."""
-    result = partial(Comparison, peer.name, peer.package, "x".join(map(str, peer.shape)))
+    found: dict[str, Any] = {"name": peer.name, "package": peer.package}
+    found |= {"shape": "x".join(map(str, peer.shape)), "difference": None, "ratio": None, "note": ""}
     try:
         theirs = peer.theirs()
     except (ImportError, AttributeError) as error:
         if isinstance(error, AttributeError) or "." in (error.name or ""):
-            return result(
-                None, None, f"the installed {peer.package} lacks it ({error}); a newer one may have it"
-            )
+            note = f"the installed {peer.package} lacks it ({error}); a newer one may have it"
+            return found | {"note": note}
         how = f": {INSTALL[peer.package]}" if peer.package in INSTALL else ""
-        return result(None, None, f"{peer.package} is not installed{how}")
+        return found | {"note": f"{peer.package} is not installed{how}"}
     views = [features(peer.shape, seed) for seed in range(peer.views)]
     functions = [partial(_value_and_gradient, each, views) for each in (theirs, peer.ours)]
     difference = max(map(_difference, *(function() for function in functions)))
     if not difference <= SAME:
-        return result(difference, None, peer.why or "another value")
+        return found | {"difference": difference, "note": peer.why or "another value"}
     other, ours = medians(functions, repeats)
-    return result(difference, other / ours, "")
+    return found | {"difference": difference, "ratio": other / ours}
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
@@ -113,8 +100,7 @@ def peers() -> list[Peer]:
         return ntxent_loss(x[:, :360], y[:, :360])
 
     ntxent, vicreg = partial(ntxent_loss, temperature=0.1), partial(vicreg_loss, var=12.5)
-    first = {"temperature": 0.1, "loss_dim": 360}
-    direct = lightly("DirectCLRLoss", **first)
+    direct = lightly("DirectCLRLoss", temperature=0.1, loss_dim=360)
     own_view = "lightly also takes the rows of the same view as negatives, unlike the paper's code"
     return [
         Peer("DirectCLR", "lightly", (256, 2048), directclr_loss, direct, 2, own_view),
@@ -162,16 +148,15 @@ def peers_table(contents: Sequence[Any]) -> str:
     for content in contents:
         torch_version = ".".join(str(content["torch"]).split(".")[:2])
         lines += [f"{content['instructions']}, {content['threads']} threads, torch {torch_version}.", ""]
-        rows = [cells(Comparison(**each)) for each in content["peers"]]
-        lines += [*markdown_table(HEADER, rows), ""]
+        lines += [*markdown_table(HEADER, list(map(cells, content["peers"]))), ""]
     return "\n".join(lines)
 
 
 HEADER = ("loss or metric", "beside", "each view", "difference", "peer's time over ours")
 
 
-def cells(found: Comparison) -> list[str]:
+def cells(found: Mapping[str, Any]) -> list[str]:
     """Return a comparison as the cells of a table."""
-    difference = "" if found.difference is None else f"{found.difference:.0e}"
-    ratio = f"not timed: {found.note}" if found.ratio is None else f"{found.ratio:.1f}"
-    return [found.name, found.package, found.shape, difference, ratio]
+    difference = "" if found["difference"] is None else f"{found['difference']:.0e}"
+    ratio = f"not timed: {found['note']}" if found["ratio"] is None else f"{found['ratio']:.1f}"
+    return [found["name"], found["package"], found["shape"], difference, ratio]

@@ -18,12 +18,9 @@ DISAGREE = 0.2
 
 
 def smallest_difference(seeds: int, spread: float, level: float) -> float:
-    """Return the difference that a two-sided paired t-test shows with a probability of 80 %.
+    """Return the difference that a two-sided paired t-test at a level shows with a probability of 80 %.
 
-    Args:
-        seeds: The number of pairs, at least 2.
-        spread: The standard deviation of the paired differences.
-        level: The level of the test.
+    ``spread`` is the standard deviation of the paired differences, one for each of at least 2 seeds.
     """
     bound = stats.t.isf(level / 2, seeds - 1)
 
@@ -37,11 +34,7 @@ def smallest_difference(seeds: int, spread: float, level: float) -> float:
 
 
 def assumed_spread(images: int) -> float:
-    """Return the standard deviation in points that paired differences of accuracy are assumed to have.
-
-    Args:
-        images: The number of validation images; their binomial error is a part of it.
-    """
+    """Return the deviation in points that is assumed of paired accuracies, with the error of few images."""
     return math.sqrt(TRAINING**2 + 100**2 * DISAGREE / images)
 
 

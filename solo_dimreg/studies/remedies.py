@@ -24,6 +24,7 @@ from solo_dimreg.diagnosis.sources.opening import open_source
 from solo_dimreg.diagnosis.verdict import HEALTHY, PARTLY, Verdict
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import find_checkpoint, write_json, write_text
+from solo_dimreg.reports.comparison import Section
 from solo_dimreg.solo_learn import register
 from solo_dimreg.solo_learn.checkpoints import generation_of, read_object
 from solo_dimreg.solo_learn.record import counted
@@ -81,12 +82,7 @@ RULE = (
 
 
 def signs_of(kind: str, ways: Sequence[str], correlation: float | None) -> list[str]:
-    """Return the signs of a collapse in a verdict, which are keys of ``TABLE``.
-
-    Args:
-        kind, ways: Of a :class:`solo_dimreg.diagnosis.verdict.Verdict`.
-        correlation: The mean absolute off-diagonal correlation of the embeddings; None if it is unknown.
-    """
+    """Return the signs of a collapse, keys of ``TABLE``, in a verdict and the embeddings' correlation."""
     found = {f"collapsed {way}" for way in ways} | ({"partly collapsed"} if kind == PARTLY else set())
     if correlation is not None and correlation > CORRELATED:
         found.add("embeddings that correlate")
@@ -141,13 +137,8 @@ def rounds(rows: int) -> list[int]:
     return found
 
 
-def runs_of(rows: int, confirming: int) -> int:
-    """Return the number of runs of a search among so many remedies."""
-    return sum(each + 1 for each in rounds(rows)) + 2 * confirming
-
-
-def waves_of(rows: int, confirming: int, jobs: int) -> int:
-    """Return how many runs follow each other in a search, with so many at a time."""
+def waves_of(rows: int, confirming: int, jobs: int = 1) -> int:
+    """Return how many runs of a search among so many remedies follow each other, ``jobs`` at a time."""
     return sum(math.ceil((each + 1) / jobs) for each in rounds(rows)) + math.ceil(2 * confirming / jobs)
 
 
@@ -156,12 +147,8 @@ def select(
 ) -> tuple[str | None, str, list[dict[str, float]]]:
     """Return the remedy that is left by the halving, the measure that decided, and the means of each round.
 
-    Args:
-        execute: A function of the rows and a seed that returns the run of each row.
-        names, seed: The rows of the remedies, and the seed of the first round.
-
-    Returns:
-        None instead of a remedy if the one that is left is not above the own config.
+    It is None if the one that is left is not above the own config. ``execute`` returns the run of each of
+    some rows with a seed; ``seed`` is that of the first round.
     """
     alive, values, means = list(names), dict[str, list[float]](), []
     measure = ""
@@ -174,9 +161,8 @@ def select(
         mean = {name: math.fsum(values[name]) / len(values[name]) for name in (OWN, *alive)}
         means.append(mean)
         alive = sorted(alive, key=lambda name: -mean[name])[: math.ceil(len(alive) / 2)]
-    if means and not means[-1][alive[0]] > means[-1][OWN]:
-        return None, measure, means
-    return alive[0], measure, means
+    is_above = not means or means[-1][alive[0]] > means[-1][OWN]
+    return alive[0] if is_above else None, measure, means
 
 
 def _value(run: Mapping[str, Any], key: str) -> float:
@@ -186,11 +172,7 @@ def _value(run: Mapping[str, Any], key: str) -> float:
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of a time such as ``15m`` or ``2h``.
-
-    Raises:
-        ConfigError: It is no such time.
-    """
+    """Return the seconds of a time such as ``15m`` or ``2h``; raise ConfigError if it is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text.strip())
     seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2][0]] if found else 0.0
     if not seconds:
@@ -204,13 +186,11 @@ def fit_budget(
 ) -> tuple[int, int, int]:  # fmt: skip
     """Return the epochs of every training and the numbers of seeds and remedies that fit the budget.
 
-    The trainings are as long as their own config says, or as fits with 5 seeds that confirm. If that is less
-    than the shortest training, 4 and then 3 seeds are tried, and then fewer remedies.
+    With less than the shortest training, 4 and then 3 seeds that confirm are tried, and then fewer remedies.
 
     Args:
         budget: The seconds for all jobs together.
         per_epoch, fixed: The seconds of an epoch, and of the rest of a run.
-        rows, jobs: The numbers of remedies, and of runs at a time.
         longest, shortest: The epochs of the own config, and the least that are worth while.
 
     Raises:
@@ -225,17 +205,13 @@ def fit_budget(
     needed = waves * (shortest * per_epoch + fixed) / SHARE
     raise ConfigError(
         f"--budget: {max(budget, 0) / 60:.3g} minutes are left, which is not enough to show anything: "
-        f"{runs_of(count, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with a "
-        f"reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
+        f"{waves_of(count, confirming)} runs of {shortest} epochs take {needed / 60:.3g} minutes here, with "
+        f"a reserve; give at least --budget {math.ceil(needed / 60) + 1}m."
     )
 
 
 def own_config(run: Path) -> DictConfig:
-    """Return the config that a run was trained with, from the ``args.json`` beside its checkpoint.
-
-    Raises:
-        ConfigError: There is no run, or an argparse script trained it, which keeps no config.
-    """
+    """Return the config in the ``args.json`` of a run; raise ConfigError if there is no run or config."""
     folder, _ = find_checkpoint(run)
     arguments = read_object(folder / "args.json", "the settings of a run")
     if "config" not in arguments and generation_of(arguments) == "published":
@@ -261,7 +237,6 @@ class Search:
     Attributes:
         study: The own config and, when they are known, the remedies.
         settings: The own config, with its own length.
-        jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         state: What was chosen, and the seconds that were spent; it stands in ``remedies.json``.
     """
 
@@ -274,11 +249,6 @@ class Search:
     launcher: Launcher
     state: dict[str, Any] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
-
-    @property
-    def longest(self) -> int:
-        """Return the epochs of the own config."""
-        return int(self.settings.max_epochs)
 
     def keep(self, **values: Any) -> None:
         """Write the state with other values."""
@@ -304,7 +274,7 @@ class Search:
 
     def _length(self, epochs: int) -> list[str]:
         """Return the overrides for a training of so many epochs; at most a tenth of it is warm-up."""
-        if epochs == self.longest:
+        if epochs == self.settings.max_epochs:
             return []
         warmup = min(float(self.settings.scheduler.get("warmup_epochs", 10)), epochs // 10)
         return [f"max_epochs={epochs}", f"++scheduler.warmup_epochs={warmup:g}"]
@@ -318,8 +288,8 @@ class Search:
 
     def fit(self, budget: float, seeds: int | None, steps: int) -> None:
         """Choose the length of the trainings for a budget in seconds, from a training of one epoch."""
-        longest, first = self.longest, self.study.first_seed
-        epoch = steps * plan_of(self.study, [first], self.out).seconds_per_step(threads_of(self.jobs))
+        longest, first = self.settings.max_epochs, self.study.first_seed
+        epoch = steps * self.seconds_per_step()
         count = len(self.tried(self.state.get("signs", list(TABLE))))
         if not count:
             raise self.nothing_left()
@@ -371,11 +341,10 @@ class Search:
         study = self.study.changed(rows={name: row}, baseline="")
         return configs_of(study, name, study.first_seed, self.out)[0]
 
-    def estimate(self, steps: int) -> str:
-        """Return in a sentence how long so many steps of the own config take, one after the other."""
+    def seconds_per_step(self) -> float:
+        """Return the seconds that a step of the own config takes here."""
         plan = plan_of(self.study.only([OWN]), [self.study.first_seed], self.out)
-        minutes = steps * plan.seconds_per_step(threads_of(self.jobs)) / 60
-        return f"That is about {minutes:.0f} min here, and some more for the evaluation."
+        return plan.seconds_per_step(threads_of(self.jobs))
 
     def confirming(self, budget: float, seeds: int | None, seconds: float) -> int:
         """Return the number of seeds that confirm: as many as fit into the time that is left."""
@@ -407,11 +376,9 @@ def find_remedy(
 
     Args:
         given: A checkpoint folder or file, or the name or file of a config.
-        data: The images, as for :func:`solo_dimreg.studies.own_images.study_of`.
+        data, length, changes: As for :func:`solo_dimreg.studies.own_images.study_of`.
         jobs, say, launcher: As for :func:`solo_dimreg.studies.engine.run_study`.
         budget: The time for all of it, such as ``2h``; by default the trainings have their own length.
-        length: The epochs or the steps of the own config, if they are to be others.
-        changes: Values of the study, such as ``probe`` and ``overrides``.
 
     Returns:
         The answer; None after ``dry_run``, which only says what will run.
@@ -421,9 +388,8 @@ def find_remedy(
     """
     seconds = seconds_of(budget) if budget else math.inf
     is_run = Path(given).suffix == ".ckpt" or Path(given).is_dir()
-    study, settings = _own_study(
-        own_config(Path(given)) if is_run else given, data, out, length, changes or {}
-    )
+    config = own_config(Path(given)) if is_run else given
+    study, settings = _own_study(config, data, out, length, changes or {})
     search = Search(given, out, study, settings, jobs, say, launcher)
     asked = [given, data, budget, seeds, study.as_yaml()]
     known = json.loads(file.read_text()) if (file := out / "remedies.json").is_file() else {}
@@ -431,12 +397,14 @@ def find_remedy(
     images, val = count_images(settings)
     steps = count_steps(settings, images).per_epoch
     if is_run and "signs" not in search.state:
-        search.keep(**_diagnosed(Path(given)))
+        found = diagnose(open_source(given, Images()), intervals=False)
+        correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
+        search.keep(**_judged(found.verdict, correlation))
     if is_run:
         say(search.state["verdict"])
     if budget and "epochs" not in search.state:
         search.fit(seconds, seeds, steps)
-    epochs = search.state.get("epochs", search.longest)
+    epochs = search.state.get("epochs", settings.max_epochs)
     if not is_run:
         if "signs" not in search.state and dry_run:
             say(f"The remedies depend on the verdict after a training of {counted(epochs, 'epoch')}.")
@@ -448,8 +416,8 @@ def find_remedy(
     count = search.state.get("confirming") or seeds or CONFIRMING
     lines = [
         f"Remedies: {'; '.join(each.title for each in rows.values())}.",
-        f"{runs_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
-        f"config has {search.longest}) on {images} images, {jobs} at a time; {count} seeds confirm.",
+        f"{waves_of(len(rows), count)} runs of {counted(epochs, 'epoch')} ({epochs * steps} steps; the own "
+        f"config has {settings.max_epochs}) on {images} images, {jobs} at a time; {count} seeds confirm.",
     ]
     if val and count > 1:
         shown = smallest_difference(count, assumed_spread(val), 1 - CONFIDENCE)
@@ -458,20 +426,20 @@ def find_remedy(
         )
     say(" ".join(lines))
     if not budget:
-        say(search.estimate(waves_of(len(rows), count, jobs) * epochs * steps))
+        minutes = waves_of(len(rows), count, jobs) * epochs * steps * search.seconds_per_step() / 60
+        say(f"That is about {minutes:.0f} min here, and some more for the evaluation.")
     return None if dry_run else _decide(search, rows, epochs, seconds, seeds, lines)
 
 
 def _decide(
     search: Search, rows: dict[str, Row], epochs: int, budget: float, seeds: int | None, lines: Sequence[str]
 ) -> Answer:
-    """Choose one of the remedies, confirm it, and write the answer."""
-    begin, first, longest = time.monotonic(), search.study.first_seed, search.longest
+    begin, first, longest = time.monotonic(), search.study.first_seed, search.settings.max_epochs
     chosen, measure, means = select(partial(search.train_once, epochs), list(rows), first)
     waves = waves_of(len(rows), 0, search.jobs)
     search.keep()
     sections = [
-        {"heading": "The diagnosis", "text": search.state["verdict"]},
+        Section("The diagnosis", search.state["verdict"]),
         _of_selection(means, rows, measure, chosen, lines),
     ]
     if chosen is None:
@@ -503,7 +471,8 @@ def _write_config(search: Search, name: str | None, says: str) -> None:
     if name is None:
         file.unlink(missing_ok=True)
         return
-    rows = dict(remedy_row(own, *each, search.longest) for each in search.tried(search.state["signs"]))
+    tried, longest = search.tried(search.state["signs"]), search.settings.max_epochs
+    rows = dict(remedy_row(own, *each, longest) for each in tried)
     config = search.config_of(name, rows[name])
     config.pop("seed", None)
     write_text(file, f"# {says}\n{HYDRA}\n{OmegaConf.to_yaml(config)}")
@@ -546,13 +515,6 @@ def conclusion(answer: Answer) -> tuple[str, bool]:
     return f"No remedy is shown to raise the effective rank; {row.title}: {where}.", False
 
 
-def _diagnosed(run: Path) -> dict[str, Any]:
-    _, checkpoint = find_checkpoint(run)
-    found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
-    correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
-    return _judged(found.verdict, correlation)
-
-
 def _judged(verdict: Verdict, correlation: float | None) -> dict[str, Any]:
     signs, said = signs_of(verdict.kind, verdict.ways, correlation), str(verdict)
     if "embeddings that correlate" in signs:
@@ -570,18 +532,12 @@ def _of_selection(
     measure: str,
     chosen: str | None,
     lines: Sequence[str],
-) -> dict[str, Any]:
-    """Return the section of the page on how the remedy was chosen."""
-
+) -> Section:
     def cells(name: str, title: str) -> list[str]:
         return [title, *(f"{mean[name]:.4g}" if name in mean else "dropped" for mean in means)]
 
     seeds = [f"mean of {number} seed{'s' if number > 1 else ''}" for number in range(1, len(means) + 1)]
     end = "" if chosen else " None was above the own config, so that nothing was confirmed."
     rule = RULE.format(measure=short(measure)) if measure else "There is one remedy, so nothing was chosen."
-    return {
-        "heading": "How the remedy was chosen",
-        "text": " ".join([*lines, rule + end]),
-        "header": ["row", *seeds],
-        "rows": [cells(OWN, "your config"), *(cells(name, row.title) for name, row in rows.items())],
-    }
+    table = [cells(OWN, "your config"), *(cells(name, row.title) for name, row in rows.items())]
+    return Section("How the remedy was chosen", " ".join([*lines, rule + end]), ["row", *seeds], table)

@@ -52,7 +52,6 @@ def run_sprites(
         study: The study of ``configs/studies/sprites.yaml``, with one seed.
         out: The folder of the results: ``sprites.json``, ``sprites.png``, the data and the runs.
         factors, images: The numbers of free factors, and of the images of each, which are a data set.
-        jobs, say: As for :func:`solo_dimreg.studies.engine.run_study`.
 
     Returns:
         The content of ``sprites.json``. Each of its ``rows`` is one representation of one data set: the
@@ -135,10 +134,8 @@ def readout(
     R2 tells which part of the factor is linear in the representation.
 
     Args:
-        train: The representation of the training images, (N, D).
-        val: The representation of the validation images, (M, D).
-        train_factors: The factors of the training images by name, each (N,).
-        val_factors: The factors of the validation images by name, each (M,).
+        train, val: The representations of the training and validation images, (N, D) and (M, D).
+        train_factors, val_factors: Their factors by name, each (N,) and (M,).
     """
     regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
     regression.fit(train.numpy(), np.stack(list(train_factors.values()), axis=1))

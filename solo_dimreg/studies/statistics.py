@@ -24,9 +24,7 @@ class Estimate:
     """The mean over the seeds of a number, such as one that a claim says is above 0.
 
     Attributes:
-        mean: The mean.
-        low, high: Its interval, Student's t.
-        error: Its standard error.
+        low, high: The interval of the mean, Student's t.
         p_above: One-sided p-value of "it is not above 0".
         p_below: One-sided p-value of "it is not below 0".
     """
@@ -39,6 +37,9 @@ class Estimate:
     p_below: float
 
 
+UNKNOWN = Estimate(*4 * (math.nan,), 1.0, 1.0)
+
+
 def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CONFIDENCE) -> Estimate:
     """Return the estimate of Student's t from one number per seed.
 
@@ -49,7 +50,6 @@ def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CON
             p-value is then that of a sign test, and zeros show nothing. If one is not finite, nothing is
             known.
         size: If the numbers are differences: the largest result that was subtracted or subtracted from.
-        confidence: The confidence of the interval.
 
     Raises:
         ValueError: There are fewer than two numbers.
@@ -57,7 +57,7 @@ def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CON
     if len(values) < 2:
         raise ValueError(f"an interval needs at least two numbers, got {list(values)}.")
     if not all(map(math.isfinite, values)):
-        return Estimate(math.nan, math.nan, math.nan, math.nan, 1.0, 1.0)
+        return UNKNOWN
     rounding = ROUNDED * size
     values = [0.0 if abs(value) <= max(ZERO, rounding) else value for value in values]
     mean = math.fsum(values) / len(values)
@@ -73,13 +73,9 @@ def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CON
 
 
 def holm(p_values: Sequence[float], count: int | None = None) -> list[float]:
-    """Return p-values with Holm's step-down adjustment.
+    """Return p-values with Holm's step-down adjustment: the chance of any false positive is below the level.
 
-    The chance of any false positive then stays below the level.
-
-    Args:
-        p_values: The known p-values.
-        count: The number of tests, by default that of the known p-values; unknown ones count as 1.
+    ``count`` is the number of tests, by default that of the known p-values; unknown ones count as 1.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics

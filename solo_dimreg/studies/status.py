@@ -16,19 +16,13 @@ from solo_dimreg.studies.workers import STARTED, folder_of
 
 
 def status_of(out: Path) -> dict[str, Any]:
-    """Return the state of each run of a comparison.
-
-    Args:
-        out: The folder of its results.
+    """Return the state of each run of the comparison in a folder; raise ConfigError if it has none.
 
     Returns:
         ``command`` (whether its command runs), ``going`` (whether that or a job does), ``seconds_left`` (None
         if it is unknown), the ``counts`` of the states, and ``runs``: each with ``row``, ``title``, ``seed``,
         ``state`` (finished, failed, running, waiting, interrupted, not started), and where they are known
         ``since``, ``epoch``, ``epochs``, ``job``, ``log`` and ``reason``.
-
-    Raises:
-        ConfigError: There is no comparison.
     """
     file = out / "results.json"
     if not file.is_file():

@@ -75,10 +75,9 @@ class Setting(Block):
         other: The embedded data on which transfer is measured.
         also: More embedded data, which some of the rows read.
         needs: The data that the reader provides: each path with what belongs there.
-        why: The reason for this setting.
         regime: The setting in a few words, for the head of a table.
         settings: The overrides of every config, before those of its row.
-        of_rows: The overrides of some of the rows, by their names.
+        of_rows: The overrides of some of the rows.
     """
 
     folder: str = ""
@@ -125,18 +124,12 @@ class Study(Setting, Part):
     """Rows of configs, trained alike with several seeds.
 
     Attributes:
-        name: The name of the file.
-        title: The heading of its page.
-        seeds, first_seed: The number of seeds, and the first of them.
         baseline: The row that the others are compared with; the first one by default.
         overrides: The overrides of every config, after those of its row.
-        linear: The overrides of the linear probe's config.
-        probe: The evaluation of each run.
         probe_data: The folder of other labelled images to evaluate on, with ``train/`` and ``val/``.
         parts: The files of its parts, relative to its own.
         quick: The questions that are cheap.
         headlines: The questions that its page begins with, each with a picture.
-        variants: Other settings, by name.
     """
 
     name: str = ""
@@ -158,11 +151,7 @@ class Study(Setting, Part):
         return self.model_copy(update={key: value for key, value in values.items() if value is not None})
 
     def checked(self) -> Study:
-        """Return the study itself, whose names all lead somewhere.
-
-        Raises:
-            ConfigError: The message names the key, the value and the nearest valid name.
-        """
+        """Return the study itself; raise ConfigError if one of its names leads nowhere."""
         if not self.rows and not self.questions:
             raise ConfigError("rows: is missing; it must name at least one row, as NAME: CONFIG KEY=VALUE...")
         _check_known("baseline: ", "row", filter(None, [self.baseline]), self.rows)
@@ -179,11 +168,7 @@ class Study(Setting, Part):
         return self
 
     def variant(self, name: str) -> Study:
-        """Return the study on other data.
-
-        Raises:
-            ConfigError: There is no such variant.
-        """
+        """Return the study on other data; raise ConfigError if there is no such variant."""
         if name == self.data:
             return self
         _check_known("--data: ", "data", [name], (self.data, *self.variants))
@@ -191,20 +176,12 @@ class Study(Setting, Part):
         return self.model_copy(update={key: getattr(given, key) for key in given.model_fields_set})
 
     def only(self, rows: Sequence[str]) -> Study:
-        """Return the study with some of its rows; with all of them if none is named.
-
-        Raises:
-            ConfigError: There is no such row.
-        """
+        """Return the study with the named rows, or all if none is; raise ConfigError if one is unknown."""
         _check_known("--row: ", "row", rows, self.rows)
         return self._with_rows(rows or list(self.rows))
 
     def asking(self, names: Sequence[str]) -> Study:
-        """Return the study with some of its questions, and the rows that they need; all if none is named.
-
-        Raises:
-            ConfigError: There is no such question.
-        """
+        """Return the study with the named questions, or all, and their rows; raise if one is unknown."""
         _check_known("", "claim", names, self.questions)
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
         study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
@@ -213,9 +190,8 @@ class Study(Setting, Part):
     def _with_rows(self, names: Sequence[str]) -> Study:
         kept = {name: row for name, row in self.rows.items() if name in names}
         of_rows = {name: changes for name, changes in self.of_rows.items() if name in kept}
-        return self.changed(
-            rows=kept, of_rows=of_rows, baseline=self.baseline if self.baseline in kept else ""
-        )
+        baseline = self.baseline if self.baseline in kept else ""
+        return self.changed(rows=kept, of_rows=of_rows, baseline=baseline)
 
     def claims(self) -> list[Claim]:
         """Return the claims of the questions."""
@@ -265,11 +241,7 @@ class Study(Setting, Part):
         return tuple(dict.fromkeys(name for claim in claims for name in claim.measures))
 
     def write_data(self) -> None:
-        """Write the embedded data that is missing.
-
-        Raises:
-            ConfigError: The reader's data is missing.
-        """
+        """Write the embedded data that is missing; raise ConfigError if the reader's data is."""
         given = any(each.startswith("data.train_path=") for each in self.overrides)
         missing = {path: what for path, what in self.needs.items() if not (given or Path(path).exists())}
         if missing:
@@ -292,12 +264,9 @@ def _check_known(key: str, kind: str, names: Iterable[str], known: Collection[st
 
 
 def read_study(name: str | Path) -> Study:
-    """Return a study that we ship, by its name, or the one in a YAML file.
+    """Return a study that we ship, by its name, or the one in a YAML file; raise ConfigError if it cannot be.
 
     A row whose config is the name of a row above it starts from that row.
-
-    Raises:
-        ConfigError: There is no such study, or a value in it cannot be; the message names it.
     """
     file = find_study(name)
     content = load_yaml(file)
@@ -342,11 +311,7 @@ def _add(study: Study, part: Part) -> None:
 
 
 def claims_study() -> Study:
-    """Return our claims of the papers and those of plugins, whose rows are ours.
-
-    Raises:
-        PluginError: A plugin registers something else than the settings of a question, or one of our names.
-    """
+    """Return our claims of the papers and those of plugins; raise PluginError if a plugin's cannot be."""
     study = read_study("claims")
     for name, registration in registered("claims").items():
         where = f"{registration.distribution} (plugin {registration.plugin!r}) registers the claim {name!r}"

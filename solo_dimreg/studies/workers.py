@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import wait
@@ -19,9 +19,11 @@ from solo_dimreg.errors import DimregError
 Say = Callable[[str], None]
 # A row or an experiment, and a seed.
 Task = tuple[str, int]
-#: Executes tasks in any order. Its arguments are ``run(row, seed) -> result``, which can be pickled, the
-#: tasks, the folder of the study, the number of runs at a time, and what prints the progress.
-Launcher = Callable[[Callable[[str, int], dict[str, Any]], Sequence[Task], Path, int, Say], "Results"]
+# A function of a row and a seed that returns the result; it can be pickled.
+RunOne = Callable[[str, int], dict[str, Any]]
+#: Executes tasks in any order. Its arguments are the function, the tasks, the folder of the study, the number
+#: of runs at a time, and what prints the progress.
+Launcher = Callable[[RunOne, Sequence[Task], Path, int, Say], "Results"]
 Results = Iterator[tuple[Task, dict[str, Any]]]
 # The file in the folder of a run that says when it was started last.
 STARTED = "started.json"
@@ -53,9 +55,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local(
-    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
-) -> Results:
+def local(run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say: Say) -> Results:
     """Yield each task with its result as it ends, on this machine.
 
     Several runs at a time are processes. Each has its share of the cores, or a GPU of its own, and prints to
@@ -69,9 +69,7 @@ def local(
         yield (row, seed), run(row, seed)
 
 
-def _side_by_side(
-    run: Callable[[str, int], dict[str, Any]], tasks: Sequence[Task], out: Path, jobs: int, say: Say
-) -> Results:
+def _side_by_side(run: RunOne, tasks: Sequence[Task], out: Path, jobs: int, say: Say) -> Results:
     import torch
 
     cards, threads = torch.cuda.device_count(), threads_of(jobs)
@@ -87,7 +85,7 @@ def _side_by_side(
         futures = {pool.submit(_run_quietly, run, out, *task): task for task in tasks}
         try:
             for done, future in enumerate(as_completed(futures), 1):
-                task, result = futures[future], _result_of(future, futures[future])
+                task, result = futures[future], future.result()
                 say(progress(task, result, done, len(tasks), start))
                 yield task, result
         except BrokenProcessPool as error:
@@ -104,24 +102,12 @@ def _side_by_side(
 
 
 def progress(task: Task, result: dict[str, Any], done: int, count: int, start: float) -> str:
-    """Return a line on a run that has ended, one of ``count``, and on the time for the rest.
-
-    The first one was started at ``start``, by ``time.perf_counter()``.
-    """
+    """Return a line on a run that has ended and the time for the rest; the first one began at ``start``."""
     ended = f"linear top-1 {result['linear_acc1']:.1f} %" if "linear_acc1" in result else "done"
     ended = f"failed: {result['failed']}" if "failed" in result else ended
     minutes = (time.perf_counter() - start) / done * (count - done) / 60
     rest = f"; about {minutes:.0f} min left" if done < count else ""
     return f"[{done}/{count}] {task[0]}, seed {task[1]}: {ended}{rest}"
-
-
-def _result_of(future: Future, task: Task) -> dict[str, Any]:
-    """Return the result of a run; an error says whose it is."""
-    try:
-        return future.result()
-    except DimregError as error:
-        error.args = (f"{task[0]}, seed {task[1]}: {error}",)
-        raise
 
 
 def _start_worker(threads: int, free: Any, start_method: str) -> None:
@@ -144,8 +130,8 @@ def _start_worker(threads: int, free: Any, start_method: str) -> None:
     Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_quietly(run: Callable[[str, int], dict[str, Any]], out: Path, row: str, seed: int) -> dict[str, Any]:
-    """Return the result of a run; this process prints to the log of the run from now on."""
+def _run_quietly(run: RunOne, out: Path, row: str, seed: int) -> dict[str, Any]:
+    """Return the result of a run, or an error that says whose it is; this process prints to the run's log."""
     folder = folder_of(out, row, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
@@ -153,6 +139,9 @@ def _run_quietly(run: Callable[[str, int], dict[str, Any]], out: Path, row: str,
         os.dup2(log.fileno(), 2)
     try:
         return run(row, seed)
+    except DimregError as error:
+        error.args = (f"{row}, seed {seed}: {error}",)
+        raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,9 +15,9 @@ import pytest
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.claims.cells import says
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.numbers import exceeds, ladder, rise, tau
+from solo_dimreg.studies.claims.page import says
 from solo_dimreg.studies.claims.pictures import main_plot
 from solo_dimreg.studies.engine import _digest, configs_of
 from solo_dimreg.studies.record import write_runs

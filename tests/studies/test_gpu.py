@@ -89,7 +89,7 @@ def test_a_check_is_not_begun_after_the_limit(tmp_path: Path) -> None:
     rows = Rows(tmp_path / "rows.jsonl", 0.01)
     time.sleep(0.02)
     row = rows.run("late", lambda: {})
-    assert row.status == "skipped" and "no time left" in row.note
+    assert row["status"] == "skipped" and "no time left" in row["note"]
 
 
 def test_a_row_that_a_kill_has_cut_off_is_left_out(tmp_path: Path) -> None:

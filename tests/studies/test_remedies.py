@@ -35,7 +35,6 @@ from solo_dimreg.studies.remedies import (
     own_config,
     remedies_for,
     rounds,
-    runs_of,
     seconds_of,
     select,
     signs_of,
@@ -90,7 +89,7 @@ def test_a_budget_fits() -> None:
     for wrong in ("15", "-1h", "0m", "soon"):
         with pytest.raises(ConfigError, match=r"--budget: .* must be a time, such as 15m or 2h"):
             seconds_of(wrong)
-    assert rounds(7) == [7, 4, 2] and rounds(1) == [] and runs_of(7, 5) == 8 + 5 + 3 + 10
+    assert rounds(7) == [7, 4, 2] and rounds(1) == [] and waves_of(7, 5) == 8 + 5 + 3 + 10
     assert waves_of(7, 5, 2) == 4 + 3 + 2 + 5
     for budget in (2_000, 4_000, 100_000):
         epochs, seeds, remedies = fit_budget(budget, 1.0, 10.0, 7, 2, longest=200, shortest=20)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import compress
 from typing import Any
 
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
 from solo_dimreg.studies.claims.measures import MEASURES
 from solo_dimreg.studies.claims.numbers import Number, Results
-from solo_dimreg.studies.statistics import LEVEL, Estimate, all_above, any_below, holm
+from solo_dimreg.studies.statistics import LEVEL, UNKNOWN, Estimate, all_above, any_below, holm
 
 RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
@@ -24,7 +23,6 @@ RULE = (
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
 UNFINISHED = "unfinished"
-UNKNOWN = Estimate(*4 * (math.nan,), 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,8 @@ class Outcome:
     """The verdict of the seeds on a claim.
 
     Attributes:
-        verdict: ``holds here``, ``not shown here``, ``opposite here``, ``contradicted``, or ``unfinished``
-            with the number of seeds that are done.
+        verdict: One of the words above; ``unfinished`` with the number of seeds that are done.
         p: The p-value of the claim after Holm's correction.
-        estimates: The estimate of each of its numbers.
         values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.
         again: The verdicts of replications, each with what was other.
     """
@@ -130,9 +126,11 @@ def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[
             paper, so that a verdict does not depend on the choice of claims.
     """
     outcomes: dict[int, Outcome] = {}
-    seeds = [results[: claim.seeds] for claim in claims]
-    done = [[seed.keys() >= claim.needed.keys() for seed in seeds[i]] for i, claim in enumerate(claims)]
-    found = [list(compress(seeds[i], done[i])) for i in range(len(claims))]
+    seeds = [  # None for one that is not done
+        [seed if seed.keys() >= claim.needed.keys() else None for seed in results[: claim.seeds]]
+        for claim in claims
+    ]
+    found = [[seed for seed in own if seed is not None] for own in seeds]
     estimates = [
         tuple(number.estimate(found[i]) if len(found[i]) > 1 else UNKNOWN for number in claim.numbers)
         for i, claim in enumerate(claims)
@@ -144,14 +142,11 @@ def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[
         below = holm([any_below(estimates[i]) for i in own], count)
         for i, p, q in zip(own, above, below, strict=True):
             values = tuple(
-                tuple(
-                    number.of(seed) if there else math.nan
-                    for seed, there in zip(seeds[i], done[i], strict=True)
-                )
+                tuple(math.nan if seed is None else number.of(seed) for seed in seeds[i])
                 for number in claims[i].numbers
             )
-            if not all(done[i]):
-                verdict = f"{UNFINISHED}, {sum(done[i])} of {len(done[i])} seeds"
+            if len(found[i]) < len(seeds[i]):
+                verdict = f"{UNFINISHED}, {len(found[i])} of {len(seeds[i])} seeds"
             elif p < LEVEL:
                 verdict = HOLDS
             elif q < LEVEL and all(math.isfinite(value) for number in values for value in number):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -43,18 +42,12 @@ EMPTY = (0.0, 0.5)  # the emptied parts of the axes
 
 
 def measure_strong_augmentation(seed: int) -> dict[str, Any]:
-    """Return the gaps of DirectCLR's first toy experiment, for weak and strong noise.
-
-    A gap tells how far the noisy half of the log spectrum falls behind.
-    """
+    """Return the gaps of DirectCLR's first toy experiment, for weak and strong noise."""
     return {f"gap_{noise:g}": strong_augmentation(noise, seed=seed).gap for noise in (WEAK, STRONG)}
 
 
 def measure_implicit_regularization(seed: int) -> dict[str, Any]:
-    """Return the growths and alignments of DirectCLR's second toy experiment.
-
-    The growths are those of the middle and the smallest singular value.
-    """
+    """Return the growths of two singular values and the alignments of DirectCLR's second toy experiment."""
     found = implicit_regularization(seed=seed)
     first, last = (torch.tensor(found.layer1[index]) for index in (0, -1))
     return {
@@ -101,10 +94,7 @@ def measure_pixels(seed: int) -> dict[str, Any]:
 
 
 def measure_step(seed: int) -> dict[str, Any]:
-    """Return the percent that losses and terms add to a step of a ResNet-18, forward and backward.
-
-    The seed has no effect.
-    """
+    """Return the percent that losses and terms add to a step of a ResNet-18; the seed has no effect."""
     return {each.name: 100 * (each.ratio - 1) for each in compare_steps(3)}
 
 
@@ -120,23 +110,16 @@ def measure_collapsing(seed: int) -> dict[str, Any]:
     slices = F.normalize(torch.randn(512, 64, generator=generator), dim=0)
     growth = {}
     for name, loss in (("sigreg", sigreg_loss), ("visreg", visreg_loss)):
-        healthy, collapsed = (
-            float(_gradient(partial(loss, slices=slices), scale * points)) for scale in SCALES
-        )
-        growth[name] = math.log10(collapsed / healthy)
+        lengths = []
+        for scale in SCALES:
+            x = (scale * points).requires_grad_()
+            lengths.append(float(torch.autograd.grad(loss(x, slices=slices), x)[0].norm(dim=1).mean()))
+        growth[name] = math.log10(lengths[1] / lengths[0])
     return growth
 
 
-def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    x = x.requires_grad_()
-    return torch.autograd.grad(loss(x), x)[0].norm(dim=1).mean()
-
-
 def measure_empty_axes(seed: int) -> dict[str, Any]:
-    """Return how two uniformities of 2,000 Gaussian points rise when half of the 128 axes are emptied.
-
-    The rise is a part of the range of the metric.
-    """
+    """Return the rise, over their range, of two uniformities of points when half of 128 axes are emptied."""
     points = torch.randn(2_000, 128, generator=torch.Generator().manual_seed(seed))
     clouds = [points * (torch.arange(128) >= 128 * part) for part in EMPTY]
     rises = {}

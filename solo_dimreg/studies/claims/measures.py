@@ -23,17 +23,7 @@ LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
 RIDGE = 1e-3  # of the number of images
 
 
-def measure_lidar(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """Return the LiDAR of the backbone's features: 10 augmented views each of 100 training images.
-
-    References:
-        Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures, ICLR
-        2024.
-    """
-    return float(lidar(features_of_views(run), LIDAR_VIEWS))
-
-
-def features_of_views(run: Run) -> torch.Tensor:
+def features_of_views(run: Run) -> Tensor:
     """Return the features of 10 augmented views of each of 100 training images, image by image."""
     host = register()
     host.seed(run.settings.seed)
@@ -54,9 +44,8 @@ def measure_transfer(run: Run, data: Path, linear_overrides: Sequence[str]) -> f
     """Return the linear accuracy in percent on other images, at the resolution of the pretraining."""
     overrides = (*ONE_DEVICE, *linear_overrides, *other_data(data))
     linear = compose("linear", data.name, "linear", overrides)
-    return linear_accuracy(register(), run, evaluation_settings(linear, run, overrides), other_data=True)[
-        "acc1"
-    ]
+    settings = evaluation_settings(linear, run, overrides)
+    return linear_accuracy(register(), run, settings, other_data=True)["acc1"]
 
 
 def ridge_accuracy(train: Tensor, labels: Tensor, val: Tensor, expected: Tensor) -> float:
@@ -74,32 +63,20 @@ def ridge_accuracy(train: Tensor, labels: Tensor, val: Tensor, expected: Tensor)
     return 100 * float(((y @ weight + targets.mean(0)).argmax(1) == expected).double().mean())
 
 
-def measure_ridge(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """Return the accuracy of a ridge classifier on the features."""
+def measure_ridge(run: Run, of: str) -> float:
+    """Return the accuracy of a ridge classifier on ``features`` or ``embeddings``; NaN if there are none."""
     train, val = extract_splits(register(), run)
-    return ridge_accuracy(train.features, train.labels, val.features, val.labels)
-
-
-def measure_ridge_of_embeddings(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """Return the accuracy of a ridge classifier on the embeddings; NaN if there are none."""
-    train, val = extract_splits(register(), run)
-    if train.embeddings is None or val.embeddings is None:
-        return math.nan
-    return ridge_accuracy(train.embeddings, train.labels, val.embeddings, val.labels)
-
-
-def measure_spanning_tree(run: Run, data: Path, linear_overrides: Sequence[str]) -> float:
-    """Return the dimension of the validation images' features by their minimum spanning trees."""
-    return float(mst_dimension(extract_splits(register(), run)[1].features))
+    x, y = getattr(train, of), getattr(val, of)
+    return math.nan if x is None else ridge_accuracy(x, train.labels, y, val.labels)
 
 
 #: For each key of the result, a function of the run, the folder of other data and the probe's overrides.
 MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
-    "lidar": measure_lidar,
+    "lidar": lambda run, *_: float(lidar(features_of_views(run), LIDAR_VIEWS)),
     "transfer_acc1": measure_transfer,
-    "ridge_acc1": measure_ridge,
-    "z_ridge_acc1": measure_ridge_of_embeddings,
-    "mst_dimension": measure_spanning_tree,
+    "ridge_acc1": lambda run, *_: measure_ridge(run, "features"),
+    "z_ridge_acc1": lambda run, *_: measure_ridge(run, "embeddings"),
+    "mst_dimension": lambda run, *_: float(mst_dimension(extract_splits(register(), run)[1].features)),
 }
 
 

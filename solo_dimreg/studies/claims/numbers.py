@@ -27,7 +27,6 @@ Results = Mapping[str, Mapping[str, Any]]
 NAMES = {
     "linear_acc1": "linear accuracy",
     "knn_acc1": "k-NN accuracy",
-    "effective_rank": "effective rank",
     "z_effective_rank": "effective rank of the embeddings",
     "lid": "LID",
     "z_correlation": "correlation of the embeddings",
@@ -89,12 +88,11 @@ def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     They are two one-sided tests (Schuirmann 1987).
     """
     parts = partial(_result, one, metric), partial(_result, other, metric)
-
-    def distance_to_margin(verb: str, sign: int) -> Number:
-        says = f"{margin:g} {verb} the difference between the {_called(metric)} of {one} and {other}"
-        return Number(says, lambda results: margin + sign * (parts[0](results) - parts[1](results)), parts)
-
-    return [distance_to_margin("plus", 1), distance_to_margin("minus", -1)]
+    says = f"the difference between the {_called(metric)} of {one} and {other}"
+    return [
+        Number(f"{margin:g} plus {says}", lambda seed: margin + (parts[0](seed) - parts[1](seed)), parts),
+        Number(f"{margin:g} minus {says}", lambda seed: margin - (parts[0](seed) - parts[1](seed)), parts),
+    ]
 
 
 def above(metric: str, row: str, threshold: float) -> list[Number]:
@@ -122,10 +120,7 @@ def exceeds_at_the_end(metric: str, larger: str, smaller: str) -> list[Number]:
 
 
 def rise(row: str, metric: str, first: float, last: float) -> list[Number]:
-    """Return the number that a monitored metric grows between two parts of the training.
-
-    The first epoch is 0 and the last one is 1.
-    """
+    """Return the number that a monitored metric grows between two parts of the training, from 0 to 1."""
     says = f"{_called(metric)} of {row} {_when(last)} minus {_when(first)}"
     return [_difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))]
 
@@ -220,7 +215,6 @@ def read_number(
 
     Args:
         key: The dotted key of the entry, for the messages.
-        kind: The name of a kind in ``KINDS``.
         options: The options of the kind; ``says`` gives the number other words.
         rows, experiments: The names that an entry may use.
 
@@ -235,13 +229,13 @@ def read_number(
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in options and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name}: is missing; it must be there.")
-        if name in options and "float" in parameter.annotation and not _is_number(options[name]):
-            raise ConfigError(f"{key}.{name}: {options[name]!r} is not allowed; it must be a number.")
-    used = [
-        *(options[name] for name in ("row", "one", "other") if name in options),
-        *(options.get("rows") or ()),
-        *(options[name] for name in ("smaller", "larger") if name in options and "row" not in options),
-    ]
+        value = options.get(name)
+        is_number = isinstance(value, int | float | None) and not isinstance(value, bool)
+        if "float" in parameter.annotation and not is_number:
+            raise ConfigError(f"{key}.{name}: {value!r} is not allowed; it must be a number.")
+    # Of one row, larger and smaller are metrics.
+    names = ("row",) if "row" in options else ("one", "other", "smaller", "larger")
+    used = [*(options[name] for name in names if name in options), *(options.get("rows") or ())]
     for name in used:
         if name not in rows and name not in experiments:
             raise ConfigError(f"{key}: {unknown('row', str(name), (*rows, *experiments))}")
@@ -259,10 +253,6 @@ def read_number(
     return [
         replace(each, rows=each.rows or named, metrics=wanted, says=words or each.says) for each in numbers
     ]
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
@@ -297,11 +287,7 @@ def _at(row: str, metric: str, part: float, results: Results) -> float:
 
 
 def _tau(rows: Sequence[str], metric: str, best: float | None, lower: bool, results: Results) -> float:
-    """Return Kendall's tau between a metric that needs no labels and the linear accuracy, over rows.
-
-    A row without the metric, whose features all lie on a line,
-    comes last.
-    """
+    """Return Kendall's tau between a metric and the linear accuracy; a row without the metric comes last."""
 
     def score(value: float | None) -> float:
         if value is None or not math.isfinite(value):
@@ -321,10 +307,7 @@ def first_trigger(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | N
 
 
 def _held(curve: Sequence[float]) -> float:
-    """Return the largest drawdown, in whole percent, with which the alarm would trigger.
-
-    It is 0 if no drawdown triggers it, and NaN without a curve.
-    """
+    """Return the largest drawdown in whole percent that triggers the alarm; 0 if none, NaN if no curve."""
     if not curve:
         return math.nan
     return next((p / 100 for p in range(99, 0, -1) if first_trigger(curve, p / 100) is not None), 0.0)

@@ -1,8 +1,9 @@
-"""Decide the claims of a study and what is known of their replications, and write their page."""
+"""Decide the claims of a study and their replications, say it in words, and write their page."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,6 @@ from typing import Any
 from solo_dimreg.diagnosis.templating import SIGNS, render
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.reports.provenance import what_ran
-from solo_dimreg.studies.claims.cells import Told, counted, effects, published, regime, says, word
 from solo_dimreg.studies.claims.claim import (
     CONTRADICTED,
     HOLDS,
@@ -31,6 +31,71 @@ TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "again", "verdict")
 KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
 MANY = 5  # looks, without which a curve has no last fifth
+# The singular and the plural of a count.
+COUNTED = {
+    HOLDS: ("holds here", "hold here"),
+    NOT_SHOWN: ("is not shown here", "are not shown here"),
+    OPPOSITE: ("is opposite here", "are opposite here"),
+    CONTRADICTED: ("is contradicted", "are contradicted"),
+    UNFINISHED: ("is unfinished", "are unfinished"),
+}
+UNKNOWN = "not known"
+SHOWN = 3  # numbers of a claim that are shown
+
+# An outcome as in ``claims.json``.
+Told = Mapping[str, Any]
+
+
+def word(outcome: Told) -> str:
+    """Return the verdict of an outcome without the number of seeds that are done."""
+    return str(outcome["verdict"]).partition(",")[0]
+
+
+def says(outcome: Told) -> str:
+    """Return the verdict of an outcome; if it is decided, with its numbers and their intervals."""
+    if word(outcome) == UNFINISHED:
+        return str(outcome["verdict"])
+    return f"{outcome['verdict']}: {'; '.join(effects(outcome))}"
+
+
+def effects(outcome: Told) -> list[str]:
+    """Return the first means of an outcome with their intervals, as texts."""
+    units = outcome.get("units") or [outcome["unit"]] * len(outcome["numbers"])
+    shown = [_effect(*each) for each in zip(outcome["estimates"][:SHOWN], units, strict=False)]
+    if set(shown) == {UNKNOWN}:
+        return [UNKNOWN]
+    more = len(outcome["numbers"]) - SHOWN
+    return [*shown, f"and {more} more"] if more > 0 else shown
+
+
+def _effect(estimate: Mapping[str, Any], unit: str) -> str:
+    """Return a mean to two digits, with its unit and the 95 % interval in parentheses."""
+    if estimate["mean"] is None or not math.isfinite(estimate["mean"]):  # null is NaN in JSON
+        return UNKNOWN
+    size = abs(estimate["mean"])
+    places = max(0, 1 - math.floor(math.log10(size))) if size else 2
+    mean, low, high = (f"{estimate[key]:.{places}f}".replace("-", "−") for key in ("mean", "low", "high"))
+    sign = "" if mean.startswith("−") else "+"
+    return f"{sign}{mean}{unit and f' {unit}'} ({low} to {high})"
+
+
+def counted(outcomes: Sequence[Told]) -> str:
+    """Return the number of claims, and how many have each verdict."""
+    words = Counter(map(word, outcomes))
+    counts = [f"{n} {COUNTED[each][n > 1]}" for each in COUNTED if (n := words[each])]
+    return f"{len(outcomes)} {'claim' if len(outcomes) == 1 else 'claims'}: {', '.join(counts)}"
+
+
+def regime(outcomes: Sequence[Told]) -> str:
+    """Return the setting of our trainings in brackets, for the head of a table."""
+    regimes = dict.fromkeys(each["regime"] for each in outcomes if each["regime"])
+    return f" ({'; '.join(regimes)})" if regimes else ""
+
+
+def published(outcome: Told) -> str:
+    """Return what a paper says, where, and how its setting differs."""
+    differs = f". The paper's setting: {outcome['differs']}" if outcome["differs"] else ""
+    return f"{outcome['published']} ({outcome['place']}){differs}"
 
 
 def rows(told: Sequence[Told]) -> list[list[str]]:
@@ -65,10 +130,9 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
 
 
 def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
-    """Return for each trained row how much the last fifth of its training changed it, in percent.
+    """Return by how much the last fifth of its training changed the online accuracy and rank of each row.
 
-    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank;
-    None if it is not recorded.
+    These are means over the seeds of the absolute change in percent; None if it is not recorded.
     """
     found: dict[str, list[float | None]] = {}
     for row in dict.fromkeys(name for seed in results for name, run in seed.items() if "method" in run):
@@ -81,10 +145,7 @@ def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
 
 
 def by_seed(content: Mapping[str, Any]) -> list[Results]:
-    """Return the results of each seed, by row and experiment, from the content of ``results.json``.
-
-    What is not done is missing.
-    """
+    """Return what is done of each seed, by row and experiment, from the content of ``results.json``."""
     found: dict[int, dict[str, Any]] = {seed: {} for seed in content["planned_seeds"]}
     for run in content["runs"]:
         found[run["seed"]][run["row"]] = run
@@ -105,7 +166,6 @@ def write_outcomes(
     """Decide claims, and write ``claims.json`` and ``claims.html``.
 
     Args:
-        content: The content of ``results.json``.
         known: All known claims, see :func:`solo_dimreg.studies.claims.claim.decide`.
         about: What ``claims.json`` says of the setting: ``why``, ``options``, ``overrides``, ``headlines``.
         command: The command line that repeats the run, with ``NAME`` for the name of a claim.

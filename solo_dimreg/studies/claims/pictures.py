@@ -40,10 +40,8 @@ def plots_of_claim(outcome: Outcome, results: Sequence[Results]) -> Iterator[Car
     """Yield the plots of one claim: its main one, and the spectra of its rows."""
     if card := main_plot(outcome, results):
         yield card
-    names = outcome.claim.rows
-    spectra = {
-        name: results[0][name]["spectrum"] for name in names if results[0].get(name, {}).get("spectrum")
-    }
+    names, first = outcome.claim.rows, results[0]
+    spectra = {name: first[name]["spectrum"] for name in names if first.get(name, {}).get("spectrum")}
     if spectra and len(names) <= ROWS_IN_A_PLOT:
         of_first_seed = replace(SPECTRUM, text=f"{SPECTRUM.text} These are from the first seed.")
         yield Card(plots.draw_spectra(spectra, names), of_first_seed)

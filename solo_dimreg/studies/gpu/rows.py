@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,47 +19,40 @@ class CannotRun(Exception):
     """Raised by a check for what this machine cannot run; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: the numbers by their columns, and the error or the reason of a skip as a note."""
-
-    name: str
-    status: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""
+def row_of(name: str, status: str, note: str = "", values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a line of a table: the numbers by their columns; the error or the reason of a skip is a note."""
+    return {"name": name, "status": status, "values": dict(values or {}), "note": note}
 
 
 class Rows:
     """Runs checks and appends a row for each to a file, one JSON object a line.
 
-    Args:
-        file: The file, which may exist.
-        seconds: No check is begun after this time.
+    No check is begun after so many ``seconds``.
     """
 
     def __init__(self, file: Path, seconds: float) -> None:
         self.file, self.seconds = file, seconds
         self.start = time.monotonic()
 
-    def run(self, name: str, check: Callable[[], Mapping[str, Any] | None]) -> Row:
+    def run(self, name: str, check: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any]:
         """Append and return the row of a check, which returns its values; an error fails this row only."""
         try:
             if time.monotonic() - self.start > self.seconds:
                 raise CannotRun(f"no time left of the {self.seconds:.0f} s of its section")
-            row = Row(name, PASSED, check() or {})
+            row = row_of(name, PASSED, values=check())
         except CannotRun as reason:
-            row = Row(name, SKIPPED, note=str(reason))
+            row = row_of(name, SKIPPED, str(reason))
         except ModuleNotFoundError as error:
             package = str(error.name).partition(".")[0]
             own = package == "solo_dimreg"
             note = in_one_line(error) if own else f"needs {package}"
-            row = Row(name, FAILED if own else SKIPPED, note=note)
+            row = row_of(name, FAILED if own else SKIPPED, note)
         except Exception as error:
-            row = Row(name, FAILED, note=in_one_line(error))
+            row = row_of(name, FAILED, in_one_line(error))
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+            file.write(json.dumps(row) + "\n")
         passed = time.monotonic() - self.start
-        print(f"[{passed:5.1f} s] {row.name}: {row.status} {row.note}".rstrip(), flush=True)
+        print(f"[{passed:5.1f} s] {name}: {row['status']} {row['note']}".rstrip(), flush=True)
         return row
 
 

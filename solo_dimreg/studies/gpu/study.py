@@ -1,7 +1,7 @@
 """Run the sections one after another and write one table, as Markdown and as JSON.
 
-This module needs the standard library alone. A section is a process with a time limit: what it has found
-before it fails or is stopped is in the table.
+Until torch is found, this module needs the standard library alone. A section is a process with a time limit:
+what it has found before it fails or is stopped is in the table.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from solo_dimreg.studies.gpu.rows import row_of
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 480
@@ -59,11 +61,9 @@ class Section:
     seconds: int
 
 
-CHECKS, BENCH, TRAINING = (
-    "tests/gpu/checks.py",
-    "solo_dimreg.studies.gpu.bench",
-    "solo_dimreg.studies.gpu.training",
-)
+CHECKS = "tests/gpu/checks.py"
+BENCH = "solo_dimreg.studies.gpu.bench"
+TRAINING = "solo_dimreg.studies.gpu.training"
 # What needs the fewest packages comes first.
 SECTIONS = (
     Section("Values and gradients against float64 on the CPU", CHECKS, "values", 45),
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results[section.title] = run_section(section, device, limit, environment, out)
         except BaseException:
             found = read_rows(out / f"{section.name}.jsonl")
-            results[section.title] = [*found, _row("the section", "failed", "was interrupted")]
+            results[section.title] = [*found, row_of("the section", "failed", "was interrupted")]
             write_table(out, machine, device, results, time.monotonic() - start)
             raise
         print(f"  {count(results[section.title])} in {time.monotonic() - begin:.0f} s", flush=True)
@@ -149,11 +149,7 @@ def describe_machine() -> dict[str, Any]:
         "driver": _driver(),
         "cuDNN": torch.backends.cudnn.version(),
         "Python": platform.python_version(),
-        **{
-            name: version
-            for name in ("timm", "lightning", "pytorch-lightning")
-            if (version := _version(name))
-        },
+        **{name: _version(name) for name in ("timm", "lightning", "pytorch-lightning")},
         "missing": missing,
     }
 
@@ -213,7 +209,7 @@ def run_section(
 ) -> list[dict[str, Any]]:
     """Run a section in a process of its own and return its rows; one more says how it failed."""
     if limit < 2 * GRACE:
-        return [_row("the section", "skipped", f"no time left of the {SECONDS} s of all sections")]
+        return [row_of("the section", "skipped", f"no time left of the {SECONDS} s of all sections")]
     rows, log = out / f"{section.name}.jsonl", out / f"{section.name}.log"
     rows.unlink(missing_ok=True)
     script = [str(ROOT / section.script)] if section.script.endswith(".py") else ["-m", section.script]
@@ -235,9 +231,9 @@ def run_section(
     found = read_rows(rows)
     if failure:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-        found.append(_row("the section", "failed", f"{failure}; the end of {log.name}: {last}"))
+        found.append(row_of("the section", "failed", f"{failure}; the end of {log.name}: {last}"))
     elif not found:
-        found.append(_row("the section", "failed", "made no row"))
+        found.append(row_of("the section", "failed", "made no row"))
     return found
 
 
@@ -250,10 +246,6 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
-
-
-def _row(name: str, status: str, note: str) -> dict[str, Any]:
-    return {"name": name, "status": status, "values": {}, "note": note}
 
 
 def _last_line(text: str) -> str:
@@ -271,15 +263,17 @@ def write_table(
     out: Path, machine: dict[str, Any], device: str, results: dict[str, list[dict[str, Any]]], seconds: float
 ) -> None:
     """Write ``gpu.json`` and ``gpu.md`` of what is known by now."""
+    from solo_dimreg.files import write_json, write_text  # which needs filelock, as torch does
+
     content = {"device": device, "seconds": seconds, "machine": machine, "sections": results}
-    for name, text in (("gpu.json", json.dumps(content, indent=2) + "\n"), ("gpu.md", as_markdown(content))):
-        temporary = out / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out / name)
+    write_json(out / "gpu.json", content)
+    write_text(out / "gpu.md", as_markdown(content))
 
 
 def as_markdown(content: dict[str, Any]) -> str:
     """Return the table of ``gpu.json``: the machine, then a heading and a table for each section."""
+    from solo_dimreg.studies.pages import markdown_table
+
     machine = content["machine"]
     devices = ", ".join(machine["devices"]) if content["device"] == "cuda" else "a CPU, at small sizes"
     versions = [
@@ -292,22 +286,16 @@ def as_markdown(content: dict[str, Any]) -> str:
         f"On {devices}: {count(everything)}, in {content['seconds']:.0f} s. {', '.join(versions)}.",
     ]
     if machine["missing"]:
-        lines += [
-            "",
-            "Missing: " + ", ".join(f"{name} ({what})" for name, what in machine["missing"].items()) + ".",
-        ]
+        missing = ", ".join(f"{name} ({what})" for name, what in machine["missing"].items())
+        lines += ["", f"Missing: {missing}."]
     for title, rows in content["sections"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row["values"]))
-        header = ["", "status", *columns, "note"]
-        lines += ["", f"## {title}", "", _line(header), _line(["---"] * len(header))]
-        for row in rows:
-            cells = [_cell(row["values"].get(column)) for column in columns]
-            lines.append(_line([row["name"], row["status"], *cells, row["note"]]))
+        cells = [
+            [row["name"], row["status"], *(_cell(row["values"].get(each)) for each in columns), row["note"]]
+            for row in rows
+        ]
+        lines += ["", f"## {title}", "", *markdown_table(["", "status", *columns, "note"], cells)]
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
 def _cell(value: Any) -> str:

@@ -56,9 +56,7 @@ def run_lightning(rows: Rows, device: torch.device) -> None:
 
 
 def _fit(with_monitor: bool, device: torch.device) -> dict[str, Any]:
-    found = next((name for name in LIGHTNINGS if find_spec(name.partition(".")[0])), None)
-    if found is None:
-        raise CannotRun("needs lightning")
+    found = next((name for name in LIGHTNINGS if find_spec(name.partition(".")[0])), LIGHTNINGS[0])
     lightning: Any = importlib.import_module(found)
 
     class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]

@@ -36,7 +36,6 @@ class StrongAugmentation:
     """The record of training one layer with noise on half of the input axes.
 
     Attributes:
-        noise: The standard deviation of the noise.
         steps: The steps after which the spectra were recorded.
         spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
     """
@@ -72,10 +71,7 @@ class ImplicitRegularization:
 
     @property
     def leading(self) -> int:
-        """Return the number of directions that have grown.
-
-        Their singular values are above a quarter of the largest, in both layers.
-        """
+        """Return the number of directions above a quarter of the largest singular value in both layers."""
         layers = (self.layer1[-1], self.layer2[-1])
         return min(sum(value > values[0] / 4 for value in values) for values in layers)
 
@@ -89,11 +85,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def noisy_pairs(noise: Tensor) -> Iterator[Tensor]:
-    """Yield batches of two noisy views of the same points without end, (2, BATCH, WIDTH).
-
-    Args:
-        noise: The standard deviation of the noise on each axis, (WIDTH,).
-    """
+    """Yield pairs of views, (2, BATCH, WIDTH), with noise of these deviations of the axes, (WIDTH,)."""
     points = torch.randn(POINTS, WIDTH)
     batches = POINTS // BATCH
     while True:
@@ -108,7 +100,7 @@ def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -
     """Train with plain SGD, and yield each step to record, 0 and ``steps`` included.
 
     Raises:
-        ConfigError: ``steps`` is below 1.
+        ConfigError: ``steps`` is below 1, here and in the experiments.
     """
     check_int("steps", steps, minimum=1)
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
@@ -127,14 +119,7 @@ def strong_augmentation(noise: float, steps: int = STEPS, seed: int = 0) -> Stro
     """Train one linear layer with noise on the last 8 of 16 input axes [1, sec. 4].
 
     If the noise on an axis exceeds the spread of the data, the layer shrinks the data on that axis.
-
-    Args:
-        noise: The standard deviation of the noise.
-        steps: The number of batches to train on, at least 1.
-        seed: The seed of all random numbers.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
+    ``noise`` is its standard deviation, and ``steps`` the number of batches.
     """
     result = StrongAugmentation(noise)
     with seeded(seed):
@@ -153,14 +138,7 @@ def implicit_regularization(steps: int = STEPS, seed: int = 0) -> ImplicitRegula
     """Train two linear layers without bias, with hardly any noise [1, sec. 5].
 
     The larger the singular values of a direction in both layers, the faster they grow. Small ones stay
-    behind, although nothing in the data causes it.
-
-    Args:
-        steps: The number of batches to train on, at least 1.
-        seed: The seed of all random numbers.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
+    behind, although nothing in the data causes it. ``steps`` is the number of batches.
     """
     result = ImplicitRegularization()
     with seeded(seed):

@@ -22,8 +22,7 @@ class StepwiseLearning:
     """The record of one training.
 
     Attributes:
-        times: The times that were recorded.
-        eigenvalues: The eigenvalues of the embeddings' cross-correlation at these times, descending.
+        eigenvalues: The eigenvalues of the embeddings' cross-correlation at the ``times``, descending.
         predicted, measured: For each dimension, the time at which its eigenvalue passes one half.
     """
 

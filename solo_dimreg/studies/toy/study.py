@@ -33,11 +33,7 @@ UPPER, LOWER = COLOURS[0], COLOURS[5]
 
 
 def run_toy(out: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run all experiments, write toy.json and the plots into a folder, and return the effects.
-
-    Raises:
-        ConfigError: ``steps`` is below 1.
-    """
+    """Run all experiments, write toy.json and the plots into a folder, and return the effects."""
     strong = []
     for noise in (WEAK, STRONG):
         say(f"Strong augmentation, noise {noise:g}: {steps} steps ...")
@@ -152,15 +148,11 @@ def draw_stepwise(result: StepwiseLearning) -> Figure:
     figure = Figure(figsize=(7.2, 3.4))
     figure.set_label("Linear Barlow Twins learns one dimension after another")
     axes = figure.add_subplot()
-    for values in np.array(result.eigenvalues).T:
-        axes.plot(result.times, values, color=UPPER, linewidth=1.3)
-    axes.vlines(result.predicted, 0, 1, color=LOWER, linestyle="--", linewidth=1)
+    measured, *_ = axes.plot(result.times, result.eigenvalues, color=UPPER, linewidth=1.3)
+    predicted = axes.vlines(result.predicted, 0, 1, color=LOWER, linestyle="--", linewidth=1)
     axes.set(xlabel="learning rate x step", ylabel="eigenvalue of the embeddings")
-    handles = [
-        Line2D([], [], color=UPPER, label="measured"),
-        Line2D([], [], color=LOWER, linestyle="--", label="predicted time of the rise"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+    names = ["measured", "predicted time of the rise"]
+    figure.legend([measured, predicted], names, loc="outside lower center", ncols=2, fontsize=10)
     return figure
 
 
