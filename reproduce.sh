@@ -19,7 +19,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
                run. PYTHON=python3 takes a Python with torch as it is, and WHEELS=<folder> adds what it lacks
   docs         builds the documentation, the API reference included, in results/docs; a broken link fails
   setup        only make the environment (.venv); the other commands do this as needed
-  test         lints, types and every behaviour once, in about 10 minutes on two cores; `test --all` adds the matrices
+  test         lints, types and every behaviour once, in 6 to 10 minutes on two cores; `test --all` adds the matrices
                and the long tests, within half an hour
   help         this text
 
