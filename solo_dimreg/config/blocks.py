@@ -100,7 +100,7 @@ class AlarmSettings(Block):
 
     enabled: bool = True
     metric: str = "effective_rank"
-    drawdown: float = 0.8
+    drawdown: Annotated[float, Field(gt=0, lt=1)] = 0.8
     patience: Count = 3
     action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
     rollbacks: Count = 2
@@ -121,13 +121,6 @@ class AlarmSettings(Block):
             if key in self.model_fields_set and getattr(self, key) and self.action != action:
                 raise Refusal(f"is used by action: {action} alone; action is {self.action}.", key)
         return self
-
-    @field_validator("drawdown")
-    @classmethod
-    def _is_a_part(cls, value: float) -> float:
-        if not 0 < value < 1:
-            raise ValueError("a number above 0 and below 1")
-        return value
 
     @field_validator("metric", mode="before")
     @classmethod
