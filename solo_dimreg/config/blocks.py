@@ -14,6 +14,7 @@ from solo_dimreg.config.parsing import (
     Refusal,
     check_keys,
     mapping,
+    number,
     one_of,
     option_in,
     options_of_callable,
@@ -49,7 +50,7 @@ class RegularizerSettings(Block):
     """
 
     kind: Any
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    weight: Annotated[float, number("a number >= 0", lambda weight: weight >= 0)]
     warmup_epochs: Annotated[int, whole(0)] = 0
     where: Annotated[str, one_of("place", ("features", "embeddings"))] = "features"
     options: dict[str, Any]
@@ -100,7 +101,7 @@ class AlarmSettings(Block):
 
     enabled: bool = True
     metric: str = "effective_rank"
-    drawdown: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    drawdown: Annotated[float, number("a number above 0 and below 1", lambda part: 0 < part < 1)] = 0.8
     patience: Count = 3
     action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
     rollbacks: Count = 2
@@ -242,7 +243,7 @@ class ClassifierSettings(Block):
     """
 
     normalization: Annotated[str, one_of("name", ("none", "bn"))] = "none"
-    init_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    init_std: Annotated[float, number("a number > 0", lambda std: std > 0)] | None = None
 
 
 class OwnBlocks(Block):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -14,10 +15,10 @@ from solo_dimreg.errors import ConfigError, nearest, unknown
 
 # pydantic's words about a wrong value, in the style of our other messages.
 WORDS = {
-    "greater than or equal to": "a number >=",
-    "less than or equal to": "a number <=",
-    "greater than": "a number >",
-    "less than": "a number <",
+    "greater than or equal to": ">=",
+    "less than or equal to": "<=",
+    "greater than": ">",
+    "less than": "<",
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid boolean": "true or false",
@@ -145,6 +146,18 @@ def unknown_key(name: str, value: Any, valid: Iterable[str], listed: Iterable[st
     """Return the sentence about a key that nothing reads, with the nearest of the valid keys."""
     names = f" Valid: {', '.join(sorted(listed))}." if listed else ""
     return f"unknown key (value {value!r}){owner and f' of {owner}'}.{nearest(name, valid)}{names}"
+
+
+def number(wanted: str, fits: Callable[[float], bool]) -> BeforeValidator:
+    """Return a validator for a finite number that fits; the message says what is wanted."""
+
+    def check(value: Any) -> Any:
+        usable = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (usable and math.isfinite(value) and fits(value)):
+            raise ValueError(wanted)
+        return value
+
+    return BeforeValidator(check)
 
 
 def whole(least: int) -> BeforeValidator:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from solo_dimreg.config.blocks import ClassifierSettings, Count, OwnBlocks
+from solo_dimreg.config.blocks import ClassifierSettings, OwnBlocks
 from solo_dimreg.config.parsing import Block, Refusal, check_keys, mapping, one_of, whole
 from solo_dimreg.config.values import device_count
 
@@ -26,6 +26,7 @@ LARS_OPTIONS = ("momentum", "eta", "clip_lr", "exclude_bias_n_norm", "eps", "dam
 # In bytes: a checkpoint adds version and epoch to the name, and file names have at most 255 bytes.
 LONGEST_NAME = 200
 
+Count = Annotated[int, whole(1)]
 Whole = Annotated[int, whole(0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
