@@ -136,7 +136,10 @@ def _batch(settings: Common) -> int:
 
 
 def _features(host: Host, settings: Pretraining) -> int:
-    """Return the number of features in a step, of all processes and encoders: each other's neighbours."""
+    """Return the number of features in a step, over all processes and both encoders.
+
+    These features are each other's neighbours.
+    """
     encoders = 2 if issubclass(host.methods[settings.method], host.momentum_method) else 1
     views = settings.augmentations
     largest = max(view.crop_size for view in views)

@@ -54,7 +54,9 @@ def find_config_folder(stage: str, config_path: str) -> Path:
 
 
 def find_config(stage: str, config_path: str, config_name: str) -> tuple[Path, str]:
-    """Return the folder of :func:`find_config_folder`, and the name of a config in it or in our counterpart.
+    """Return the folder of a config, and the config's name without ``.yaml``.
+
+    The config is in the folder of :func:`find_config_folder`, or in our counterpart of it.
 
     Raises:
         ConfigError: There is no such folder or config.

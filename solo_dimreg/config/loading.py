@@ -63,7 +63,11 @@ def load_linear_settings(host: Host, config: DictConfig) -> Linear:
 
 
 def parse_config(host: Host, config: DictConfig, schema: type[Kind]) -> Kind:
-    """Return the settings of a config; raise a ConfigError for one that is not allowed by itself."""
+    """Return the settings of a config, each of which is allowed by itself.
+
+    Raises:
+        ConfigError: The message names the key, the value and what would be right.
+    """
     fill_empty_blocks(config)
     try:
         content = plain(config)

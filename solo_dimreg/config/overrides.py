@@ -93,7 +93,9 @@ def for_shell(key: str, value: str) -> str:
 
 
 def without_plus(overrides: Sequence[str], is_group: Callable[[str], bool]) -> list[str]:
-    """Return the overrides such that each may set a key that the config lacks, and the schema may know.
+    """Return the overrides such that each may set a key that the config lacks.
+
+    The schema, which is checked afterwards, knows the keys. A config may lack a key that exists.
 
     Args:
         is_group: Whether a key names a group of configs, such as ``augmentations``, from which one is chosen.

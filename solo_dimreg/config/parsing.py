@@ -38,7 +38,12 @@ class Block(BaseModel):
 
 
 class Refusal(ValueError):
-    """A validator's own sentence about a value; it follows the key, with the key ``inside`` the block."""
+    """A validator's own sentence about a value.
+
+    Args:
+        sentence: What follows the key in the message.
+        inside: The key inside the validated block that the sentence is about.
+    """
 
     def __init__(self, sentence: str, inside: str = "") -> None:
         super().__init__(sentence)

@@ -13,9 +13,18 @@ from solo_dimreg.errors import ConfigError
 def split_folder(folder: Path, out: Path, share: float = 0.2, seed: int = 0, *, force: bool = False) -> Path:
     """Write ``out/train`` and ``out/val``, whose files are links to the images of ``folder``.
 
-    The folder has one folder per class. From each, the share is held back, above 0 and below 1, and at least
-    one image. No image is copied. The same folder, share and seed give the same split. ``out`` and ``force``
-    are those of :func:`solo_dimreg.datasets.folder.write_image_folder`.
+    The share is taken from every class, and no image is copied. The same folder, share and seed give the same
+    split.
+
+    Args:
+        folder: The folder to split, with one folder per class.
+        out: The folder to write.
+        share: The part of every class that is held back, above 0 and below 1; at least one image a class.
+        seed: The seed of the choice.
+        force: Move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
 
     Raises:
         ConfigError: there are no class folders, a class has a single image, or ``out`` has other content.

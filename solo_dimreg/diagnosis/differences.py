@@ -40,8 +40,9 @@ class Comparison:
     """All differences of an input from another one.
 
     Attributes:
-        paired: Whether row i of both counts as the same image, as the inputs have as many rows. If it is
-            not, the covariance is 0, and the intervals are those of independent samples.
+        paired: Whether row i of both counts as the same image, as the inputs have as many rows. If the rows
+            have nothing to do with each other, their covariance is 0, and the intervals are those of
+            independent samples.
         spaces: The differences of the features and, if both have some, of the embeddings, by metric.
     """
 

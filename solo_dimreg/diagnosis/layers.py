@@ -210,7 +210,11 @@ class LayerRecorder:
         return BACKBONE
 
     def profile(self) -> LayerProfile:
-        """Return the metrics of all layers; raise a ConfigError without any, or for values not finite."""
+        """Return the metrics of all layers.
+
+        Raises:
+            ConfigError: A layer has values that are not finite, or no layer was seen.
+        """
         if not self._layers:
             raise ConfigError("layers: no module of the network returns rows, maps or tokens of its images.")
         layers = [self._describe(name, each) for name, each in self._layers.items()]

@@ -32,6 +32,8 @@ class DiagnosisResult(Diagnosis):
 
     Attributes:
         features, embeddings: The metrics of each; the embeddings may be None.
+        information, information_intervals: I(R;Z) and its 95 % intervals over images, by the name of the
+            metric; empty without embeddings.
         classes: A row for each class: name, number of samples, LID, effective rank, and variance within.
         layers: The profile of the layers: ``sentence``, and ``layers`` with their metrics; None without.
     """
@@ -54,7 +56,10 @@ class DiagnosisResult(Diagnosis):
         return compare(self, other)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the files that ``solo-dimreg diagnose`` writes, and return the path of the HTML page.
+        """Write ``diagnosis.html``, ``diagnosis.json`` and PNG plots, as ``solo-dimreg diagnose`` does.
+
+        Returns:
+            The path of the HTML page.
 
         Raises:
             ConfigError: the folder cannot be made or written into.

@@ -154,10 +154,13 @@ def off_diagonal_correlation(x: Tensor) -> Tensor:
         [1] Hua et al., On Feature Decorrelation in Self-Supervised Learning, ICCV 2021.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The mean, a scalar from 0 to 1; 0 if D is 1.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     unit = _unit_axes(x)
@@ -238,10 +241,13 @@ def covariance_penalty(x: Tensor) -> Tensor:
         [1] Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022.
 
     Args:
-        x: embeddings, shape (B, D); the covariance divides by B - 1. Another shape raises a ValueError.
+        x: embeddings, shape (B, D); the covariance divides by B - 1.
 
     Returns:
         The penalty, a scalar.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     centred = x - x.mean(dim=0)

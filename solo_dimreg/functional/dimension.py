@@ -34,11 +34,14 @@ def two_nn(x: Tensor) -> Tensor:
             information, Scientific Reports 2017.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The dimension, a scalar; NaN for fewer than three distinct rows, where one is not finite, or where all
         ratios are 1.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return slope_of_ratios(nearest_ratios(x))

@@ -105,10 +105,13 @@ def uniformity(x: Tensor) -> Tensor:
             on the Hypersphere, ICML 2020.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The uniformity, a scalar of at most 0.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     b = len(x)
@@ -136,12 +139,15 @@ def wasserstein_uniformity(x: Tensor, float64: bool = True) -> Tensor:
         [1] Fang et al., Rethinking the Uniformity Metric in Self-Supervised Learning, ICLR 2024.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
         float64: compute the singular values in float64. Without it, values below 1 % of the largest one are
             lost, and with them the gradient that would fill the axes that have collapsed.
 
     Returns:
         The distance, a scalar; with gradient 0 where it is 0.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     unit = normalize_rows(x)

@@ -27,10 +27,13 @@ def koleo_loss(x: Tensor) -> Tensor:
         [2] Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The loss, a scalar; 0 for a single row.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     if len(x) == 1:

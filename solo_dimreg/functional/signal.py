@@ -37,10 +37,13 @@ def signal_rank(x: Tensor) -> Tensor:
             Information Theory 2014.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The number of singular values above the threshold, a scalar.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     spectrum = _spectrum(x)
@@ -52,10 +55,13 @@ def noise_share(x: Tensor) -> Tensor:
     """Compute the share of the variance outside the directions that :func:`signal_rank` counts.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The share, a scalar from 0 to 1; 1 if all features are equal.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return noise_share_of(_spectrum(x), len(x))
@@ -68,10 +74,13 @@ def variance_rank(x: Tensor) -> Tensor:
     The effective rank takes the entropy of their roots, in which a flat floor of noise weighs more.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The rank, a scalar from 1 to min(B - 1, D).
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return entropy(_spectrum(x)).exp()
@@ -91,10 +100,13 @@ def group_share(x: Tensor) -> Tensor:
     0.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         The share, a scalar from 0 to 1; NaN if r is 0, or if there are fewer than 4 points to a group.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     within, length = squares_of_groups(x)

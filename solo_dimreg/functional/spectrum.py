@@ -28,11 +28,14 @@ def effective_rank(x: Tensor, center: bool = False) -> Tensor:
         [1] Roy & Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
         center: subtract the mean of the batch first.
 
     Returns:
         The effective rank, a scalar.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return entropy(singular_values(subtract_mean(x) if center else x)).exp()
@@ -52,11 +55,14 @@ def singular_spectrum(x: Tensor, normalize: bool = False) -> Tensor:
             2022.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
         normalize: scale the rows to length 1 first.
 
     Returns:
         The singular values, shape (D,).
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     centred = subtract_mean(normalize_rows(x) if normalize else x)
@@ -75,10 +81,13 @@ def rankme(x: Tensor) -> Tensor:
             representations by their rank, ICML 2023.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         RankMe, a scalar from 1 to min(B, D).
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     return smoothed_rank(singular_values(x))
@@ -98,10 +107,13 @@ def alpha_req(x: Tensor) -> Tensor:
             measuring eigenspectrum decay, NeurIPS 2022.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         alpha, a scalar; NaN where fewer than five nonzero eigenvalues leave it undefined.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     values = singular_values(subtract_mean(x))
@@ -169,17 +181,23 @@ def lidar(x: Tensor, samples_per_class: int) -> Tensor:
 
 @full_precision
 def inverse_square_root(matrix: Tensor, eps: float) -> Tensor:
-    """Return ``(A + eps I)^-1/2`` of symmetric positive semi-definite A (..., g, g), with an exact gradient.
+    """Return ``(A + eps I)^-1/2`` of symmetric positive semi-definite matrices A, with an exact gradient.
 
     In the eigenbasis, the gradient of ``U f(lambda) U^T`` is the incoming gradient times the divided
     differences ``(f(a) - f(b)) / (a - b)`` [1, theorem V.3.3, after Daleckii and Krein]. For ``f(a) =
     a^-1/2`` they are ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))``, in which nothing is subtracted. So equal
-    eigenvalues are no special case, although the gradient of the eigenvectors divides by 0 there. With
-    ``eps`` 0, eigenvalues are raised to at least the machine epsilon times the largest one, and a matrix of
-    zeros counts as the identity.
+    eigenvalues are no special case, although the gradient of the eigenvectors divides by 0 there.
 
     References:
         [1] Bhatia, Matrix Analysis, Springer 1997.
+
+    Args:
+        matrix: shape (..., g, g).
+        eps: added to each eigenvalue, at least 0. With 0, eigenvalues are raised to at least the machine
+            epsilon times the largest one, and a matrix of zeros counts as the identity.
+
+    Returns:
+        Shape (..., g, g).
     """
     return _InverseSquareRoot.apply(matrix, eps)[0]
 

@@ -24,10 +24,13 @@ def nesum(x: Tensor) -> Tensor:
             ICML 2022.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         NESum, a scalar; 1 if all rows are equal.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     values = singular_values(subtract_mean(x))
@@ -51,10 +54,13 @@ def rankme_share(x: Tensor) -> Tensor:
         [1] Tsitsulin, Munkhoeva & Perozzi, Unsupervised Embedding Quality Evaluation, TAG-ML at ICML 2023.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         A scalar from 1 / D to 1, at most B / D.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     return rankme(x) / x.shape[1]
 
@@ -67,10 +73,13 @@ def mean_share(x: Tensor) -> Tensor:
     centred features. Features after a ReLU are not negative, so their mean share is large by itself.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         A scalar from 0 to 1; 1 if all rows are 0.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     wide = x.double()  # the square of 1e20 overflows float32
@@ -92,11 +101,14 @@ def self_clustering(x: Tensor) -> Tensor:
         [1] Tsitsulin, Munkhoeva & Perozzi, Unsupervised Embedding Quality Evaluation, TAG-ML at ICML 2023.
 
     Args:
-        x: features, shape (B, D); another shape raises a ValueError.
+        x: features, shape (B, D).
 
     Returns:
         A scalar of at most 1. It is about 0 for a uniform sphere, negative for rows that are more orthogonal
         than that, and 1 for a single row or dimension. Rows of 0 have no direction and do not count.
+
+    Raises:
+        ValueError: ``x`` is not of shape (B, D).
     """
     check_features("x", x)
     unit = normalize_rows(x)

@@ -71,7 +71,11 @@ class Space:
         return [*super().__dir__(), *self.numbers]
 
     def interval(self, name: str, k: int | None = None) -> Interval | None:
-        """Return the 95 % interval over images, or None, of a metric, or of ``lid_by_k`` with its k."""
+        """Return the 95 % interval over images of a metric, low and high, or None if it has none.
+
+        Args:
+            k: The number of neighbours, for ``lid_by_k``.
+        """
         value, key = (self.numbers.get(name), name) if k is None else (self.lid_by_k.get(k), f"{name}.{k}")
         if key not in self.deviations:
             return None
@@ -90,9 +94,13 @@ def describe_space(
     near: Neighbourhoods | None = None,
     names: Collection[str] = OF_ONE_SET.keys(),
 ) -> Space:
-    """Return the metrics of features from their moments and a random sample of them, (n, D).
+    """Return the metrics of features.
 
-    Without ``near``, the neighbours of some among all, the sample is taken as all the features.
+    Args:
+        moments: The moments of all the features.
+        sample: A random sample of the features, (n, D).
+        near: The neighbours of some of the features among all. With None, the sample is taken as all the
+            features, and its neighbours are sought in it.
     """
     near = near or neighbours_within(sample)
     points = unit_scale(sample)

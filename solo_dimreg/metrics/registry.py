@@ -51,7 +51,7 @@ class MetricRecord:
     Attributes:
         name: Its name in settings and files.
         function: Computes it from the rows that ``inputs`` names; None if only a diagnosis has it.
-        label: Its name in tables and plots; that of ``METRICS`` without one is the name in words.
+        label: Its name in tables and plots. If it is empty, ``METRICS`` has the name with spaces.
         unit: What it is counted in; empty for a plain number.
         decimals: The digits after the point in tables.
         inputs: What the function takes: ``ROWS``, ``VIEWS``, ``FEATURES_AND_EMBEDDINGS`` or ``TOKENS``.
@@ -63,7 +63,7 @@ class MetricRecord:
             the rows. Metrics of the moments need none.
         torchmetrics: The name of its class in ``solo_dimreg.metrics``; empty without one.
         bounds: The lowest and the highest value that it can have.
-        in_monitor: Whether a ``monitor:`` block can name it, in ``METRICS`` only with a function.
+        in_monitor: Whether a ``monitor:`` block can name it; False in ``METRICS`` without a function.
         in_diagnosis: Whether ``diagnose`` and the tracker compute it.
     """
 

@@ -1,7 +1,8 @@
 """The metrics as ``torchmetrics.Metric`` classes, made from the registry.
 
-Every class takes ``max_samples`` (10,000) and the arguments of every ``torchmetrics.Metric``. A metric of the
-moments covers all rows, and every other one keeps a uniform random choice of so many.
+A metric that moments tell covers all rows, and its state is one sum, whose memory does not grow with the
+rows. Every other class keeps a uniform random choice of at most ``max_samples`` (10,000) rows. Every class
+takes ``max_samples`` and the arguments of every ``torchmetrics.Metric``.
 """
 
 from __future__ import annotations

@@ -45,7 +45,11 @@ def find_module(option: str, model: nn.Module, name: str, backbone: str = "") ->
 
 
 def rows_of(option: str, output: Any) -> Tensor:
-    """Return a module's output, or its first one, as detached rows (B, D); others raise a ConfigError."""
+    """Return a module's output as detached rows, one per sample, (B, D); the first output of a tuple.
+
+    Raises:
+        ConfigError: The output has another type or shape.
+    """
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -83,7 +87,11 @@ def positions_of(output: Any) -> Tensor | None:
 
 
 def pooled_rows(option: str, output: Any) -> Tensor:
-    """Return the means of a module's rows, map or tokens over their positions, (B, D)."""
+    """Return the means of a module's output over its positions, (B, D).
+
+    Raises:
+        ConfigError: The output is no rows, map or tokens.
+    """
     positions = positions_of(output)
     return rows_of(option, output) if positions is None else positions.mean(dim=1)
 
@@ -108,10 +116,11 @@ class OutputRecorder:
     whether their outputs are wanted or not, and ``fullgraph=True`` holds.
 
     Args:
-        module: If it is compiled, it must not have been called yet.
+        option: The name of the option in error messages.
+        module: The module. If it is compiled, it must not have been called yet.
         record: Called with the rows (B, D), detached. It has to copy what it keeps, because an operation in
             place may be next, such as ``ReLU(inplace=True)``.
-        rows: Makes the rows from ``option``, which errors name, and an output.
+        rows: Makes the rows from the option and an output.
     """
 
     def __init__(

@@ -202,8 +202,16 @@ class ShuffledDBN(DecorrelatedBatchNorm):
 class Decorrelation(Regularizer):
     """A penalty on correlated axes and on axes that vanish, averaged over the views.
 
-    The options and errors are the same as for :func:`solo_dimreg.functional.decorrelation_loss`. The
-    statistics of a view are taken over all processes.
+    See :func:`solo_dimreg.functional.decorrelation_loss`. The statistics of a view are taken over all
+    processes.
+
+    Args:
+        correlation_weight: weight of the squared correlations, at least 0.
+        variance_weight: weight of the hinge on the standard deviation, at least 0.
+        target_std: standard deviation from which an axis is not penalized, above 0.
+
+    Raises:
+        ValueError: an option is out of range.
 
     Example:
         >>> loss = Decorrelation()(torch.randn(32, 16))

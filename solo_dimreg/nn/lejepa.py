@@ -27,8 +27,9 @@ class SIGReg(Regularizer):
             Heuristics, arXiv 2511.08544, 2025.
 
     Args:
-        num_slices: number of random directions, at least 1. The other options are the same as for
-            :func:`solo_dimreg.functional.sigreg_loss`.
+        num_slices: number of random directions, at least 1.
+        knots: number of values of t, from 0 to ``t_max``, at least 2.
+        t_max: the largest t, above 0.
 
     Raises:
         ValueError: an option is out of range.
@@ -68,7 +69,10 @@ class LeJEPA(WithOptions):
             Heuristics, arXiv 2511.08544, 2025; the released code decides where the paper is silent.
 
     Args:
-        weight: lambda of [1], from 0 to 1. The other options are the same as for :class:`SIGReg`.
+        weight: lambda of [1], from 0 to 1.
+        num_slices: number of random directions, see :class:`SIGReg`.
+        knots: number of values of t, see :class:`SIGReg`.
+        t_max: the largest t, see :class:`SIGReg`.
 
     Raises:
         ValueError: an option is out of range.

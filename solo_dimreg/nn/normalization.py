@@ -26,8 +26,13 @@ def normalization_layer(
         normalization: ``none`` does nothing, and the embeddings collapse completely without another remedy;
             ``bn`` standardizes each axis; ``dbn`` whitens groups of axes; ``shuffled_dbn`` whitens groups
             that are drawn anew at every step.
-
-    The other options are those of :class:`solo_dimreg.DecorrelatedBatchNorm`.
+        num_groups: number of groups of axes that are whitened, a divisor of the width, or ``auto``, see
+            :class:`solo_dimreg.DecorrelatedBatchNorm`.
+        eps: added to variances and eigenvalues, at least 0.
+        momentum: weight of the batch in the running statistics, from 0 to 1.
+        affine: learn a scale and a shift of each axis.
+        track_running_stats: keep running statistics for evaluation; without them, evaluation uses the
+            statistics of its own batches.
 
     Raises:
         ConfigError: an option is unknown or out of range.

@@ -26,8 +26,11 @@ class VISReg(Regularizer):
             2606.02572, 2026.
 
     Args:
-        num_slices: number of random directions, at least 1. The other options are the same as for
-            :func:`solo_dimreg.functional.visreg_loss`.
+        num_slices: number of random directions, at least 1.
+        scale_weight: weight of the standard deviations, at least 0.
+        shape_weight: weight of the slices, at least 0.
+        center_weight: weight of the mean, at least 0.
+        eps: added to the standard deviations that divide, above 0.
 
     Raises:
         ValueError: an option is out of range.

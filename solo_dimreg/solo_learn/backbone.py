@@ -43,7 +43,11 @@ def timm_names() -> list[str]:
 
 
 def find_backbone(name: str) -> Callable[..., nn.Module] | None:
-    """Return the builder of a backbone of timm or a plugin, or None; refuse a ``timm/`` that timm lacks."""
+    """Return the builder of a timm model or a plugin's backbone; return None for any other name.
+
+    Raises:
+        ConfigError: The name starts with ``timm/``, and timm has no such model.
+    """
     if name.startswith(PREFIX):
         names = timm_names()
         if name not in names:

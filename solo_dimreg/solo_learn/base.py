@@ -192,7 +192,10 @@ class Host(ABC):
 
     @abstractmethod
     def draw_umap(self, backbone: nn.Module, loader: DataLoader, device: str, path: Path) -> None:
-        """Save solo-learn's UMAP plot of the features of labelled images as a PNG file; it needs umap."""
+        """Save solo-learn's UMAP plot of the features of labelled images as a PNG file.
+
+        This needs the extra umap.
+        """
 
     def settings_of(self, arguments: dict[str, Any]) -> DictConfig:
         """Return the config of a run from its ``args.json``."""

@@ -204,6 +204,9 @@ class DivergenceCallback(Mixin):
 
 
 def has_no_targets(module: Any) -> bool:
-    """Return whether DeepCluster v2 is in its first epoch: without targets, its loss is NaN."""
+    """Return whether DeepCluster v2 is in its first epoch, in which it has no targets.
+
+    The mean loss over no target is NaN, and its gradient is zero.
+    """
     assignments = getattr(module, "assignments", None)
     return isinstance(assignments, Tensor) and bool((assignments < 0).all())

@@ -31,10 +31,13 @@ class MonitorSupport:
         self.host, self.divergence = host, divergence
 
     def roll_back(self, trainer: Any, module: Any, good: str) -> str | None:
-        """Restore weights, buffers and optimizer of a checkpoint on all processes, halve the rates, say so.
+        """Restore weights, buffers and optimizer of a checkpoint on all processes, and halve the rates.
 
         The epochs, the schedule, the momentum and the random states go on: the training gets no longer, and
-        does not repeat the batches before the collapse. Return None if the checkpoint cannot be read.
+        does not repeat the batches before the collapse.
+
+        Returns:
+            What was done; None if the checkpoint cannot be read.
         """
         content = None
         if rank() == 0:  # the others may not see its disk
@@ -61,9 +64,12 @@ class MonitorSupport:
         )
 
     def add_remedy(self, trainer: Any, module: Any, first_epoch: int) -> str:
-        """Let the terms of the remedy take part from an epoch on, write them into ``args.json``, and say so.
+        """Let the terms of the remedy take part from an epoch on, and write them into ``args.json``.
 
         The warm-up of a term counts from that epoch on, which is counted from 0.
+
+        Returns:
+            What was done.
         """
         remedy = module.blocks.remedy
         for name, settings in remedy.items():

@@ -23,7 +23,11 @@ from solo_dimreg.solo_learn.mixins import Mixin, mixed_in
 
 
 class Saving:
-    """The writer of a trainer and of solo-learn's ``Checkpointer``; ``kept`` is the last checkpoint."""
+    """The writer that replaces how a trainer and solo-learn's ``Checkpointer`` save.
+
+    Attributes:
+        kept: The last checkpoint that was written.
+    """
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -154,5 +158,8 @@ def _partial(path: Path) -> Path:
 
 
 def all_finite(module: Any) -> bool:
-    """Return whether all weights are finite; buffers may be infinite on purpose, or after an overflow."""
+    """Return whether all weights are finite.
+
+    Buffers may be infinite on purpose, or because one step overflowed.
+    """
     return all(bool(torch.isfinite(weight).all()) for weight in module.parameters())

@@ -210,7 +210,10 @@ def _monitor() -> Callable[[], object]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Return what the ratios depend on too: the processor, the instructions, the threads and torch."""
+    """Return the processor, the instruction set, the threads and the version of torch.
+
+    The ratios depend on them too.
+    """
     return {
         "machine": f"{platform.system()} {platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),

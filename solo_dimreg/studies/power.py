@@ -34,7 +34,11 @@ def smallest_difference(seeds: int, spread: float, level: float) -> float:
 
 
 def assumed_spread(images: int) -> float:
-    """Return the deviation in points that is assumed of paired accuracies, with the error of few images."""
+    """Return the standard deviation in points that paired differences of accuracy are assumed to have.
+
+    Args:
+        images: The number of validation images; their binomial error is a part of it.
+    """
     return math.sqrt(TRAINING**2 + 100**2 * DISAGREE / images)
 
 

@@ -49,7 +49,11 @@ def _portable(value: Any) -> Any:
 
 
 def read_runs(file: Path) -> dict[Key, dict[str, Any]]:
-    """Return the results in a file, if there is one; raise ConfigError, with the line, if one is damaged."""
+    """Return the results in a file of records by row, seed and digest; nothing if there is no file.
+
+    Raises:
+        ConfigError: A line is damaged; the message names it.
+    """
     found: dict[Key, dict[str, Any]] = {}
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     for number, line in enumerate(lines, 1):

@@ -147,8 +147,12 @@ def select(
 ) -> tuple[str | None, str, list[dict[str, float]]]:
     """Return the remedy that is left by the halving, the measure that decided, and the means of each round.
 
-    It is None if the one that is left is not above the own config. ``execute`` returns the run of each of
-    some rows with a seed; ``seed`` is that of the first round.
+    Args:
+        execute: A function of the rows and a seed that returns the run of each row.
+        names, seed: The rows of the remedies, and the seed of the first round.
+
+    Returns:
+        None instead of a remedy if the one that is left is not above the own config.
     """
     alive, values, means = list(names), dict[str, list[float]](), []
     measure = ""
@@ -186,11 +190,13 @@ def fit_budget(
 ) -> tuple[int, int, int]:  # fmt: skip
     """Return the epochs of every training and the numbers of seeds and remedies that fit the budget.
 
-    With less than the shortest training, 4 and then 3 seeds that confirm are tried, and then fewer remedies.
+    The trainings are as long as their own config says, or as fits with 5 seeds that confirm. If that is less
+    than the shortest training, 4 and then 3 seeds are tried, and then fewer remedies.
 
     Args:
         budget: The seconds for all jobs together.
         per_epoch, fixed: The seconds of an epoch, and of the rest of a run.
+        rows, jobs: The numbers of remedies, and of runs at a time.
         longest, shortest: The epochs of the own config, and the least that are worth while.
 
     Raises:
@@ -397,7 +403,8 @@ def find_remedy(
     images, val = count_images(settings)
     steps = count_steps(settings, images).per_epoch
     if is_run and "signs" not in search.state:
-        found = diagnose(open_source(given, Images()), intervals=False)
+        _, checkpoint = find_checkpoint(Path(given))
+        found = diagnose(open_source(str(checkpoint), Images()), intervals=False)
         correlation = found.embeddings.off_diagonal_correlation if found.embeddings is not None else None
         search.keep(**_judged(found.verdict, correlation))
     if is_run:

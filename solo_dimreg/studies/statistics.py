@@ -24,7 +24,9 @@ class Estimate:
     """The mean over the seeds of a number, such as one that a claim says is above 0.
 
     Attributes:
-        low, high: The interval of the mean, Student's t.
+        mean: The mean.
+        low, high: Its interval, Student's t.
+        error: Its standard error.
         p_above: One-sided p-value of "it is not above 0".
         p_below: One-sided p-value of "it is not below 0".
     """
@@ -73,9 +75,13 @@ def estimate(values: Sequence[float], size: float = 0.0, confidence: float = CON
 
 
 def holm(p_values: Sequence[float], count: int | None = None) -> list[float]:
-    """Return p-values with Holm's step-down adjustment: the chance of any false positive is below the level.
+    """Return p-values with Holm's step-down adjustment.
 
-    ``count`` is the number of tests, by default that of the known p-values; unknown ones count as 1.
+    The chance of any false positive then stays below the level.
+
+    Args:
+        p_values: The known p-values.
+        count: The number of tests, by default that of the known p-values; unknown ones count as 1.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics

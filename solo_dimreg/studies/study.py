@@ -264,9 +264,12 @@ def _check_known(key: str, kind: str, names: Iterable[str], known: Collection[st
 
 
 def read_study(name: str | Path) -> Study:
-    """Return a study that we ship, by its name, or the one in a YAML file; raise ConfigError if it cannot be.
+    """Return a study that we ship, by its name, or the one in a YAML file.
 
     A row whose config is the name of a row above it starts from that row.
+
+    Raises:
+        ConfigError: There is no such study, or a value in it cannot be; the message names it.
     """
     file = find_study(name)
     content = load_yaml(file)
@@ -311,7 +314,11 @@ def _add(study: Study, part: Part) -> None:
 
 
 def claims_study() -> Study:
-    """Return our claims of the papers and those of plugins; raise PluginError if a plugin's cannot be."""
+    """Return our claims of the papers and those of plugins, whose rows are ours.
+
+    Raises:
+        PluginError: A plugin registers something else than the settings of a question, or one of our names.
+    """
     study = read_study("claims")
     for name, registration in registered("claims").items():
         where = f"{registration.distribution} (plugin {registration.plugin!r}) registers the claim {name!r}"

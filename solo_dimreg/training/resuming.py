@@ -77,11 +77,12 @@ def compare_given(host: Host, checkpoint: Path, arguments: Any) -> None:
     now = _settings(host, arguments)
     _check_length(checkpoint, now["max_epochs"])
     try:
-        found = _differences(host, checkpoint.parent, now, COURSE)
+        before = _settings_beside(host, checkpoint.parent, now)
     except UNREADABLE:
         return  # without its args.json, or from another program
-    if found is None:
+    if before is None:
         return
+    found = _differences(before, now, COURSE)
     if "optimizer.name" in found:
         old, new = found["optimizer.name"]
         raise ConfigError(
@@ -116,13 +117,13 @@ def find_latest(host: Host, arguments: Any, root: Path) -> Path | None:
     others: list[tuple[int, str]] = []  # the number of differences of a run, and the line about them
     for folder in _newest_first(root, hours):
         try:
-            found = _differences(host, folder, now, IDENTITY)
+            before = _settings_beside(host, folder, now)
         except UNREADABLE as error:
             print(f"Not resuming from {folder}: it cannot be read ({error}).")
             continue
-        if found is None:  # written by the other solo-learn
+        if before is None:
             continue
-        if found:
+        if found := _differences(before, now, IDENTITY):
             others.append((len(found), f"{folder}: it differs in {_shown(found)}"))
         elif checkpoint := latest_resumable(folder.glob("*.ckpt")):
             try:
@@ -152,13 +153,8 @@ def _settings(host: Host, arguments: Any) -> dict[str, Any]:
     return json.loads(json.dumps(plain(host.settings_of(plain(arguments))), default=str))
 
 
-def _differences(
-    host: Host, folder: Path, now: Mapping[str, Any], keys: Sequence[str]
-) -> dict[str, tuple[Any, Any]] | None:
-    """Return the settings that differ from those of a run, as ``{key: (old, new)}`` with dotted keys.
-
-    A key is compared with all keys below it; an absent one is None. Return None if the other solo-learn ran.
-    """
+def _settings_beside(host: Host, folder: Path, now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of a run without the remedy of ``now``; None if the other solo-learn wrote them."""
     arguments = json.loads((folder / "args.json").read_text())
     if generation_of(arguments) != host.generation:
         return None
@@ -166,7 +162,16 @@ def _differences(
     # The alarm of the run has added its remedy; the checkpoint knows from which epoch on it takes part.
     remedy = ((now.get("monitor") or {}).get("alarm") or {}).get("remedy") or {}
     terms = before.get("regularizers") or {}
-    before["regularizers"] = {name: term for name, term in terms.items() if name not in remedy}
+    return {**before, "regularizers": {name: term for name, term in terms.items() if name not in remedy}}
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, as ``{key: (old, new)}`` with dotted keys; an absent one is None.
+
+    A key is compared with all keys below it.
+    """
     old, new = ({"seed": SEED, **dict(_leaves(settings, keys))} for settings in (before, now))
     pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys((*old, *new))}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

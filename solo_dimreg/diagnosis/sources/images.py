@@ -39,9 +39,11 @@ class Images:
 def image_dataset(images: Images, transform: Callable) -> Dataset:
     """Return the transformed images with their labels, which are all 0 without class folders.
 
-    Without images, or with a torchvision data set that is not intact, it raises a ConfigError.
+    Raises:
+        ConfigError: there are no images, or the torchvision data set is not intact.
     """
-    assert images.path is not None  # names.check_images has refused it
+    if images.path is None:
+        raise ConfigError("--images: is missing; a model needs an image folder, or the root of a data set.")
     root = images.path.expanduser()
     if not root.exists():
         raise ConfigError(f"--images: {str(root)!r} does not exist (working directory {Path.cwd()}).")

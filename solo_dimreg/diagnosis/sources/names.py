@@ -17,7 +17,11 @@ ENDINGS = (CHECKPOINT, ".tar")
 
 
 def check_feature_file(path: Path) -> None:
-    """Raise a ConfigError if a file of features, embeddings or labels is missing, empty or not readable."""
+    """Raise if a file of features, embeddings or labels is missing, is empty or has another format.
+
+    Raises:
+        ConfigError: names the file, and the formats that are read.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
     if path.suffix not in SUFFIXES:

@@ -39,7 +39,8 @@ class Source:
     """An input whose features are ready to be read.
 
     Attributes:
-        name, description: Those in the results.
+        name: The name in the results.
+        description: The description in the report.
         count: The number of samples.
         batches: Reads all samples from the start at every call; or, given indices, these samples in order.
         classes: The names of the classes, by label.
@@ -68,10 +69,15 @@ def open_source(
     embeddings: Path | None = None,
     labels: Path | None = None,
 ) -> Source:
-    """Open a feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or ``pixels``.
+    """Open an input that a user names on the command line.
 
-    ``embeddings`` and ``labels`` are files that belong to a feature file. An input that is missing, or is not
-    what its name says, raises a ConfigError.
+    Args:
+        given: A feature file, a checkpoint folder or ``.ckpt`` file of solo-learn, a timm model, or
+            ``pixels``.
+        embeddings, labels: Files that belong to a feature file.
+
+    Raises:
+        ConfigError: the input is missing or is not what its name says; names it in one line.
     """
     check_given(given, weights, embeddings, labels)
     path = Path(given).expanduser()

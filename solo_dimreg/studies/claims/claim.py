@@ -92,8 +92,10 @@ class Outcome:
     """The verdict of the seeds on a claim.
 
     Attributes:
-        verdict: One of the words above; ``unfinished`` with the number of seeds that are done.
+        verdict: ``holds here``, ``not shown here``, ``opposite here``, ``contradicted``, or ``unfinished``
+            with the number of seeds that are done.
         p: The p-value of the claim after Holm's correction.
+        estimates: The estimate of each of its numbers.
         values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.
         again: The verdicts of replications, each with what was other.
     """

@@ -130,9 +130,10 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
 
 
 def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
-    """Return by how much the last fifth of its training changed the online accuracy and rank of each row.
+    """Return for each trained row how much the last fifth of its training changed it, in percent.
 
-    These are means over the seeds of the absolute change in percent; None if it is not recorded.
+    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank;
+    None if it is not recorded.
     """
     found: dict[str, list[float | None]] = {}
     for row in dict.fromkeys(name for seed in results for name, run in seed.items() if "method" in run):

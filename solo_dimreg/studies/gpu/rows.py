@@ -27,7 +27,9 @@ def row_of(name: str, status: str, note: str = "", values: Mapping[str, Any] | N
 class Rows:
     """Runs checks and appends a row for each to a file, one JSON object a line.
 
-    No check is begun after so many ``seconds``.
+    Args:
+        file: The file, which may exist.
+        seconds: No check is begun after this time.
     """
 
     def __init__(self, file: Path, seconds: float) -> None:

@@ -36,6 +36,7 @@ class StrongAugmentation:
     """The record of training one layer with noise on half of the input axes.
 
     Attributes:
+        noise: The standard deviation of the noise.
         steps: The steps after which the spectra were recorded.
         spectra: The singular values of the covariance of the outputs, descending, for each of ``steps``.
     """
@@ -85,7 +86,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def noisy_pairs(noise: Tensor) -> Iterator[Tensor]:
-    """Yield pairs of views, (2, BATCH, WIDTH), with noise of these deviations of the axes, (WIDTH,)."""
+    """Yield batches of two noisy views of the same points without end, (2, BATCH, WIDTH).
+
+    Args:
+        noise: The standard deviation of the noise on each axis, (WIDTH,).
+    """
     points = torch.randn(POINTS, WIDTH)
     batches = POINTS // BATCH
     while True:
@@ -100,7 +105,7 @@ def train(network: nn.Module, learning_rate: float, noise: Tensor, steps: int) -
     """Train with plain SGD, and yield each step to record, 0 and ``steps`` included.
 
     Raises:
-        ConfigError: ``steps`` is below 1, here and in the experiments.
+        ConfigError: ``steps`` is below 1.
     """
     check_int("steps", steps, minimum=1)
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
