@@ -29,8 +29,21 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
 
     The patches are grey. The ink changes the colour of a pixel and not its grey value. The ``grayscale``
     augmentation of solo-learn therefore removes the digit from a view, and only the digit, up to rounding.
-    The patches and the digits of the two splits differ. ``seed`` also draws the digits and their places. The
-    arguments and errors are those of :func:`solo_dimreg.datasets.patches.write_patches`.
+    The patches and the digits of the two splits differ. The folder is complete or absent, even after an
+    interruption.
+
+    Args:
+        out: folder to write, for example ``datasets/overlay``.
+        patches: number of images over each of the 16 pictures, a fifth of them for validation; at least 5.
+        seed: seed of the patches, the digits and their places.
+        force: move an existing folder aside and write a new one.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: ``out`` exists and is neither empty nor the same data set, or an option is out of range.
+        DimregError: scikit-image or scikit-learn is missing, or does not contain these pictures.
     """
     counts = counts_of(patches, seed)
     manifest: dict[str, Any] = {
@@ -41,6 +54,7 @@ def write_overlay(out: Path, *, patches: int = 470, seed: int = 0, force: bool =
         "licences": {name: picture.licence for name, picture in PICTURES.items()},
         "classes": [str(digit) for digit in range(10)],
         "image_size": SIZE,
+        "greys": [DARKEST, BRIGHTEST],
         "ink": INK.round(2).tolist(),
         "seed": seed,
         "splits": {split: count * len(PICTURES) for split, count in counts.items()},
@@ -65,8 +79,10 @@ def _images(counts: dict[str, int], seed: int) -> Iterator[tuple[str, Image.Imag
 def draw_digit(patch: np.ndarray, digit: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return a grey patch, in a narrower range of values, with a digit in isoluminant ink, as RGB.
 
-    The patch (height, width) has values of 0 to 255, the digit (8, 8) has ink of 0 to 16, and the place is
-    the row and the column of its upper left corner.
+    Args:
+        patch: Grey values of 0 to 255 (height, width).
+        digit: Ink of 0 to 16 (8, 8).
+        place: Row and column of the upper left corner.
     """
     ink = Image.fromarray((digit / MAX_PIXEL).astype(np.float32))
     shape = np.asarray(ink.resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))

@@ -1,6 +1,7 @@
 """Digits over patches: the digit is there in colour, and gone in grey."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from torchvision.transforms import RandomGrayscale
 
+from solo_dimreg.datasets import overlay
 from solo_dimreg.datasets.overlay import DIGIT, draw_digit, write_overlay
 from solo_dimreg.errors import ConfigError
 
@@ -55,6 +57,19 @@ def test_digits_can_be_read_in_colour_and_not_in_grey(folder):
         probe = RidgeClassifier(alpha=1e4).fit(pooled[0], sets[0][1])
         accuracy[name] = probe.score(pooled[1], sets[1][1])
     assert accuracy["colour"] > accuracy["grey"] + 0.15
+
+
+OTHER = {"BRIGHTEST": 160, "INK": np.array([50.0, -25.5, 0.0]), "DIGIT": 20}
+
+
+@pytest.mark.parametrize("constant", OTHER)
+def test_images_that_were_drawn_otherwise_are_not_taken_for_these(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, constant: str
+) -> None:
+    """A study on them would be recorded as one on the images of today."""
+    monkeypatch.setattr(overlay, constant, OTHER[constant])
+    with pytest.raises(ConfigError, match="holds another data set, or another version of 'overlay'"):
+        write_overlay(folder, patches=60)
 
 
 def test_wrong_options_leave_nothing_behind(tmp_path):
