@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 # Of the methods, each by itself: they share nothing, and are many.
                 part = item.callspec.params["name"] if name == "without_block" else ""
                 item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{name}-{part}"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Give the next test one thread again: where cores are shared, two can take sixty times as long."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,10 +174,9 @@ class Plan:
         """Return the seconds that a step of the first row takes here, from a few steps of a training."""
         from solo_dimreg.training.pretraining import pretrain
 
-        torch.set_num_threads(threads)
         starts: list[float] = []
         took: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _computing_with(threads):
             for steps in (BEFORE, BEFORE + TIMED):
                 settings = OmegaConf.create(plain(self.first))
                 settings.update(max_epochs=1, limit_train_batches=steps, limit_val_batches=0)
@@ -190,6 +189,17 @@ class Plan:
         timed = min(TIMED + BEFORE, batches) - min(BEFORE, batches)
         # With fewer batches than that, the start of the training counts too.
         return max(took[1] - took[0], 0.0) / timed if timed else took[1] / max(batches, 1)
+
+
+@contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:

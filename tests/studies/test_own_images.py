@@ -141,6 +141,7 @@ def test_a_comparison_ends_with_its_answer(photos: Path, here) -> None:
     command = ("compare", "simclr", zero, "--data", str(photos.resolve()))
     options = ("--epochs", "1", "--seeds", "2", "--jobs", "1", "--linear", "max_epochs=1", *settings)
     done = here(*command, *options, "--out", "out", "--dry-run")
+    assert torch.get_num_threads() == 1  # as before, though it is timed with those of a run
     assert done.returncode == 0, done.stderr
     assert "4 runs on" in done.stdout and "steps are left" in done.stdout and "2 seeds" in done.stdout
     done = here(*command, *options, "--out", "out")
