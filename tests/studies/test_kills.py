@@ -26,14 +26,17 @@ from solo_dimreg.studies.study import Study, read_study
 
 # Each kill waits for the checkpoint of an epoch, and from then on for a random part of so many seconds. The
 # first kill leaves a training to resume, the third a training that has ended without its record and results.
-KILLS = ((0, 0.0), (1, 0.3), (2, 0.0), (2, 1.0), (2, 2.0))
+# An epoch takes some hundredths of a second, in which the process that kills may not run: hence so many.
+EPOCHS = 8
+LAST = EPOCHS - 1
+KILLS = ((0, 0.0), (1, 0.3), (LAST, 0.0), (LAST, 1.0), (LAST, 2.0))
 
 
 def small(study: Study, images: Path, seeds: int) -> Study:
     """Return a study with short trainings."""
     paths = [f"data.{split}_path={images / split}" for split in ("train", "val")]
     small = ["optimizer.batch_size=32", "data.num_workers=0", "backbone.name=timm/test_resnet"]
-    overrides = ["max_epochs=3", "scheduler.warmup_epochs=1", *small, *paths]
+    overrides = [f"max_epochs={EPOCHS}", "scheduler.warmup_epochs=1", *small, *paths]
     linear = ["max_epochs=2", "optimizer.batch_size=32"]
     return study.changed(overrides=overrides, linear=linear, seeds=seeds)
 
