@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,6 +180,19 @@ def build_small(few_digits: Path, name: str, multicrop: bool, **changes: Any) ->
     if name == "wmse":
         settings.method_kwargs.update(whitening_size=BATCH, proj_output_dim=PROJECTED["wmse"])
     return build(settings)
+
+
+def until(condition: Callable[[], object], run: subprocess.Popen) -> None:
+    """Waits until another process has done what the test needs; fails if it ends before, or after 240 s."""
+    end = time.monotonic() + 240
+    while not condition():
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.05)  # between looks at what the other process does; nothing is timed
+
+
+def has_file(folder: Path, ending: str) -> bool:
+    """Tells whether a file's name ends so. ``rglob`` would fail where a folder vanishes as it looks."""
+    return any(name.endswith(ending) for *_, names in os.walk(folder) for name in names)
 
 
 def needs_model_checkpoint(lightning: Any) -> None:

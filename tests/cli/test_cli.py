@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support import has_file, until
 
 from solo_dimreg.solo_learn.contract import missing_packages
 
@@ -266,10 +266,7 @@ def test_interrupt_keeps_what_is_finished_and_a_rerun_resumes(here, tmp_path: Pa
         # A shell starts its background jobs with the signal ignored, which children inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.rglob("*ep=1.ckpt")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr
-        time.sleep(0.1)  # between looks for a file that another process writes; nothing is timed
+    until(lambda: has_file(tmp_path, "ep=1.ckpt"), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

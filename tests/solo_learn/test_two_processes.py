@@ -14,6 +14,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 import pytest
+from support import has_file, until
 
 MINUTE = 60.0
 
@@ -88,10 +89,7 @@ def test_a_full_disk_of_the_first_process_ends_both(few_digits: Path, tmp_path: 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_process_that_is_killed_ends_the_other(few_digits: Path, tmp_path: Path, which: int) -> None:
     with training(few_digits, tmp_path, epochs=999) as run:
-        end = time.monotonic() + 240
-        while not list(tmp_path.rglob("*.ckpt")):
-            assert run.poll() is None and time.monotonic() < end
-            time.sleep(0.1)  # between looks for a file that the other process writes; nothing is timed
+        until(lambda: has_file(tmp_path, ".ckpt"), run)
         (second,) = members(run) - {run.pid}  # not the larger number: the kernel's numbers begin again
         os.kill((run.pid, second)[which], signal.SIGKILL)
         assert ends_within_a_minute(run)

@@ -6,25 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import is_zipfile
 
 import pytest
+from support import has_file, until
 
 SLURM = {
     "SLURM_NTASKS": "1", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0",
     "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
     "SLURM_JOB_NODELIST": "localhost",
 }  # fmt: skip
-
-
-def until(condition: Callable[[], object], run: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert run.poll() is None and time.monotonic() < end
-        time.sleep(0.1)  # between looks for a file that the other process writes; nothing is timed
 
 
 @pytest.mark.slow
@@ -52,7 +44,7 @@ def test_a_job_that_is_queued_again_is_saved_and_not_ended_by_us(few_digits: Pat
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: list(tmp_path.rglob("*.ckpt")), run)
+        until(lambda: has_file(tmp_path, ".ckpt"), run)
         run.send_signal(signal.SIGUSR1)
         until(lambda: asked.is_file() and asked.read_text() == "requeue 77\n", run)
         saved = list(tmp_path.rglob("hpc_ckpt_1.ckpt"))
