@@ -143,9 +143,14 @@ class _Matmul(torch.autograd.Function):
         a, b = ctx.saved_tensors
         with no_autocast(grad.device.type):
             return (
-                matmul(grad, b.mT) if ctx.needs_input_grad[0] else None,
-                matmul(a.mT, grad) if ctx.needs_input_grad[1] else None,
+                _matmul_like(a, grad, b.mT) if ctx.needs_input_grad[0] else None,
+                _matmul_like(b, a.mT, grad) if ctx.needs_input_grad[1] else None,
             )
+
+
+def _matmul_like(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a @ b`` by columns if ``x`` is stored so: passes over two tensors stored unlike are slow."""
+    return matmul(b.mT, a.mT).mT if x.stride(-2) == 1 else matmul(a, b)
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -258,6 +258,20 @@ class Pair(NamedTuple):
     size: torch.Size
 
 
+@pytest.mark.parametrize("by_columns", [(), (0,), (1,), (0, 1)])
+def test_a_gradient_of_a_product_is_stored_like_its_factor(by_columns):
+    """As PyTorch's own is: a pass over two tensors that are stored unlike takes several times as long."""
+    factors = [torch.randn(5, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)]
+    factors = [x.T.contiguous().T if i in by_columns else x for i, x in enumerate(factors)]
+    factors = [x.requires_grad_() for x in factors]
+    found, right = (
+        torch.autograd.grad(product(*factors).square().sum(), factors)
+        for product in (_precision.matmul, torch.matmul)
+    )
+    torch.testing.assert_close(found, right)
+    assert [x.stride() for x in found] == [x.stride() for x in right] == [x.stride() for x in factors]
+
+
 def test_lists_and_tuples_keep_their_types():
     x = torch.ones(2, 3, dtype=torch.bfloat16)
     given = ((x, 1), [x], Pair(x, x.shape), torch.max(x, dim=1))
