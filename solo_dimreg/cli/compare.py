@@ -110,7 +110,7 @@ def command(
     execute = launcher_of(launcher, launcher_options, out)
     _check_data(data)
     if remedies:
-        _check_run(rows[0])
+        _check_run(rows[0], data)
         if len(rows) > 1 or more_seeds or baseline or (budget and (epochs or steps)):
             raise ConfigError(
                 "--remedies: takes one checkpoint or config, without --baseline and --more-seeds, and with "
@@ -205,10 +205,17 @@ def _check_data(data: str) -> None:
         raise ConfigError(f"--data: {data!r} is not a folder.{other}")
 
 
-def _check_run(row: str) -> None:
+def _check_run(row: str, data: str) -> None:
     """Raise if a row can be neither a run nor a config."""
     path = Path(row)
     if path.is_file() and path.suffix not in (".ckpt", ".yaml", ".yml"):
         raise ConfigError(f"--remedies: {row!r} is no checkpoint, folder of a run or config.")
-    if not path.exists() and ("/" in row or path.suffix == ".ckpt"):
-        raise ConfigError(f"--remedies: {row!r} does not exist (working directory {Path.cwd()}).")
+    if path.exists():
+        return
+    here = f"--remedies: {row!r} does not exist (working directory {Path.cwd()})."
+    if path.suffix == ".ckpt":
+        raise ConfigError(here)
+    try:
+        _check_names((row,), data)
+    except ConfigError as error:
+        raise ConfigError(f"{here} As a config: {error}") from error

@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_dimreg.config.agreement import idle_settings
+from solo_dimreg.config.data import check_data
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.config.loading import parse_config
 from solo_dimreg.config.overrides import quoted_override
@@ -74,7 +75,9 @@ def study_of(
             if name in rows:
                 raise ConfigError(f"{text!r} stands there twice; each row must be another.")
             rows[name] = row
-        study = parse(Study, {"name": out.name, "title": out.name, "rows": rows, "data": data})
+        folders = {str(Path(row.config).parent) for row in rows.values() if not Path(row.config).suffix}
+        also = [] if data else sorted(folders & WRITERS.keys())
+        study = parse(Study, {"name": out.name, "title": out.name, "rows": rows, "data": data, "also": also})
     for row in study.rows.values():
         if row.config.endswith((".yaml", ".yml")) and not Path(row.config).is_file():
             raise ConfigError(f"{row.title!r}: there is no file {row.config!r}; it must be a config.")
@@ -203,7 +206,7 @@ def _computing_with(threads: int) -> Iterator[None]:
 
 
 def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
-    """Return what a comparison will do; raise ConfigError if a config cannot work."""
+    """Return what a comparison will do; raise ConfigError if a config or its data cannot work."""
     if not study.rows:
         raise ConfigError(f"{study.title}: has no rows to compare; its questions need no training.")
     configs = {name: configs_of(study, name, seeds[0], out) for name in study.rows}
@@ -217,7 +220,9 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
         lines = idle_settings(register(), settings, parse_config(register(), settings, Pretraining))
         idle += [f"{title}: {line}" for line in lines]
         data = str(settings.data.train_path)
-        counted[data] = counted.get(data) or count_images(settings)
+        if data not in counted:
+            check_data(settings, need_val=False)
+            counted[data] = count_images(settings)
         steps = count_steps(settings, counted[data][0]).total
         steps_left += steps * left[name]
         done = f"{planned[name] - left[name]} of {planned[name]}"

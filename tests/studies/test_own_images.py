@@ -63,6 +63,25 @@ def test_steps_are_counted_with_the_overrides(photos: Path) -> None:
             assert int(steps) == int(epochs) * per_epoch and 30 <= int(steps) < 30 + per_epoch
 
 
+def test_a_row_with_its_folder_has_the_data_of_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(study_of(["digits/byol", "digits/simclr"], "", Path("out")), [5, 6], Path("out"))
+    steps = 12 * (1_437 // 128)  # epochs of the embedded digits, which were not there
+    assert (plan.train, plan.val) == (1_437, 360)
+    assert plan.rows == [[f"digits/{name}", "12", str(steps), "0 of 2"] for name in ("byol", "simclr")]
+
+
+def test_images_that_are_not_there_are_named_before_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_of(["imagenet100/ldreg_byol"], "", Path("out"))
+    with pytest.raises(ConfigError, match=r"^data.train_path: 'datasets/imagenet-100/train' does not exist"):
+        plan_of(study, [5], Path("out"))
+
+
 def test_a_term_that_never_takes_part_is_named(photos: Path) -> None:
     study = study_of(["byol", "byol +regularizers.ldreg.weight=1"], "photos", Path("out"), (3, None))
     (line,) = plan_of(study, [5], Path("out")).idle

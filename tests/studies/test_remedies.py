@@ -265,3 +265,25 @@ def test_a_search_ends_with_a_page_and_goes_on(
     again = here(*command, *settings, "--out", "out")
     assert again.returncode == 0 and said in again.stdout and "finished before" in again.stdout
     assert sorted(Path("out").rglob("*.ckpt")) == checkpoints
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("runs/typo", "'runs/typo' does not exist (working directory"),
+        ("digits/byl", "Unknown config 'byl'. Did you mean 'byol'?"),
+        ("typo.ckpt", "'typo.ckpt' does not exist (working directory"),
+        ("notes.txt", "'notes.txt' is no checkpoint, folder of a run or config."),
+    ],
+)
+def test_neither_a_run_nor_a_config_is_refused(given: str, message: str, tmp_path: Path, here) -> None:
+    (tmp_path / "notes.txt").touch()
+    done = here("compare", given, "--remedies", "--dry-run")
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_config_may_be_named_with_its_folder(tmp_path: Path, here) -> None:
+    """As in a comparison; its embedded data is written."""
+    done = here("compare", "digits/byol", "--remedies", "--dry-run", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "The remedies depend on the verdict after a training of 12 epochs." in done.stdout
