@@ -459,9 +459,14 @@ def test_the_effect_over_the_training_is_paired_and_by_steps() -> None:
 
 
 def test_the_last_fifth_says_whether_a_training_was_long_enough() -> None:
-    curves = {"val_acc1": {e: 50.0 + e for e in range(11)}, "effective_rank": {0: 3.0, 1: 4.0}}
-    results = [{"a": {"method": "a", "curves": curves}, "pixels": {"lid": 1}}, {}]
-    assert last_fifth(results) == {"a": [pytest.approx(100 * (60 / 58 - 1)), None]}
+    curves = [
+        {"val_acc1": {e: 50.0 + up * e for e in range(11)}, "effective_rank": {0: 3.0}} for up in (2, -1)
+    ]
+    results = [{"a": {"method": "a", "curves": each}, "pixels": {"lid": 1}} for each in curves]
+    (accuracy, rank), *others = last_fifth([*results, {}]).values()
+    # From 66 to 70, and from 42 to 40: one training changes by about 5 %, the mean of both by 2 %.
+    assert accuracy.mean == pytest.approx(100 * (110 / 108 - 1)) and rank is None and not others
+    assert accuracy.single == pytest.approx(100 * (4 / 66 + 2 / 42) / 2)
 
 
 def test_the_long_study_can_be_trained(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from solo_dimreg.diagnosis.templating import SIGNS, render
 from solo_dimreg.files import write_json, write_text
@@ -129,20 +129,37 @@ def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
     ]
 
 
-def last_fifth(results: Sequence[Results]) -> dict[str, list[float | None]]:
-    """Return for each trained row how much the last fifth of its training changed it, in percent.
+class LastFifth(NamedTuple):
+    """How much the last fifth of the training changed a metric of a row, in percent.
 
-    A row has the mean over its seeds of the absolute change of the online accuracy and the effective rank;
-    None if it is not recorded.
+    Attributes:
+        mean: The change of the mean over the seeds, which says whether the trainings have ended.
+        single: The mean absolute change of one training. It is larger by what one look differs from the next.
     """
-    found: dict[str, list[float | None]] = {}
+
+    mean: float
+    single: float
+
+
+def last_fifth(results: Sequence[Results]) -> dict[str, list[LastFifth | None]]:
+    """Return for each trained row the last fifth of the online accuracy and of the effective rank.
+
+    None stands for what is not recorded.
+    """
+    found: dict[str, list[LastFifth | None]] = {}
     for row in dict.fromkeys(name for seed in results for name, run in seed.items() if "method" in run):
         for metric in ("val_acc1", "effective_rank"):
             curves = [curve_of(row, metric, seed) for seed in results if row in seed]
             ends = [(each[round(0.8 * (len(each) - 1))], each[-1]) for each in curves if len(each) > MANY]
-            changes = [100 * abs(end / before - 1) for before, end in ends if before]
-            found.setdefault(row, []).append(sum(changes) / len(changes) if changes else None)
+            ends = [each for each in ends if each[0]]
+            found.setdefault(row, []).append(_changes(ends) if ends else None)
     return found
+
+
+def _changes(ends: Sequence[tuple[float, float]]) -> LastFifth:
+    before, end = (sum(values) for values in zip(*ends, strict=True))
+    single = sum(abs(each / first - 1) for first, each in ends) / len(ends)
+    return LastFifth(100 * (end / before - 1), 100 * single)
 
 
 def by_seed(content: Mapping[str, Any]) -> list[Results]:
@@ -199,7 +216,7 @@ def write_outcomes(
         values_by_seed=partial(_values_by_seed, seeds=seeds),
         command=command,
         last_fifth=[
-            [row, *("not recorded" if each is None else f"{each:.1f} %" for each in changes)]
+            [row, *("not recorded" if each is None else _percents(each) for each in changes)]
             for row, changes in last_fifth(results).items()
         ],
         # The experiments train nothing and have no method.
@@ -256,9 +273,15 @@ def state(content: Mapping[str, Any]) -> str:
     said += f" ({'; '.join(where)})." if runs else "."
     changes = [[each for each in row if each is not None] for row in last_fifth(by_seed(content)).values()]
     if whole := [row for row in changes if len(row) == 2]:
-        small = [sum(row[i] < 1 for row in whole) for i in range(2)]
+        small = [sum(abs(row[i].mean) < 1 for row in whole) for i in range(2)]
+        single = [sum(row[i].single for row in whole) / len(whole) for i in range(2)]
         said += (
-            f" The last fifth of its training changes the online accuracy by less than 1 % in {small[0]} "
-            f"and the effective rank in {small[1]} of {len(whole)} rows."
+            " In the mean of a row's seeds, the last fifth of the training changes the online accuracy by "
+            f"less than 1 % in {small[0]} and the effective rank in {small[1]} of {len(whole)} rows. "
+            f"A single training changes by {single[0]:.1f} and {single[1]:.1f} %, either way."
         )
     return said
+
+
+def _percents(change: LastFifth) -> str:
+    return f"{change.mean:+.1f} % (a single one: {change.single:.1f} %)"
