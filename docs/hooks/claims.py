@@ -111,7 +111,9 @@ def fill(text: str, page: Path, known: Known) -> str:
 def headlines(known: Known, folder: Path) -> str:
     """Return how far the study is, and the sentences with which its page begins, each with its picture."""
     told = {each["name"]: each for each in known.here}
-    lines = [f"{counted(known.here)}. {known.state}"]
+    without = sum(not each["rows"] for each in known.here)
+    formulas = f" {without} of them train no network, such as formulas." if without else ""
+    lines = [f"{counted(known.here)}.{formulas} {known.state}"]
     for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
         verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
         pairs = zip(effects(outcome), outcome["numbers"], strict=False)
@@ -148,7 +150,8 @@ def claims_tables(outcomes: Sequence[Told]) -> str:
             [
                 f'<a id="{each["name"]}"></a>{each["sentence"]} {each["note"]}'.strip(),
                 published(each),
-                "; ".join(effects(each)),
+                "; ".join(effects(each))
+                + ("" if each["rows"] or not regime(own) else ". No network is trained"),
                 f"**{each['verdict']}**",
                 each.get("again") or "–",
                 f"`solo-dimreg claims {each['name']}{each.get('study', '')}`",

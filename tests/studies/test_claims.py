@@ -21,7 +21,17 @@ from solo_dimreg.plugins.manager import Registration
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
-from solo_dimreg.studies.claims.numbers import DRAWDOWN, Number, diagnosed, equal, exceeds, rise, slower, tau
+from solo_dimreg.studies.claims.numbers import (
+    DRAWDOWN,
+    Number,
+    NumberOverRows,
+    diagnosed,
+    equal,
+    exceeds,
+    rise,
+    slower,
+    tau,
+)
 from solo_dimreg.studies.claims.page import last_fifth, write_outcomes
 from solo_dimreg.studies.claims.pictures import draw_effects, effects_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
@@ -228,6 +238,35 @@ def test_ridge_accuracy_is_scikit_learns() -> None:
     theirs = RidgeClassifier(alpha=RIDGE * 90).fit(scaled[0], labels).score(scaled[1], expected)
     ours = ridge_accuracy(*map(torch.from_numpy, (train, labels, val, expected)))
     assert ours == pytest.approx(100 * theirs) and 40 < ours < 95
+
+
+def test_a_tau_within_a_method_has_its_interval_over_the_settings() -> None:
+    """Of 12 settings with correlated normal scores, whose true tau has a closed form, it covers that tau."""
+    rows, correlation = [f"setting{i}" for i in range(12)], 0.6
+    (number,) = tau("rankme", rows, settings=True)
+    rng, truth, covered = np.random.default_rng(0), 2 / np.pi * np.arcsin(correlation), 0
+    for _ in range(200):
+        pairs = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 12)
+        seed = {row: {"rankme": x, "linear_acc1": y} for row, (x, y) in zip(rows, pairs, strict=True)}
+        found = number.estimate([seed, seed])
+        again = number.estimate([seed] * 3)  # the same settings again are no further settings
+        assert (again.low, again.high) == pytest.approx((found.low, found.high))
+        covered += found.low <= truth <= found.high
+    assert 0.9 < covered / 200 < 0.99
+
+
+def test_the_jackknife_of_a_mean_is_students_t() -> None:
+    values = [1.0, 2.5, -0.3, 4.0]
+    rows = tuple("abcd")
+
+    def mean(some, results) -> float:
+        return float(np.mean([results[row]["x"] for row in some]))
+
+    number = NumberOverRows("mean", lambda results: mean(rows, results), rows=rows, of_rows=mean)
+    found = number.estimate([{row: {"x": x} for row, x in zip(rows, values, strict=True)}] * 2)
+    assert (found.mean, found.low, found.high, found.p_above) == pytest.approx(
+        [getattr(estimate(values), name) for name in ("mean", "low", "high", "p_above")]
+    )
 
 
 def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> None:

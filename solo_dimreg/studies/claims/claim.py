@@ -15,11 +15,12 @@ from solo_dimreg.studies.statistics import LEVEL, UNKNOWN, Estimate, all_above, 
 RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
     "the networks are the same, the initial weights. The claim holds if all of its numbers are above 0: the "
-    "largest of their one-sided p-values (Student's t over the seeds), after Holm's correction over all "
-    f"claims of the same paper, tested or not, is below {LEVEL:g}. The opposite holds if one of its numbers "
-    "is below 0 by the same test, which is also corrected for their number; a claim that trains no network, "
-    "such as a formula, is then contradicted. Otherwise it is not shown. A claim is decided when all of its "
-    "seeds are done."
+    "largest of their one-sided p-values (Student's t over the seeds; for Kendall's tau within one method, "
+    "over the jackknife's pseudo-values of its settings), after Holm's correction over all claims of the "
+    f"same paper, tested or not, is below {LEVEL:g}. The opposite holds if one of its numbers is below 0 by "
+    "the same test, which is also corrected for their number; a claim that trains no network, such as a "
+    "formula, is then contradicted. Otherwise it is not shown. A claim is decided when all of its seeds "
+    "are done."
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
 UNFINISHED = "unfinished"
@@ -77,10 +78,11 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the claim with the numbers of its rule in words, for JSON."""
-        texts = ("name", "paper", "place", "sentence", "published", "unit", "note", "differs")
+        texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
         return {
             **{key: getattr(self, key) for key in texts},
             "regime": self.regime if self.rows else "",
+            "differs": self.differs if self.rows else "",
             "rows": self.rows,
             "experiments": self.experiments,
             "numbers": [number.says for number in self.numbers],

@@ -70,6 +70,34 @@ class Number:
         return estimate([self.of(seed) for seed in results], size)
 
 
+@dataclass(frozen=True)
+class NumberOverRows(Number):
+    """A number from many rows, such as Kendall's tau, whose interval is over the rows and not the seeds.
+
+    The number is averaged over the seeds and computed without each row in turn. Student's t is then taken of
+    the jackknife's pseudo-values [1]. A second seed of the same settings would say nothing of other settings.
+
+    References:
+        [1] Tukey, Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 1958.
+
+    Attributes:
+        of_rows: The function of some of the rows and the results that computes the number.
+    """
+
+    of_rows: Callable[[Sequence[str], Results], float] = lambda rows, results: math.nan
+
+    def estimate(self, results: Sequence[Results]) -> Estimate:
+        """Return the estimate of the number over the rows."""
+
+        def averaged(rows: Sequence[str]) -> float:
+            return math.fsum(self.of_rows(rows, seed) for seed in results) / len(results)
+
+        n, whole = len(self.rows), averaged(self.rows)
+        return estimate(
+            [n * whole - (n - 1) * averaged([each for each in self.rows if each != row]) for row in self.rows]
+        )
+
+
 def exceeds(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's metric exceeds another row's."""
     says = f"{_called(metric)} of {larger} minus that of {smaller}"
@@ -120,7 +148,7 @@ def exceeds_at_the_end(metric: str, larger: str, smaller: str) -> list[Number]:
 
 
 def rise(row: str, metric: str, first: float, last: float) -> list[Number]:
-    """Return the number that a monitored metric grows between two parts of the training, from 0 to 1."""
+    """Return the number that a monitored metric grows between two parts of the epochs after the first."""
     says = f"{_called(metric)} of {row} {_when(last)} minus {_when(first)}"
     return [_difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))]
 
@@ -146,19 +174,25 @@ def tau(
     above: float = 0.0,
     over: str = "",
     lower: bool = False,
+    settings: bool = False,
 ) -> list[Number]:
     """Return the number that a metric without labels orders rows by accuracy, by Kendall's tau.
 
     More is better, or what is nearer to ``best``, or less with ``lower``. The tau is compared with ``above``,
-    or with that of another metric, ``over``. RankMe and LiDAR claim it of the settings of one method.
+    or with that of another metric, ``over``. RankMe and LiDAR claim it of the settings of one method: with
+    ``settings``, the rows are a sample of these, and the interval is over the rows.
     """
-    ours = partial(_tau, rows, metric, best, lower)
+
+    def of_rows(some: Sequence[str], results: Results) -> float:
+        other = _tau(some, over, None, False, results) if over else above
+        return _tau(some, metric, best, lower, results) - other
+
     called = f"minus {metric}" if lower else metric if best is None else f"minus |{metric} - {best:g}|"
     says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows minus "
-    if over:
-        theirs = partial(_tau, rows, over, None, False)
-        return [Number(f"{says}that of {over}", lambda results: ours(results) - theirs(results))]
-    return [Number(f"{says}{above:g}", lambda results: ours(results) - above)]
+    says += f"that of {over}" if over else f"{above:g}"
+    if settings:
+        return [NumberOverRows(says, partial(of_rows, rows), rows=tuple(rows), of_rows=of_rows)]
+    return [Number(says, partial(of_rows, rows))]
 
 
 def diagnosed(row: str) -> list[Number]:
@@ -272,7 +306,9 @@ def _result(row: str, metric: str, results: Results) -> float:
 
 
 def _when(part: float) -> str:
-    return "after the first epoch" if part == 0 else "at the end" if part == 1 else f"after {part:.0%}"
+    if part in (0, 1):
+        return "at the end" if part else "after the first epoch"
+    return f"after {part:.0%} of the later epochs"
 
 
 def curve_of(row: str, metric: str, results: Results) -> list[float]:
