@@ -148,7 +148,7 @@ def test_each_kind_of_claim_has_its_picture() -> None:
         return main_plot(decide([claim], results[:count])[0], results[:count])
 
     pair = [replace(each, metrics=("linear_acc1",)) for each in exceeds("linear_acc1", "adadim", "simclr")]
-    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy, difference"
+    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy, points"
     assert drawn(pair, 1) is None
     curves = drawn([replace(each, rows=rows) for each in rise("simclr", "adadim_alpha", 0, 1)])
     titles = [axes.get_title() for axes in curves.figure.axes]

@@ -33,6 +33,7 @@ LINES = Explanation(
 POINTS = Explanation(
     "", "Dots are networks: the metric without labels, and the accuracy that it should order."
 )
+TIME_AXES = ("predicted time (steps x learning rate)", "measured time")
 TIMES = Explanation("", "Dots are dimensions, of all seeds; on the line, the theory is exact.")
 
 
@@ -73,7 +74,7 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     if "stepwise_learning" in claim.experiments:
         measured = [seed["stepwise_learning"] for seed in results if "stepwise_learning" in seed]
         times = [pair for each in measured for pair in zip(each["predicted"], each["measured"], strict=True)]
-        figure = draw_points({"": times}, "predicted time", "measured time", diagonal=True) if times else None
+        figure = draw_points({"": times}, *TIME_AXES, diagonal=True) if times else None
         return Card(figure, TIMES) if figure else None
     shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
     panels = {
@@ -141,10 +142,10 @@ def draw_effects(claim: Claim, effects: Mapping[str, Mapping[int, Estimate]]) ->
     axes.set_xscale("log")
     axes.set_xticks(sorted(marked), [f"{step:,}" for step in sorted(marked)])
     axes.minorticks_off()
-    axes.set_xlabel("steps")
+    axes.set_xlabel("step (logarithmic)")
     metric = claim.numbers[0].metrics[0]
-    metric = "online accuracy" if metric in ONLINE else metric.replace("_", " ")
-    axes.set_ylabel(f"{metric}, difference")
+    online = metric in ONLINE
+    axes.set_ylabel("online accuracy, points" if online else f"{metric.replace('_', ' ')}, difference")
     axes.legend(fontsize=9)
     return figure
 
@@ -161,6 +162,7 @@ def draw_points(
         axes.plot(*zip(*points, strict=True), "oD"[place % 2], ms=4, color=plots.COLOURS[place], label=name)
     if diagonal:
         axes.axline((0, 0), slope=1, color=plots.INK, linewidth=1)
+        axes.set(xlim=(0, None), ylim=(0, None))
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     if any(clouds):
