@@ -9,10 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support import until
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import checkpoint_epoch, checkpoint_place, locked, read_numbers, write_json
@@ -38,10 +38,7 @@ def test_two_at_once_write_one_whole_data_set(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_termination_leaves_nothing_behind(tmp_path: Path) -> None:
     run = command("data", "sprites", "--images", "60000", "--out", "sprites", cwd=tmp_path)
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob(".sprites-*/*/*")):
-        assert run.poll() is None and time.monotonic() < end
-        time.sleep(0.05)  # between looks for a file that the other process writes; nothing is timed
+    until(lambda: list(tmp_path.glob(".sprites-*/*/*")), run)
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM and not list(tmp_path.iterdir())

@@ -208,10 +208,10 @@ def _check_data(data: str) -> None:
 def _check_run(row: str, data: str) -> None:
     """Raise if a row can be neither a run nor a config."""
     path = Path(row)
-    if path.is_file() and path.suffix not in (".ckpt", ".yaml", ".yml"):
-        raise ConfigError(f"--remedies: {row!r} is no checkpoint, folder of a run or config.")
-    if path.exists():
+    if path.is_dir() or (path.is_file() and path.suffix in (".ckpt", ".yaml", ".yml")):
         return
+    if path.is_file():
+        raise ConfigError(f"--remedies: {row!r} is no checkpoint, folder of a run or config.")
     here = f"--remedies: {row!r} does not exist (working directory {Path.cwd()})."
     if path.suffix == ".ckpt":
         raise ConfigError(here)

@@ -220,9 +220,8 @@ def plan_of(study: Study, seeds: Sequence[int], out: Path) -> Plan:
         lines = idle_settings(register(), settings, parse_config(register(), settings, Pretraining))
         idle += [f"{title}: {line}" for line in lines]
         data = str(settings.data.train_path)
-        if data not in counted:
-            check_data(settings, need_val=False)
-            counted[data] = count_images(settings)
+        check_data(settings, need_val=False)
+        counted[data] = counted.get(data) or count_images(settings)
         steps = count_steps(settings, counted[data][0]).total
         steps_left += steps * left[name]
         done = f"{planned[name] - left[name]} of {planned[name]}"

@@ -260,7 +260,7 @@ class Pair(NamedTuple):
 
 @pytest.mark.parametrize("by_columns", [(), (0,), (1,), (0, 1)])
 def test_a_gradient_of_a_product_is_stored_like_its_factor(by_columns):
-    """As PyTorch's own is: a pass over two tensors that are stored unlike takes several times as long."""
+    """Compares with PyTorch's own product, whose gradient is stored like its factor too."""
     factors = [torch.randn(5, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)]
     factors = [x.T.contiguous().T if i in by_columns else x for i, x in enumerate(factors)]
     factors = [x.requires_grad_() for x in factors]

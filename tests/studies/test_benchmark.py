@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import until
 
 import solo_dimreg
 from solo_dimreg.config.folders import shipped_studies
@@ -149,7 +150,7 @@ from solo_dimreg.studies.workers import local
 
 def work(row, seed):
     Path(row).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(60)  # longer than the test, which ends it
 
 if __name__ == "__main__":
     list(local(work, [("a", 1), ("b", 1)], Path("out"), 2, print))
@@ -164,14 +165,13 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([top, os.environ.get("PYTHONPATH", "")])}
     parent = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env=environment)
     files = [tmp_path / "a", tmp_path / "b"]
-    deadline = time.monotonic() + 50
-    while not all(file.is_file() and file.read_text() for file in files) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: all(file.is_file() and file.read_text() for file in files), parent)
     workers = [int(file.read_text()) for file in files]
     parent.kill()
     parent.wait()
+    deadline = time.monotonic() + 50  # before the workers would end by themselves
     while any(Path("/proc", str(each)).exists() for each in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks: they are no children, for which one could wait
     assert not any(Path("/proc", str(each)).exists() for each in workers)
 
 

@@ -24,7 +24,6 @@ from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import (
     DRAWDOWN,
     Number,
-    NumberOverRows,
     diagnosed,
     equal,
     exceeds,
@@ -241,7 +240,7 @@ def test_ridge_accuracy_is_scikit_learns() -> None:
 
 
 def test_a_tau_within_a_method_has_its_interval_over_the_settings() -> None:
-    """Of 12 settings with correlated normal scores, whose true tau has a closed form, it covers that tau."""
+    """Covers the true tau of 12 settings with correlated normal scores, which has a closed form."""
     rows, correlation = [f"setting{i}" for i in range(12)], 0.6
     (number,) = tau("rankme", rows, settings=True)
     rng, truth, covered = np.random.default_rng(0), 2 / np.pi * np.arcsin(correlation), 0
@@ -262,7 +261,7 @@ def test_the_jackknife_of_a_mean_is_students_t() -> None:
     def mean(some, results) -> float:
         return float(np.mean([results[row]["x"] for row in some]))
 
-    number = NumberOverRows("mean", lambda results: mean(rows, results), rows=rows, of_rows=mean)
+    number = Number("mean", lambda results: mean(rows, results), rows=rows, of_rows=mean)
     found = number.estimate([{row: {"x": x} for row, x in zip(rows, values, strict=True)}] * 2)
     assert (found.mean, found.low, found.high, found.p_above) == pytest.approx(
         [getattr(estimate(values), name) for name in ("mean", "low", "high", "p_above")]

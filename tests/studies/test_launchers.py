@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+from support import until
 
 import solo_dimreg
 from solo_dimreg.errors import ConfigError, DimregError, MissingPackageError
@@ -97,16 +98,12 @@ def test_a_job_outlives_the_command_and_is_not_started_twice(out: Path) -> None:
             return subprocess.Popen([sys.executable, "-u", "script.py"], cwd=out.parent, stdout=file)
 
     command = start("first")
-    while not (starts.is_file() and starts.read_text()):
-        assert command.poll() is None
-        time.sleep(0.05)  # between looks for a file that the job writes
+    until(lambda: starts.is_file() and starts.read_text(), command)
     command.kill()
     command.wait()
     command = start("second")
     printed = out.parent / "second"
-    while "1 of the runs have jobs of an earlier start" not in printed.read_text():
-        assert command.poll() is None
-        time.sleep(0.05)
+    until(lambda: "1 of the runs have jobs of an earlier start" in printed.read_text(), command)
     (out.parent / "go").touch()
     assert command.wait() == 0
     assert printed.read_text().splitlines()[-1] == "('a', 1) {'seed': 1}"

@@ -283,7 +283,7 @@ def test_neither_a_run_nor_a_config_is_refused(given: str, message: str, tmp_pat
 
 
 def test_a_config_may_be_named_with_its_folder(tmp_path: Path, here) -> None:
-    """As in a comparison; its embedded data is written."""
+    """Plans a search for digits/byol in an empty folder, whose embedded data is written."""
     done = here("compare", "digits/byol", "--remedies", "--dry-run", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert "The remedies depend on the verdict after a training of 12 epochs." in done.stdout

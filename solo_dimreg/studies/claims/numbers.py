@@ -56,6 +56,8 @@ class Number:
         parts: The results that are subtracted in it. They say how much of the number is rounding.
         rows: The rows and experiments that it needs.
         metrics: The metrics of the rows that it needs.
+        of_rows: The function of some of the rows and the results that computes the number. If it is there,
+            the interval is over the rows and not the seeds, which say nothing of other rows.
     """
 
     says: str
@@ -63,39 +65,25 @@ class Number:
     parts: tuple[Callable[[Results], float], ...] = ()
     rows: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    of_rows: Callable[[Sequence[str], Results], float] | None = None
 
     def estimate(self, results: Sequence[Results]) -> Estimate:
-        """Return the estimate of the number over the seeds."""
+        """Return the estimate of the number over the seeds, or over the rows by the jackknife [1].
+
+        References:
+            [1] Tukey, Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 1958.
+        """
+        if self.of_rows is not None:
+            n, whole = len(self.rows), self._mean(self.rows, results)
+            fewer = ([each for each in self.rows if each != row] for row in self.rows)
+            return estimate([n * whole - (n - 1) * self._mean(some, results) for some in fewer])
         size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
         return estimate([self.of(seed) for seed in results], size)
 
-
-@dataclass(frozen=True)
-class NumberOverRows(Number):
-    """A number from many rows, such as Kendall's tau, whose interval is over the rows and not the seeds.
-
-    The number is averaged over the seeds and computed without each row in turn. Student's t is then taken of
-    the jackknife's pseudo-values [1]. A second seed of the same settings would say nothing of other settings.
-
-    References:
-        [1] Tukey, Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 1958.
-
-    Attributes:
-        of_rows: The function of some of the rows and the results that computes the number.
-    """
-
-    of_rows: Callable[[Sequence[str], Results], float] = lambda rows, results: math.nan
-
-    def estimate(self, results: Sequence[Results]) -> Estimate:
-        """Return the estimate of the number over the rows."""
-
-        def averaged(rows: Sequence[str]) -> float:
-            return math.fsum(self.of_rows(rows, seed) for seed in results) / len(results)
-
-        n, whole = len(self.rows), averaged(self.rows)
-        return estimate(
-            [n * whole - (n - 1) * averaged([each for each in self.rows if each != row]) for row in self.rows]
-        )
+    def _mean(self, rows: Sequence[str], results: Sequence[Results]) -> float:
+        """Return the mean over the seeds of the number of some of the rows."""
+        assert self.of_rows is not None
+        return math.fsum(self.of_rows(rows, seed) for seed in results) / len(results)
 
 
 def exceeds(metric: str, larger: str, smaller: str) -> list[Number]:
@@ -190,9 +178,7 @@ def tau(
     called = f"minus {metric}" if lower else metric if best is None else f"minus |{metric} - {best:g}|"
     says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows minus "
     says += f"that of {over}" if over else f"{above:g}"
-    if settings:
-        return [NumberOverRows(says, partial(of_rows, rows), rows=tuple(rows), of_rows=of_rows)]
-    return [Number(says, partial(of_rows, rows))]
+    return [Number(says, partial(of_rows, rows), rows=tuple(rows), of_rows=of_rows if settings else None)]
 
 
 def diagnosed(row: str) -> list[Number]:

@@ -151,12 +151,14 @@ def last_fifth(results: Sequence[Results]) -> dict[str, list[LastFifth | None]]:
         for metric in ("val_acc1", "effective_rank"):
             curves = [curve_of(row, metric, seed) for seed in results if row in seed]
             ends = [(each[round(0.8 * (len(each) - 1))], each[-1]) for each in curves if len(each) > MANY]
-            ends = [each for each in ends if each[0]]
-            found.setdefault(row, []).append(_changes(ends) if ends else None)
+            found.setdefault(row, []).append(_changes(ends))
     return found
 
 
-def _changes(ends: Sequence[tuple[float, float]]) -> LastFifth:
+def _changes(ends: Sequence[tuple[float, float]]) -> LastFifth | None:
+    ends = [each for each in ends if each[0]]
+    if not ends:
+        return None
     before, end = (sum(values) for values in zip(*ends, strict=True))
     single = sum(abs(each / first - 1) for first, each in ends) / len(ends)
     return LastFifth(100 * (end / before - 1), 100 * single)
