@@ -141,7 +141,7 @@ def test_numbers_of_a_claim_are_its_own(page: Path) -> None:
         known = claims(path.rpartition("/")[2])
         if not path.endswith(("claims.md", "early.md")) or name not in known:
             continue
-        estimates = [[each["mean"], each["low"], each["high"]] for each in known[name]["estimates"]]
+        estimates = [[each["mean"], each["low"], each["high"]] for each in known[name]["numbers"][:3]]
         shown = re.findall(r"[+-]?\d+(?:\.\d+)?", text.replace("−", "-"))
         assert not shown or any(_same(shown, numbers) for numbers in estimates), (text, name)
 

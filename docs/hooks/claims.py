@@ -116,8 +116,8 @@ def headlines(known: Known, folder: Path) -> str:
     lines = [f"{counted(known.here)}.{formulas} {known.state}"]
     for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
         verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
-        pairs = zip(effects(outcome), outcome["numbers"], strict=False)
-        measured = "; ".join(f"{effect}, {what}" for effect, what in pairs)
+        pairs = zip(outcome["numbers"], effects(outcome), strict=False)
+        measured = "; ".join(f"{number['says']}, {effect}" for number, effect in pairs)
         lines += [
             "",
             f"{place}. **{verdict}**: [{outcome['sentence']}](#{outcome['name']})"

@@ -24,6 +24,8 @@ from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import (
     DRAWDOWN,
     Number,
+    above,
+    below,
     diagnosed,
     equal,
     exceeds,
@@ -31,7 +33,7 @@ from solo_dimreg.studies.claims.numbers import (
     slower,
     tau,
 )
-from solo_dimreg.studies.claims.page import last_fifth, write_outcomes
+from solo_dimreg.studies.claims.page import effects, last_fifth, write_outcomes
 from solo_dimreg.studies.claims.pictures import draw_effects, effects_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
@@ -178,6 +180,48 @@ def test_verdicts() -> None:
     assert chosen.p == pytest.approx(3 * alone.p)
 
 
+def test_a_value_is_told_beside_its_limit() -> None:
+    rng = np.random.default_rng(4)
+    results = [{"a": {"lid": 12 + e}} for e in rng.normal(size=8)]
+    (low,), (high,) = below("lid", "a", 2), above("lid", "a", 9)
+    claims = [
+        Claim(name, "P", "", "", "", (replace(number, rows=("a",)),))
+        for name, number in {"low": low, "high": high}.items()
+    ]
+    for outcome, to_be, verdict in zip(
+        decide(claims, results), ("below 2", "above 9"), ("opposite here", "holds here"), strict=True
+    ):
+        told = outcome.as_dict()
+        (number,) = told["numbers"]
+        expected = estimate([seed["a"]["lid"] for seed in results])
+        assert told["verdict"] == verdict and (number["says"], number["to_be"]) == ("LID of a", to_be)
+        assert [number[key] for key in ("mean", "low", "high")] == pytest.approx(
+            [expected.mean, expected.low, expected.high]
+        )
+        assert number["values"] == pytest.approx([seed["a"]["lid"] for seed in results])
+        assert effects(told) == [
+            f"{expected.mean:.0f} ({expected.low:.0f} to {expected.high:.0f}), to be {to_be}"
+        ]
+
+
+def test_a_tau_that_is_small_is_not_the_opposite_of_one_that_is_large() -> None:
+    """A tau of 1/3 misses a limit of 0.6, and orders the rows as the claim says; one of -1/3 does not."""
+
+    def verdict(*ranks: int) -> str:
+        results = {
+            name: {"linear_acc1": float(i), "lid": float(rank)}
+            for i, (name, rank) in enumerate(zip("abc", ranks, strict=True))
+        }
+        (number,) = tau("lid", list(results), above=0.6)
+        expected = stats.kendalltau(range(3), ranks).statistic
+        assert number.measured(number.of(results)) == pytest.approx(expected)
+        return decide([Claim("x", "P", "", "", "", (number,))], [results] * 8)[0].verdict
+
+    assert verdict(1, 2, 3) == "holds here"
+    assert verdict(1, 3, 2) == "not shown here"
+    assert verdict(3, 1, 2) == "opposite here"
+
+
 def test_a_claim_is_decided_when_all_of_its_seeds_are_done() -> None:
     (number,) = exceeds("lid", "a", "b")
     needs = Claim("x", "P", "", "", "", (replace(number, rows=("a", "b")),), seeds=4)
@@ -225,7 +269,8 @@ def test_a_diagnosis_counts_by_its_sign() -> None:
     (number,) = diagnosed("a")
     kinds = {"healthy": -1.0, "cannot tell": -1.0, "collapsed": 1.0, "partly collapsed": 1.0}
     for kind, expected in kinds.items():
-        assert number.of({"a": {"verdict": {"kind": kind}}}) == expected
+        assert number.of({"a": {"verdict": {"kind": kind}}}) == expected / 2
+    assert (number.measured(0.5), number.measured(-0.5), number.to_be) == (1, 0, "above 0.5")
     assert np.isnan(number.of({"a": {"failed": "The loss is not finite."}}))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from solo_dimreg.studies.claims.experiments import EXPERIMENTS
@@ -14,13 +14,13 @@ from solo_dimreg.studies.statistics import LEVEL, UNKNOWN, Estimate, all_above, 
 
 RULE = (
     "Each number of a claim is computed for every seed. Runs of one seed share the order of the data and, if "
-    "the networks are the same, the initial weights. The claim holds if all of its numbers are above 0: the "
-    "largest of their one-sided p-values (Student's t over the seeds; for Kendall's tau within one method, "
-    "over the jackknife's pseudo-values of its settings), after Holm's correction over all claims of the "
-    f"same paper, tested or not, is below {LEVEL:g}. The opposite holds if one of its numbers is below 0 by "
-    "the same test, which is also corrected for their number; a claim that trains no network, such as a "
-    "formula, is then contradicted. Otherwise it is not shown. A claim is decided when all of its seeds "
-    "are done."
+    "the networks are the same, the initial weights. The claim holds if all of its numbers are above 0, or "
+    "on the right side of their limit: the largest of their one-sided p-values (Student's t over the seeds; "
+    "for Kendall's tau within one method, over the jackknife's pseudo-values of its settings), after Holm's "
+    f"correction over all claims of the same paper, tested or not, is below {LEVEL:g}. The opposite holds "
+    "if one of its numbers is on the other side by the same test, which is also corrected for their number. "
+    "Of Kendall's tau, it has to be below 0. A claim that trains no network, such as a formula, is then "
+    "contradicted. Otherwise it is not shown. A claim is decided when all of its seeds are done."
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
 UNFINISHED = "unfinished"
@@ -77,7 +77,7 @@ class Claim:
         return [name for name in wanted if name in MEASURES]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the claim with the numbers of its rule in words, for JSON."""
+        """Return the claim with what is measured for it in words, for JSON."""
         texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
         return {
             **{key: getattr(self, key) for key in texts},
@@ -85,7 +85,7 @@ class Claim:
             "differs": self.differs if self.rows else "",
             "rows": self.rows,
             "experiments": self.experiments,
-            "numbers": [number.says for number in self.numbers],
+            "numbers": [{"says": number.says, "to_be": number.to_be} for number in self.numbers],
         }
 
 
@@ -110,15 +110,20 @@ class Outcome:
     again: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the outcome with its claim, for JSON."""
-        return {
-            **self.claim.as_dict(),
-            "verdict": self.verdict,
-            "p": self.p,
-            "estimates": [asdict(each) for each in self.estimates],
-            "values": self.values,
-            "again": self.again,
-        }
+        """Return the outcome with its claim and what was measured, for JSON."""
+        told = self.claim.as_dict()
+        for place, number in enumerate(self.claim.numbers):
+            each = self.estimates[place]
+            low, high = sorted((number.measured(each.low), number.measured(each.high)))
+            told["numbers"][place] |= {
+                "mean": number.measured(each.mean),
+                "low": low,
+                "high": high,
+                "p": each.p_above,
+                "p_opposite": each.p_below,
+                "values": [number.measured(value) for value in self.values[place]],
+            }
+        return {**told, "verdict": self.verdict, "p": self.p, "again": self.again}
 
 
 def decide(claims: Sequence[Claim], results: Sequence[Results], known: Sequence[Claim] = ()) -> list[Outcome]:

@@ -51,13 +51,16 @@ class Number:
     """A number, from one seed's results, that a claim says is above 0; NaN if it cannot be computed.
 
     Attributes:
-        says: The number in words.
-        of: The function of the results that computes it.
+        says: What is measured, in words.
+        of: The function of the results that computes the number. If there is a limit, it is the distance
+            of what is measured from the limit, above 0 on the right side of it.
         parts: The results that are subtracted in it. They say how much of the number is rounding.
         rows: The rows and experiments that it needs.
         metrics: The metrics of the rows that it needs.
         of_rows: The function of some of the rows and the results that computes the number. If it is there,
             the interval is over the rows and not the seeds, which say nothing of other rows.
+        limit, below: The limit of what is measured, and whether it has to be below it; else above it.
+        signed: Whether only a measured value below 0 says the opposite, and not one that misses the limit.
     """
 
     says: str
@@ -66,6 +69,18 @@ class Number:
     rows: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     of_rows: Callable[[Sequence[str], Results], float] | None = None
+    limit: float = 0.0
+    below: bool = False
+    signed: bool = False
+
+    @property
+    def to_be(self) -> str:
+        """Return in words on which side of its limit the measured value has to be."""
+        return f"{'below' if self.below else 'above'} {self.limit:g}"
+
+    def measured(self, number: float) -> float:
+        """Return the measured value of a number, which is its distance from the limit."""
+        return self.limit - number if self.below else self.limit + number
 
     def estimate(self, results: Sequence[Results]) -> Estimate:
         """Return the estimate of the number over the seeds, or over the rows by the jackknife [1].
@@ -73,12 +88,18 @@ class Number:
         References:
             [1] Tukey, Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 1958.
         """
+        size = 0.0
         if self.of_rows is not None:
             n, whole = len(self.rows), self._mean(self.rows, results)
             fewer = ([each for each in self.rows if each != row] for row in self.rows)
-            return estimate([n * whole - (n - 1) * self._mean(some, results) for some in fewer])
-        size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
-        return estimate([self.of(seed) for seed in results], size)
+            values = [n * whole - (n - 1) * self._mean(some, results) for some in fewer]
+        else:
+            values = [self.of(seed) for seed in results]
+            size = max((abs(part(seed)) for part in self.parts for seed in results), default=0.0)
+        found = estimate(values, size)
+        if self.signed:
+            found = replace(found, p_below=estimate(list(map(self.measured, values)), size).p_below)
+        return found
 
     def _mean(self, rows: Sequence[str], results: Sequence[Results]) -> float:
         """Return the mean over the seeds of the number of some of the rows."""
@@ -105,22 +126,24 @@ def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     """
     parts = partial(_result, one, metric), partial(_result, other, metric)
     says = f"the difference between the {_called(metric)} of {one} and {other}"
+    above = Number(says, lambda seed: margin + (parts[0](seed) - parts[1](seed)), parts)
+    below = Number(says, lambda seed: margin - (parts[0](seed) - parts[1](seed)), parts)
     return [
-        Number(f"{margin:g} plus {says}", lambda seed: margin + (parts[0](seed) - parts[1](seed)), parts),
-        Number(f"{margin:g} minus {says}", lambda seed: margin - (parts[0](seed) - parts[1](seed)), parts),
+        replace(above, limit=-margin),
+        replace(below, limit=margin, below=True),
     ]
 
 
 def above(metric: str, row: str, threshold: float) -> list[Number]:
     """Return the number that a row's metric exceeds a threshold, which is fixed beforehand."""
-    says = f"{_called(metric)} of {row} minus {threshold:g}"
-    return [_difference(says, partial(_result, row, metric), lambda _: threshold)]
+    number = _difference(_of_row(metric, row), partial(_result, row, metric), lambda _: threshold)
+    return [replace(number, limit=threshold)]
 
 
 def below(metric: str, row: str, threshold: float) -> list[Number]:
     """Return the number that a row's metric stays below a threshold, which is fixed beforehand."""
-    says = f"{threshold:g} minus {_called(metric)} of {row}"
-    return [_difference(says, lambda _: threshold, partial(_result, row, metric))]
+    number = _difference(_of_row(metric, row), lambda _: threshold, partial(_result, row, metric))
+    return [replace(number, limit=threshold, below=True)]
 
 
 def within(row: str, larger: str, smaller: str) -> list[Number]:
@@ -176,41 +199,42 @@ def tau(
         return _tau(some, metric, best, lower, results) - other
 
     called = f"minus {metric}" if lower else metric if best is None else f"minus |{metric} - {best:g}|"
-    says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows minus "
-    says += f"that of {over}" if over else f"{above:g}"
-    return [Number(says, partial(of_rows, rows), rows=tuple(rows), of_rows=of_rows if settings else None)]
+    says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows"
+    says += f" minus that of {over}" if over else ""
+    number = Number(says, partial(of_rows, rows), rows=tuple(rows), limit=0.0 if over else above)
+    return [replace(number, of_rows=of_rows if settings else None, signed=True)]
 
 
 def diagnosed(row: str) -> list[Number]:
-    """Return the number that the diagnosis calls a row collapsed, or partly so: 1 if so, and else -1."""
+    """Return the number that the diagnosis calls more than half of a row's networks (partly) collapsed."""
 
-    def alarmed(results: Results) -> float:
+    def above_half(results: Results) -> float:
         kind = (results[row].get("verdict") or {}).get("kind")
-        return math.nan if kind is None else 1.0 if kind in ("collapsed", "partly collapsed") else -1.0
+        return math.nan if kind is None else (kind in ("collapsed", "partly collapsed")) - 0.5
 
-    return [Number(f"1 if the diagnosis of {row} is collapsed, or partly so, else -1", alarmed)]
+    says = f"share of the networks of {row} that the diagnosis calls collapsed, or partly so"
+    return [Number(says, above_half, limit=0.5)]
 
 
 def triggers(row: str, drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
     """Return the numbers that the alarm triggers on a row, and before its training ends."""
-    held = f"the largest drawdown{_of(metric)} that {row} held for {PATIENCE} looks minus {drawdown:g}"
+    held = f"the largest drawdown{_of(metric)} that {row} held for {PATIENCE} looks"
     left = f"the part of {row}'s training that is left when the alarm triggers, 0 if it does not"
     return [
-        Number(held, lambda results: _held(curve_of(row, metric, results)) - drawdown),
+        Number(held, lambda results: _held(curve_of(row, metric, results)) - drawdown, limit=drawdown),
         Number(left, lambda results: _left(curve_of(row, metric, results), drawdown)),
     ]
 
 
 def silent(rows: Sequence[str], drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
     """Return the number that the alarm does not trigger on any of the rows."""
-    held_by = f"that any of {len(rows)} rows held for {PATIENCE} looks"
-    says = f"{drawdown:g} minus the largest drawdown{_of(metric)} {held_by}"
+    says = f"the largest drawdown{_of(metric)} that any of {len(rows)} rows held for {PATIENCE} looks"
 
     def room(results: Results) -> float:
         held = [_held(curve_of(row, metric, results)) for row in rows]
         return drawdown - (math.nan if any(map(math.isnan, held)) else max(held))
 
-    return [Number(says, room)]
+    return [Number(says, room, limit=drawdown, below=True)]
 
 
 def _of(metric: str) -> str:
@@ -277,6 +301,10 @@ def read_number(
 
 def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
     return Number(says, lambda results: larger(results) - smaller(results), (larger, smaller))
+
+
+def _of_row(metric: str, row: str) -> str:
+    return f"{_called(metric)} of {row}"
 
 
 def _called(metric: str) -> str:

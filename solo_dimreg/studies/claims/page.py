@@ -60,23 +60,27 @@ def says(outcome: Told) -> str:
 
 def effects(outcome: Told) -> list[str]:
     """Return the first means of an outcome with their intervals, as texts."""
-    units = outcome.get("units") or [outcome["unit"]] * len(outcome["numbers"])
-    shown = [_effect(*each) for each in zip(outcome["estimates"][:SHOWN], units, strict=False)]
+    shown = [_effect(each, each.get("unit", outcome["unit"])) for each in outcome["numbers"][:SHOWN]]
     if set(shown) == {UNKNOWN}:
         return [UNKNOWN]
     more = len(outcome["numbers"]) - SHOWN
     return [*shown, f"and {more} more"] if more > 0 else shown
 
 
-def _effect(estimate: Mapping[str, Any], unit: str) -> str:
-    """Return a mean to two digits, with its unit and the 95 % interval in parentheses."""
-    if estimate["mean"] is None or not math.isfinite(estimate["mean"]):  # null is NaN in JSON
+def _effect(number: Mapping[str, Any], unit: str) -> str:
+    """Return a mean to two digits, with its unit, the 95 % interval in parentheses, and the limit.
+
+    Where the limit is 0, the mean is a difference, and its sign says on which side it is.
+    """
+    if number["mean"] is None or not math.isfinite(number["mean"]):  # null is NaN in JSON
         return UNKNOWN
-    size = abs(estimate["mean"])
+    size = abs(number["mean"])
     places = max(0, 1 - math.floor(math.log10(size))) if size else 2
-    mean, low, high = (f"{estimate[key]:.{places}f}".replace("-", "−") for key in ("mean", "low", "high"))
-    sign = "" if mean.startswith("−") else "+"
-    return f"{sign}{mean}{unit and f' {unit}'} ({low} to {high})"
+    mean, low, high = (f"{number[key]:.{places}f}" for key in ("mean", "low", "high"))
+    is_difference = number["to_be"] == "above 0"
+    sign = "+" if is_difference and not mean.startswith("-") else ""
+    limit = "" if is_difference else f", to be {number['to_be']}"
+    return f"{sign}{mean}{unit and f' {unit}'} ({low} to {high}){limit}".replace("-", "−")
 
 
 def counted(outcomes: Sequence[Told]) -> str:
@@ -109,23 +113,21 @@ def rows(told: Sequence[Told]) -> list[list[str]]:
     ]
 
 
-def _numbers(outcome: Outcome) -> list[list[str]]:
+def _numbers(told: Told) -> list[list[str]]:
     return [
         [
-            number.says,
-            f"{e.mean:.4g}",
-            f"{e.low:+.3g} to {e.high:+.3g}",
-            f"{e.p_above:.2g}",
-            f"{e.p_below:.2g}",
+            *(each["says"], each["to_be"], f"{each['mean']:.4g}"),
+            *(f"{each['low']:.3g} to {each['high']:.3g}", f"{each['p']:.2g}", f"{each['p_opposite']:.2g}"),
         ]
-        for number, e in zip(outcome.claim.numbers, outcome.estimates, strict=True)
+        for each in told["numbers"]
     ]
 
 
-def _values_by_seed(outcome: Outcome, seeds: Sequence[int]) -> list[list[str]]:
+def _values_by_seed(told: Told, seeds: Sequence[int]) -> list[list[str]]:
+    columns = [each["values"] for each in told["numbers"]]
     return [
         [f"seed {seed}", *(f"{value:.4g}" for value in values)]
-        for seed, values in zip(seeds, zip(*outcome.values, strict=True), strict=False)
+        for seed, values in zip(seeds, zip(*columns, strict=True), strict=False)
     ]
 
 
