@@ -98,7 +98,10 @@ def _some(given: Any) -> Any:
 
 
 class Question(Block):
-    """A claim: a sentence, its source, and the numbers that must be above 0 for it, over so many seeds."""
+    """A claim: a sentence, its source, and the numbers that decide it, over so many seeds.
+
+    ``beside`` names other rows for its picture, such as a healthy one.
+    """
 
     sentence: str
     numbers: Annotated[list[dict[str, dict[str, Any]]], BeforeValidator(_some)]
@@ -109,6 +112,7 @@ class Question(Block):
     note: str = ""
     differs: str = ""
     seeds: Annotated[int | None, whole(2)] = None
+    beside: list[str] = []
 
 
 class Part(Block):
@@ -164,6 +168,8 @@ class Study(Setting, Part):
             if name in EXPERIMENTS:
                 raise ConfigError(f"rows: {name!r} is the name of an experiment; it must be another.")
         _check_known("headlines: ", "claim", self.headlines, self.questions)
+        for name, question in self.questions.items():
+            _check_known(f"questions.{name}.beside: ", "row", question.beside, self.rows)
         self.claims()
         return self
 
@@ -185,7 +191,11 @@ class Study(Setting, Part):
         _check_known("", "claim", names, self.questions)
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
         study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
-        return study._with_rows([row for claim in study.claims() for row in claim.rows])
+        rows = {row for claim in study.claims() for row in claim.rows}
+        for name, each in chosen.items():
+            kept = [row for row in each.beside if row in rows]
+            chosen[name] = each.model_copy(update={"beside": kept})
+        return study._with_rows(list(rows))
 
     def _with_rows(self, names: Sequence[str]) -> Study:
         kept = {name: row for name, row in self.rows.items() if name in names}
@@ -205,6 +215,7 @@ class Study(Setting, Part):
                 differs=each.differs or self.differs,
                 regime=self.regime,
                 seeds=each.seeds,
+                beside=tuple(each.beside),
             )
             for name, each in self.questions.items()
         ]

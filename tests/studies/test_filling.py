@@ -16,7 +16,7 @@ import pytest
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
-from solo_dimreg.studies.claims.numbers import exceeds, ladder, rise, tau
+from solo_dimreg.studies.claims.numbers import below, exceeds, ladder, rise, tau
 from solo_dimreg.studies.claims.page import says
 from solo_dimreg.studies.claims.pictures import main_plot
 from solo_dimreg.studies.engine import _digest, configs_of
@@ -154,6 +154,10 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     titles = [axes.get_title() for axes in curves.figure.axes]
     assert titles == ["H(R), effective rank", "I(R;Z), nats", "alpha (AdaDim)"]
     assert list(curves.figure.axes[0].lines[0].get_xdata()) == [120, 240, 360, 480]
+    alone = [replace(each, metrics=("effective_rank",)) for each in below("effective_rank", "simclr", 2)]
+    healthy = replace(Claim("x", "P", "", "", "", tuple(alone)), beside=("vicreg",))
+    (panel,) = main_plot(decide([healthy], results)[0], results).figure.axes
+    assert max(max(line.get_ydata()) for line in panel.lines) == 44  # of vicreg, which no number needs
     order = [replace(each, rows=rows, metrics=("rankme", "linear_acc1")) for each in tau("rankme", rows)]
     (points,) = drawn(order).figure.axes[0].lines
     assert sorted(points.get_xdata()) == sorted(seed[row]["rankme"] for seed in results for row in rows)

@@ -61,8 +61,10 @@ def test_the_claims_of_a_study_are_the_readers(tmp_path: Path) -> None:
 
 def test_a_part_of_a_study_is_a_study(tmp_path: Path) -> None:
     parts = [read_study("claims").asking(["decorrelation-none"]), read_study("quick").only(["bn", "byol"])]
+    parts.append(read_study("evidence").asking(["collapse-diagnosed"]))
     parts.append(read_study(written(tmp_path)).changed(questions={}).only(["remedy"]))
-    for part, rows in zip(parts, (["none", "bn"], ["byol", "bn"], ["remedy"]), strict=True):
+    expected = ["none", "bn"], ["byol", "bn"], ["vicreg_weak", "none"], ["remedy"]
+    for part, rows in zip(parts, expected, strict=True):
         assert list(part.rows) == rows and set(part.of_rows) <= set(rows) and part.baseline in ("", *rows)
         again = read_study(written(tmp_path, part.as_yaml()))
         assert again == part.changed(variants={}, quick=[])
@@ -81,6 +83,7 @@ def test_a_part_of_a_study_is_a_study(tmp_path: Path) -> None:
          "above: {metric: lid, row: plain, threshold: high}", "threshold: 'high' is not allowed; it must be"),
         ("baseline: plain", "baseline: plan", "baseline: Unknown row 'plan'. Did you mean 'plain'?"),
         ("baseline: plain", "of_rows: {plan: []}", "of_rows: Unknown row 'plan'"),
+        ("    numbers:", "    beside: [plan]\n    numbers:", "questions.helps.beside: Unknown row 'plan'"),
         ("baseline: plain", "seeds: 0", "seeds: 0 is not allowed; it must be a whole number >= 1"),
         ("baseline: plain", "data: digist", "data: 'digist' is not a folder. Unknown embedded data 'digist'"),
         ("baseline: plain", "probe: knnn", "probe: 'knnn' is not allowed"),

@@ -41,6 +41,7 @@ class Claim:
         differs: The paper's setting, where it differs from ours: data, network, epochs, batch.
         regime: Our setting in a few words.
         seeds: The number of seeds that decide it; by default all.
+        beside: Other rows that its picture shows.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Claim:
     differs: str = ""
     regime: str = ""
     seeds: int | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[str]:

@@ -77,13 +77,14 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
         figure = draw_points({"": times}, *TIME_AXES, diagonal=True) if times else None
         return Card(figure, TIMES) if figure else None
     shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
+    names = [*claim.rows, *claim.beside]
     panels = {
-        symbol: {name: curves for name in claim.rows if (curves := _curves(name, curve, results))}
+        symbol: {name: curves for name in names if (curves := _curves(name, curve, results))}
         for symbol, curve in zip(SYMBOLS, shown, strict=False)
     }
     panels = {symbol: panel for symbol, panel in panels.items() if panel}
-    if panels and len(claim.rows) <= ROWS_IN_A_PLOT:
-        return Card(plots.draw_curves(panels, claim.rows, "step"), LINES)
+    if panels and len(names) <= ROWS_IN_A_PLOT:
+        return Card(plots.draw_curves(panels, names, "step"), LINES)
     return None
 
 
