@@ -140,9 +140,8 @@ def command(
         raise ConfigError(f"--seeds: {len(chosen)} is not allowed; the claims of {rows[0]} need at least 2.")
     plan = plan_of(study, chosen, out)
     labels = f"{plan.val} validation images" if plan.val else "no labels"
-    click.echo(
-        f"{plan.runs} runs on {plan.train} training images ({labels}), seeds {chosen[0]} to {chosen[-1]}:"
-    )
+    several = f"seeds {chosen[0]} to {chosen[-1]}" if len(chosen) > 1 else f"seed {chosen[0]}"
+    click.echo(f"{plan.runs} runs on {plan.train} training images ({labels}), {several}:")
     print_table(["row", "epochs", "steps", "finished"], plan.rows)
     for line in plan.idle:
         warn(line)
@@ -184,6 +183,9 @@ def _check_names(rows: tuple[str, ...], data: str) -> None:
     """Raise if a row names no config and can be no method."""
     from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
 
+    for row in rows:
+        if "=" in row.split(" ")[0]:
+            raise ConfigError(f"{row}: is not allowed as a row; --set {row} sets it for all rows.")
     if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
         return
     for row in rows:

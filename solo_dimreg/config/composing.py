@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,16 +139,22 @@ def fill_empty_blocks(settings: DictConfig) -> None:
             continue  # an interpolation that leads nowhere is refused with the other settings
 
 
+@cache
+def _say_once(line: str) -> None:
+    """Print a line, unless this process has printed it: a comparison composes the configs of many rows."""
+    print(line, file=sys.stderr)
+
+
 def fit_to_machine(settings: DictConfig) -> None:
     """Turn a config written for GPUs into one for this machine's CPU, in place, if there is no GPU."""
     if torch.cuda.is_available():
         return
     wanted, devices = str(settings.get("accelerator", "auto")), device_count(settings.get("devices", 1))
     if wanted != "cpu" and (wanted != "auto" or devices > 1):
-        print(f"No GPU here: accelerator {wanted} becomes cpu, on one device, in 32 bits.", file=sys.stderr)
+        _say_once(f"No GPU here: accelerator {wanted} becomes cpu, on one device, in 32 bits.")
         devices = 1
     elif (precision := settings.get("precision", 32)) not in (32, "32", "32-true"):
-        print(f"No GPU here: precision {precision} becomes 32.", file=sys.stderr)
+        _say_once(f"No GPU here: precision {precision} becomes 32.")
     settings.accelerator = "cpu"
     settings.devices = str(devices)
     settings.strategy = "ddp" if settings.devices != "1" else "auto"

@@ -39,8 +39,8 @@ from solo_dimreg.training.starting import config_named, fitted_config
 
 # The training and validation images of the data sets that torchvision downloads.
 IMAGES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000)}
-# The steps that are timed, after some that are not.
-TIMED, BEFORE = 10, 2
+# The steps that are timed, after some that are not; LONG seconds of them are enough.
+TIMED, BEFORE, LONG = 10, 2, 60.0
 
 
 def study_of(
@@ -70,7 +70,7 @@ def study_of(
     else:
         rows: dict[str, Row] = {}
         for text in given:
-            row = parse(Row, row_of(text))
+            row = parse(Row, {**row_of(text), "title": " ".join(text.split())})
             name = re.sub(r"[^\w.]+", "-", re.sub(r"^\S*/|\.ya?ml(?= |$)", "", row.title)).strip("-")
             if name in rows:
                 raise ConfigError(f"{text!r} stands there twice; each row must be another.")
@@ -175,23 +175,31 @@ class Plan:
 
     def seconds_per_step(self, threads: int) -> float:
         """Return the seconds that a step of the first row takes here, from a few steps of a training."""
+        batches = self.train // self.first.optimizer.batch_size
+        untimed = min(BEFORE, batches)
+        with _computing_with(threads):
+            before = self._seconds(untimed)
+            timed = min(TIMED, batches - untimed, max(1, round(LONG * untimed / before)))
+            # With fewer batches than that, the start of the training counts too.
+            return (
+                max(self._seconds(untimed + timed) - before, 0.0) / timed
+                if timed
+                else before / max(batches, 1)
+            )
+
+    def _seconds(self, steps: int) -> float:
+        """Return the seconds of so many steps of the first row, with the start of the training."""
         from solo_dimreg.training.pretraining import pretrain
 
         starts: list[float] = []
-        took: list[float] = []
-        with tempfile.TemporaryDirectory() as folder, _computing_with(threads):
-            for steps in (BEFORE, BEFORE + TIMED):
-                settings = OmegaConf.create(plain(self.first))
-                settings.update(max_epochs=1, limit_train_batches=steps, limit_val_batches=0)
-                settings.update(checkpoint={"enabled": False, "dir": folder}, wandb={"enabled": False})
-                settings.update(monitor=None, enable_model_summary=False, enable_progress_bar=False)
-                with without_logs(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                    pretrain(settings, on_start=lambda: starts.append(time.perf_counter()))
-                took.append(time.perf_counter() - starts[-1])
-        batches = self.train // self.first.optimizer.batch_size
-        timed = min(TIMED + BEFORE, batches) - min(BEFORE, batches)
-        # With fewer batches than that, the start of the training counts too.
-        return max(took[1] - took[0], 0.0) / timed if timed else took[1] / max(batches, 1)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = OmegaConf.create(plain(self.first))
+            settings.update(max_epochs=1, limit_train_batches=steps, limit_val_batches=0)
+            settings.update(checkpoint={"enabled": False, "dir": folder}, wandb={"enabled": False})
+            settings.update(monitor=None, enable_model_summary=False, enable_progress_bar=False)
+            with without_logs(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                pretrain(settings, on_start=lambda: starts.append(time.perf_counter()))
+            return time.perf_counter() - starts[-1]
 
 
 @contextmanager

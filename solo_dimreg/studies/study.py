@@ -53,7 +53,7 @@ def row_of(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     config, *overrides = WORDS.findall(given) or [""]
-    return {"config": config, "set": overrides, "title": " ".join([config, *overrides])}
+    return {"config": config, "set": overrides}
 
 
 def _embedded(name: Any) -> Any:

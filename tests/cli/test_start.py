@@ -29,6 +29,7 @@ except SystemExit as end:
         *((line, 2) for line in ("diagnose .", "diagnose nowhere", "diagnose pixels resnet18")),
         *((line, 2) for line in ("pretrain -cp digits -cn nosuch", "benchmark nosuch", "report nosuch")),
         *((line, 2) for line in ("compare nosuch", "compare nosuch --data digits", "compare nosuch.yaml")),
+        ("compare digits/byol max_epochs=3", 2),
         ("compare simclr --data ./nosuch", 2),
         *((line, 2) for line in ("compare digits/simclr digits/nosuch", "init nosuch", "claims nosuch")),
         *((line, 2) for line in ("claims --data nosuch", "claims --seeds 1", "claims --list nosuch")),

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.diagnosis.python import diagnose
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.studies.engine import _described, configs_of, run_study
-from solo_dimreg.studies.own_images import plan_of, study_of
+from solo_dimreg.studies.own_images import Plan, plan_of, study_of
 
 TINY = ["backbone.name=timm/test_resnet", "data.num_workers=0", "optimizer.batch_size=32"]
 
@@ -187,5 +188,30 @@ def test_a_study_of_real_data_says_what_it_will_take(here, tmp_path: Path) -> No
     done = here(*command)
     # 400 epochs of 160 images in batches of 32, six rows.
     assert done.returncode == 0 and "6 runs on 160 training images (4 validation images)" in done.stdout
+    assert re.search(r"^simclr +400 +2000 +0 of 1$", done.stdout, re.MULTILINE) and ", seed 5:" in done.stdout
+    assert done.stderr.count("No GPU here") == (not torch.cuda.is_available())
     took = r"^12000 steps are left\. One of the first row takes \S+ s .*: about \d+ (s|min|h) for all"
     assert re.search(took, done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batches", "asked"),
+    [
+        *((0.1, 100, [2, 12]), (10.0, 100, [2, 8]), (90.0, 100, [2, 3])),
+        *((0.1, 5, [2, 5]), (0.1, 2, [2]), (0.1, 1, [1])),
+    ],
+)
+def test_steps_are_timed_without_the_start_and_fewer_if_they_are_long(
+    seconds: float, batches: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start takes no time where it is not told apart, with too few batches."""
+    start, found = 0.0 if len(asked) == 1 else seconds / 10, []
+
+    def training(plan: Plan, steps: int) -> float:
+        found.append(steps)
+        return start + steps * seconds
+
+    monkeypatch.setattr(Plan, "_seconds", training)
+    first = OmegaConf.create({"optimizer": {"batch_size": 32}})
+    plan = Plan([], 32 * batches, 0, 0, 1, 0, first, [])
+    assert plan.seconds_per_step(torch.get_num_threads()) == pytest.approx(seconds) and found == asked

@@ -34,14 +34,12 @@ def written(folder: Path, text: str = MINE) -> Path:
 def test_a_row_is_a_config_and_its_overrides() -> None:
     assert Row(**row_of("byol a.b=1 'c=\"x y\"'")).set == ["a.b=1", "'c=\"x y\"'"]
     assert Row(**row_of("byol name='a b'")).set == ["name='a b'"]
-    assert row_of("my/byol.yaml +a=1")["title"] == "my/byol.yaml +a=1"
 
 
 def test_a_row_starts_from_a_row_above_and_a_file_is_beside_the_study(tmp_path: Path) -> None:
     study = read_study(written(tmp_path, MINE.replace("plain: byol", "plain: my.yaml max_epochs=3")))
     assert study.rows["remedy"].config == str(tmp_path.resolve() / "my.yaml")
     assert study.rows["remedy"].set == ["max_epochs=3", "+regularizers.ldreg.weight=0.1"]
-    assert study.rows["remedy"].title == "plain +regularizers.ldreg.weight=0.1"
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
