@@ -23,7 +23,7 @@ from solo_dimreg.config.parsing import (
 )
 from solo_dimreg.config.values import OWN_BLOCKS
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, VIEWS
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, SHARE, VIEWS
 from solo_dimreg.nn.normalization import normalization_layer
 from solo_dimreg.plugins import monitored_metrics, registered
 
@@ -95,6 +95,8 @@ class AlarmSettings(Block):
     """The ``alarm:`` block in a ``monitor:`` block, see :class:`solo_dimreg.monitor.alarm.Alarm`.
 
     Attributes:
+        limits: The shares, such as that of the mean, which at these values or above count as a collapse. The
+            usual ones are watched if the monitor measures them.
         rollbacks: How often ``action: rollback`` goes back before the alarm stops the training.
         remedy: The terms that ``action: remedy`` adds, written as in a ``regularizers:`` block.
     """
@@ -103,6 +105,10 @@ class AlarmSettings(Block):
     metric: str = "effective_rank"
     drawdown: Annotated[float, number("a number above 0 and below 1", lambda part: 0 < part < 1)] = 0.8
     patience: Count = 3
+    limits: Annotated[
+        dict[str, Annotated[float, number("a number above 0 and at most 1", lambda part: 0 < part <= 1)]],
+        mapping("{z_mean_share: 0.96}"),
+    ] = Field(default_factory=lambda: {"z_mean_share": 0.96, "z_off_diagonal_correlation": 0.96})
     action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
     rollbacks: Count = 2
     remedy: Annotated[
@@ -130,6 +136,25 @@ class AlarmSettings(Block):
         if str(metric).removeprefix("z_") not in falling:
             raise Refusal(unknown("falling metric", str(metric), falling))
         return metric
+
+    @field_validator("limits")
+    @classmethod
+    def _are_shares(cls, limits: dict[str, float]) -> dict[str, float]:
+        shares = [
+            name
+            for name, record in monitored_metrics().items()
+            if not record.falls and record.bounds == SHARE
+        ]
+        for metric in limits:
+            if metric.removeprefix("z_") not in shares:
+                raise Refusal(unknown("rising share", metric, shares))
+        return limits
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Return the metrics that were asked for, each with its key."""
+        limits = {f"limits.{name}": name for name in self.limits if "limits" in self.model_fields_set}
+        return {name: key for key, name in {"metric": self.metric, **limits}.items()}
 
 
 class MonitorSettings(Block):
@@ -186,7 +211,8 @@ class MonitorSettings(Block):
             self._needs_views(name, "alarm.metric")
             if monitored_metrics()[name].inputs == FEATURES_AND_EMBEDDINGS and name != metric:
                 raise Refusal(f"{metric!r} covers both already; leave out the z_.", "alarm.metric")
-            self.metrics = [*dict.fromkeys([*self.metrics, name])]
+            names = [each.removeprefix("z_") for each in self.alarm.named]
+            self.metrics = [*dict.fromkeys([*self.metrics, *names])]
         return self
 
     def _needs_views(self, metric: str, key: str) -> None:

@@ -1,11 +1,15 @@
-"""An alarm that triggers when a monitored metric falls from its own peak: ``alarm:`` in a ``monitor:`` block.
+"""An alarm that triggers when the representation collapses: ``alarm:`` in a ``monitor:`` block.
 
     monitor:
       alarm: {metric: effective_rank, drawdown: 0.8, patience: 3, action: warn}   # stop, rollback or remedy
 
-An absolute threshold would have to be chosen anew for each data set and network. The peak often belongs to a
-network that has hardly begun to learn, and healthy trainings lose more than half of it. A drawdown of 0.5 is
-therefore too small: the claims ``alarm-silent`` and ``alarm-silent-half`` test both values.
+A rank is compared with its own peak, since an absolute threshold would have to be chosen anew for each data
+set and network. The peak often belongs to a network that has hardly begun to learn, and healthy trainings
+lose more than half of it. A drawdown of 0.5 is therefore too small: the claims ``alarm-silent`` and
+``alarm-silent-half`` test both values.
+
+The features can keep a part of their rank while the embeddings come near one point or one line. How near is a
+share of at most 1, whatever the data and the network, so that it has an absolute limit.
 """
 
 from __future__ import annotations
@@ -29,13 +33,16 @@ SETTINGS = ("drawdown", "patience", "label")  # what else an alarm has is its st
 class Alarm:
     """An alarm that triggers when a metric stays at most ``(1 - drawdown)`` of its running peak.
 
+    It also counts looks at which another metric is beyond its limit.
+
     Args:
         drawdown: The lost part of the peak, above 0 and below 1.
         patience: The number of looks in a row after which the alarm triggers.
 
     Attributes:
         peak: The largest value so far; 0 before any value above 0.
-        count: The number of looks in a row, until now, at which the metric had fallen so far.
+        count: The number of looks in a row, until now, at which the metric had fallen so far, or another one
+            was beyond its limit.
         since, since_step: The epoch, counted from 0, and the number of steps at the first of these looks.
         good: The checkpoint from before the fall; empty without one.
         named: The checkpoint of an alarm that has triggered; it is never removed.
@@ -55,18 +62,25 @@ class Alarm:
         self.remedy_from: int | None = None
         self.quiet = 0
 
-    def look(self, value: float, epoch: int, step: int = 0) -> bool:
-        """Take the next value; return True if it completes the patience. NaN does not count as a look."""
-        if not math.isfinite(value):
+    def look(self, value: float, epoch: int, step: int = 0, beyond: bool = False) -> bool:
+        """Take the next value; return True if it completes the patience. NaN does not count as a look.
+
+        ``beyond`` says that another metric is beyond its limit.
+        """
+        if not math.isfinite(value) and not beyond:
             return False
-        self.peak = max(self.peak, value)
-        fallen = 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
+        fallen = self.has_fallen(value) or beyond
+        self.peak = max(self.peak, value) if math.isfinite(value) else self.peak
         self.count = self.count + 1 if fallen and epoch >= self.quiet else 0
         if not fallen and self.restored == NEVER:
             self.restored, self.restored_step = epoch, step
         if self.count == 1:
             self.since, self.since_step = epoch, step
         return self.count == self.patience
+
+    def has_fallen(self, value: float) -> bool:
+        """Return whether a value is so far below the peak."""
+        return 0 < self.peak > value and value <= (1 - self.drawdown) * self.peak
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs."""
@@ -127,13 +141,26 @@ def _link(path: Path, other: Path) -> None:
         shutil.copy2(path, other)
 
 
-def describe(alarm: Alarm, method: str, metric: str, value: float) -> str:
-    """Return the line of an alarm that is triggered; epochs are counted from 1."""
+def describe(
+    alarm: Alarm, method: str, metric: str, value: float, beyond: Mapping[str, tuple[float, float]]
+) -> str:
+    """Return the line of an alarm that is triggered; epochs are counted from 1.
+
+    ``beyond`` has the value and the limit of each metric that is beyond it.
+    """
     good = f"the last good checkpoint is {alarm.good}" if alarm.good else "there is no checkpoint from before"
     often = f" for {alarm.count} looks in a row" if alarm.count > 1 else ""
+    why = [
+        f"{name} is {share:.3g}, of at most 1; it has been {limit:g} or more"
+        for name, (share, limit) in beyond.items()
+    ]
+    if alarm.has_fallen(value):
+        why.append(
+            f"{metric} is {value:.3g} and was {alarm.peak:.3g}; "
+            f"it has been {alarm.drawdown:.0%} or more below its peak"
+        )
     return (
-        f"{method} may have collapsed: {metric} is {value:.3g} and was {alarm.peak:.3g}; it has been "
-        f"{alarm.drawdown:.0%} or more below its peak{often}, since epoch {alarm.since + 1} (step "
+        f"{method} may have collapsed: {', and '.join(why)}{often}, since epoch {alarm.since + 1} (step "
         f"{alarm.since_step}); {good}."
     )
 

@@ -166,12 +166,14 @@ class BlockMonitor(JoinedCallback):
             )
         wanted = self.alarm_settings
         if self.projector is None and wanted is not None:
-            both = wanted.metric in METRICS and METRICS[wanted.metric].inputs == FEATURES_AND_EMBEDDINGS
-            if wanted.metric.startswith("z_") or both:
-                raise ConfigError(
-                    f"monitor.alarm.metric: there is no projector, so no {wanted.metric!r}; use "
-                    "'effective_rank'."
-                )
+            for name, key in wanted.named.items():
+                if name.startswith("z_") or (
+                    name in METRICS and METRICS[name].inputs == FEATURES_AND_EMBEDDINGS
+                ):
+                    other = "'effective_rank'" if key == "metric" else repr(name.removeprefix("z_"))
+                    raise ConfigError(
+                        f"monitor.alarm.{key}: there is no projector, so no {name!r}; use {other}."
+                    )
         self.folder = writers.folder_of(trainer)
         action = wanted.action if wanted else None
         own = any(type(callback).__name__ == "Checkpointer" for callback in trainer.callbacks)
@@ -376,16 +378,19 @@ class BlockMonitor(JoinedCallback):
                 warnings.warn(
                     f"monitor.alarm: the steps have no {metric}, so it never triggers.", stacklevel=2
                 )
-            value = features[0].new_tensor([values.get(metric, torch.nan)])
-            # Use the value of the first process, whose state is saved: all of them stop, or none.
-            first = float(all_gather(value)[0])
-            triggered = self.alarm.look(first, *self._place())
+            limits = self.alarm_settings.limits
+            watched = [values.get(name, torch.nan) for name in (metric, *limits)]
+            # Use the values of the first process, whose state is saved: all of them stop, or none.
+            first, *shares = all_gather(features[0].new_tensor([watched], dtype=torch.float32))[0].tolist()
+            pairs = zip(limits.items(), shares, strict=True)
+            beyond = {name: (share, limit) for (name, limit), share in pairs if share >= limit}
+            triggered = self.alarm.look(first, *self._place(), bool(beyond))
             if rank() == 0:
                 with writers.warn_if_writing_fails():
                     self.alarm.keep_good(writers.checkpoints_of(trainer, self.folder))
             if triggered:
                 self.alarm.named = self.alarm.good
-                message = describe(self.alarm, type(module).__name__, metric, first)
+                message = describe(self.alarm, type(module).__name__, metric, first, beyond)
                 self._act(self.alarm, message, trainer, module, over)
 
     def _act(self, alarm: Alarm, message: str, trainer: Any, module: Any, over: bool) -> None:
@@ -474,7 +479,8 @@ class DimensionalityMonitor(BlockMonitor):
             ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``),
             ``layers`` (further modules by name, whose maps or tokens are averaged) and ``alarm``. The alarm
             is a mapping: it triggers when ``metric`` ("effective_rank") has been ``drawdown`` (0.8, a part)
-            below its own peak in ``patience`` (3) looks in a row. Its ``action``
+            below its own peak in ``patience`` (3) looks in a row, or a share beyond its one of the ``limits``
+            (0.96 for ``z_mean_share`` and ``z_off_diagonal_correlation``). Its ``action``
             "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
             ``ModelCheckpoint`` from before the fall is kept.
 

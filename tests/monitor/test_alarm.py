@@ -54,6 +54,15 @@ def test_curves(values: list[float], sounds: int | None) -> None:
     )
 
 
+def test_looks_beyond_a_limit_count_as_falls_do() -> None:
+    """In a row with them, on a curve that rises, and where the metric itself is undefined."""
+    alarm = Alarm(0.5, 3)
+    curve = [(100.0, False), (40.0, False), (120.0, True), (math.nan, True), (130.0, False), (140.0, True)]
+    found = [alarm.look(value, i, beyond=beyond) for i, (value, beyond) in enumerate(curve)]
+    assert found == [False, False, False, True, False, False]
+    assert (alarm.peak, alarm.count, alarm.since) == (140, 1, 5)
+
+
 def test_it_sounds_once_a_fall() -> None:
     assert looks([9, 1, 1, 1, 1, 1, 9, 1, 1, 1]) == [False] * 3 + [True] + [False] * 5 + [True]
 
@@ -88,6 +97,10 @@ def test_a_state_goes_on_where_it_was(values: list[float], cut: int) -> None:
         ({"drawdown": True}, r"monitor.alarm.drawdown: True is not allowed"),
         ({"drawdown": "half"}, r"monitor.alarm.drawdown: 'half' is not allowed"),
         ({"patience": 0}, r"monitor.alarm.patience: 0 is not allowed; .*whole number >= 1"),
+        ({"limits": {"z_effective_rank": 0.5}}, r"alarm.limits: Unknown rising share 'z_effective_rank'"),
+        ({"limits": {"z_mean_shar": 0.5}}, r"alarm.limits: .*Did you mean 'mean_share'"),
+        ({"limits": {"z_mean_share": 1.5}}, r"alarm.limits.z_mean_share: 1.5 is not allowed; .*at most 1"),
+        ({"limits": 0.9}, r"alarm.limits: 0.9 is not a mapping"),
         ({"action": "abort"}, r"monitor.alarm.action: Unknown action 'abort'.*stop, warn"),
         ({"enabled": 0}, r"monitor.alarm.enabled: 0 is not allowed; it must be true or false"),
         ({"enabled": False, "patience": 0}, r"monitor.alarm.patience: 0 is not allowed"),
@@ -116,6 +129,8 @@ def test_its_figure_is_monitored() -> None:
     assert settings is not None and settings.metrics == ["lid", "effective_rank"]
     assert settings.alarm == AlarmSettings(metric="z_effective_rank")
     assert read_monitor({"alarm": {}}).alarm == AlarmSettings()  # type: ignore[union-attr]
+    asked = read_monitor({"metrics": ["lid"], "alarm": {"metric": "lid", "limits": {"z_mean_share": 0.9}}})
+    assert asked is not None and asked.metrics == ["lid", "mean_share"]
 
 
 def collapsing(few_digits: Path, folder: str, action: str, **changes: Any) -> DictConfig:
@@ -312,7 +327,14 @@ def test_the_message_counts_from_one_and_reads_right() -> None:
     alarm.look(10.0, 2, 30)
     alarm.look(1.0, 3, 40)
     said = "effective_rank is 1 and was 10; it has been 80% or more below its peak, since epoch 4 (step 40); "
-    assert said in describe(alarm, "SimCLR", "effective_rank", 1.0)
+    assert said in describe(alarm, "SimCLR", "effective_rank", 1.0, {})
     alarm.patience = 2
     alarm.look(1.0, 4, 50)
-    assert "below its peak for 2 looks in a row, since epoch 4 (step 40)" in describe(alarm, "X", "lid", 1.0)
+    both = describe(alarm, "X", "lid", 1.0, {"z_mean_share": (0.981, 0.96)})
+    assert "below its peak for 2 looks in a row, since epoch 4 (step 40)" in both
+    assert (
+        "X may have collapsed: z_mean_share is 0.981, of at most 1; it has been 0.96 or more, and lid is"
+        in both
+    )
+    near = describe(alarm, "X", "lid", 9.0, {"z_mean_share": (0.981, 0.96)})
+    assert "0.96 or more for 2 looks in a row, since epoch 4" in near and "lid" not in near

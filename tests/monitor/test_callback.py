@@ -175,6 +175,37 @@ def test_an_alarm_stops_the_training(pl: Any, capsys: Any) -> None:
     assert "since epoch 2 (step 6);" in line and line.endswith("The training is stopped.")
 
 
+@pytest.mark.parametrize("near", ["point", "line"])
+def test_an_alarm_sees_embeddings_near_a_point_or_a_line(pl: Any, near: str, capsys: Any) -> None:
+    """Their effective rank, relative to the variance, does not fall."""
+
+    def trained(**alarm: Any) -> DimensionalityMonitor:
+        module = build(pl)
+        with torch.no_grad():
+            if near == "point":
+                module.projector.bias += 10
+            else:
+                module.projector.weight[:] = module.projector.weight[0]
+                module.projector.bias[:] = 0
+        module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1e-6)
+        monitor = DimensionalityMonitor(embeddings="projector", alarm={"action": "stop", **alarm})
+        fit(pl, module, monitor, epochs=5)
+        return monitor
+
+    assert len(trained().history) == 3
+    metric = {"point": "z_mean_share", "line": "z_off_diagonal_correlation"}[near]
+    (line,) = re.findall("warning: Contrast may have collapsed.*", capsys.readouterr().err)
+    assert f" {metric} is 1, of at most 1; it has been 0.96 or more for 3 looks in a row" in line
+    assert len(trained(limits={}).history) == 5
+
+
+def test_a_limit_of_embeddings_needs_them(pl: Any) -> None:
+    monitor = DimensionalityMonitor(alarm={"limits": {"z_mean_share": 0.9}})
+    with pytest.raises(ConfigError, match=r"alarm.limits.z_mean_share: .* no projector.* use 'mean_share'"):
+        fit(pl, build(pl), monitor)
+    fit(pl, build(pl), DimensionalityMonitor(alarm={}), epochs=1)  # the usual limits are then not watched
+
+
 def test_a_logger_without_a_folder(pl: Any) -> None:
     base = importlib.import_module(f"{pl.__name__}.loggers")
 
