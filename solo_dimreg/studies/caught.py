@@ -79,7 +79,7 @@ def run_caught(
 
 
 def alarm_step(ranks: Sequence[float]) -> int | None:
-    """Return the step at which the alarm triggers with its defaults; return None if it does not."""
+    """Return the step at which the ranks trigger the alarm with its default drawdown, or None."""
     look = first_trigger(ranks)
     return None if look is None else (look + 1) * STEPS
 
