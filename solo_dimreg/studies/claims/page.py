@@ -201,6 +201,8 @@ def write_outcomes(
     write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": told})
     kinds = {each["verdict"]: KINDS[word(each)] for each in told}
     named = {outcome.claim.name: outcome for outcome in outcomes}
+    # The experiments train nothing and have no method.
+    trained = [run for seed in results for run in seed.values() if "method" in run]
     why = f"{about['why'] or 'as the study says'}. {state(content)}"
     page = render(
         TEMPLATES / "claims.html.j2",
@@ -223,8 +225,7 @@ def write_outcomes(
             [row, *("not recorded" if each is None else _percents(each) for each in changes)]
             for row, changes in last_fifth(results).items()
         ],
-        # The experiments train nothing and have no method.
-        ran=what_ran([run for seed in results for run in seed.values() if "method" in run]),
+        ran=what_ran(trained) if trained else [],
     )
     write_text(out / "claims.html", page)
     return outcomes
@@ -271,6 +272,8 @@ def _ran(run: Mapping[str, Any], key: str) -> str:
 
 def state(content: Mapping[str, Any]) -> str:
     """Return sentences on how many runs there are, what they ran on, and whether they are long enough."""
+    if not content["planned_runs"]:
+        return "No network is trained."
     runs, keys = content["runs"], ("solo-learn", "processor")
     where = [f"{key} {', '.join(sorted({_ran(run, key) for run in runs} - {''}))}" for key in keys]
     said = f"{len(runs)} of {content['planned_runs']} trainings are finished"
