@@ -32,7 +32,7 @@ class DivergenceError(TrainingError):
 
 
 class CollapseError(TrainingError):
-    """An error for a training that the alarm stopped, because a metric of the features fell too far."""
+    """An error for a training that the alarm stopped, because the representation collapsed."""
 
     status = 3
 

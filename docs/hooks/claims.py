@@ -27,6 +27,7 @@ from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
 from solo_dimreg.studies.claims.page import (
     COUNTED,
+    SHOWN,
     Told,
     by_seed,
     counted,
@@ -116,8 +117,8 @@ def headlines(known: Known, folder: Path) -> str:
     lines = [f"{counted(known.here)}.{formulas} {known.state}"]
     for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
         verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
-        pairs = zip(outcome["numbers"], effects(outcome), strict=False)
-        measured = "; ".join(f"{number['says']}, {effect}" for number, effect in pairs)
+        pairs = zip(outcome["numbers"][:SHOWN], effects(outcome), strict=False)
+        measured = "; ".join(f"{number['says']}: {effect}" for number, effect in pairs)
         lines += [
             "",
             f"{place}. **{verdict}**: [{outcome['sentence']}](#{outcome['name']})"

@@ -152,7 +152,7 @@ def _list(study_name: str, names: tuple[str, ...], as_json: bool) -> None:
     cells = []
     for claim in described:
         source = f"{claim['paper']}, {claim['place']}; published: {claim['published']}"
-        rule = "; ".join(f"{each['says']}, to be {each['to_be']}" for each in claim["numbers"])
-        says = f"{claim['sentence']} Measured: {rule}. {claim['note']}"
+        rule = "; ".join(f"{each['says']} must be {each['to_be']}" for each in claim["numbers"])
+        says = f"{claim['sentence']} It holds if: {rule}. {claim['note']}"
         cells.append([claim["name"], source, says.rstrip()])
     print_table(["claim", "source", "says"], cells)

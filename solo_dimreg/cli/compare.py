@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +185,11 @@ def _check_names(rows: tuple[str, ...], data: str) -> None:
     from solo_dimreg.config.folders import find_config, place_of_row, shipped_studies
 
     for row in rows:
-        if "=" in row.split(" ")[0]:
-            raise ConfigError(f"{row}: is not allowed as a row; --set {row} sets it for all rows.")
+        if re.match(r"[+~]*[\w.]+=", row):
+            raise ConfigError(
+                f"{row!r} is a setting and no row. It stands in the quotes of its row, as in "
+                f"'byol {row}', or after --set for all rows."
+            )
     if (data and data not in ("digits", "patches")) or (len(rows) == 1 and rows[0] in shipped_studies()):
         return
     for row in rows:

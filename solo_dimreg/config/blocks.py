@@ -23,10 +23,12 @@ from solo_dimreg.config.parsing import (
 )
 from solo_dimreg.config.values import OWN_BLOCKS
 from solo_dimreg.errors import ConfigError, unknown
-from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, SHARE, VIEWS
+from solo_dimreg.metrics.registry import FEATURES_AND_EMBEDDINGS, VIEWS
 from solo_dimreg.nn.normalization import normalization_layer
 from solo_dimreg.plugins import monitored_metrics, registered
 
+# The shares that are 1 at a collapse.
+LIMITED = ("z_mean_share", "z_off_diagonal_correlation", "mean_share", "off_diagonal_correlation")
 # What the monitor measures by itself.
 MONITORED = (
     *("effective_rank", "lid", "matrix_entropy", "mutual_information", "off_diagonal_correlation"),
@@ -107,8 +109,8 @@ class AlarmSettings(Block):
     patience: Count = 3
     limits: Annotated[
         dict[str, Annotated[float, number("a number above 0 and at most 1", lambda part: 0 < part <= 1)]],
-        mapping("{z_mean_share: 0.96}"),
-    ] = Field(default_factory=lambda: {"z_mean_share": 0.96, "z_off_diagonal_correlation": 0.96})
+        mapping("{z_mean_share: 0.97}"),
+    ] = Field(default_factory=lambda: dict.fromkeys(LIMITED[:2], 0.97))
     action: Annotated[str, one_of("action", ("warn", "stop", "rollback", "remedy"))] = "warn"
     rollbacks: Count = 2
     remedy: Annotated[
@@ -140,14 +142,9 @@ class AlarmSettings(Block):
     @field_validator("limits")
     @classmethod
     def _are_shares(cls, limits: dict[str, float]) -> dict[str, float]:
-        shares = [
-            name
-            for name, record in monitored_metrics().items()
-            if not record.falls and record.bounds == SHARE
-        ]
         for metric in limits:
-            if metric.removeprefix("z_") not in shares:
-                raise Refusal(unknown("rising share", metric, shares))
+            if metric not in LIMITED:
+                raise Refusal(unknown("share", metric, LIMITED))
         return limits
 
     @property

@@ -55,7 +55,7 @@ class MetricRecord:
         unit: What it is counted in; empty for a plain number.
         decimals: The digits after the point in tables.
         inputs: What the function takes: ``ROWS``, ``VIEWS``, ``FEATURES_AND_EMBEDDINGS`` or ``TOKENS``.
-        falls: Whether it falls at a collapse from a value above 0, so that the alarm can watch it.
+        falls: Whether it falls at a collapse from a value above 0, so that it can be the metric of the alarm.
         explanation, source: Its meaning in a sentence or two, and the paper.
         of_moments: Computes it from the moments of all rows, whose memory does not grow with the rows.
         of_neighbours: Computes it from distances to the nearest neighbours, or from distinct rows.

@@ -9,7 +9,7 @@ lose more than half of it. A drawdown of 0.5 is therefore too small: the claims 
 ``alarm-silent-half`` test both values.
 
 The features can keep a part of their rank while the embeddings come near one point or one line. How near is a
-share of at most 1, whatever the data and the network, so that it has an absolute limit.
+share of at most 1, so that it has an absolute limit.
 """
 
 from __future__ import annotations
@@ -62,14 +62,15 @@ class Alarm:
         self.remedy_from: int | None = None
         self.quiet = 0
 
-    def look(self, value: float, epoch: int, step: int = 0, beyond: bool = False) -> bool:
-        """Take the next value; return True if it completes the patience. NaN does not count as a look.
+    def look(self, value: float, epoch: int, step: int = 0, beyond: bool | None = None) -> bool:
+        """Take the next value; return True if it completes the patience.
 
-        ``beyond`` says that another metric is beyond its limit.
+        ``beyond`` says whether another metric is beyond its limit; None if there is no such metric. Then NaN
+        does not count as a look.
         """
-        if not math.isfinite(value) and not beyond:
+        if not math.isfinite(value) and beyond is None:
             return False
-        fallen = self.has_fallen(value) or beyond
+        fallen = self.has_fallen(value) or bool(beyond)
         self.peak = max(self.peak, value) if math.isfinite(value) else self.peak
         self.count = self.count + 1 if fallen and epoch >= self.quiet else 0
         if not fallen and self.restored == NEVER:
@@ -150,18 +151,14 @@ def describe(
     """
     good = f"the last good checkpoint is {alarm.good}" if alarm.good else "there is no checkpoint from before"
     often = f" for {alarm.count} looks in a row" if alarm.count > 1 else ""
-    why = [
-        f"{name} is {share:.3g}, of at most 1; it has been {limit:g} or more"
-        for name, (share, limit) in beyond.items()
-    ]
+    why = [f"{name} is {share:.3g} (the limit is {limit:g})" for name, (share, limit) in beyond.items()]
     if alarm.has_fallen(value):
         why.append(
-            f"{metric} is {value:.3g} and was {alarm.peak:.3g}; "
-            f"it has been {alarm.drawdown:.0%} or more below its peak"
+            f"{metric} is {value:.3g} and was {alarm.peak:.3g} (a fall of {alarm.drawdown:.0%} or more)"
         )
     return (
-        f"{method} may have collapsed: {', and '.join(why)}{often}, since epoch {alarm.since + 1} (step "
-        f"{alarm.since_step}); {good}."
+        f"{method} may have collapsed: {', and '.join(why)}; it has looked so{often}, since epoch "
+        f"{alarm.since + 1} (step {alarm.since_step}); {good}."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +171,8 @@ class BlockMonitor(JoinedCallback):
                 if name.startswith("z_") or (
                     name in METRICS and METRICS[name].inputs == FEATURES_AND_EMBEDDINGS
                 ):
-                    other = "'effective_rank'" if key == "metric" else repr(name.removeprefix("z_"))
-                    raise ConfigError(
-                        f"monitor.alarm.{key}: there is no projector, so no {name!r}; use {other}."
-                    )
+                    other = "use 'effective_rank'" if key == "metric" else "leave it out"
+                    raise ConfigError(f"monitor.alarm.{key}: there is no projector, so no {name!r}; {other}.")
         self.folder = writers.folder_of(trainer)
         action = wanted.action if wanted else None
         own = any(type(callback).__name__ == "Checkpointer" for callback in trainer.callbacks)
@@ -376,15 +375,15 @@ class BlockMonitor(JoinedCallback):
             metric = self.alarm_settings.metric
             if metric not in values and len(self.history) == 1 and rank() == 0:
                 warnings.warn(
-                    f"monitor.alarm: the steps have no {metric}, so it never triggers.", stacklevel=2
+                    f"monitor.alarm: the steps have no {metric}, so it does not see it fall.", stacklevel=2
                 )
             limits = self.alarm_settings.limits
             watched = [values.get(name, torch.nan) for name in (metric, *limits)]
             # Use the values of the first process, whose state is saved: all of them stop, or none.
-            first, *shares = all_gather(features[0].new_tensor([watched], dtype=torch.float32))[0].tolist()
-            pairs = zip(limits.items(), shares, strict=True)
-            beyond = {name: (share, limit) for (name, limit), share in pairs if share >= limit}
-            triggered = self.alarm.look(first, *self._place(), bool(beyond))
+            first, *shares = all_gather(features[0].new_tensor([watched]))[0].tolist()
+            known = [(name, share) for name, share in zip(limits, shares, strict=True) if isfinite(share)]
+            beyond = {name: (share, limits[name]) for name, share in known if share >= limits[name]}
+            triggered = self.alarm.look(first, *self._place(), bool(beyond) if known else None)
             if rank() == 0:
                 with writers.warn_if_writing_fails():
                     self.alarm.keep_good(writers.checkpoints_of(trainer, self.folder))
@@ -479,8 +478,8 @@ class DimensionalityMonitor(BlockMonitor):
             ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``),
             ``layers`` (further modules by name, whose maps or tokens are averaged) and ``alarm``. The alarm
             is a mapping: it triggers when ``metric`` ("effective_rank") has been ``drawdown`` (0.8, a part)
-            below its own peak in ``patience`` (3) looks in a row, or a share beyond its one of the ``limits``
-            (0.96 for ``z_mean_share`` and ``z_off_diagonal_correlation``). Its ``action``
+            below its own peak in ``patience`` (3) looks in a row, or a share at its one of the ``limits``
+            (0.97 for ``z_mean_share`` and ``z_off_diagonal_correlation``). Its ``action``
             "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
             ``ModelCheckpoint`` from before the fall is kept.
 

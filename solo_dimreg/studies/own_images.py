@@ -78,9 +78,9 @@ def study_of(
         folders = {str(Path(row.config).parent) for row in rows.values() if not Path(row.config).suffix}
         also = [] if data else sorted(folders & WRITERS.keys())
         study = parse(Study, {"name": out.name, "title": out.name, "rows": rows, "data": data, "also": also})
-    for row in study.rows.values():
+    for name, row in study.rows.items():
         if row.config.endswith((".yaml", ".yml")) and not Path(row.config).is_file():
-            raise ConfigError(f"{row.title!r}: there is no file {row.config!r}; it must be a config.")
+            raise ConfigError(f"{row.title or name!r}: there is no file {row.config!r}; it must be a config.")
     values = dict(changes or {})
     for key in ("overrides", "linear"):
         values[key] = [*getattr(study, key), *values.get(key, ())]
@@ -179,7 +179,7 @@ class Plan:
         untimed = min(BEFORE, batches)
         with _computing_with(threads):
             before = self._seconds(untimed)
-            timed = min(TIMED, batches - untimed, max(1, round(LONG * untimed / before)))
+            timed = min(TIMED, batches - untimed, max(2, round(LONG * untimed / before)))
             # With fewer batches than that, the start of the training counts too.
             return (
                 max(self._seconds(untimed + timed) - before, 0.0) / timed

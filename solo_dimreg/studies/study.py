@@ -168,8 +168,6 @@ class Study(Setting, Part):
             if name in EXPERIMENTS:
                 raise ConfigError(f"rows: {name!r} is the name of an experiment; it must be another.")
         _check_known("headlines: ", "claim", self.headlines, self.questions)
-        for name, question in self.questions.items():
-            _check_known(f"questions.{name}.beside: ", "row", question.beside, self.rows)
         self.claims()
         return self
 
@@ -190,21 +188,22 @@ class Study(Setting, Part):
         """Return the study with the named questions, or all, and their rows; raise if one is unknown."""
         _check_known("", "claim", names, self.questions)
         chosen = {name: each for name, each in self.questions.items() if not names or name in names}
-        study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
-        rows = {row for claim in study.claims() for row in claim.rows}
+        needed = {row for claim in self.claims() if claim.name in chosen for row in claim.rows}
         for name, each in chosen.items():
-            kept = [row for row in each.beside if row in rows]
-            chosen[name] = each.model_copy(update={"beside": kept})
-        return study._with_rows(list(rows))
+            chosen[name] = each.model_copy(update={"beside": [row for row in each.beside if row in needed]})
+        study = self.changed(questions=chosen, headlines=[name for name in self.headlines if name in chosen])
+        return study._with_rows(needed)
 
-    def _with_rows(self, names: Sequence[str]) -> Study:
+    def _with_rows(self, names: Collection[str]) -> Study:
         kept = {name: row for name, row in self.rows.items() if name in names}
         of_rows = {name: changes for name, changes in self.of_rows.items() if name in kept}
         baseline = self.baseline if self.baseline in kept else ""
         return self.changed(rows=kept, of_rows=of_rows, baseline=baseline)
 
     def claims(self) -> list[Claim]:
-        """Return the claims of the questions."""
+        """Return the claims of the questions; raise ConfigError if a name in one leads nowhere."""
+        for name, question in self.questions.items():
+            _check_known(f"questions.{name}.beside: ", "row", question.beside, self.rows)
         return [
             Claim(
                 name,

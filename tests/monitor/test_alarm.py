@@ -61,6 +61,10 @@ def test_looks_beyond_a_limit_count_as_falls_do() -> None:
     found = [alarm.look(value, i, beyond=beyond) for i, (value, beyond) in enumerate(curve)]
     assert found == [False, False, False, True, False, False]
     assert (alarm.peak, alarm.count, alarm.since) == (140, 1, 5)
+    # A look within the limits ends the row, also without the metric; one without both is none.
+    undefined = [False, True, None, True, True]
+    found = [alarm.look(math.nan, 6 + i, beyond=beyond) for i, beyond in enumerate(undefined)]
+    assert found == [False, False, False, False, True]
 
 
 def test_it_sounds_once_a_fall() -> None:
@@ -97,8 +101,8 @@ def test_a_state_goes_on_where_it_was(values: list[float], cut: int) -> None:
         ({"drawdown": True}, r"monitor.alarm.drawdown: True is not allowed"),
         ({"drawdown": "half"}, r"monitor.alarm.drawdown: 'half' is not allowed"),
         ({"patience": 0}, r"monitor.alarm.patience: 0 is not allowed; .*whole number >= 1"),
-        ({"limits": {"z_effective_rank": 0.5}}, r"alarm.limits: Unknown rising share 'z_effective_rank'"),
-        ({"limits": {"z_mean_shar": 0.5}}, r"alarm.limits: .*Did you mean 'mean_share'"),
+        ({"limits": {"z_effective_rank": 0.5}}, r"alarm.limits: Unknown share 'z_effective_rank'"),
+        ({"limits": {"z_mean_shar": 0.5}}, r"alarm.limits: .*Did you mean 'z_mean_share'"),
         ({"limits": {"z_mean_share": 1.5}}, r"alarm.limits.z_mean_share: 1.5 is not allowed; .*at most 1"),
         ({"limits": 0.9}, r"alarm.limits: 0.9 is not a mapping"),
         ({"action": "abort"}, r"monitor.alarm.action: Unknown action 'abort'.*stop, warn"),
@@ -326,15 +330,13 @@ def test_the_message_counts_from_one_and_reads_right() -> None:
     alarm = Alarm(0.8, 1)
     alarm.look(10.0, 2, 30)
     alarm.look(1.0, 3, 40)
-    said = "effective_rank is 1 and was 10; it has been 80% or more below its peak, since epoch 4 (step 40); "
+    said = (
+        "effective_rank is 1 and was 10 (a fall of 80% or more); it has looked so, since epoch 4 (step 40); "
+    )
     assert said in describe(alarm, "SimCLR", "effective_rank", 1.0, {})
     alarm.patience = 2
     alarm.look(1.0, 4, 50)
-    both = describe(alarm, "X", "lid", 1.0, {"z_mean_share": (0.981, 0.96)})
-    assert "below its peak for 2 looks in a row, since epoch 4 (step 40)" in both
-    assert (
-        "X may have collapsed: z_mean_share is 0.981, of at most 1; it has been 0.96 or more, and lid is"
-        in both
-    )
-    near = describe(alarm, "X", "lid", 9.0, {"z_mean_share": (0.981, 0.96)})
-    assert "0.96 or more for 2 looks in a row, since epoch 4" in near and "lid" not in near
+    both = describe(alarm, "X", "lid", 1.0, {"z_mean_share": (0.981, 0.97)})
+    assert "X may have collapsed: z_mean_share is 0.981 (the limit is 0.97), and lid is 1 and was 10" in both
+    assert "; it has looked so for 2 looks in a row, since epoch 4 (step 40); " in both
+    assert "lid" not in describe(alarm, "X", "lid", 9.0, {"z_mean_share": (0.981, 0.97)})

@@ -200,8 +200,23 @@ def test_a_value_is_told_beside_its_limit() -> None:
         )
         assert number["values"] == pytest.approx([seed["a"]["lid"] for seed in results])
         assert effects(told) == [
-            f"{expected.mean:.0f} ({expected.low:.0f} to {expected.high:.0f}), to be {to_be}"
+            f"{expected.mean:.0f} ({expected.low:.0f} to {expected.high:.0f}; must be {to_be})"
         ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "unit", "to_be", "expected"),
+    [
+        (0.7834, "%", "below 3", "0.78 % (0.73 to 0.83; must be below 3 %)"),
+        (0.2959, "", "above 0.3", "0.296 (0.246 to 0.346; must be above 0.3)"),
+        (-3.97, "decades", "below -1", "−4.0 decades (−4.0 to −3.9; must be below −1 decades)"),
+        (-0.46, "points", "above 0", "−0.46 points (−0.51 to −0.41)"),
+        (0.0, "", "above 0", "+0.00 (−0.05 to 0.05)"),
+    ],
+)
+def test_a_value_is_told_in_words(mean: float, unit: str, to_be: str, expected: str) -> None:
+    number = {"says": "x", "to_be": to_be, "mean": mean, "low": mean - 0.05, "high": mean + 0.05}
+    assert effects({"unit": unit, "numbers": [number]}) == [expected]
 
 
 def test_a_tau_that_is_small_is_not_the_opposite_of_one_that_is_large() -> None:

@@ -86,7 +86,7 @@ def test_a_page_says_what_the_outcomes_are(tmp_path: Path) -> None:
     mean, low, high = up.estimates[0].mean, up.estimates[0].low, up.estimates[0].high
     effect = f"+{mean:.1f} ({low:.1f} to {high:.1f})"
     assert f'[holds here: {effect}](#up "verdict"), [{effect}](#up "measured")' in text
-    assert f"1. **Holds here**: [up is so.](#up) Measured: LID of high minus that of low, {effect}." in text
+    assert f"1. **Holds here**: [up is so.](#up) Measured: LID of high minus that of low: {effect}." in text
     assert f'[opposite here: −{effect[1:4]} (−{high:.1f} to −{low:.1f})](#down "measured")' in text
     assert f"[+{steps.estimates[1].mean:.1f} (" in text and steps.verdict == "not shown here"
     assert "| here (8 steps) |" in text and "`solo-dimreg claims even --study x`" in text
@@ -212,7 +212,7 @@ def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Pat
     picture = page.parent / "images" / "claims" / "x.png"
     script.main(tmp_path, str(file))
     text = page.read_text()
-    measured = "linear accuracy of a minus that of b, +9.1 points (9.0 to 9.1)"
+    measured = "linear accuracy of a minus that of b: +9.1 points (9.0 to 9.1)"
     assert f"1. **Holds here**: [So.](#x) Measured: {measured}. Published" in text
     again = ("unfinished, 1 of 2 seeds (seed 13)", "opposite here (another solo-learn)", "holds here (AVX2)")
     (row,) = re.findall(r'^\| <a id="x">.*\| \*\*holds here\*\* \| (.*) \| `', text, re.MULTILINE)

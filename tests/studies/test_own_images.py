@@ -197,7 +197,7 @@ def test_a_study_of_real_data_says_what_it_will_take(here, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("seconds", "batches", "asked"),
     [
-        *((0.1, 100, [2, 12]), (10.0, 100, [2, 8]), (90.0, 100, [2, 3])),
+        *((0.1, 100, [2, 12]), (10.0, 100, [2, 8]), (90.0, 100, [2, 4])),
         *((0.1, 5, [2, 5]), (0.1, 2, [2]), (0.1, 1, [1])),
     ],
 )

@@ -19,7 +19,8 @@ RULE = (
     "for Kendall's tau within one method, over the jackknife's pseudo-values of its settings), after Holm's "
     f"correction over all claims of the same paper, tested or not, is below {LEVEL:g}. The opposite holds "
     "if one of its numbers is on the other side by the same test, which is also corrected for their number. "
-    "Of Kendall's tau, it has to be below 0. A claim that trains no network, such as a formula, is then "
+    "For Kendall's tau the other side is below 0: a small one above 0 orders in the claimed way, though "
+    "weakly. A claim that trains no network, such as a formula, is then "
     "contradicted. Otherwise it is not shown. A claim is decided when all of its seeds are done."
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
@@ -35,7 +36,7 @@ class Claim:
         paper, place: The source of the sentence.
         sentence: The sentence in our words.
         published: The paper's numbers.
-        numbers: The numbers that must be above 0; the first is the effect that is shown.
+        numbers: The numbers that must be above 0, or on the right side of their limit.
         unit: The unit of the effect.
         note: How the setting was chosen, if it is not the paper's.
         differs: The paper's setting, where it differs from ours: data, network, epochs, batch.

@@ -126,11 +126,13 @@ def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     """
     parts = partial(_result, one, metric), partial(_result, other, metric)
     says = f"the difference between the {_called(metric)} of {one} and {other}"
-    above = Number(says, lambda seed: margin + (parts[0](seed) - parts[1](seed)), parts)
-    below = Number(says, lambda seed: margin - (parts[0](seed) - parts[1](seed)), parts)
+    sides = {
+        "above": lambda seed: margin + (parts[0](seed) - parts[1](seed)),
+        "below": lambda seed: margin - (parts[0](seed) - parts[1](seed)),
+    }
     return [
-        replace(above, limit=-margin),
-        replace(below, limit=margin, below=True),
+        Number(says, sides["above"], parts, limit=-margin),
+        Number(says, sides["below"], parts, limit=margin, below=True),
     ]
 
 

@@ -74,13 +74,16 @@ def _effect(number: Mapping[str, Any], unit: str) -> str:
     """
     if number["mean"] is None or not math.isfinite(number["mean"]):  # null is NaN in JSON
         return UNKNOWN
+    is_difference, unit = number["to_be"] == "above 0", unit and f" {unit}"
     size = abs(number["mean"])
     places = max(0, 1 - math.floor(math.log10(size))) if size else 2
-    mean, low, high = (f"{number[key]:.{places}f}" for key in ("mean", "low", "high"))
-    is_difference = number["to_be"] == "above 0"
-    sign = "+" if is_difference and not mean.startswith("-") else ""
-    limit = "" if is_difference else f", to be {number['to_be']}"
-    return f"{sign}{mean}{unit and f' {unit}'} ({low} to {high}){limit}".replace("-", "−")
+    side, limit = number["to_be"].split()
+    if not is_difference and round(number["mean"], places) == float(limit):
+        places += 1  # so that one sees on which side of the limit it is
+    mean, low, high = (f"{number[key]:.{places}f}".replace("-", "−") for key in ("mean", "low", "high"))
+    if is_difference:
+        return f"{'' if mean.startswith('−') else '+'}{mean}{unit} ({low} to {high})"
+    return f"{mean}{unit} ({low} to {high}; must be {side} {limit.replace('-', '−')}{unit})"
 
 
 def counted(outcomes: Sequence[Told]) -> str:

@@ -77,7 +77,7 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
         figure = draw_points({"": times}, *TIME_AXES, diagonal=True) if times else None
         return Card(figure, TIMES) if figure else None
     shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
-    names = [*claim.rows, *claim.beside]
+    names = list(dict.fromkeys([*claim.rows, *claim.beside]))
     panels = {
         symbol: {name: curves for name in names if (curves := _curves(name, curve, results))}
         for symbol, curve in zip(SYMBOLS, shown, strict=False)
