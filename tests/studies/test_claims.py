@@ -434,7 +434,7 @@ def test_one_claim_end_to_end(tmp_path: Path, few_digits: Path, monkeypatch: pyt
     content = json.loads(Path("out/claims.json").read_text())
     (written,) = content["outcomes"]
     assert content["seeds"] == [5, 6] and written["rows"] == ["none", "bn"]
-    assert written["values"] == [list(outcome.values[0])]
+    assert [each["values"] for each in written["numbers"]] == [list(outcome.values[0])]
     results = {
         (row, seed): json.loads(next(Path(f"out/runs/{row}/seed{seed}").rglob("result.json")).read_text())
         for row in ("none", "bn")

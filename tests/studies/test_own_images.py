@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from solo_dimreg.config import composing
 from solo_dimreg.config.folders import config_root
 from solo_dimreg.diagnosis.python import diagnose
 from solo_dimreg.errors import ConfigError
@@ -185,6 +186,7 @@ def test_a_study_of_real_data_says_what_it_will_take(here, tmp_path: Path) -> No
         folder.mkdir(parents=True)
         for i in range(80 if "train" in place else 2):
             Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    composing._say_once.cache_clear()  # the process of the tests has said it before
     done = here(*command)
     # 400 epochs of 160 images in batches of 32, six rows.
     assert done.returncode == 0 and "6 runs on 160 training images (4 validation images)" in done.stdout
