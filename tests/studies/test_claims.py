@@ -289,6 +289,11 @@ def test_a_diagnosis_counts_by_its_sign() -> None:
     assert np.isnan(number.of({"a": {"failed": "The loss is not finite."}}))
 
 
+def test_what_two_results_of_a_row_need_is_measured() -> None:
+    study = read_study("evidence").asking(["projector-keeps"])
+    assert set(study.measures("digit_two_layers")) == {"ridge_acc1", "z_ridge_acc1"}
+
+
 def test_ridge_accuracy_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     centres, labels, expected = rng.normal(size=(3, 6)), rng.integers(0, 3, 90), rng.integers(0, 3, 60)

@@ -293,7 +293,9 @@ def read_number(
     for name in metrics:
         if name not in known and not set(used) & set(experiments):
             raise ConfigError(f"{key}.metric: {unknown('metric', name, known)}")
-    wanted = (*metrics, *(("linear_acc1",) if kind == "tau" else ()))
+    of_one_row = (options["larger"], options["smaller"]) if kind == "within" else ()
+    wanted = (*metrics, *(each for each in of_one_row if each in MEASURES))
+    wanted += ("linear_acc1",) if kind == "tau" else ()
     named = tuple(dict.fromkeys(map(str, used)))
     numbers = function(**options)
     return [
