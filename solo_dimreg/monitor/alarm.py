@@ -71,7 +71,8 @@ class Alarm:
         if not math.isfinite(value) and beyond is None:
             return False
         fallen = self.has_fallen(value) or bool(beyond)
-        self.peak = max(self.peak, value) if math.isfinite(value) else self.peak
+        if math.isfinite(value):
+            self.peak = max(self.peak, value)
         self.count = self.count + 1 if fallen and epoch >= self.quiet else 0
         if not fallen and self.restored == NEVER:
             self.restored, self.restored_step = epoch, step

@@ -478,8 +478,8 @@ class DimensionalityMonitor(BlockMonitor):
             ``max_samples`` (1024, over all processes), ``metrics`` (names, see ``solo-dimreg methods``),
             ``layers`` (further modules by name, whose maps or tokens are averaged) and ``alarm``. The alarm
             is a mapping: it triggers when ``metric`` ("effective_rank") has been ``drawdown`` (0.8, a part)
-            below its own peak in ``patience`` (3) looks in a row, or a share at its one of the ``limits``
-            (0.97 for ``z_mean_share`` and ``z_off_diagonal_correlation``). Its ``action``
+            below its own peak in ``patience`` (3) looks in a row, or a share has been at its limit or
+            above (``limits``, 0.97 for ``z_mean_share`` and ``z_off_diagonal_correlation``). Its ``action``
             "warn" prints one line, and "stop" also sets ``trainer.should_stop``. The checkpoint of a
             ``ModelCheckpoint`` from before the fall is kept.
 

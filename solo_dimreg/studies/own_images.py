@@ -180,12 +180,9 @@ class Plan:
         with _computing_with(threads):
             before = self._seconds(untimed)
             timed = min(TIMED, batches - untimed, max(2, round(LONG * untimed / before)))
-            # With fewer batches than that, the start of the training counts too.
-            return (
-                max(self._seconds(untimed + timed) - before, 0.0) / timed
-                if timed
-                else before / max(batches, 1)
-            )
+            if not timed:  # with so few batches the start of the training counts too
+                return before / max(batches, 1)
+            return max(self._seconds(untimed + timed) - before, 0.0) / timed
 
     def _seconds(self, steps: int) -> float:
         """Return the seconds of so many steps of the first row, with the start of the training."""
