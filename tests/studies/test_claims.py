@@ -394,6 +394,33 @@ def test_the_alarm_is_replayed_on_the_metric_that_a_study_names() -> None:
     assert of_features.of(others | {"byol": {"curves": weak}}) == pytest.approx(0.8 - 0.25)
 
 
+def test_the_alarm_is_replayed_with_its_limits() -> None:
+    claims = {each.name: each for each in read_study("evidence").claims()}
+    (left,) = claims["collapse-line"].numbers
+    ranks, low = [40.0] * 6, [0.1] * 6
+
+    def results(ranks: list[float], mean: list[float], correlation: list[float], row: str = "bn") -> dict:
+        curves = {"effective_rank": ranks, "z_mean_share": mean, "z_off_diagonal_correlation": correlation}
+        return {row: {"curves": {name: dict(enumerate(each)) for name, each in curves.items()}}}
+
+    # Three looks in a row: at a limit, at one and then the other, a fall and then a limit; two and two.
+    for given, part in (
+        (results(ranks, low, [0.1, 0.97, 0.98, 0.99, 0.1, 0.1]), 2 / 6),
+        (results(ranks, [0.1, 0.1, 0.98, 0.1, 0.1, 0.1], [0.1, 0.97, 0.1, 0.99, 0.1, 0.1]), 2 / 6),
+        (results([40.0, 4, 4, 40, 40, 40], low, [0.1, 0.1, 0.1, 0.99, 0.1, 0.1]), 2 / 6),
+        (results(ranks, low, [0.99, 0.99, 0.1, 0.99, 0.99, 0.96]), 0.0),
+    ):
+        assert left.of(given) == pytest.approx(part)
+    assert np.isnan(left.of(results(ranks, low, [])))
+
+    claim = claims["collapse-limits-silent"]
+    others = {row: results(ranks, low, low, row)[row] for row in claim.rows}
+    far = results(ranks, low, [0.5, 0.99, 0.98, 0.99, 0.1, 0.1], "dbn")
+    assert [each.of(others) for each in claim.numbers] == pytest.approx([0.8, 0.87, 0.87])
+    assert [each.of(others | far) for each in claim.numbers] == pytest.approx([0.8, 0.87, -0.01])
+    assert [each.to_be for each in claim.numbers] == ["below 0.8", "below 0.97", "below 0.97"]
+
+
 def test_every_claim_says_what_is_to_be_said() -> None:
     claims = ALL.claims()
     assert len(claims) >= 50

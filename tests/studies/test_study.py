@@ -79,6 +79,15 @@ def test_a_part_of_a_study_is_a_study(tmp_path: Path) -> None:
         ("smaller:", "lesser:", "lesser: unknown key"),
         ("exceeds: {metric: linear_acc1, larger: remedy, smaller: plain}",
          "above: {metric: lid, row: plain, threshold: high}", "threshold: 'high' is not allowed; it must be"),
+        *(
+            ("exceeds: {metric: linear_acc1, larger: remedy, smaller: plain}",
+             f"triggers: {{row: plain, limits: {limits}}}", f"numbers.0.triggers.limits{message}")
+            for limits, message in (
+                ("{mean_shar: 0.9}", ": Unknown share 'mean_shar'. Did you mean 'mean_share'?"),
+                ("{mean_share: 2}", ".mean_share: 2 is not allowed; it must be a number above 0"),
+                ("0.97", ": 0.97 is not a mapping of settings"),
+            )
+        ),
         ("baseline: plain", "baseline: plan", "baseline: Unknown row 'plan'. Did you mean 'plain'?"),
         ("baseline: plain", "of_rows: {plan: []}", "of_rows: Unknown row 'plan'"),
         ("    numbers:", "    beside: [plan]\n    numbers:", "questions.helps.beside: Unknown row 'plan'"),

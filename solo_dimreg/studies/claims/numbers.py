@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
+from types import MappingProxyType
 from typing import Any
 
 from scipy import stats
 
 from solo_dimreg.config.blocks import AlarmSettings
-from solo_dimreg.config.parsing import check_keys, options_of_callable
+from solo_dimreg.config.parsing import check_keys, options_of_callable, parse
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.monitor.alarm import Alarm
@@ -29,6 +30,8 @@ NAMES = {
     "knn_acc1": "k-NN accuracy",
     "z_effective_rank": "effective rank of the embeddings",
     "lid": "LID",
+    "z_mean_share": "share of the embeddings' mean",
+    "z_off_diagonal_correlation": "correlation of the embeddings' axes",
     "z_correlation": "correlation of the embeddings",
     "z_spread": "standard deviation of the embeddings over their length,",
     "transfer_acc1": "linear accuracy on the other data",
@@ -44,6 +47,7 @@ OF_A_RUN = (
 )
 USUAL = AlarmSettings()
 METRIC, DRAWDOWN, PATIENCE = USUAL.metric, USUAL.drawdown, USUAL.patience
+NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -218,25 +222,53 @@ def diagnosed(row: str) -> list[Number]:
     return [Number(says, above_half, limit=0.5)]
 
 
-def triggers(row: str, drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
-    """Return the numbers that the alarm triggers on a row, and before its training ends."""
+def triggers(
+    row: str,
+    drawdown: float = DRAWDOWN,
+    metric: str = METRIC,
+    limits: Mapping[str, float] = NO_LIMITS,
+) -> list[Number]:
+    """Return the numbers that the alarm triggers on a row, and before its training ends.
+
+    It has no limits, or those of ``limits``, such as ``{z_mean_share: 0.97}``.
+    """
     held = f"the largest drawdown{_of(metric)} that {row} held for {PATIENCE} looks"
     left = f"the part of {row}'s training that is left when the alarm triggers, 0 if it does not"
+
+    def part(results: Results) -> float:
+        curve = curve_of(row, metric, results)
+        if not all(curve_of(row, name, results) for name in (metric, *limits)):
+            return math.nan
+        look = first_trigger(curve, drawdown, _beyond(row, limits, results))
+        return 0.0 if look is None else 1 - (look + 1) / len(curve)
+
+    numbers = [Number(left, part)]
+    if not limits:  # with limits, the drawdown need not be held
+        fall = Number(held, lambda results: _held(curve_of(row, metric, results)) - drawdown, limit=drawdown)
+        numbers = [fall, *numbers]
+    return numbers
+
+
+def silent(
+    rows: Sequence[str],
+    drawdown: float = DRAWDOWN,
+    metric: str = METRIC,
+    limits: Mapping[str, float] = NO_LIMITS,
+) -> list[Number]:
+    """Return the numbers that neither the metric nor a limit triggers the alarm on any of the rows."""
+    any_held = f"that any of {len(rows)} rows held for {PATIENCE} looks"
+
+    def number(says: str, held: Callable[[Sequence[float]], float], name: str, limit: float) -> Number:
+        def room(results: Results) -> float:
+            found = [held(curve_of(row, name, results)) for row in rows]
+            return limit - (math.nan if any(map(math.isnan, found)) else max(found))
+
+        return Number(f"the largest {says} {any_held}", room, limit=limit, below=True)
+
     return [
-        Number(held, lambda results: _held(curve_of(row, metric, results)) - drawdown, limit=drawdown),
-        Number(left, lambda results: _left(curve_of(row, metric, results), drawdown)),
+        number(f"drawdown{_of(metric)}", _held, metric, drawdown),
+        *(number(_called(name), _held_level, name, limit) for name, limit in limits.items()),
     ]
-
-
-def silent(rows: Sequence[str], drawdown: float = DRAWDOWN, metric: str = METRIC) -> list[Number]:
-    """Return the number that the alarm does not trigger on any of the rows."""
-    says = f"the largest drawdown{_of(metric)} that any of {len(rows)} rows held for {PATIENCE} looks"
-
-    def room(results: Results) -> float:
-        held = [_held(curve_of(row, metric, results)) for row in rows]
-        return drawdown - (math.nan if any(map(math.isnan, held)) else max(held))
-
-    return [Number(says, room, limit=drawdown, below=True)]
 
 
 def _of(metric: str) -> str:
@@ -276,6 +308,9 @@ def read_number(
         if name not in options and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name}: is missing; it must be there.")
         value = options.get(name)
+        if name == "limits":
+            _check_limits(key, value or {})
+            continue
         is_number = isinstance(value, int | float | None) and not isinstance(value, bool)
         if "float" in parameter.annotation and not is_number:
             raise ConfigError(f"{key}.{name}: {value!r} is not allowed; it must be a number.")
@@ -301,6 +336,14 @@ def read_number(
     return [
         replace(each, rows=each.rows or named, metrics=wanted, says=words or each.says) for each in numbers
     ]
+
+
+def _check_limits(key: str, limits: Any) -> None:
+    """Raise ConfigError if a monitor would refuse these limits of its alarm."""
+    try:
+        parse(AlarmSettings, {"limits": limits})
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from error
 
 
 def _difference(says: str, larger: Callable[[Results], float], smaller: Callable[[Results], float]) -> Number:
@@ -354,10 +397,24 @@ def _tau(rows: Sequence[str], metric: str, best: float | None, lower: bool, resu
     return float(stats.kendalltau(scores, accuracies).statistic)
 
 
-def first_trigger(curve: Sequence[float], drawdown: float = DRAWDOWN) -> int | None:
-    """Return the look, counted from 0, at which the alarm first triggers; return None if it does not."""
+def first_trigger(
+    curve: Sequence[float], drawdown: float = DRAWDOWN, beyond: Iterable[bool | None] = repeat(None)
+) -> int | None:
+    """Return the look, counted from 0, at which the alarm first triggers; return None if it does not.
+
+    ``beyond`` says for each look whether another metric is beyond its limit.
+    """
     alarm = Alarm(drawdown, PATIENCE)
-    return next((look for look, value in enumerate(curve) if alarm.look(value, look)), None)
+    looks = enumerate(zip(curve, beyond, strict=False))
+    return next((look for look, (value, far) in looks if alarm.look(value, look, beyond=far)), None)
+
+
+def _beyond(row: str, limits: Mapping[str, float], results: Results) -> Iterable[bool | None]:
+    """Return for each look whether a metric of a row is at its limit or above; None without limits."""
+    if not limits:
+        return repeat(None)
+    curves = [[value >= limit for value in curve_of(row, name, results)] for name, limit in limits.items()]
+    return map(any, zip(*curves, strict=True))
 
 
 def _held(curve: Sequence[float]) -> float:
@@ -367,8 +424,7 @@ def _held(curve: Sequence[float]) -> float:
     return next((p / 100 for p in range(99, 0, -1) if first_trigger(curve, p / 100) is not None), 0.0)
 
 
-def _left(curve: Sequence[float], drawdown: float) -> float:
-    look = first_trigger(curve, drawdown)
-    if look is None:
-        return 0.0 if curve else math.nan
-    return 1 - (look + 1) / len(curve)
+def _held_level(curve: Sequence[float]) -> float:
+    """Return the largest level at which a curve stays for as many looks as the alarm waits for; else NaN."""
+    spans = zip(*(curve[start:] for start in range(PATIENCE)), strict=False)
+    return max(map(min, spans), default=math.nan)
