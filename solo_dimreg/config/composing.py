@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(folder), version_base="1.2"):
             loader = GlobalHydra.instance().config_loader()
             changed = without_plus(overrides, lambda key: bool(loader.get_group_options(key, None)))
+            _check_choices(overrides, lambda key: loader.get_group_options(key, None))
             settings = hydra_compose(name, overrides=changed)
     except MissingConfigException as error:
         wanted = str(error.missing_cfg_file)
@@ -76,6 +77,20 @@ def _composed(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
     OmegaConf.set_struct(settings, False)
     return settings
+
+
+def _check_choices(overrides: Sequence[str], options: Callable[[str], list[str]]) -> None:
+    """Raise ConfigError if an override gives settings where the name of a file is wanted."""
+    for override in read_overrides(overrides):
+        value, names = override.value(), options(override.key_or_group)
+        chosen = value if isinstance(value, list) else [value]
+        if names and any(isinstance(each, dict | list) for each in chosen):
+            key = override.key_or_group
+            one = f"{key}.0.KEY=VALUE" if isinstance(value, list) else f"{key}.KEY=VALUE"
+            raise ConfigError(
+                f"{key}: {value} is not allowed; it must be the name of a file ({', '.join(names)}). "
+                f"Settings are changed one by one: {one}."
+            )
 
 
 def _drop_kwargs_of_other(host: Host, settings: DictConfig, before: DictConfig) -> None:

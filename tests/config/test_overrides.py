@@ -112,6 +112,21 @@ def test_a_config_of_a_group_that_is_not_there_is_named_without_hydras_paths() -
     assert "provider" not in str(refused.value) and "Valid: symmetric." in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "one"),
+    [
+        ("augmentations=[{num_crops: 2}]", "augmentations.0.KEY=VALUE"),
+        ("wandb={enabled: true}", "wandb.KEY=VALUE"),
+    ],
+)
+def test_settings_in_the_place_of_a_file_of_a_group_are_refused(override: str, one: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"is not allowed; it must be the name of a file \(\w+\)"
+    ) as refused:
+        compose("pretrain", "digits", "simclr", [override])
+    assert str(refused.value).endswith(f"Settings are changed one by one: {one}.")
+
+
 def test_our_blocks_need_no_plus_in_solo_learns_scripts() -> None:
     given = ["monitor.on=val", "+regularizers.ldreg.k=8", "~monitor", "optimizer.lr=1", "monitors.on=val"]
     changed = ["++monitor.on=val", "++regularizers.ldreg.k=8", *given[2:]]
