@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,23 +144,34 @@ def verdicts(known: Known) -> str:
 
 
 def claims_tables(outcomes: Sequence[Told]) -> str:
-    """Return the outcomes as Markdown, with a heading and a table for each paper."""
+    """Return the outcomes as Markdown, with a heading and a table for each paper.
+
+    The head of a table has the paper's usual setting and ours. A note of several claims stands once.
+    """
     lines = [f"{counted(outcomes)}."]
     for paper in dict.fromkeys(outcome["paper"] for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome["paper"] == paper]
-        rows = [
-            [
-                f'<a id="{each["name"]}"></a>{each["sentence"]} {each["note"]}'.strip(),
-                published(each),
-                "; ".join(effects(each))
-                + ("" if each["rows"] or not regime(own) else ". No network is trained"),
-                f"**{each['verdict']}**",
-                each.get("again") or "–",
-                f"`solo-dimreg claims {each['name']}{each.get('study', '')}`",
-            ]
-            for each in own
-        ]
-        header = ["claim", "published", f"here{regime(own)}", "verdict", "again", "command"]
+        settings = Counter(each["differs"] for each in own if each["differs"])
+        usual = settings.most_common(1)[0][0] if settings else ""
+        first: dict[str, str] = {}  # the claim with which a note stands
+        rows = []
+        for each in own:
+            name, note = each["name"], each["note"]
+            if (place := first.setdefault(note, name)) != name and note:
+                note = f"See the note of [{place}](#{place})."
+            trains = each["rows"] or not regime(own)
+            rows.append(
+                [
+                    f'<a id="{name}"></a>{each["sentence"]} {note}'.strip(),
+                    published({**each, "differs": "" if each["differs"] == usual else each["differs"]}),
+                    "; ".join(effects(each)) + ("" if trains else ". No network is trained"),
+                    f"**{each['verdict']}**",
+                    each.get("again") or "–",
+                    f"`solo-dimreg claims {name}{each.get('study', '')}`",
+                ]
+            )
+        theirs = f" ({usual})" if usual else ""
+        header = ["claim", f"published{theirs}", f"here{regime(own)}", "verdict", "again", "command"]
         lines += ["", f"### {paper}", "", *markdown_table(header, rows)]
     return "\n".join(lines)
 
