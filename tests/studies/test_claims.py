@@ -20,7 +20,7 @@ from solo_dimreg.errors import PluginError
 from solo_dimreg.plugins.manager import Registration
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
-from solo_dimreg.studies.claims.measures import RIDGE, ridge_accuracy
+from solo_dimreg.studies.claims.measures import RIDGE, measure, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import (
     DRAWDOWN,
     Number,
@@ -38,6 +38,8 @@ from solo_dimreg.studies.claims.pictures import draw_effects, effects_over_train
 from solo_dimreg.studies.engine import configs_of, run_study
 from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
 from solo_dimreg.studies.study import claims_study, read_study
+from solo_dimreg.training.evaluation import extract_splits
+from solo_dimreg.training.pretraining import pretrain
 
 ALL = read_study("claims")
 SMALL = ["max_epochs=1", "optimizer.batch_size=32"]
@@ -277,7 +279,7 @@ def test_tau_is_kendalls_and_what_has_no_figure_comes_last() -> None:
     (over,) = tau("effective_rank", rows, over="linear_acc1")
     assert over.of(results) == pytest.approx((5 - 1) / 6 - 1)
     (lower,) = tau("effective_rank", rows, lower=True)
-    assert lower.of(results) == pytest.approx(-(5 - 1) / 6) and "minus effective_rank" in lower.says
+    assert lower.of(results) == pytest.approx(-(5 - 1) / 6) and "of minus effective rank" in lower.says
 
 
 def test_a_diagnosis_counts_by_its_sign() -> None:
@@ -292,6 +294,27 @@ def test_a_diagnosis_counts_by_its_sign() -> None:
 def test_what_two_results_of_a_row_need_is_measured() -> None:
     study = read_study("evidence").asking(["projector-keeps"])
     assert set(study.measures("digit_two_layers")) == {"ridge_acc1", "z_ridge_acc1"}
+
+
+def test_claims_on_embeddings_measure_those_of_the_projector(few_digits: Path, tmp_path: Path) -> None:
+    """Compares RankMe with NumPy's singular values, and LiDAR with that of other outputs."""
+    host, images = register(), [f"data.{split}_path={few_digits / split}" for split in ("train", "val")]
+    settings = compose(
+        "pretrain",
+        "digits",
+        "simclr",
+        [*images, "max_epochs=1", "optimizer.batch_size=40", "seed=5", f"checkpoint.dir={tmp_path}"],
+    )
+    checkpoint = pretrain(settings)
+    found = measure(checkpoint, tmp_path, [], ["z_rankme", "z_lidar", "lidar"])
+    embeddings = extract_splits(host, host.read_run(checkpoint))[0].embeddings
+    assert embeddings is not None and embeddings.shape == (120, 128)
+    values = np.linalg.svd(embeddings.double().numpy(), compute_uv=False)
+    shares = values / values.sum() + 1e-7
+    assert found["z_rankme"] == pytest.approx(float(np.exp(-(shares * np.log(shares)).sum())), rel=1e-4)
+    assert 1 < found["z_lidar"] < 100 and abs(found["z_lidar"] - found["lidar"]) > 0.1
+    study = read_study("evidence").asking(["rankme-within", "lidar-within"])
+    assert set(study.measures("byol_12")) == {"z_rankme", "z_lidar"}
 
 
 def test_ridge_accuracy_is_scikit_learns() -> None:

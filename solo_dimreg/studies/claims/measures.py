@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_dimreg.config.composing import compose, evaluation_settings, other_data
-from solo_dimreg.functional import lidar, mst_dimension
+from solo_dimreg.functional import lidar, mst_dimension, rankme
 from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.training.evaluation import DEVICE, extract_splits, linear_accuracy
 
@@ -25,6 +25,13 @@ RIDGE = 1e-3  # of the number of images
 
 def features_of_views(run: Run) -> Tensor:
     """Return the features of 10 augmented views of each of 100 training images, image by image."""
+    features = _outputs_of_views(run, "feats")
+    assert features is not None
+    return features
+
+
+def _outputs_of_views(run: Run, name: str) -> Tensor | None:
+    """Return what a method calls ``feats`` or ``z`` of these views, or None if it has no such output."""
     host = register()
     host.seed(run.settings.seed)
     training = host.training_data(host.pretraining_arguments(run.settings))["train_dataloaders"].dataset
@@ -32,7 +39,8 @@ def features_of_views(run: Run) -> Tensor:
     views = [torch.stack(list(islice(_views(training, int(index)), LIDAR_VIEWS))) for index in indices]
     with torch.no_grad():
         method = run.method.to(DEVICE)
-        return torch.cat([method(batch.to(DEVICE))["feats"].cpu() for batch in views])
+        outputs = [method(batch.to(DEVICE)).get(name) for batch in views]
+    return None if outputs[0] is None else torch.cat(outputs).cpu()
 
 
 def _views(training: Any, index: int) -> Any:
@@ -70,9 +78,23 @@ def measure_ridge(run: Run, of: str) -> float:
     return math.nan if x is None else ridge_accuracy(x, train.labels, y, val.labels)
 
 
+def measure_lidar_of_embeddings(run: Run) -> float:
+    """Return the LiDAR of the embeddings; NaN if there are none."""
+    embeddings = _outputs_of_views(run, "z")
+    return math.nan if embeddings is None else float(lidar(embeddings, LIDAR_VIEWS))
+
+
+def measure_rankme_of_embeddings(run: Run) -> float:
+    """Return RankMe of the training images' embeddings; NaN if there are none."""
+    embeddings = extract_splits(register(), run)[0].embeddings
+    return math.nan if embeddings is None else float(rankme(embeddings))
+
+
 #: For each key of the result, a function of the run, the folder of other data and the probe's overrides.
 MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
     "lidar": lambda run, *_: float(lidar(features_of_views(run), LIDAR_VIEWS)),
+    "z_lidar": lambda run, *_: measure_lidar_of_embeddings(run),
+    "z_rankme": lambda run, *_: measure_rankme_of_embeddings(run),
     "transfer_acc1": measure_transfer,
     "ridge_acc1": lambda run, *_: measure_ridge(run, "features"),
     "z_ridge_acc1": lambda run, *_: measure_ridge(run, "embeddings"),

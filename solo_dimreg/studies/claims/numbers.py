@@ -37,6 +37,12 @@ NAMES = {
     "transfer_acc1": "linear accuracy on the other data",
     "mutual_information": "I(R;Z)",
     "adadim_alpha": "alpha",
+    "rankme": "RankMe",
+    "z_rankme": "RankMe of the embeddings",
+    "lidar": "LiDAR",
+    "z_lidar": "LiDAR of the embeddings",
+    "alpha_req": "alpha-ReQ",
+    "mst_dimension": "dimension by spanning trees",
     "ridge_acc1": "ridge accuracy",
     "z_ridge_acc1": "ridge accuracy of the embeddings",
 }
@@ -204,9 +210,10 @@ def tau(
         other = _tau(some, over, None, False, results) if over else above
         return _tau(some, metric, best, lower, results) - other
 
-    called = f"minus {metric}" if lower else metric if best is None else f"minus |{metric} - {best:g}|"
+    name = _called(metric)
+    called = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
     says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows"
-    says += f" minus that of {over}" if over else ""
+    says += f" minus that of {_called(over)}" if over else ""
     number = Number(says, partial(of_rows, rows), rows=tuple(rows), limit=0.0 if over else above)
     return [replace(number, of_rows=of_rows if settings else None, signed=True)]
 
