@@ -148,7 +148,7 @@ def test_each_kind_of_claim_has_its_picture() -> None:
         return main_plot(decide([claim], results[:count])[0], results[:count])
 
     pair = [replace(each, metrics=("linear_acc1",)) for each in exceeds("linear_acc1", "adadim", "simclr")]
-    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy, points"
+    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy (points), difference"
     assert drawn(pair, 1) is None
     curves = drawn([replace(each, rows=rows) for each in rise("simclr", "adadim_alpha", 0, 1)])
     titles = [axes.get_title() for axes in curves.figure.axes]
@@ -158,6 +158,17 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     healthy = replace(Claim("x", "P", "", "", "", tuple(alone)), beside=("vicreg",))
     (panel,) = main_plot(decide([healthy], results)[0], results).figure.axes
     assert max(max(line.get_ydata()) for line in panel.lines) == 44  # of vicreg, which no number needs
+    probed = [
+        {row: {**each, "ridge_acc1": 2 * each["linear_acc1"]} for row, each in seed.items()}
+        for seed in results
+    ]
+    digits = [replace(each, metrics=("ridge_acc1",)) for each in exceeds("ridge_acc1", "adadim", "simclr")]
+    claim = replace(Claim("x", "P", "", "", "", tuple(digits)), beside=("vicreg", "not trained yet"))
+    (panel,) = main_plot(decide([claim], probed)[0], probed).figure.axes
+    assert [list(line.get_ydata()) for line in panel.lines[:3]] == [[80, 82, 84], [82, 84, 86], [84, 86, 88]]
+    means = [line.get_ydata()[0] for line in panel.lines[3:] if line.get_marker() == "o"]
+    assert means == [82, 84, 86] and panel.get_ylabel() == "ridge accuracy (%)"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["simclr", "adadim", "vicreg"]
     order = [replace(each, rows=rows, metrics=("rankme", "linear_acc1")) for each in tau("rankme", rows)]
     (points,) = drawn(order).figure.axes[0].lines
     assert sorted(points.get_xdata()) == sorted(seed[row]["rankme"] for seed in results for row in rows)

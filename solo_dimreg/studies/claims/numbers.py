@@ -119,7 +119,7 @@ class Number:
 
 def exceeds(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's metric exceeds another row's."""
-    says = f"{_called(metric)} of {larger} minus that of {smaller}"
+    says = f"{called(metric)} of {larger} minus that of {smaller}"
     number = _difference(says, partial(_result, larger, metric), partial(_result, smaller, metric))
     return [replace(number, rows=(smaller, larger))]
 
@@ -135,7 +135,7 @@ def equal(metric: str, one: str, other: str, margin: float) -> list[Number]:
     They are two one-sided tests (Schuirmann 1987).
     """
     parts = partial(_result, one, metric), partial(_result, other, metric)
-    says = f"the difference between the {_called(metric)} of {one} and {other}"
+    says = f"the difference between the {called(metric)} of {one} and {other}"
     sides = {
         "above": lambda seed: margin + (parts[0](seed) - parts[1](seed)),
         "below": lambda seed: margin - (parts[0](seed) - parts[1](seed)),
@@ -160,19 +160,19 @@ def below(metric: str, row: str, threshold: float) -> list[Number]:
 
 def within(row: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one result of a row or an experiment exceeds another one of it."""
-    says = f"{_called(larger)} of {row} minus its {_called(smaller)}"
+    says = f"{called(larger)} of {row} minus its {called(smaller)}"
     return [_difference(says, partial(_result, row, larger), partial(_result, row, smaller))]
 
 
 def exceeds_at_the_end(metric: str, larger: str, smaller: str) -> list[Number]:
     """Return the number that one row's monitored metric exceeds another's after the last epoch."""
-    says = f"{_called(metric)} of {larger} minus that of {smaller}, at the end"
+    says = f"{called(metric)} of {larger} minus that of {smaller}, at the end"
     return [_difference(says, partial(_at, larger, metric, 1), partial(_at, smaller, metric, 1))]
 
 
 def rise(row: str, metric: str, first: float, last: float) -> list[Number]:
     """Return the number that a monitored metric grows between two parts of the epochs after the first."""
-    says = f"{_called(metric)} of {row} {_when(last)} minus {_when(first)}"
+    says = f"{called(metric)} of {row} {_when(last)} minus {_when(first)}"
     return [_difference(says, partial(_at, row, metric, last), partial(_at, row, metric, first))]
 
 
@@ -187,7 +187,7 @@ def slower(row: str, metric: str, turn: float) -> list[Number]:
             return math.nan
         return (middle - start) / before - (end - middle) / (epochs - before)
 
-    return [Number(f"rise of {_called(metric)} of {row} per epoch before {turn:.0%} minus after", difference)]
+    return [Number(f"rise of {called(metric)} of {row} per epoch before {turn:.0%} minus after", difference)]
 
 
 def tau(
@@ -210,10 +210,10 @@ def tau(
         other = _tau(some, over, None, False, results) if over else above
         return _tau(some, metric, best, lower, results) - other
 
-    name = _called(metric)
-    called = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
-    says = f"Kendall's tau of {called} and linear accuracy over {len(rows)} rows"
-    says += f" minus that of {_called(over)}" if over else ""
+    name = called(metric)
+    score = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
+    says = f"Kendall's tau of {score} and linear accuracy over {len(rows)} rows"
+    says += f" minus that of {called(over)}" if over else ""
     number = Number(says, partial(of_rows, rows), rows=tuple(rows), limit=0.0 if over else above)
     return [replace(number, of_rows=of_rows if settings else None, signed=True)]
 
@@ -274,13 +274,13 @@ def silent(
 
     return [
         number(f"drawdown{_of(metric)}", _held, metric, drawdown),
-        *(number(_called(name), _held_level, name, limit) for name, limit in limits.items()),
+        *(number(called(name), _held_level, name, limit) for name, limit in limits.items()),
     ]
 
 
 def _of(metric: str) -> str:
     """Return the metric of an alarm in words, or nothing for the usual one."""
-    return "" if metric == METRIC else f" of the {_called(metric)}"
+    return "" if metric == METRIC else f" of the {called(metric)}"
 
 
 KINDS: dict[str, Callable[..., list[Number]]] = {
@@ -358,10 +358,11 @@ def _difference(says: str, larger: Callable[[Results], float], smaller: Callable
 
 
 def _of_row(metric: str, row: str) -> str:
-    return f"{_called(metric)} of {row}"
+    return f"{called(metric)} of {row}"
 
 
-def _called(metric: str) -> str:
+def called(metric: str) -> str:
+    """Return a metric in words."""
     return NAMES.get(metric, metric.replace(".", " ").replace("_", " "))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from textwrap import fill
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -13,7 +14,8 @@ from solo_dimreg import plots
 from solo_dimreg.diagnosis.templating import Card
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explain
 from solo_dimreg.studies.claims.claim import Claim, Outcome
-from solo_dimreg.studies.claims.numbers import Results
+from solo_dimreg.studies.claims.measures import MEASURES
+from solo_dimreg.studies.claims.numbers import Results, called
 from solo_dimreg.studies.statistics import Estimate, estimate
 
 CURVES = ("effective_rank", "z_effective_rank", "mutual_information", "adadim_alpha")
@@ -21,7 +23,7 @@ SYMBOLS = ("H(R), effective rank", "H(Z), effective rank", "I(R;Z), nats", "alph
 ROWS_IN_A_PLOT = len(plots.COLOURS)
 MARKS = (100, 300, 1_000, 3_000)  # steps
 # What is measured while a network is trained, instead of what is measured at the end.
-ONLINE = dict.fromkeys(("linear_acc1", "knn_acc1", "ridge_acc1"), "val_acc1")
+ONLINE = dict.fromkeys(("linear_acc1", "knn_acc1"), "val_acc1")
 EFFECTS = Explanation(
     "",
     "The paired differences of rows over the training, by the monitor or the online classifier; bars are "
@@ -32,6 +34,11 @@ LINES = Explanation(
 )
 POINTS = Explanation(
     "", "Dots are networks: the metric without labels, and the accuracy that it should order."
+)
+VALUES = Explanation(
+    "",
+    "Grey dots are networks, and a line joins those of one seed; beside them are the means with their 95 % "
+    "intervals.",
 )
 TIME_AXES = ("predicted time (steps x learning rate)", "measured time")
 TIMES = Explanation("", "Dots are dimensions, of all seeds; on the line, the theory is exact.")
@@ -52,7 +59,8 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     """Return the plot that shows a claim best, from the seeds that are done, or None.
 
     It has the paired differences over the training; or for a claim about curves these, for one about
-    Kendall's tau the networks, and for stepwise learning the times.
+    Kendall's tau the networks, for stepwise learning the times, and for what is only measured at the end the
+    values of each seed.
     """
     claim = outcome.claim
     metrics = {name for number in claim.numbers for name in number.metrics}
@@ -76,8 +84,13 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
         times = [pair for each in measured for pair in zip(each["predicted"], each["measured"], strict=True)]
         figure = draw_points({"": times}, *TIME_AXES, diagonal=True) if times else None
         return Card(figure, TIMES) if figure else None
-    shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
     names = list(dict.fromkeys([*claim.rows, *claim.beside]))
+    if len(metrics) == 1 and metrics <= MEASURES.keys():
+        (metric,) = metrics
+        names = [name for name in names if any(name in seed for seed in results)]
+        values = [{name: seed[name][metric] for name in names if name in seed} for seed in results]
+        return Card(draw_values(values, names, called(metric)), VALUES) if any(values) else None
+    shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
     panels = {
         symbol: {name: curves for name in names if (curves := _curves(name, curve, results))}
         for symbol, curve in zip(SYMBOLS, shown, strict=False)
@@ -146,8 +159,32 @@ def draw_effects(claim: Claim, effects: Mapping[str, Mapping[int, Estimate]]) ->
     axes.set_xlabel("step (logarithmic)")
     metric = claim.numbers[0].metrics[0]
     online = metric in ONLINE
-    axes.set_ylabel("online accuracy, points" if online else f"{metric.replace('_', ' ')}, difference")
+    axes.set_ylabel(f"{'online accuracy (points)' if online else metric.replace('_', ' ')}, difference")
     axes.legend(fontsize=9)
+    return figure
+
+
+@rc_context(plots.STYLE)
+def draw_values(seeds: Sequence[Mapping[str, float]], rows: Sequence[str], metric: str) -> Figure:
+    """Return a figure of one value of each row and seed, with the means and their intervals."""
+    figure = Figure(figsize=(plots.WIDTH, 2.8))
+    figure.set_label(f"{metric} by seed")
+    axes = figure.add_subplot()
+    for seed in seeds:
+        found = [(place, seed[row]) for place, row in enumerate(rows) if row in seed]
+        if found:
+            axes.plot(*zip(*found, strict=True), "o-", color=plots.COLOURS[plots.GREY], linewidth=0.7, ms=3)
+    for place, row in enumerate(rows):
+        values = [seed[row] for seed in seeds if row in seed]
+        if len(values) > 1:
+            each = estimate(values)
+            errors = [[each.mean - each.low], [each.high - each.mean]]
+            axes.errorbar(
+                place + 0.12, each.mean, yerr=errors, fmt="o", color=plots.COLOURS[place], capsize=3
+            )
+    axes.set_xticks(range(len(rows)), [fill(row.replace("_", " "), 12) for row in rows])
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_ylabel(f"{metric} (%)" if "accuracy" in metric else metric)
     return figure
 
 
