@@ -49,6 +49,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 SLOT = re.compile(r"\[[^\]]*\]\(((?:[\w/.-]*?(\w+)\.md)?#([\w.-]+)) \"((measured|verdict)(?: (\d+))?)\"\)")
 EARLY = "early"  # the page of the outcomes in 90 steps, early.md
+TRAINED, OURS = "of papers, on trained networks", "of our alarm and diagnosis"
+UNTRAINED = "without a training, such as formulas"
 PICTURES = Path("images", "claims")  # beside a page
 
 
@@ -110,12 +112,25 @@ def fill(text: str, page: Path, known: Known) -> str:
     return SLOT.sub(link, BLOCK.sub(block, text))
 
 
+def grouped(outcomes: Sequence[Told]) -> dict[str, list[Told]]:
+    """Return the outcomes by what they are about, which bears differently on the papers."""
+    groups: dict[str, list[Told]] = {name: [] for name in (TRAINED, OURS, UNTRAINED)}
+    for each in outcomes:
+        ours = OURS if "solo-dimreg" in each["paper"] else TRAINED
+        groups[ours if each["rows"] else UNTRAINED].append(each)
+    return groups
+
+
+def counted_of(name: str, outcomes: Sequence[Told]) -> str:
+    """Return how many claims of a group there are, and how many have each verdict."""
+    return counted(outcomes).replace(":", f" {name}:", 1)
+
+
 def headlines(known: Known, folder: Path) -> str:
     """Return how far the study is, and the sentences with which its page begins, each with its picture."""
     told = {each["name"]: each for each in known.here}
-    without = sum(not each["rows"] for each in known.here)
-    formulas = f" {without} of them train no network, such as formulas." if without else ""
-    lines = [f"{counted(known.here)}.{formulas} {known.state}"]
+    groups = [counted_of(name, own) for name, own in grouped(known.here).items() if own]
+    lines = [f"{'. '.join(groups)}. {known.state}"]
     for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
         verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
         pairs = zip(outcome["numbers"][:SHOWN], effects(outcome), strict=False)
@@ -135,7 +150,7 @@ def headlines(known: Known, folder: Path) -> str:
 def verdicts(known: Known) -> str:
     """Return the same sentences without numbers, one line for each verdict."""
     told = {each["name"]: each for each in known.here}
-    lines = [f"{counted(known.here)}. The main ones:", ""]
+    lines = [f"{counted_of(TRAINED, grouped(known.here)[TRAINED])}. The main ones:", ""]
     for verdict in COUNTED:
         own = [told[name]["sentence"] for name in known.headlines if word(told[name]) == verdict]
         label = "Not yet known" if verdict == UNFINISHED else verdict.capitalize()
