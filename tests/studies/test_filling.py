@@ -82,7 +82,10 @@ def test_a_page_says_what_the_outcomes_are(tmp_path: Path) -> None:
     up, down, _, steps = outcomes()
     text = fill(PAGE, tmp_path / "page.md", known())
     assert "kept" in text and "[as it is](#up)" in text
-    assert "4 claims: 1 holds here, 2 are not shown here, 1 is opposite here. State." in text
+    counted = (
+        "4 claims of papers, on trained networks: 1 holds here, 2 are not shown here, 1 is opposite here."
+    )
+    assert f"{counted} State." in text
     mean, low, high = up.estimates[0].mean, up.estimates[0].low, up.estimates[0].high
     effect = f"+{mean:.1f} ({low:.1f} to {high:.1f})"
     assert f'[holds here: {effect}](#up "verdict"), [{effect}](#up "measured")' in text
@@ -94,10 +97,24 @@ def test_a_page_says_what_the_outcomes_are(tmp_path: Path) -> None:
     assert fill(text, tmp_path / "page.md", known()) == text
 
 
+def test_our_own_claims_and_those_without_a_training_are_counted_apart(tmp_path: Path) -> None:
+    told = [each.as_dict() for each in outcomes()]
+    here = [*told[:2], told[2] | {"paper": "The alarm of solo-dimreg"}, told[3] | {"rows": []}]
+    text = fill(
+        "<!-- headlines -->\n<!-- /headlines -->\n", tmp_path / "page.md", replace(known(), here=here)
+    )
+    for count in (
+        "2 claims of papers, on trained networks:",
+        "1 claim of our alarm and diagnosis:",
+        "1 claim without a training, such as formulas:",
+    ):
+        assert count in text
+
+
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_before_all_seeds_are_done_nothing_is_claimed(tmp_path: Path, seeds: int) -> None:
     text = fill(PAGE, tmp_path / "page.md", known(seeds))
-    assert "4 claims: 4 are unfinished." in text
+    assert "4 claims of papers, on trained networks: 4 are unfinished." in text
     assert f'[unfinished, {seeds} of 8 seeds](#up "measured")' in text
     assert not any(word in text for word in ("holds here", "not shown here", "opposite here", "Measured:"))
 
@@ -148,7 +165,7 @@ def test_each_kind_of_claim_has_its_picture() -> None:
         return main_plot(decide([claim], results[:count])[0], results[:count])
 
     pair = [replace(each, metrics=("linear_acc1",)) for each in exceeds("linear_acc1", "adadim", "simclr")]
-    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy (points), difference"
+    assert drawn(pair).figure.axes[0].get_ylabel() == "online accuracy,\ndifference (points)"
     assert drawn(pair, 1) is None
     curves = drawn([replace(each, rows=rows) for each in rise("simclr", "adadim_alpha", 0, 1)])
     titles = [axes.get_title() for axes in curves.figure.axes]

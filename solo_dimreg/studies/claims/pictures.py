@@ -159,7 +159,9 @@ def draw_effects(claim: Claim, effects: Mapping[str, Mapping[int, Estimate]]) ->
     axes.set_xlabel("step (logarithmic)")
     metric = claim.numbers[0].metrics[0]
     online = metric in ONLINE
-    axes.set_ylabel(f"{'online accuracy (points)' if online else metric.replace('_', ' ')}, difference")
+    axes.set_ylabel(
+        "online accuracy,\ndifference (points)" if online else f"{metric.replace('_', ' ')},\ndifference"
+    )
     axes.legend(fontsize=9)
     return figure
 
