@@ -181,7 +181,8 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     ]
     digits = [replace(each, metrics=("ridge_acc1",)) for each in exceeds("ridge_acc1", "adadim", "simclr")]
     claim = replace(Claim("x", "P", "", "", "", tuple(digits)), beside=("vicreg", "not trained yet"))
-    (panel,) = main_plot(decide([claim], probed)[0], probed).figure.axes
+    failed = [*probed, {"vicreg": {"method": "vicreg", "failed": "The loss is not finite."}}]
+    (panel,) = main_plot(decide([claim], probed)[0], failed).figure.axes
     assert [list(line.get_ydata()) for line in panel.lines[:3]] == [[80, 82, 84], [82, 84, 86], [84, 86, 88]]
     means = [line.get_ydata()[0] for line in panel.lines[3:] if line.get_marker() == "o"]
     assert means == [82, 84, 86] and panel.get_ylabel() == "ridge accuracy (%)"

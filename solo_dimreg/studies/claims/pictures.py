@@ -87,8 +87,11 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     names = list(dict.fromkeys([*claim.rows, *claim.beside]))
     if len(metrics) == 1 and metrics <= MEASURES.keys():
         (metric,) = metrics
-        names = [name for name in names if any(name in seed for seed in results)]
-        values = [{name: seed[name][metric] for name in names if name in seed} for seed in results]
+        values = [
+            {name: value for name in names if (value := seed.get(name, {}).get(metric)) is not None}
+            for seed in results
+        ]
+        names = [name for name in names if any(name in seed for seed in values)]
         return Card(draw_values(values, names, called(metric)), VALUES) if any(values) else None
     shown = CURVES if metrics & {*CURVES[2:]} else CURVES[:1] if metrics <= {*CURVES[:1]} else ()
     panels = {
@@ -181,9 +184,8 @@ def draw_values(seeds: Sequence[Mapping[str, float]], rows: Sequence[str], metri
         if len(values) > 1:
             each = estimate(values)
             errors = [[each.mean - each.low], [each.high - each.mean]]
-            axes.errorbar(
-                place + 0.12, each.mean, yerr=errors, fmt="o", color=plots.COLOURS[place], capsize=3
-            )
+            colour = plots.COLOURS[place % ROWS_IN_A_PLOT]
+            axes.errorbar(place + 0.12, each.mean, yerr=errors, fmt="o", color=colour, capsize=3)
     axes.set_xticks(range(len(rows)), [fill(row.replace("_", " "), 12) for row in rows])
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_ylabel(f"{metric} (%)" if "accuracy" in metric else metric)
