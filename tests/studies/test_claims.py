@@ -1,4 +1,4 @@
-"""Claims: the statistics against SciPy and a simulation, the decisions, and one claim end to end."""
+"""Claims: the decisions, what is measured for them, and one claim end to end."""
 
 from __future__ import annotations
 
@@ -22,21 +22,17 @@ from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.measures import RIDGE, measure, ridge_accuracy
 from solo_dimreg.studies.claims.numbers import (
-    DRAWDOWN,
     Number,
     above,
     below,
-    diagnosed,
     equal,
     exceeds,
-    rise,
-    slower,
     tau,
 )
 from solo_dimreg.studies.claims.page import effects, last_fifth, write_outcomes
 from solo_dimreg.studies.claims.pictures import draw_effects, effects_over_training
 from solo_dimreg.studies.engine import configs_of, run_study
-from solo_dimreg.studies.statistics import LEVEL, all_above, any_below, estimate, holm
+from solo_dimreg.studies.statistics import estimate
 from solo_dimreg.studies.study import claims_study, read_study
 from solo_dimreg.training.evaluation import extract_splits
 from solo_dimreg.training.pretraining import pretrain
@@ -55,38 +51,8 @@ def run_claims(out: Path, names: list[str], images: Path | None = None, say=prin
     return write_outcomes(out, results, study.claims(), ALL.claims(), about, "solo-dimreg claims NAME")
 
 
-def test_the_estimate_is_students_t() -> None:
-    values = np.random.default_rng(0).normal(0.3, 1, 8)
-    found = estimate(values)
-    error = values.std(ddof=1) / 8**0.5
-    half = stats.t.ppf(0.975, 7) * error
-    assert (found.mean, found.low, found.high) == pytest.approx(
-        (values.mean(), values.mean() - half, values.mean() + half)
-    )
-    assert found.p_above == pytest.approx(stats.t.sf(values.mean() / error, 7))
-    assert found.p_below == pytest.approx(stats.t.cdf(values.mean() / error, 7))
-
-
-def test_seeds_that_all_agree_count_as_in_a_sign_test() -> None:
-    for count in (2, 8):
-        expected = stats.binomtest(count, count, alternative="greater").pvalue
-        assert estimate([2.0] * count).p_above == pytest.approx(expected)
-        assert (estimate([-2.0] * count).p_above, estimate([-2.0] * count).p_below) == (1, expected)
-    assert (estimate([0.0, 0.0]).p_above, estimate([0.0, 0.0]).p_below) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("value", "rounding"),
-    [(0.1, 1.4e-17), (81.3 - 80.4, 1e-14), (512.25, 1e-13), (-3.0, 4e-10), (0.0, 5e-14)],
-)
-def test_rounding_does_not_decide_how_much_equal_seeds_show(value: float, rounding: float) -> None:
-    noise = np.random.default_rng(0).uniform(-rounding, rounding, 8)
-    rounded, exact = estimate(list(value + noise)), estimate([value] * 8)
-    assert (rounded.p_above, rounded.p_below) == (exact.p_above, exact.p_below)
-    assert rounded.p_above == (stats.binomtest(8, 8, alternative="greater").pvalue if value > 0 else 1)
-    assert rounded.mean == pytest.approx(value, abs=1e-9) and rounded.error == 0
-    # All of one sign, which for noise about 0 would be a certainty of the other kind.
-    assert estimate(list(np.abs(noise) + value)).p_above == exact.p_above
+def claim(name: str, paper: str = "paper") -> Claim:
+    return Claim(name, paper, "table", "says.", "1", (Number("x", lambda results: results["row"][name]),))
 
 
 def test_accuracies_are_rounded_to_float32() -> None:
@@ -110,18 +76,6 @@ def test_accuracies_are_rounded_to_float32() -> None:
     assert decide([claim], results)[0].p == 1
 
 
-def test_differences_above_rounding_are_students() -> None:
-    values = 1 + 1e-6 * np.random.default_rng(0).normal(size=8)
-    expected = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-    assert estimate(list(values)).p_above == pytest.approx(expected) and expected < 1e-30
-
-
-@pytest.mark.parametrize("values", [[], [1.0]])
-def test_too_few_numbers_are_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="at least two numbers"):
-        estimate(values)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_of_numbers_that_are_not_finite_nothing_is_shown(bad: float) -> None:
     found = estimate([1.0, bad])
@@ -130,35 +84,6 @@ def test_of_numbers_that_are_not_finite_nothing_is_shown(bad: float) -> None:
     results[3]["row"]["x"] = bad
     both = decide([claim("x"), claim("y", "another")], results)
     assert [each.verdict for each in both] == ["not shown here", "holds here"]
-
-
-@pytest.mark.slow
-def test_intervals_cover_and_false_verdicts_are_rare() -> None:
-    rng = np.random.default_rng(1)
-    draws = rng.normal(0.0, 1.0, (4000, 8))
-    found = [estimate(row) for row in draws]
-    assert np.mean([each.low <= 0 <= each.high for each in found]) == pytest.approx(0.95, abs=0.02)
-    assert np.mean([each.p_above < LEVEL for each in found]) <= 0.05
-    # Of five claims of one paper without any effect, one or more hold in at most 5 % of the cases.
-    families = [holm([each.p_above for each in found[i : i + 5]]) for i in range(0, 4000, 5)]
-    assert np.mean([min(family) < LEVEL for family in families]) <= 0.05
-
-
-def test_holm_is_its_definition() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([]) == []
-    assert holm([0.01, 0.04], 5) == holm([0.01, 0.04, 1, 1, 1])[:2]
-
-
-def test_a_ladder_holds_by_its_weakest_step() -> None:
-    strong, weak, wrong = ([m + d for d in (-0.1, 0.0, 0.1, 0.05)] for m in (1.0, 0.01, -1.0))
-    estimates = [estimate(values) for values in (strong, weak)]
-    assert all_above(estimates) == estimates[1].p_above > LEVEL
-    assert any_below([*estimates, estimate(wrong)]) == pytest.approx(3 * estimate(wrong).p_below)
-
-
-def claim(name: str, paper: str = "paper") -> Claim:
-    return Claim(name, paper, "table", "says.", "1", (Number("x", lambda results: results["row"][name]),))
 
 
 def test_verdicts() -> None:
@@ -253,44 +178,6 @@ def test_a_claim_is_decided_when_all_of_its_seeds_are_done() -> None:
     assert decide([needs], [*results[:4], {}])[0].verdict == "holds here"
 
 
-def test_equal_is_two_one_sided_tests() -> None:
-    """statsmodels' ttost_paired has the larger of the same two p-values."""
-    rng = np.random.default_rng(3)
-    a, b = rng.normal(60, 2, 8), rng.normal(60.5, 2, 8)
-    results = [{"a": {"lid": x}, "b": {"lid": y}} for x, y in zip(a, b, strict=True)]
-    numbers = equal("lid", "a", "b", 3.0)
-    estimates = [estimate([number.of(seed) for seed in results]) for number in numbers]
-    low = stats.ttest_rel(a, b - 3.0, alternative="greater").pvalue
-    high = stats.ttest_rel(a, b + 3.0, alternative="less").pvalue
-    assert all_above(estimates) == pytest.approx(max(low, high))
-
-
-def test_tau_is_kendalls_and_what_has_no_figure_comes_last() -> None:
-    rows = list("abcd")
-    accuracies, ranks, alphas = (1, 2, 3, 4), (10, 30, 20, 40), (None, 1.5, 0.8, 1.1)
-    results = {
-        row: {"linear_acc1": a, "effective_rank": r, "alpha_req": x}
-        for row, a, r, x in zip(rows, accuracies, ranks, alphas, strict=True)
-    }
-    (ranks_alone,) = tau("effective_rank", rows, above=0.3)
-    assert ranks_alone.of(results) == pytest.approx((5 - 1) / 6 - 0.3)
-    (alphas_alone,) = tau("alpha_req", rows, best=1.0)
-    assert alphas_alone.of(results) == pytest.approx(1.0)
-    (over,) = tau("effective_rank", rows, over="linear_acc1")
-    assert over.of(results) == pytest.approx((5 - 1) / 6 - 1)
-    (lower,) = tau("effective_rank", rows, lower=True)
-    assert lower.of(results) == pytest.approx(-(5 - 1) / 6) and "of minus effective rank" in lower.says
-
-
-def test_a_diagnosis_counts_by_its_sign() -> None:
-    (number,) = diagnosed("a")
-    kinds = {"healthy": -1.0, "cannot tell": -1.0, "collapsed": 1.0, "partly collapsed": 1.0}
-    for kind, expected in kinds.items():
-        assert number.of({"a": {"verdict": {"kind": kind}}}) == expected / 2
-    assert (number.measured(0.5), number.measured(-0.5), number.to_be) == (1, 0, "above 0.5")
-    assert np.isnan(number.of({"a": {"failed": "The loss is not finite."}}))
-
-
 def test_what_two_results_of_a_row_need_is_measured() -> None:
     study = read_study("evidence").asking(["projector-keeps"])
     assert set(study.measures("digit_two_layers")) == {"ridge_acc1", "z_ridge_acc1"}
@@ -325,123 +212,6 @@ def test_ridge_accuracy_is_scikit_learns() -> None:
     theirs = RidgeClassifier(alpha=RIDGE * 90).fit(scaled[0], labels).score(scaled[1], expected)
     ours = ridge_accuracy(*map(torch.from_numpy, (train, labels, val, expected)))
     assert ours == pytest.approx(100 * theirs) and 40 < ours < 95
-
-
-def test_a_tau_within_a_method_has_its_interval_over_the_settings() -> None:
-    """Covers the true tau of 12 settings with correlated normal scores, which has a closed form."""
-    rows, correlation = [f"setting{i}" for i in range(12)], 0.6
-    (number,) = tau("rankme", rows, settings=True)
-    rng, truth, covered = np.random.default_rng(0), 2 / np.pi * np.arcsin(correlation), 0
-    for _ in range(200):
-        pairs = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 12)
-        seed = {row: {"rankme": x, "linear_acc1": y} for row, (x, y) in zip(rows, pairs, strict=True)}
-        found = number.estimate([seed, seed])
-        again = number.estimate([seed] * 3)  # the same settings again are no further settings
-        assert (again.low, again.high) == pytest.approx((found.low, found.high))
-        covered += found.low <= truth <= found.high
-    assert 0.9 < covered / 200 < 0.99
-
-
-def test_the_jackknife_of_a_mean_is_students_t() -> None:
-    values = [1.0, 2.5, -0.3, 4.0]
-    rows = tuple("abcd")
-
-    def mean(some, results) -> float:
-        return float(np.mean([results[row]["x"] for row in some]))
-
-    number = Number("mean", lambda results: mean(rows, results), rows=rows, of_rows=mean)
-    found = number.estimate([{row: {"x": x} for row, x in zip(rows, values, strict=True)}] * 2)
-    assert (found.mean, found.low, found.high, found.p_above) == pytest.approx(
-        [getattr(estimate(values), name) for name in ("mean", "low", "high", "p_above")]
-    )
-
-
-def test_rises_are_between_parts_of_the_training_and_compared_by_the_epoch() -> None:
-    def value(numbers: list[Number], results: dict) -> float:
-        return numbers[0].of(results)
-
-    results = {"a": {"curves": {"lid": {0: 1.0, 1: 2.0, 2: 4.0, 3: 4.2, 4: 4.4, 5: 4.6}}}}
-    assert value(rise("a", "lid", 0, 0.4), results) == pytest.approx(3.0)
-    assert value(rise("a", "lid", 0.4, 1), results) == pytest.approx(0.6)
-    assert value(slower("a", "lid", 0.4), results) == pytest.approx(3.0 / 2 - 0.6 / 3)
-    assert np.isnan(value(slower("a", "lid", 0.4), {"a": {"curves": {"lid": {0: 1.0}}}}))
-    assert np.isnan(value(rise("a", "lid", 0, 1), {"a": {"curves": {}}}))
-    assert np.isnan(value(rise("a", "lid", 0, 1), {"a": {"failed": "The loss is not finite."}}))
-
-
-def test_the_alarm_is_replayed_on_recorded_curves() -> None:
-    claims = {each.name: each for each in ALL.claims()}
-
-    def results(**curves: list[float]) -> dict:
-        healthy = {row: [10.0, 20, 30, 25, 25, 25] for row in claims["alarm-silent"].rows}
-        return {
-            name: {"curves": {"effective_rank": dict(enumerate(curve))}}
-            for name, curve in {**healthy, **curves}.items()
-        }
-
-    # A look too few below; from the fourth of six looks on; from the fifth on; never.
-    for curve, held, left in (
-        ([100.0, 90, 80, 70, 10, 10], 0.30, 0.0),
-        ([100.0, 14.5, 10, 12, 90, 90], 0.85, 2 / 6),
-        ([50.0, 100, 18.5, 18.5, 15, 10], 0.81, 1 / 6),
-        ([10.0, 20, 30, 40, 50, 60], 0.0, 0.0),
-    ):
-        found = [number.of(results(none=curve)) for number in claims["alarm-none"].numbers]
-        assert found == pytest.approx([held - DRAWDOWN, left], abs=1e-9)
-    (silent,), (half,) = (claims[name].numbers for name in ("alarm-silent", "alarm-silent-half"))
-    assert half.of(results()) == pytest.approx(0.5 - 0.16)
-    # 25 of 30 is 16.7 % below, in whole percent.
-    assert silent.of(results()) == pytest.approx(DRAWDOWN - 0.16)
-    fallen = results(simclr=[100.0, 9.5, 9, 9, 9, 9])
-    assert silent.of(fallen) == pytest.approx(DRAWDOWN - 0.9)
-    without = {**fallen, "vicreg": {"curves": {}}}
-    assert np.isnan(silent.of(without))
-
-
-def test_the_alarm_is_replayed_on_the_metric_that_a_study_names() -> None:
-    claims = {each.name: each for each in read_study("evidence").claims()}
-    healthy = {"effective_rank": {0: 40.0, 1: 30, 2: 30, 3: 30}}
-    weak = healthy | {"z_effective_rank": dict(enumerate([160.0, 12, 9, 6, 5, 5]))}
-    collapsed = {"effective_rank": dict(enumerate([34.0, 6, 5, 5, 5]))}
-    results = {"vicreg_weak": {"curves": weak}, "none": {"curves": collapsed}}
-    found = [number.of(results) for number in claims["collapse-alarm"].numbers]
-    # For three looks in a row it was at most 6 of 160, and 5 of 34.
-    assert found == pytest.approx([0.96 - 0.9, 2 / 6, 0.85 - 0.8, 1 / 5], abs=1e-9)
-    says = claims["collapse-alarm"].numbers[0].says
-    assert says.startswith("the largest drawdown of the effective rank of the embeddings")
-    of_embeddings, of_features = claims["collapse-silent"].numbers
-    usual = healthy | {"z_effective_rank": {0: 9.0}}
-    others = {row: {"curves": usual} for row in claims["collapse-silent"].rows}
-    assert of_embeddings.of(others) == pytest.approx(0.9)
-    assert of_embeddings.of(others | {"byol": {"curves": weak}}) == pytest.approx(0.9 - 0.96)
-    assert of_features.of(others | {"byol": {"curves": weak}}) == pytest.approx(0.8 - 0.25)
-
-
-def test_the_alarm_is_replayed_with_its_limits() -> None:
-    claims = {each.name: each for each in read_study("evidence").claims()}
-    (left,) = claims["collapse-line"].numbers
-    ranks, low = [40.0] * 6, [0.1] * 6
-
-    def results(ranks: list[float], mean: list[float], correlation: list[float], row: str = "bn") -> dict:
-        curves = {"effective_rank": ranks, "z_mean_share": mean, "z_off_diagonal_correlation": correlation}
-        return {row: {"curves": {name: dict(enumerate(each)) for name, each in curves.items()}}}
-
-    # Three looks in a row: at a limit, at one and then the other, a fall and then a limit; two and two.
-    for given, part in (
-        (results(ranks, low, [0.1, 0.97, 0.98, 0.99, 0.1, 0.1]), 2 / 6),
-        (results(ranks, [0.1, 0.1, 0.98, 0.1, 0.1, 0.1], [0.1, 0.97, 0.1, 0.99, 0.1, 0.1]), 2 / 6),
-        (results([40.0, 4, 4, 40, 40, 40], low, [0.1, 0.1, 0.1, 0.99, 0.1, 0.1]), 2 / 6),
-        (results(ranks, low, [0.99, 0.99, 0.1, 0.99, 0.99, 0.96]), 0.0),
-    ):
-        assert left.of(given) == pytest.approx(part)
-    assert np.isnan(left.of(results(ranks, low, [])))
-
-    claim = claims["collapse-limits-silent"]
-    others = {row: results(ranks, low, low, row)[row] for row in claim.rows}
-    far = results(ranks, low, [0.5, 0.99, 0.98, 0.99, 0.1, 0.1], "dbn")
-    assert [each.of(others) for each in claim.numbers] == pytest.approx([0.8, 0.87, 0.87])
-    assert [each.of(others | far) for each in claim.numbers] == pytest.approx([0.8, 0.87, -0.01])
-    assert [each.to_be for each in claim.numbers] == ["below 0.8", "below 0.97", "below 0.97"]
 
 
 def test_every_claim_says_what_is_to_be_said() -> None:
