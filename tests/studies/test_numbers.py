@@ -63,6 +63,7 @@ def test_a_tau_within_a_method_has_its_interval_over_the_settings() -> None:
     """Covers the true tau of 12 settings with correlated normal scores, which has a closed form."""
     rows, correlation = [f"setting{i}" for i in range(12)], 0.6
     (number,) = tau("rankme", rows, settings=True)
+    assert number.says.endswith("over 12 rows, setting0 to setting11")
     rng, truth, covered = np.random.default_rng(0), 2 / np.pi * np.arcsin(correlation), 0
     for _ in range(200):
         pairs = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 12)

@@ -213,9 +213,15 @@ def tau(
     name = called(metric)
     score = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
     says = f"Kendall's tau of {score} and linear accuracy over {len(rows)} rows"
+    says += f", {span(rows)}" if settings else ""
     says += f" minus that of {called(over)}" if over else ""
     number = Number(says, partial(of_rows, rows), rows=tuple(rows), limit=0.0 if over else above)
     return [replace(number, of_rows=of_rows if settings else None, signed=True)]
+
+
+def span(rows: Sequence[str]) -> str:
+    """Return the first and the last of the settings of one method, as they are told apart from another's."""
+    return f"{rows[0]} to {rows[-1]}"
 
 
 def diagnosed(row: str) -> list[Number]:

@@ -15,7 +15,7 @@ from solo_dimreg.diagnosis.templating import Card
 from solo_dimreg.metrics.explanations import SPECTRUM, Explanation, explain
 from solo_dimreg.studies.claims.claim import Claim, Outcome
 from solo_dimreg.studies.claims.measures import MEASURES
-from solo_dimreg.studies.claims.numbers import Results, called
+from solo_dimreg.studies.claims.numbers import Results, called, span
 from solo_dimreg.studies.statistics import Estimate, estimate
 
 CURVES = ("effective_rank", "z_effective_rank", "mutual_information", "adadim_alpha")
@@ -68,7 +68,7 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
         return Card(draw_effects(claim, effects), EFFECTS)
     if any(len(number.rows) > 2 and "linear_acc1" in number.metrics for number in claim.numbers):
         clouds = {
-            f"{number.rows[0]} to {number.rows[-1]}": [
+            span(number.rows): [
                 (run[number.metrics[0]], run["linear_acc1"])
                 for seed in results
                 for run in map(seed.get, number.rows)
