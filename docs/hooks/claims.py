@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
@@ -63,12 +64,15 @@ class Known:
         headlines: The names of those with which a page begins.
         state: The sentences on how far the study is.
         early: The outcomes of another study, for ``early.md``.
+        lost: For each claim of a tau within one method, the accuracy that a choice by the metric loses, in
+            each method.
     """
 
     here: Sequence[Told]
     headlines: Sequence[str] = ()
     state: str = ""
     early: Sequence[Told] = field(default=())
+    lost: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def fill_pages(pages: Sequence[Path], known: Known) -> None:
@@ -89,6 +93,7 @@ def fill(text: str, page: Path, known: Known) -> str:
         "claims": lambda: claims_tables(known.here),
         "early": lambda: claims_tables(known.early),
         "headlines": lambda: headlines(known, page.parent),
+        "label_free": lambda: label_free(known),
         "verdicts": lambda: verdicts(known),
     }
 
@@ -158,6 +163,34 @@ def verdicts(known: Known) -> str:
     return "\n".join(lines)
 
 
+def label_free(known: Known) -> str:
+    """Return Kendall's taus within each method and over all methods, and what a choice by the metric loses."""
+    over_all = {each["name"]: effects(each)[0] for each in known.early}
+    rows = [
+        [
+            f"[{each['name']}](#{each['name']})",
+            *effects(each),
+            over_all.get(each["name"].replace("within", "orders"), "–"),
+            ", ".join(f"{points:.1f}" for points in known.lost[each["name"]]),
+        ]
+        for each in known.here
+        if each["name"] in known.lost
+    ]
+    header = ["claim", "tau, SimCLR", "tau, BYOL", "tau, all methods, 90 steps", "points lost: SimCLR, BYOL"]
+    return "\n".join(markdown_table(header, rows)) if rows else "The table follows with the trainings."
+
+
+def lost(outcomes: Sequence[Outcome], results: Sequence[Any]) -> dict[str, list[float]]:
+    """Return :attr:`Known.lost`, the means over the seeds, of the claims that are decided."""
+    found = {}
+    for outcome in outcomes:
+        numbers = [number for number in outcome.claim.numbers if number.of_rows and number.score]
+        if numbers and word(outcome.as_dict()) != UNFINISHED:
+            done = results[: len(outcome.values[0])]
+            found[outcome.claim.name] = [fmean(map(number.lost, done)) for number in numbers]
+    return found
+
+
 def claims_tables(outcomes: Sequence[Told]) -> str:
     """Return the outcomes as Markdown, with a heading and a table for each paper.
 
@@ -224,7 +257,8 @@ def main(root: Path = ROOT, study_name: str = "evidence") -> None:
             early.append(each)
         else:  # it trains nothing, so that its regime does not matter
             here.setdefault(each["name"], each)
-    known = Known(list(here.values()), study.headlines, state(content), early)
+    chosen = lost(outcomes, by_seed(content))
+    known = Known(list(here.values()), study.headlines, state(content), early, chosen)
     fill_pages([root / "README.md", *sorted((root / "docs").glob("*.md"))], known)
 
 

@@ -192,6 +192,33 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     assert sorted(points.get_xdata()) == sorted(seed[row]["rankme"] for seed in results for row in rows)
 
 
+def test_what_a_choice_without_labels_loses_stands_beside_its_taus(tmp_path: Path) -> None:
+    methods = [[f"{method}_{i}" for i in range(4)] for method in ("simclr", "byol")]
+    ranks, accuracies = [1.0, 2.0, 3.0, 4.0], [50.0, 60.0, 62.0, 61.0]
+    order = {"simclr": 1, "byol": -1}  # byol's largest rank has the lowest accuracy
+    seed = {
+        row: {"rankme": rank, "linear_acc1": accuracy}
+        for rows in methods
+        for row, rank, accuracy in zip(rows, ranks, accuracies[:: order[rows[0][:-2]]], strict=True)
+    }
+    numbers = [each for rows in methods for each in tau("rankme", rows, settings=True)]
+    claim = Claim("rankme-within", "P", "", "", "", tuple(numbers))
+    decided = decide([claim], [seed, seed])
+    lost = script.lost(decided, [seed, seed, {}])
+    assert lost == {"rankme-within": [62 - 61, 62 - 50]}
+    early = {**known().here[0], "name": "rankme-orders"}
+    page = "<!-- label_free -->\n<!-- /label_free -->\n"
+    told = [outcome.as_dict() for outcome in decided]
+    text = fill(page, tmp_path / "claims.md", script.Known(told, early=[early], lost=lost))
+    (line,) = (line for line in text.splitlines() if "rankme" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[0] == "[rankme-within](#rankme-within)" and cells[4] == "1.0, 12.0"
+    assert cells[1].startswith("+0.67 (") and cells[2].startswith("−0.67 (") and "−" not in cells[3]
+    assert script.lost(decide([claim], [seed, {}]), [seed, {}]) == {}
+    failed = seed | {"byol_0": {"failed": "The loss is not finite."}}
+    assert np.isnan(script.lost(decide([claim], [failed] * 2), [failed] * 2)["rankme-within"][1])
+
+
 @pytest.fixture
 def recorded(tmp_path: Path) -> tuple[Path, Path]:
     """A study of two rows, and a record whose digests are its own: all seeds, some again, and stale ones."""

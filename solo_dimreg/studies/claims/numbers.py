@@ -69,6 +69,7 @@ class Number:
         metrics: The metrics of the rows that it needs.
         of_rows: The function of some of the rows and the results that computes the number. If it is there,
             the interval is over the rows and not the seeds, which say nothing of other rows.
+        score: What a tau orders the rows by, a function of a row's result; more is better.
         limit, below: The limit of what is measured, and whether it has to be below it; else above it.
         signed: Whether only a measured value below 0 says the opposite, and not one that misses the limit.
     """
@@ -79,6 +80,7 @@ class Number:
     rows: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     of_rows: Callable[[Sequence[str], Results], float] | None = None
+    score: Callable[[Mapping[str, Any]], float] | None = None
     limit: float = 0.0
     below: bool = False
     signed: bool = False
@@ -110,6 +112,16 @@ class Number:
         if self.signed:
             found = replace(found, p_below=estimate(list(map(self.measured, values)), size).p_below)
         return found
+
+    def lost(self, results: Results) -> float:
+        """Return how much linear accuracy the row with the highest score lacks to the best row."""
+        score = self.score
+        assert score is not None
+        accuracies = {row: results[row].get("linear_acc1", math.nan) for row in self.rows}
+        if any(map(math.isnan, accuracies.values())):
+            return math.nan
+        chosen = max(self.rows, key=lambda row: score(results[row]))
+        return max(accuracies.values()) - accuracies[chosen]
 
     def _mean(self, rows: Sequence[str], results: Sequence[Results]) -> float:
         """Return the mean over the seeds of the number of some of the rows."""
@@ -207,16 +219,17 @@ def tau(
     """
 
     def of_rows(some: Sequence[str], results: Results) -> float:
-        other = _tau(some, over, None, False, results) if over else above
-        return _tau(some, metric, best, lower, results) - other
+        other = _tau(some, partial(_score, over, None, False), results) if over else above
+        return _tau(some, score, results) - other
 
+    score = partial(_score, metric, best, lower)
     name = called(metric)
-    score = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
-    says = f"Kendall's tau of {score} and linear accuracy over {len(rows)} rows"
+    scored = f"minus {name}" if lower else name if best is None else f"minus |{name} - {best:g}|"
+    says = f"Kendall's tau of {scored} and linear accuracy over {len(rows)} rows"
     says += f", {span(rows)}" if settings else ""
     says += f" minus that of {called(over)}" if over else ""
     number = Number(says, partial(of_rows, rows), rows=tuple(rows), limit=0.0 if over else above)
-    return [replace(number, of_rows=of_rows if settings else None, signed=True)]
+    return [replace(number, of_rows=of_rows if settings else None, score=score, signed=True)]
 
 
 def span(rows: Sequence[str]) -> str:
@@ -397,18 +410,19 @@ def _at(row: str, metric: str, part: float, results: Results) -> float:
     return curve[round(part * (len(curve) - 1))] if curve else math.nan
 
 
-def _tau(rows: Sequence[str], metric: str, best: float | None, lower: bool, results: Results) -> float:
-    """Return Kendall's tau between a metric and the linear accuracy; a row without the metric comes last."""
+def _score(metric: str, best: float | None, lower: bool, result: Mapping[str, Any]) -> float:
+    """Return what is better the larger it is; a row without the metric comes last."""
+    value = result.get(metric)
+    if value is None or not math.isfinite(value):
+        return -math.inf
+    value = value if best is None else -abs(value - best)
+    return -value if lower else value
 
-    def score(value: float | None) -> float:
-        if value is None or not math.isfinite(value):
-            return -math.inf
-        value = value if best is None else -abs(value - best)
-        return -value if lower else value
 
-    scores = [score(results[row].get(metric)) for row in rows]
+def _tau(rows: Sequence[str], score: Callable[[Mapping[str, Any]], float], results: Results) -> float:
+    """Return Kendall's tau between a score and the linear accuracy."""
     accuracies = [results[row].get("linear_acc1", math.nan) for row in rows]
-    return float(stats.kendalltau(scores, accuracies).statistic)
+    return float(stats.kendalltau([score(results[row]) for row in rows], accuracies).statistic)
 
 
 def first_trigger(
