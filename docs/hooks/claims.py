@@ -164,7 +164,7 @@ def verdicts(known: Known) -> str:
 
 
 def label_free(known: Known) -> str:
-    """Return Kendall's taus within each method and over all methods, and what a choice by the metric loses."""
+    """Return the taus within each method and over all methods, and what a choice by the metric loses."""
     over_all = {each["name"]: effects(each)[0] for each in known.early}
     rows = [
         [
