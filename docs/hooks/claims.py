@@ -169,7 +169,7 @@ def label_free(known: Known) -> str:
     rows = [
         [
             f"[{each['name']}](#{each['name']})",
-            *effects(each),
+            *(effects(each) * 2)[:2],  # one text stands for both taus if neither is known
             over_all.get(each["name"].replace("within", "orders"), "–"),
             ", ".join(f"{points:.1f}" for points in known.lost[each["name"]]),
         ]

@@ -217,6 +217,11 @@ def test_what_a_choice_without_labels_loses_stands_beside_its_taus(tmp_path: Pat
     assert script.lost(decide([claim], [seed, {}]), [seed, {}]) == {}
     failed = seed | {"byol_0": {"failed": "The loss is not finite."}}
     assert np.isnan(script.lost(decide([claim], [failed] * 2), [failed] * 2)["rankme-within"][1])
+    unknown = [
+        {**outcome, "numbers": [{**each, "mean": None} for each in outcome["numbers"]]} for outcome in told
+    ]
+    text = fill(page, tmp_path / "claims.md", script.Known(unknown, early=[early], lost=lost))
+    assert "| [rankme-within](#rankme-within) | not known | not known | " in text
 
 
 @pytest.fixture
