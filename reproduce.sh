@@ -10,7 +10,7 @@ Usage: ./reproduce.sh [COMMAND] [OPTIONS]
   cifar10, cifar100, imagenet100, imagenet
                the full benchmarks; each says which data it expects where
   claims       tries claims of the papers over 8 seeds, an hour or two on a CPU; `claims NAME...` some of them
-  evidence     trains the main claims to the end, 10 hours on two cores, and writes what is known into README.md and docs/;
+  evidence     trains the main claims to the end, 8 to 20 hours on two cores, and writes what is known into README.md and docs/;
                it resumes from docs/data/evidence.jsonl, and --recorded only writes
   sprites      pretrains on drawn images of known dimension and compares the LID with it, minutes on a CPU
   toy          three toy experiments: why dimensions collapse and how they are learned, seconds on a CPU

@@ -14,19 +14,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.files import write_text
 from solo_dimreg.plots import save_png
 from solo_dimreg.solo_learn import register
-from solo_dimreg.studies.claims.claim import HOLDS, UNFINISHED, Outcome
+from solo_dimreg.studies.claims.claim import HOLDS, OPPOSITE, UNFINISHED, Outcome
 from solo_dimreg.studies.claims.page import (
     COUNTED,
     SHOWN,
@@ -34,6 +33,7 @@ from solo_dimreg.studies.claims.page import (
     by_seed,
     counted,
     effects,
+    last_fifth,
     published,
     regime,
     says,
@@ -52,6 +52,7 @@ SLOT = re.compile(r"\[[^\]]*\]\(((?:[\w/.-]*?(\w+)\.md)?#([\w.-]+)) \"((measured
 EARLY = "early"  # the page of the outcomes in 90 steps, early.md
 TRAINED, OURS = "of papers, on trained networks", "of our alarm and diagnosis"
 UNTRAINED = "without a training, such as formulas"
+BESIDE = {OURS: "our own rule", UNTRAINED: "no training"}  # what README.md says of those that are not counted
 PICTURES = Path("images", "claims")  # beside a page
 
 
@@ -66,6 +67,7 @@ class Known:
         early: The outcomes of another study, for ``early.md``.
         lost: For each claim of a tau within one method, the accuracy that a choice by the metric loses, in
             each method.
+        runs: The trainings that are finished.
     """
 
     here: Sequence[Told]
@@ -73,6 +75,7 @@ class Known:
     state: str = ""
     early: Sequence[Told] = field(default=())
     lost: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    runs: Sequence[Mapping[str, Any]] = ()
 
 
 def fill_pages(pages: Sequence[Path], known: Known) -> None:
@@ -94,6 +97,7 @@ def fill(text: str, page: Path, known: Known) -> str:
         "early": lambda: claims_tables(known.early),
         "headlines": lambda: headlines(known, page.parent),
         "label_free": lambda: label_free(known),
+        "trainings": lambda: trainings(known),
         "verdicts": lambda: verdicts(known),
     }
 
@@ -153,11 +157,17 @@ def headlines(known: Known, folder: Path) -> str:
 
 
 def verdicts(known: Known) -> str:
-    """Return the same sentences without numbers, one line for each verdict."""
+    """Return the same sentences and all that are opposite, without numbers, one line for each verdict."""
     told = {each["name"]: each for each in known.here}
-    lines = [f"{counted_of(TRAINED, grouped(known.here)[TRAINED])}. The main ones:", ""]
+    groups = grouped(known.here)
+    lines = [f"{counted_of(TRAINED, groups[TRAINED])}. The main ones, and all that are opposite:", ""]
+    opposite = [each["name"] for each in groups[TRAINED] if word(each) == OPPOSITE]
+    shown = dict.fromkeys([*known.headlines, *opposite])
+    texts = {name: each["sentence"] for name, each in told.items()}
+    for group, words in BESIDE.items():
+        texts |= {each["name"]: f"{each['sentence'].rstrip('.')} ({words})." for each in groups[group]}
     for verdict in COUNTED:
-        own = [told[name]["sentence"] for name in known.headlines if word(told[name]) == verdict]
+        own = [texts[name] for name in shown if word(told[name]) == verdict]
         label = "Not yet known" if verdict == UNFINISHED else verdict.capitalize()
         lines += [f"- **{label}**: {' '.join(own)}"] if own else []
     return "\n".join(lines)
@@ -178,6 +188,26 @@ def label_free(known: Known) -> str:
     ]
     header = ["claim", "tau, SimCLR", "tau, BYOL", "tau, all methods, 90 steps", "points lost: SimCLR, BYOL"]
     return "\n".join(markdown_table(header, rows)) if rows else "The table follows with the trainings."
+
+
+def trainings(known: Known) -> str:
+    """Return how long the trainings took, and the rows that their last fifth still changes by 1 % or more."""
+    took: dict[str, list[float]] = {}
+    for run in known.runs:
+        if run.get("pretrain_seconds"):  # None if it was resumed
+            took.setdefault(run["environment"]["processor"], []).append(run["pretrain_seconds"] / 60)
+    texts = [
+        f"On {processor}, {len(minutes)} trainings took {min(minutes):.0f} to {max(minutes):.0f} minutes of "
+        f"a core, {median(minutes):.0f} in the median and {sum(minutes) / 60:.0f} hours in all."
+        for processor, minutes in sorted(took.items())
+    ]
+    changes = last_fifth([{run["row"]: run} for run in known.runs])
+    for place, metric in enumerate(("online accuracy", "effective rank")):
+        found = {row: each[place].mean for row, each in changes.items() if each[place] is not None}
+        large = sorted((row for row in found if abs(found[row]) >= 1), key=lambda row: -abs(found[row]))
+        listed = ", ".join(f"{row} {found[row]:+.1f}".replace("-", "−") for row in large)
+        texts.append(f"The last fifth changes the {metric}, in percent, by: {listed or 'less than 1'}.")
+    return "\n".join(texts)
 
 
 def lost(outcomes: Sequence[Outcome], results: Sequence[Any]) -> dict[str, list[float]]:
@@ -236,19 +266,20 @@ def draw(folder: Path, outcomes: Sequence[Outcome], content: Mapping[str, Any], 
 
 
 def main(root: Path = ROOT, study_name: str = "evidence") -> None:
-    """Draw the pictures and fill the pages of a checkout."""
+    """Draw the pictures and fill the pages of a checkout, and write the HTML page below its ``results``."""
     data, study = root / "docs" / "data", read_study(study_name)
-    with tempfile.TemporaryDirectory() as out:
-        content = run_study(
-            study,
-            Path(out),
-            record=data / "evidence.jsonl",
-            train=False,
-            beside=sorted(data.glob("evidence-*.jsonl")),
-            say=lambda text: print(text, file=sys.stderr),
-        )
-        claims, about = study.claims(), {"why": study.why, "headlines": study.headlines}
-        outcomes = write_outcomes(Path(out), content, claims, claims, about, "solo-dimreg claims NAME")
+    out = root / "results" / study.name
+    content = run_study(
+        study,
+        out,
+        record=data / "evidence.jsonl",
+        train=False,
+        beside=sorted(data.glob("evidence-*.jsonl")),
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    claims, about = study.claims(), {"why": study.why, "headlines": study.headlines}
+    again = f"solo-dimreg claims NAME --study {study_name}"
+    outcomes = write_outcomes(out, content, claims, claims, about, again)
     draw(root / "docs" / PICTURES, outcomes, content, study.headlines)
     here = {each.claim.name: {**each.as_dict(), "study": f" --study {study_name}"} for each in outcomes}
     early = []
@@ -258,7 +289,7 @@ def main(root: Path = ROOT, study_name: str = "evidence") -> None:
         else:  # it trains nothing, so that its regime does not matter
             here.setdefault(each["name"], each)
     chosen = lost(outcomes, by_seed(content))
-    known = Known(list(here.values()), study.headlines, state(content), early, chosen)
+    known = Known(list(here.values()), study.headlines, state(content), early, chosen, content["runs"])
     fill_pages([root / "README.md", *sorted((root / "docs").glob("*.md"))], known)
 
 

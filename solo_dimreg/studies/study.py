@@ -100,7 +100,8 @@ def _some(given: Any) -> Any:
 class Question(Block):
     """A claim: a sentence, its source, and the numbers that decide it, over so many seeds.
 
-    ``beside`` names other rows for its picture, such as a healthy one.
+    ``beside`` names rows for its picture, such as a healthy one, and ``chosen_on`` the first and the last
+    seed on which its setting was chosen.
     """
 
     sentence: str
@@ -111,8 +112,10 @@ class Question(Block):
     unit: str = ""
     note: str = ""
     differs: str = ""
+    regime: str = ""
     seeds: Annotated[int | None, whole(2)] = None
     beside: list[str] = []
+    chosen_on: list[int] = []
 
 
 class Part(Block):
@@ -120,6 +123,7 @@ class Part(Block):
 
     paper: str = ""
     differs: str = ""
+    regime: str = ""
     rows: Rows = {}
     questions: dict[str, Question] = {}
 
@@ -212,9 +216,10 @@ class Study(Setting, Part):
                 unit=each.unit,
                 note=each.note,
                 differs=each.differs or self.differs,
-                regime=self.regime,
+                regime=each.regime or self.regime,
                 seeds=each.seeds,
                 beside=tuple(each.beside),
+                chosen_on=tuple(each.chosen_on),
             )
             for name, each in self.questions.items()
         ]
@@ -319,8 +324,8 @@ def _add(study: Study, part: Part) -> None:
     for name, question in part.questions.items():
         if name in study.questions:
             raise ConfigError(f"questions.{name}: two parts have a question of this name; rename one.")
-        source = {"paper": question.paper or part.paper, "differs": question.differs or part.differs}
-        study.questions[name] = question.model_copy(update=source)
+        shared = {key: getattr(question, key) or getattr(part, key) for key in ("paper", "differs", "regime")}
+        study.questions[name] = question.model_copy(update=shared)
 
 
 def claims_study() -> Study:

@@ -111,6 +111,31 @@ def test_our_own_claims_and_those_without_a_training_are_counted_apart(tmp_path:
         assert count in text
 
 
+def test_the_readme_says_what_is_opposite_and_what_is_not_of_a_paper(tmp_path: Path) -> None:
+    told = [each.as_dict() for each in outcomes()]
+    here = [told[0] | {"rows": []}, told[1], told[2] | {"paper": "The alarm of solo-dimreg"}]
+    shown = replace(known(), here=here, headlines=["up", "even"])
+    text = fill("<!-- verdicts -->\n<!-- /verdicts -->\n", tmp_path / "page.md", shown)
+    assert "- **Holds here**: up is so (no training)." in text
+    assert "- **Not shown here**: even is so (our own rule)." in text
+    assert "- **Opposite here**: down is so." in text  # which is no headline
+
+
+def test_the_page_says_how_long_trainings_took_and_which_are_not_at_rest(tmp_path: Path) -> None:
+    runs = [run("a", seed, 40) | {"environment": {"processor": "AVX2"}} for seed in (5, 6, 7)]
+    runs = [
+        each | {"pretrain_seconds": 60.0 * seconds} for each, seconds in zip(runs, (1, 4, 7), strict=True)
+    ]
+    curve = {epoch: 50.0 + epoch for epoch in range(6)}  # 54 before the last fifth, 55 at its end
+    runs[0] |= {"row": "b", "curves": {"val_acc1": curve, "effective_rank": dict.fromkeys(range(6), 8.0)}}
+    runs.append(runs[0] | {"pretrain_seconds": None})
+    block = "<!-- trainings -->\n<!-- /trainings -->\n"
+    text = fill(block, tmp_path / "page.md", script.Known([], runs=runs))
+    assert "On AVX2, 3 trainings took 1 to 7 minutes of a core, 4 in the median and 0 hours in all." in text
+    assert "changes the online accuracy, in percent, by: b +1.9." in text
+    assert "changes the effective rank, in percent, by: less than 1." in text
+
+
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_before_all_seeds_are_done_nothing_is_claimed(tmp_path: Path, seeds: int) -> None:
     text = fill(PAGE, tmp_path / "page.md", known(seeds))
@@ -171,22 +196,30 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     titles = [axes.get_title() for axes in curves.figure.axes]
     assert titles == ["H(R), effective rank", "I(R;Z), nats", "alpha (AdaDim)"]
     assert list(curves.figure.axes[0].lines[0].get_xdata()) == [120, 240, 360, 480]
-    alone = [replace(each, metrics=("effective_rank",)) for each in below("effective_rank", "simclr", 2)]
+    (number,) = below("effective_rank", "simclr", 2)
+    alone = [replace(number, rows=("simclr",), metrics=("effective_rank",))]
     healthy = replace(Claim("x", "P", "", "", "", tuple(alone)), beside=("vicreg",))
     (panel,) = main_plot(decide([healthy], results)[0], results).figure.axes
     assert max(max(line.get_ydata()) for line in panel.lines) == 44  # of vicreg, which no number needs
+    assert list(panel.lines[-1].get_ydata()) == [2, 2] and panel.get_ylim()[0] == 0  # the limit
+    (panel,) = main_plot(decide([replace(healthy, seeds=2)], results)[0], results).figure.axes
+    assert (
+        max(max(line.get_ydata()) for line in panel.lines) == 43
+    )  # of the second seed, the last that counts
     probed = [
         {row: {**each, "ridge_acc1": 2 * each["linear_acc1"]} for row, each in seed.items()}
         for seed in results
     ]
     digits = [replace(each, metrics=("ridge_acc1",)) for each in exceeds("ridge_acc1", "adadim", "simclr")]
-    claim = replace(Claim("x", "P", "", "", "", tuple(digits)), beside=("vicreg", "not trained yet"))
+    claim = replace(
+        Claim("x", "P", "", "", "", tuple(digits)), beside=("simclr", "vicreg", "not trained yet")
+    )
     failed = [*probed, {"vicreg": {"method": "vicreg", "failed": "The loss is not finite."}}]
     (panel,) = main_plot(decide([claim], probed)[0], failed).figure.axes
-    assert [list(line.get_ydata()) for line in panel.lines[:3]] == [[80, 82, 84], [82, 84, 86], [84, 86, 88]]
+    assert [list(line.get_ydata()) for line in panel.lines[:3]] == [[80, 84, 82], [82, 86, 84], [84, 88, 86]]
     means = [line.get_ydata()[0] for line in panel.lines[3:] if line.get_marker() == "o"]
-    assert means == [82, 84, 86] and panel.get_ylabel() == "ridge accuracy (%)"
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["simclr", "adadim", "vicreg"]
+    assert means == [82, 86, 84] and panel.get_ylabel() == "ridge accuracy (%)"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["simclr", "vicreg", "adadim"]
     order = [replace(each, rows=rows, metrics=("rankme", "linear_acc1")) for each in tau("rankme", rows)]
     (points,) = drawn(order).figure.axes[0].lines
     assert sorted(points.get_xdata()) == sorted(seed[row]["rankme"] for seed in results for row in rows)
@@ -236,8 +269,11 @@ def recorded(tmp_path: Path) -> tuple[Path, Path]:
             "x": {
                 "sentence": "So.",
                 "unit": "points",
-                "numbers": [{"exceeds": {"metric": "linear_acc1", "larger": "a", "smaller": "b"}}],
-            }
+                "numbers": (
+                    numbers := [{"exceeds": {"metric": "linear_acc1", "larger": "a", "smaller": "b"}}]
+                ),
+            },
+            "y": {"sentence": "Tuned.", "chosen_on": [4, 6], "numbers": numbers},
         },
     }
     file = tmp_path / "small.yaml"
@@ -281,6 +317,10 @@ def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Pat
     assert "4 of 4 trainings are finished (solo-learn " in text and "processor AVX512)" in text
     assert picture.read_bytes().startswith(b"\x89PNG") and "(images/claims/x.png)" in text
     assert "- **Holds here**: So." in (tmp_path / "README.md").read_text()
+    # The setting of the second claim was chosen on seeds that decide: it has no verdict but on others.
+    (row,) = re.findall(r'^\| <a id="y">.*\| \*\*chosen on these seeds\*\* \| (.*) \| `', text, re.MULTILINE)
+    assert "unfinished, 1 of 2 seeds (seed 13)" in row and "1 is chosen on these seeds." in text
+    assert "Tuned." in (tmp_path / "results" / "small" / "claims.html").read_text()
     # From an empty record, the page says so, and has no picture.
     for record in (page.parent / "data").glob("*.jsonl"):
         record.unlink()
@@ -292,5 +332,5 @@ def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Pat
 
 
 def test_a_headline_is_a_question(recorded: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match="headlines: Unknown claim 'y'"):
-        read_study(recorded[0]).changed(headlines=["y"]).checked()
+    with pytest.raises(ConfigError, match="headlines: Unknown claim 'z'"):
+        read_study(recorded[0]).changed(headlines=["z"]).checked()

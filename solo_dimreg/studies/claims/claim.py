@@ -24,7 +24,7 @@ RULE = (
     "contradicted. Otherwise it is not shown. A claim is decided when all of its seeds are done."
 )
 HOLDS, NOT_SHOWN, OPPOSITE, CONTRADICTED = "holds here", "not shown here", "opposite here", "contradicted"
-UNFINISHED = "unfinished"
+UNFINISHED, CHOSEN = "unfinished", "chosen on these seeds"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class Claim:
         differs: The paper's setting, where it differs from ours: data, network, epochs, batch.
         regime: Our setting in a few words.
         seeds: The number of seeds that decide it; by default all.
-        beside: Other rows that its picture shows.
+        beside: The rows that its picture shows first, such as a healthy one; the claim's follow.
+        chosen_on: The first and the last of the seeds on which its setting was chosen, if they are seeds that
+            others are decided on. On these it has no verdict.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Claim:
     regime: str = ""
     seeds: int | None = None
     beside: tuple[str, ...] = ()
+    chosen_on: tuple[int, ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -79,6 +82,11 @@ class Claim:
         wanted = dict.fromkeys(name for number in self.numbers for name in number.metrics)
         return [name for name in wanted if name in MEASURES]
 
+    def was_chosen_on(self, seeds: Sequence[int]) -> bool:
+        """Return whether its setting was chosen on one of some seeds."""
+        chosen = range(self.chosen_on[0], self.chosen_on[-1] + 1) if self.chosen_on else ()
+        return any(seed in chosen for seed in seeds)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the claim with what is measured for it in words, for JSON."""
         texts = ("name", "paper", "place", "sentence", "published", "unit", "note")
@@ -97,8 +105,8 @@ class Outcome:
     """The verdict of the seeds on a claim.
 
     Attributes:
-        verdict: ``holds here``, ``not shown here``, ``opposite here``, ``contradicted``, or ``unfinished``
-            with the number of seeds that are done.
+        verdict: ``holds here``, ``not shown here``, ``opposite here``, ``contradicted``, ``unfinished`` with
+            the number of seeds that are done, or ``chosen on these seeds``.
         p: The p-value of the claim after Holm's correction.
         estimates: The estimate of each of its numbers.
         values: The values of each of its numbers, seed by seed; if one is not finite, nothing is shown.

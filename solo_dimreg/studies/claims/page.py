@@ -14,6 +14,7 @@ from solo_dimreg.diagnosis.templating import SIGNS, render
 from solo_dimreg.files import write_json, write_text
 from solo_dimreg.reports.provenance import what_ran
 from solo_dimreg.studies.claims.claim import (
+    CHOSEN,
     CONTRADICTED,
     HOLDS,
     NOT_SHOWN,
@@ -29,7 +30,8 @@ from solo_dimreg.studies.claims.pictures import main_plot, plots_of_claim
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "again", "verdict")
-KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
+KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad"}
+KINDS |= dict.fromkeys((UNFINISHED, CHOSEN), "unknown")
 MANY = 5  # looks, without which a curve has no last fifth
 # The singular and the plural of a count.
 COUNTED = {
@@ -38,6 +40,7 @@ COUNTED = {
     OPPOSITE: ("is opposite here", "are opposite here"),
     CONTRADICTED: ("is contradicted", "are contradicted"),
     UNFINISHED: ("is unfinished", "are unfinished"),
+    CHOSEN: (f"is {CHOSEN}", f"are {CHOSEN}"),
 }
 UNKNOWN = "not known"
 SHOWN = 3  # numbers of a claim that are shown
@@ -200,6 +203,9 @@ def write_outcomes(
     if beside := content.get("beside"):
         again = replications(claims, known, beside, content["runs"], seeds)
         outcomes = [replace(each, again=again[each.claim.name]) for each in outcomes]
+    outcomes = [
+        replace(each, verdict=CHOSEN) if each.claim.was_chosen_on(seeds) else each for each in outcomes
+    ]
     told = [outcome.as_dict() for outcome in outcomes]
     write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": told})
     kinds = {each["verdict"]: KINDS[word(each)] for each in told}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from solo_dimreg import plots
@@ -63,6 +64,7 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     values of each seed.
     """
     claim = outcome.claim
+    results = results[: claim.seeds]
     metrics = {name for number in claim.numbers for name in number.metrics}
     if not metrics & {*CURVES[2:]} and (effects := effects_over_training(claim, results)):
         return Card(draw_effects(claim, effects), EFFECTS)
@@ -84,7 +86,7 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
         times = [pair for each in measured for pair in zip(each["predicted"], each["measured"], strict=True)]
         figure = draw_points({"": times}, *TIME_AXES, diagonal=True) if times else None
         return Card(figure, TIMES) if figure else None
-    names = list(dict.fromkeys([*claim.rows, *claim.beside]))
+    names = list(dict.fromkeys([*claim.beside, *claim.rows]))
     if len(metrics) == 1 and metrics <= MEASURES.keys():
         (metric,) = metrics
         values = [
@@ -100,8 +102,22 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     }
     panels = {symbol: panel for symbol, panel in panels.items() if panel}
     if panels and len(names) <= ROWS_IN_A_PLOT:
-        return Card(plots.draw_curves(panels, names, "step"), LINES)
+        figure = plots.draw_curves(panels, names, "step")
+        of_one_row = [each for each in claim.numbers if len(each.rows) == 1 and each.parts]
+        if limits := {each.limit for each in of_one_row if each.limit}:
+            _draw_limits(figure.axes[0], limits)
+        return Card(figure, LINES)
     return None
+
+
+def _draw_limits(axes: Axes, limits: Collection[float]) -> None:
+    """Draw the limits that a claim sets for the only metric of a figure, and its axis from 0."""
+    for limit in limits:
+        axes.axhline(limit, color=plots.INK, linestyle=":", linewidth=1)
+        axes.annotate(
+            f"limit {limit:g}", (1, limit), (-2, 2), ("axes fraction", "data"), "offset points", ha="right"
+        )
+    axes.set_ylim(bottom=0)
 
 
 def _curves(row: str, metric: str, results: Sequence[Results]) -> list[dict[int, float]]:
