@@ -97,6 +97,13 @@ def _some(given: Any) -> Any:
     return given
 
 
+def _span(given: Any) -> Any:
+    whole_numbers = isinstance(given, list) and all(type(each) is int for each in given)
+    if not whole_numbers or len(given) != 2 or given[0] > given[1]:
+        raise Refusal(f"{given!r} is not allowed; it must be the first and the last seed, as [5, 12].")
+    return given
+
+
 class Question(Block):
     """A claim: a sentence, its source, and the numbers that decide it, over so many seeds.
 
@@ -115,7 +122,7 @@ class Question(Block):
     regime: str = ""
     seeds: Annotated[int | None, whole(2)] = None
     beside: list[str] = []
-    chosen_on: list[int] = []
+    chosen_on: Annotated[list[int], BeforeValidator(_span)] = []
 
 
 class Part(Block):

@@ -91,6 +91,11 @@ def test_a_part_of_a_study_is_a_study(tmp_path: Path) -> None:
         ("baseline: plain", "baseline: plan", "baseline: Unknown row 'plan'. Did you mean 'plain'?"),
         ("baseline: plain", "of_rows: {plan: []}", "of_rows: Unknown row 'plan'"),
         ("    numbers:", "    beside: [plan]\n    numbers:", "questions.helps.beside: Unknown row 'plan'"),
+        *(
+            ("    numbers:", f"    chosen_on: {seeds}\n    numbers:",
+             f"chosen_on: {seeds} is not allowed; it must be the first and the last seed, as [5, 12].")
+            for seeds in ("7", "[7]", "[12, 5]", "[5, True]")
+        ),
         ("baseline: plain", "seeds: 0", "seeds: 0 is not allowed; it must be a whole number >= 1"),
         ("baseline: plain", "data: digist", "data: 'digist' is not a folder. Unknown embedded data 'digist'"),
         ("baseline: plain", "probe: knnn", "probe: 'knnn' is not allowed"),
