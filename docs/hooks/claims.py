@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from solo_dimreg.studies.claims.page import (
     counted,
     effects,
     last_fifth,
+    measured,
     published,
     regime,
     says,
@@ -143,11 +145,11 @@ def headlines(known: Known, folder: Path) -> str:
     for place, outcome in enumerate(map(told.__getitem__, known.headlines), 1):
         verdict = outcome["verdict"][0].upper() + outcome["verdict"][1:]
         pairs = zip(outcome["numbers"][:SHOWN], effects(outcome), strict=False)
-        measured = "; ".join(f"{number['says']}: {effect}" for number, effect in pairs)
+        shown = "; ".join(f"{number['says']}: {effect}" for number, effect in pairs)
         lines += [
             "",
             f"{place}. **{verdict}**: [{outcome['sentence']}](#{outcome['name']})"
-            f"{'' if word(outcome) == UNFINISHED else f' Measured: {measured}.'} "
+            f"{'' if word(outcome) == UNFINISHED else f' Measured: {shown}.'} "
             f"Published: {outcome['published']}.",
         ]
         picture = PICTURES / f"{outcome['name']}.png"
@@ -179,7 +181,7 @@ def label_free(known: Known) -> str:
     rows = [
         [
             f"[{each['name']}](#{each['name']})",
-            *(effects(each) * 2)[:2],  # one text stands for both taus if neither is known
+            *effects(each),
             over_all.get(each["name"].replace("within", "orders"), "–"),
             ", ".join(f"{points:.1f}" for points in known.lost[each["name"]]),
         ]
@@ -191,14 +193,14 @@ def label_free(known: Known) -> str:
 
 
 def trainings(known: Known) -> str:
-    """Return how long the trainings took, and the rows that their last fifth still changes by 1 % or more."""
+    """Return how long the trainings took, and the rows whose last fifth changes a metric by 1 % or more."""
     took: dict[str, list[float]] = {}
     for run in known.runs:
         if run.get("pretrain_seconds"):  # None if it was resumed
             took.setdefault(run["environment"]["processor"], []).append(run["pretrain_seconds"] / 60)
     texts = [
-        f"On {processor}, {len(minutes)} trainings took {min(minutes):.0f} to {max(minutes):.0f} minutes of "
-        f"a core, {median(minutes):.0f} in the median and {sum(minutes) / 60:.0f} hours in all."
+        f"- On {processor}, {len(minutes)} timed trainings took {min(minutes):.0f} to {max(minutes):.0f} "
+        f"minutes of a core, {median(minutes):.0f} in the median and {sum(minutes) / 60:.0f} hours in all."
         for processor, minutes in sorted(took.items())
     ]
     changes = last_fifth([{run["row"]: run} for run in known.runs])
@@ -206,8 +208,9 @@ def trainings(known: Known) -> str:
         found = {row: each[place].mean for row, each in changes.items() if each[place] is not None}
         large = sorted((row for row in found if abs(found[row]) >= 1), key=lambda row: -abs(found[row]))
         listed = ", ".join(f"{row} {found[row]:+.1f}".replace("-", "−") for row in large)
-        texts.append(f"The last fifth changes the {metric}, in percent, by: {listed or 'less than 1'}.")
-    return "\n".join(texts)
+        if found:
+            texts.append(f"- The last fifth changes the {metric} by, in percent: {listed or 'less than 1'}.")
+    return "\n".join(texts) or "The numbers follow with the trainings."
 
 
 def lost(outcomes: Sequence[Outcome], results: Sequence[Any]) -> dict[str, list[float]]:
@@ -242,7 +245,7 @@ def claims_tables(outcomes: Sequence[Told]) -> str:
                 [
                     f'<a id="{name}"></a>{each["sentence"]} {note}'.strip(),
                     published({**each, "differs": "" if each["differs"] == usual else each["differs"]}),
-                    "; ".join(effects(each)) + ("" if trains else ". No network is trained"),
+                    measured(each) + ("" if trains else ". No network is trained"),
                     f"**{each['verdict']}**",
                     each.get("again") or "–",
                     f"`solo-dimreg claims {name}{each.get('study', '')}`",
@@ -268,18 +271,18 @@ def draw(folder: Path, outcomes: Sequence[Outcome], content: Mapping[str, Any], 
 def main(root: Path = ROOT, study_name: str = "evidence") -> None:
     """Draw the pictures and fill the pages of a checkout, and write the HTML page below its ``results``."""
     data, study = root / "docs" / "data", read_study(study_name)
-    out = root / "results" / study.name
-    content = run_study(
-        study,
-        out,
-        record=data / "evidence.jsonl",
-        train=False,
-        beside=sorted(data.glob("evidence-*.jsonl")),
-        say=lambda text: print(text, file=sys.stderr),
-    )
+    with tempfile.TemporaryDirectory() as out:  # not that of the study, which may be training
+        content = run_study(
+            study,
+            Path(out),
+            record=data / "evidence.jsonl",
+            train=False,
+            beside=sorted(data.glob("evidence-*.jsonl")),
+            say=lambda text: print(text, file=sys.stderr),
+        )
     claims, about = study.claims(), {"why": study.why, "headlines": study.headlines}
     again = f"solo-dimreg claims NAME --study {study_name}"
-    outcomes = write_outcomes(out, content, claims, claims, about, again)
+    outcomes = write_outcomes(root / "results" / study.name, content, claims, claims, about, again)
     draw(root / "docs" / PICTURES, outcomes, content, study.headlines)
     here = {each.claim.name: {**each.as_dict(), "study": f" --study {study_name}"} for each in outcomes}
     early = []

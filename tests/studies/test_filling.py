@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from solo_dimreg.errors import ConfigError
+from solo_dimreg.files import locked
 from solo_dimreg.solo_learn import register
 from solo_dimreg.studies.claims.claim import Claim, Outcome, decide
 from solo_dimreg.studies.claims.numbers import below, exceeds, ladder, rise, tau
@@ -124,16 +125,20 @@ def test_the_readme_says_what_is_opposite_and_what_is_not_of_a_paper(tmp_path: P
 def test_the_page_says_how_long_trainings_took_and_which_are_not_at_rest(tmp_path: Path) -> None:
     runs = [run("a", seed, 40) | {"environment": {"processor": "AVX2"}} for seed in (5, 6, 7)]
     runs = [
-        each | {"pretrain_seconds": 60.0 * seconds} for each, seconds in zip(runs, (1, 4, 7), strict=True)
+        each | {"pretrain_seconds": 60.0 * seconds} for each, seconds in zip(runs, (1, 2, 9), strict=True)
     ]
     curve = {epoch: 50.0 + epoch for epoch in range(6)}  # 54 before the last fifth, 55 at its end
     runs[0] |= {"row": "b", "curves": {"val_acc1": curve, "effective_rank": dict.fromkeys(range(6), 8.0)}}
     runs.append(runs[0] | {"pretrain_seconds": None})
     block = "<!-- trainings -->\n<!-- /trainings -->\n"
+    assert "The numbers follow with the trainings." in fill(block, tmp_path / "page.md", script.Known([]))
     text = fill(block, tmp_path / "page.md", script.Known([], runs=runs))
-    assert "On AVX2, 3 trainings took 1 to 7 minutes of a core, 4 in the median and 0 hours in all." in text
-    assert "changes the online accuracy, in percent, by: b +1.9." in text
-    assert "changes the effective rank, in percent, by: less than 1." in text
+    assert (
+        "On AVX2, 3 timed trainings took 1 to 9 minutes of a core, 2 in the median and 0 hours in all."
+        in text
+    )
+    assert "changes the online accuracy by, in percent: b +1.9." in text
+    assert "changes the effective rank by, in percent: less than 1." in text
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])
@@ -201,7 +206,12 @@ def test_each_kind_of_claim_has_its_picture() -> None:
     healthy = replace(Claim("x", "P", "", "", "", tuple(alone)), beside=("vicreg",))
     (panel,) = main_plot(decide([healthy], results)[0], results).figure.axes
     assert max(max(line.get_ydata()) for line in panel.lines) == 44  # of vicreg, which no number needs
-    assert list(panel.lines[-1].get_ydata()) == [2, 2] and panel.get_ylim()[0] == 0  # the limit
+    assert list(panel.lines[-1].get_ydata()) == [2, 2] and panel.get_ylim()[0] == 1  # the limit
+    accuracy = replace(number, rows=("simclr",), metrics=("linear_acc1",))
+    (curve,) = (replace(each, metrics=("mutual_information",)) for each in rise("simclr", "lid", 0, 1))
+    other = replace(healthy, numbers=(accuracy, replace(curve, rows=("simclr",))))
+    axes = main_plot(decide([other], results)[0], results).figure.axes
+    assert len(axes) == 3 and {each.get_yscale() for each in axes} == {"linear"}  # no panel has its limit
     (panel,) = main_plot(decide([replace(healthy, seeds=2)], results)[0], results).figure.axes
     assert (
         max(max(line.get_ydata()) for line in panel.lines) == 43
@@ -255,6 +265,9 @@ def test_what_a_choice_without_labels_loses_stands_beside_its_taus(tmp_path: Pat
     ]
     text = fill(page, tmp_path / "claims.md", script.Known(unknown, early=[early], lost=lost))
     assert "| [rankme-within](#rankme-within) | not known | not known | " in text
+    link = '[](claims.md#rankme-within "verdict{}")'
+    text = fill(link.format("") + link.format(" 2"), tmp_path / "page.md", script.Known(unknown))
+    assert re.findall(r"\[([^\]]*)\]", text) == ["not shown here: not known", "not known"]
 
 
 @pytest.fixture
@@ -307,7 +320,8 @@ def recorded(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Path) -> None:
     file, page = recorded
     picture = page.parent / "images" / "claims" / "x.png"
-    script.main(tmp_path, str(file))
+    with locked("--out", tmp_path / "results" / "small"):  # as if the study were training
+        script.main(tmp_path, str(file))
     text = page.read_text()
     measured = "linear accuracy of a minus that of b: +9.1 points (9.0 to 9.1)"
     assert f"1. **Holds here**: [So.](#x) Measured: {measured}. Published" in text
@@ -319,13 +333,14 @@ def test_the_whole_page_from_a_record(recorded: tuple[Path, Path], tmp_path: Pat
     assert "- **Holds here**: So." in (tmp_path / "README.md").read_text()
     # The setting of the second claim was chosen on seeds that decide: it has no verdict but on others.
     (row,) = re.findall(r'^\| <a id="y">.*\| \*\*chosen on these seeds\*\* \| (.*) \| `', text, re.MULTILINE)
-    assert "unfinished, 1 of 2 seeds (seed 13)" in row and "1 is chosen on these seeds." in text
+    assert row == "unfinished, 1 of 2 seeds (seed 13)" and "1 is chosen on these seeds." in text
     assert "Tuned." in (tmp_path / "results" / "small" / "claims.html").read_text()
     # From an empty record, the page says so, and has no picture.
     for record in (page.parent / "data").glob("*.jsonl"):
         record.unlink()
     script.main(tmp_path, str(file))
     text = page.read_text()
+    assert '"y"></a>' in text and "| **unfinished, 0 of 2 seeds** |" in text
     assert "0 of 4 trainings are finished." in text and "**Unfinished, 0 of 2 seeds**: [So.](#x)" in text
     assert not picture.exists() and "images" not in text
     assert "- **Not yet known**: So." in (tmp_path / "README.md").read_text()

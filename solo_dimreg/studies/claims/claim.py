@@ -43,8 +43,8 @@ class Claim:
         regime: Our setting in a few words.
         seeds: The number of seeds that decide it; by default all.
         beside: The rows that its picture shows first, such as a healthy one; the claim's follow.
-        chosen_on: The first and the last of the seeds on which its setting was chosen, if they are seeds that
-            others are decided on. On these it has no verdict.
+        chosen_on: The first and the last of the seeds on which its setting was chosen. On these it has no
+            verdict.
     """
 
     name: str

@@ -30,8 +30,8 @@ from solo_dimreg.studies.claims.pictures import main_plot, plots_of_claim
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "again", "verdict")
-KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad"}
-KINDS |= dict.fromkeys((UNFINISHED, CHOSEN), "unknown")
+KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
+KINDS[CHOSEN] = KINDS[UNFINISHED]
 MANY = 5  # looks, without which a curve has no last fifth
 # The singular and the plural of a count.
 COUNTED = {
@@ -56,18 +56,21 @@ def word(outcome: Told) -> str:
 
 def says(outcome: Told) -> str:
     """Return the verdict of an outcome; if it is decided, with its numbers and their intervals."""
-    if word(outcome) == UNFINISHED:
-        return str(outcome["verdict"])
-    return f"{outcome['verdict']}: {'; '.join(effects(outcome))}"
+    return str(outcome["verdict"]) + ("" if word(outcome) == UNFINISHED else f": {measured(outcome)}")
+
+
+def measured(outcome: Told) -> str:
+    """Return the first means of an outcome with their intervals, in one text."""
+    shown = effects(outcome)
+    more = len(shown) - SHOWN
+    if set(shown) == {UNKNOWN}:
+        return UNKNOWN
+    return "; ".join([*shown[:SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def effects(outcome: Told) -> list[str]:
-    """Return the first means of an outcome with their intervals, as texts."""
-    shown = [_effect(each, each.get("unit", outcome["unit"])) for each in outcome["numbers"][:SHOWN]]
-    if set(shown) == {UNKNOWN}:
-        return [UNKNOWN]
-    more = len(outcome["numbers"]) - SHOWN
-    return [*shown, f"and {more} more"] if more > 0 else shown
+    """Return the mean of each number of an outcome with its interval, as texts."""
+    return [_effect(each, each.get("unit", outcome["unit"])) for each in outcome["numbers"]]
 
 
 def _effect(number: Mapping[str, Any], unit: str) -> str:
@@ -75,7 +78,7 @@ def _effect(number: Mapping[str, Any], unit: str) -> str:
 
     Where the limit is 0, the mean is a difference, and its sign says on which side it is.
     """
-    if number["mean"] is None or not math.isfinite(number["mean"]):  # null is NaN in JSON
+    if number.get("mean") is None or not math.isfinite(number["mean"]):  # null is NaN in JSON
         return UNKNOWN
     is_difference, unit = number["to_be"] == "above 0", unit and f" {unit}"
     size = abs(number["mean"])
@@ -113,7 +116,7 @@ def rows(told: Sequence[Told]) -> list[list[str]]:
     return [
         [
             *(each["name"], each["paper"], each["sentence"]),
-            *(published(each), "; ".join(effects(each)), each["again"] or "–", each["verdict"]),
+            *(published(each), measured(each), each["again"] or "–", each["verdict"]),
         ]
         for each in told
     ]
@@ -203,9 +206,9 @@ def write_outcomes(
     if beside := content.get("beside"):
         again = replications(claims, known, beside, content["runs"], seeds)
         outcomes = [replace(each, again=again[each.claim.name]) for each in outcomes]
-    outcomes = [
-        replace(each, verdict=CHOSEN) if each.claim.was_chosen_on(seeds) else each for each in outcomes
-    ]
+    for i, each in enumerate(outcomes):
+        if each.claim.was_chosen_on(seeds) and not each.verdict.startswith(UNFINISHED):
+            outcomes[i] = replace(each, verdict=CHOSEN)
     told = [outcome.as_dict() for outcome in outcomes]
     write_json(out / "claims.json", {"rule": RULE, "seeds": seeds, **about, "outcomes": told})
     kinds = {each["verdict"]: KINDS[word(each)] for each in told}
@@ -269,7 +272,8 @@ def replications(
         what += [f"{solo_learn} solo-learn"] if solo_learn and solo_learn not in ours else []
         what += [processor] if processor else []
         for outcome in decide(claims, results, known):
-            if any(math.isfinite(value) for value in outcome.values[0]):
+            done = any(math.isfinite(value) for value in outcome.values[0])
+            if done and not outcome.claim.was_chosen_on(tried):
                 found[outcome.claim.name].append(f"{outcome.verdict} ({', '.join(what)})")
     return {name: "; ".join(texts) for name, texts in found.items()}
 
@@ -292,9 +296,9 @@ def state(content: Mapping[str, Any]) -> str:
         small = [sum(abs(row[i].mean) < 1 for row in whole) for i in range(2)]
         single = [sum(row[i].single for row in whole) / len(whole) for i in range(2)]
         said += (
-            " In the mean of a row's seeds, the last fifth of the training changes the online accuracy by "
-            f"less than 1 % in {small[0]} and the effective rank in {small[1]} of {len(whole)} rows. "
-            f"A single training changes by {single[0]:.1f} and {single[1]:.1f} %, either way."
+            " Averaged over the seeds, the last fifth of the training changes the online accuracy by less "
+            f"than 1 % in {small[0]} and the effective rank in {small[1]} of {len(whole)} rows. A single "
+            f"training changes by {single[0]:.1f} and {single[1]:.1f} %, up or down."
         )
     return said
 

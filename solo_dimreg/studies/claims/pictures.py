@@ -10,6 +10,7 @@ from textwrap import fill
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from solo_dimreg import plots
 from solo_dimreg.diagnosis.templating import Card
@@ -104,20 +105,25 @@ def main_plot(outcome: Outcome, results: Sequence[Results]) -> Card | None:
     if panels and len(names) <= ROWS_IN_A_PLOT:
         figure = plots.draw_curves(panels, names, "step")
         of_one_row = [each for each in claim.numbers if len(each.rows) == 1 and each.parts]
-        if limits := {each.limit for each in of_one_row if each.limit}:
+        limits = {each.limit for each in of_one_row if each.limit and each.metrics == CURVES[:1]}
+        if limits and SYMBOLS[0] in panels:
             _draw_limits(figure.axes[0], limits)
         return Card(figure, LINES)
     return None
 
 
 def _draw_limits(axes: Axes, limits: Collection[float]) -> None:
-    """Draw the limits that a claim sets for the only metric of a figure, and its axis from 0."""
+    """Draw the limits that a claim sets for a rank, on a logarithmic axis."""
     for limit in limits:
         axes.axhline(limit, color=plots.INK, linestyle=":", linewidth=1)
         axes.annotate(
             f"limit {limit:g}", (1, limit), (-2, 2), ("axes fraction", "data"), "offset points", ha="right"
         )
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=min(min(limits) / 2, axes.get_ylim()[0]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def _curves(row: str, metric: str, results: Sequence[Results]) -> list[dict[int, float]]:
