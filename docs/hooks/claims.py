@@ -55,6 +55,7 @@ EARLY = "early"  # the page of the outcomes in 90 steps, early.md
 TRAINED, OURS = "of papers, on trained networks", "of our alarm and diagnosis"
 UNTRAINED = "without a training, such as formulas"
 BESIDE = {OURS: "our own rule", UNTRAINED: "no training"}  # what README.md says of those that are not counted
+LISTED = 10  # rows whose training has not come to rest
 PICTURES = Path("images", "claims")  # beside a page
 
 
@@ -207,7 +208,8 @@ def trainings(known: Known) -> str:
     for place, metric in enumerate(("online accuracy", "effective rank")):
         found = {row: each[place].mean for row, each in changes.items() if each[place] is not None}
         large = sorted((row for row in found if abs(found[row]) >= 1), key=lambda row: -abs(found[row]))
-        listed = ", ".join(f"{row} {found[row]:+.1f}".replace("-", "−") for row in large)
+        listed = ", ".join(f"{row} {found[row]:+.1f}".replace("-", "−") for row in large[:LISTED])
+        listed += f" and {len(large) - LISTED} more" if len(large) > LISTED else ""
         if found:
             texts.append(f"- The last fifth changes the {metric} by, in percent: {listed or 'less than 1'}.")
     return "\n".join(texts) or "The numbers follow with the trainings."

@@ -139,6 +139,9 @@ def test_the_page_says_how_long_trainings_took_and_which_are_not_at_rest(tmp_pat
     )
     assert "changes the online accuracy by, in percent: b +1.9." in text
     assert "changes the effective rank by, in percent: less than 1." in text
+    many = [each | {"row": f"{i:02}", "curves": runs[0]["curves"]} for i, each in enumerate(runs * 3)]
+    text = fill(block, tmp_path / "page.md", script.Known([], runs=many))
+    assert "in percent: 00 +1.9, 01 +1.9," in text and "09 +1.9 and 2 more." in text
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])
