@@ -196,6 +196,11 @@ def test_without_labels_nothing_is_decided() -> None:
         assert len(outcomes[claim]["rows"]) == 38
         (measured,) = outcomes[claim]["numbers"]
         assert value == pytest.approx(measured["mean"], abs=0.006)
+    page = (CLAIMS.parents[1] / "claims.md").read_text()
+    within = re.findall(r"[\w-]+-within", text)
+    assert len(within) == 4
+    for name in within:
+        assert re.search(rf'^\| <a id="{name}">.*\| \*\*not shown here\*\* \|', page, re.MULTILINE)
 
 
 def test_power() -> None:
