@@ -30,8 +30,10 @@ from solo_dimreg.studies.claims.pictures import main_plot, plots_of_claim
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = ("claim", "paper", "says", "published", "here", "again", "verdict")
-KINDS = {HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad", UNFINISHED: "unknown"}
-KINDS[CHOSEN] = KINDS[UNFINISHED]
+KINDS = {
+    **{HOLDS: "good", NOT_SHOWN: "warning", OPPOSITE: "bad", CONTRADICTED: "bad"},
+    **{UNFINISHED: "unknown", CHOSEN: "unknown"},
+}
 MANY = 5  # looks, without which a curve has no last fifth
 # The singular and the plural of a count.
 COUNTED = {
