@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -149,6 +150,15 @@ def write_sprites(
         lines.append(",".join((name, name.split("/")[1], *(f"{value:.{DECIMALS}f}" for value in row))))
     texts = {"factors.csv": "\n".join(lines) + "\n"}
     return write_image_folder(Path(out), manifest, _images(names, values, size), texts=texts, force=force)
+
+
+def read_split(data: Path, split: str, free: int) -> tuple[list[Path], dict[str, Array]]:
+    """Return the paths and the free factors of a split's images, in the order of an image folder."""
+    with (data / "factors.csv").open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["path"].startswith(f"{split}/")]
+    lines.sort(key=lambda line: line["path"])
+    factors = {name: np.array([float(line[name]) for line in lines]) for name in list(FACTORS)[:free]}
+    return [data / line["path"] for line in lines], factors
 
 
 def _name(index: int) -> str:

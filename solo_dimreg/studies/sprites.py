@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +14,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from solo_dimreg.config.overrides import quoted_override
-from solo_dimreg.datasets.sprites import FACTORS, write_sprites
+from solo_dimreg.datasets.sprites import FACTORS, read_split, write_sprites
 from solo_dimreg.files import write_json
 from solo_dimreg.functional import geometric_mean_lid
 from solo_dimreg.metrics.neighbourhoods import LID_NEIGHBOURS
 from solo_dimreg.plots import COLOURS, STYLE, WIDTH, save_png
 from solo_dimreg.solo_learn import Run, register
+from solo_dimreg.studies.claims.measures import readout
 from solo_dimreg.studies.engine import run_study
 from solo_dimreg.studies.study import Study
 from solo_dimreg.training.evaluation import extract_splits
@@ -35,7 +31,6 @@ from solo_dimreg.training.evaluation import extract_splits
 FREE_FACTORS = (1, 2, 3, 5)
 IMAGES = 2_000
 MAX_SAMPLES = 10_000  # for the LID, which searches the neighbours among all pairs
-PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
 
 
 def run_sprites(
@@ -112,37 +107,9 @@ def _measure(data: Path, free: int, results: Sequence[Mapping[str, Any]]) -> Ite
         yield row_of_run(result["method"], run, result["linear_acc1"])
 
 
-def read_split(data: Path, split: str, free: int) -> tuple[list[Path], dict[str, np.ndarray]]:
-    """Return the paths and the free factors of a split's images, in the order of an image folder."""
-    with (data / "factors.csv").open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["path"].startswith(f"{split}/")]
-    lines.sort(key=lambda line: line["path"])
-    factors = {name: np.array([float(line[name]) for line in lines]) for name in list(FACTORS)[:free]}
-    return [data / line["path"] for line in lines], factors
-
-
 def read_pixels(paths: Sequence[Path]) -> Tensor:
     """Return images as rows of values from 0 to 1."""
     return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).flatten(1) / 255
-
-
-def readout(
-    train: Tensor, val: Tensor, train_factors: Mapping[str, np.ndarray], val_factors: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Return for each factor the R2 of a ridge regression from a representation, on new images.
-
-    R2 tells which part of the factor is linear in the representation.
-
-    Args:
-        train, val: The representations of the training and validation images, (N, D) and (M, D).
-        train_factors, val_factors: Their factors by name, each (N,) and (M,).
-    """
-    regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-    regression.fit(train.numpy(), np.stack(list(train_factors.values()), axis=1))
-    guesses = regression.predict(val.numpy()).reshape(len(val), -1)
-    return {
-        name: float(r2_score(values, guesses[:, i])) for i, (name, values) in enumerate(val_factors.items())
-    }
 
 
 def sprites_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 
-from solo_dimreg.datasets.sprites import write_sprites
+from solo_dimreg.datasets.sprites import read_split, write_sprites
 from solo_dimreg.errors import ConfigError
 from solo_dimreg.functional import geometric_mean_lid
-from solo_dimreg.studies.sprites import read_pixels, read_split, readout, run_sprites, sprites_table
+from solo_dimreg.solo_learn import register
+from solo_dimreg.studies.claims.measures import measure, readout
+from solo_dimreg.studies.sprites import read_pixels, run_sprites, sprites_table
 from solo_dimreg.studies.study import read_study
+from solo_dimreg.training.evaluation import extract_splits
 
 SMALL = ["max_epochs=1", "optimizer.batch_size=32"]
 STUDY = read_study("sprites").changed(overrides=SMALL, linear=SMALL)
@@ -80,6 +84,21 @@ def test_a_readout_is_1_for_a_linear_factor_and_0_for_one_that_is_not_there() ->
     assert found["there"] > 0.999 and abs(found["absent"]) < 0.1
     alone = readout(features[:300], features[300:], *({"there": half["there"]} for half in halves))
     assert alone["there"] == pytest.approx(found["there"], abs=1e-3)
+
+
+def test_a_claim_reads_a_factor_from_the_features_and_from_the_embeddings(study: tuple[Path, dict]) -> None:
+    out, _ = study
+    data = next((out / "data").iterdir())
+    checkpoint = Path(json.loads((out / "factors2" / "results.json").read_text())["runs"][0]["checkpoint"])
+    found = measure(checkpoint, data, [], ["r2_angle", "z_r2_angle"])
+    host = register()
+    train, val = extract_splits(host, host.read_run(checkpoint))
+    with (data / "factors.csv").open() as file:
+        angles = {str(data / line["path"]): float(line["angle"]) for line in csv.DictReader(file)}
+    images = [ImageFolder(str(data / split)).samples for split in ("train", "val")]
+    known = [{"": np.array([angles[path] for path, _ in samples])} for samples in images]
+    assert found["r2_angle"] == readout(train.features, val.features, *known)[""]
+    assert found["z_r2_angle"] == readout(train.embeddings, val.embeddings, *known)[""] != found["r2_angle"]
 
 
 def test_the_table_leaves_out_what_was_held() -> None:

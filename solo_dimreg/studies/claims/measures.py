@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from solo_dimreg.config.composing import compose, evaluation_settings, other_data
+from solo_dimreg.datasets.sprites import FACTORS, read_split
 from solo_dimreg.functional import lidar, mst_dimension, rankme
 from solo_dimreg.solo_learn import Run, register
 from solo_dimreg.training.evaluation import DEVICE, extract_splits, linear_accuracy
@@ -21,6 +27,7 @@ from solo_dimreg.training.evaluation import DEVICE, extract_splits, linear_accur
 ONE_DEVICE = ("devices=[0]", "strategy=auto", "sync_batchnorm=False")
 LIDAR_IMAGES, LIDAR_VIEWS = 100, 10
 RIDGE = 1e-3  # of the number of images
+PENALTIES = tuple(10.0**exponent for exponent in range(-1, 5))
 
 
 def features_of_views(run: Run) -> Tensor:
@@ -78,6 +85,36 @@ def measure_ridge(run: Run, of: str) -> float:
     return math.nan if x is None else ridge_accuracy(x, train.labels, y, val.labels)
 
 
+def readout(
+    train: Tensor, val: Tensor, train_factors: Mapping[str, np.ndarray], val_factors: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Return for each factor the R2 of a ridge regression from a representation, on new images.
+
+    R2 tells which part of the factor is linear in the representation.
+
+    Args:
+        train, val: The representations of the training and validation images, (N, D) and (M, D).
+        train_factors, val_factors: Their factors by name, each (N,) and (M,).
+    """
+    regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
+    regression.fit(train.numpy(), np.stack(list(train_factors.values()), axis=1))
+    guesses = regression.predict(val.numpy()).reshape(len(val), -1)
+    return {
+        name: float(r2_score(values, guesses[:, i])) for i, (name, values) in enumerate(val_factors.items())
+    }
+
+
+def measure_factor(run: Run, of: str, factor: str) -> float:
+    """Return the R2 of one factor of sprites, read from ``features`` or ``embeddings``; NaN without these."""
+    splits = extract_splits(register(), run)
+    x, y = (getattr(split, of) for split in splits)
+    if x is None:
+        return math.nan
+    folders = (Path(run.settings.data[f"{split}_path"]) for split in ("train", "val"))
+    known = (read_split(folder.parent, folder.name, len(FACTORS))[1] for folder in folders)
+    return readout(x, y, *({factor: each[factor]} for each in known))[factor]
+
+
 def measure_lidar_of_embeddings(run: Run) -> float:
     """Return the LiDAR of the embeddings; NaN if there are none."""
     embeddings = _outputs_of_views(run, "z")
@@ -90,14 +127,23 @@ def measure_rankme_of_embeddings(run: Run) -> float:
     return math.nan if embeddings is None else float(rankme(embeddings))
 
 
+Measure = Callable[[Run, Path, Sequence[str]], float]
+
+
+def _measure_of_factor(of: str, factor: str) -> Measure:
+    return lambda run, *_: measure_factor(run, of, factor)
+
+
 #: For each key of the result, a function of the run, the folder of other data and the probe's overrides.
-MEASURES: dict[str, Callable[[Run, Path, Sequence[str]], float]] = {
+MEASURES: dict[str, Measure] = {
     "lidar": lambda run, *_: float(lidar(features_of_views(run), LIDAR_VIEWS)),
     "z_lidar": lambda run, *_: measure_lidar_of_embeddings(run),
     "z_rankme": lambda run, *_: measure_rankme_of_embeddings(run),
     "transfer_acc1": measure_transfer,
     "ridge_acc1": lambda run, *_: measure_ridge(run, "features"),
     "z_ridge_acc1": lambda run, *_: measure_ridge(run, "embeddings"),
+    **{f"r2_{name}": _measure_of_factor("features", name) for name in FACTORS},
+    **{f"z_r2_{name}": _measure_of_factor("embeddings", name) for name in FACTORS},
     "mst_dimension": lambda run, *_: float(mst_dimension(extract_splits(register(), run)[1].features)),
 }
 

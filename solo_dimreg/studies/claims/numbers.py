@@ -15,6 +15,7 @@ from scipy import stats
 
 from solo_dimreg.config.blocks import AlarmSettings
 from solo_dimreg.config.parsing import check_keys, options_of_callable, parse
+from solo_dimreg.datasets.sprites import FACTORS
 from solo_dimreg.errors import ConfigError, unknown
 from solo_dimreg.metrics.registry import METRICS
 from solo_dimreg.monitor.alarm import Alarm
@@ -45,6 +46,8 @@ NAMES = {
     "mst_dimension": "dimension by spanning trees",
     "ridge_acc1": "ridge accuracy",
     "z_ridge_acc1": "ridge accuracy of the embeddings",
+    **{f"r2_{name}": f"R² of the {name}" for name in FACTORS},
+    **{f"z_r2_{name}": f"R² of the {name} in the embeddings" for name in FACTORS},
 }
 # What a finished run has, and what is recorded of it while it trains.
 OF_A_RUN = (
