@@ -53,8 +53,10 @@ BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 SLOT = re.compile(r"\[[^\]]*\]\(((?:[\w/.-]*?(\w+)\.md)?#([\w.-]+)) \"((measured|verdict)(?: (\d+))?)\"\)")
 EARLY = "early"  # the page of the outcomes in 90 steps, early.md
 TRAINED, OURS = "of papers, on trained networks", "of our alarm and diagnosis"
+ASKED = "that we ask and no paper makes"
 UNTRAINED = "without a training, such as formulas"
-BESIDE = {OURS: "our own rule", UNTRAINED: "no training"}  # what README.md says of those that are not counted
+# What README.md says of those that it does not count.
+BESIDE = {OURS: "our own rule", ASKED: "our question", UNTRAINED: "no training"}
 LISTED = 10  # rows whose training has not come to rest
 PICTURES = Path("images", "claims")  # beside a page
 
@@ -126,10 +128,11 @@ def fill(text: str, page: Path, known: Known) -> str:
 
 def grouped(outcomes: Sequence[Told]) -> dict[str, list[Told]]:
     """Return the outcomes by what they are about, which bears differently on the papers."""
-    groups: dict[str, list[Told]] = {name: [] for name in (TRAINED, OURS, UNTRAINED)}
+    groups: dict[str, list[Told]] = {name: [] for name in (TRAINED, ASKED, OURS, UNTRAINED)}
     for each in outcomes:
-        ours = OURS if "solo-dimreg" in each["paper"] else TRAINED
-        groups[ours if each["rows"] else UNTRAINED].append(each)
+        asked = ASKED if each["place"] == "our question" else TRAINED
+        trained = OURS if "solo-dimreg" in each["paper"] else asked
+        groups[trained if each["rows"] else UNTRAINED].append(each)
     return groups
 
 
@@ -163,7 +166,7 @@ def verdicts(known: Known) -> str:
     """Return the same sentences and all that are opposite, without numbers, one line for each verdict."""
     told = {each["name"]: each for each in known.here}
     groups = grouped(known.here)
-    lines = [f"{counted_of(TRAINED, groups[TRAINED])}. The main ones, and all that are opposite:", ""]
+    lines = [f"{counted_of(TRAINED, groups[TRAINED])}. The main ones and all opposite ones:", ""]
     opposite = [each["name"] for each in groups[TRAINED] if word(each) == OPPOSITE]
     shown = dict.fromkeys([*known.headlines, *opposite])
     texts = {name: each["sentence"] for name, each in told.items()}

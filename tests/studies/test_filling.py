@@ -100,12 +100,14 @@ def test_a_page_says_what_the_outcomes_are(tmp_path: Path) -> None:
 
 def test_our_own_claims_and_those_without_a_training_are_counted_apart(tmp_path: Path) -> None:
     told = [each.as_dict() for each in outcomes()]
-    here = [*told[:2], told[2] | {"paper": "The alarm of solo-dimreg"}, told[3] | {"rows": []}]
+    asked, ours = told[1] | {"place": "our question"}, told[2] | {"paper": "The alarm of solo-dimreg"}
+    here = [told[0], asked, ours, told[3] | {"rows": []}]
     text = fill(
         "<!-- headlines -->\n<!-- /headlines -->\n", tmp_path / "page.md", replace(known(), here=here)
     )
     for count in (
-        "2 claims of papers, on trained networks:",
+        "1 claim of papers, on trained networks: 1 holds here.",
+        "1 claim that we ask and no paper makes: 1 is opposite here.",
         "1 claim of our alarm and diagnosis:",
         "1 claim without a training, such as formulas:",
     ):
@@ -120,6 +122,8 @@ def test_the_readme_says_what_is_opposite_and_what_is_not_of_a_paper(tmp_path: P
     assert "- **Holds here**: up is so (no training)." in text
     assert "- **Not shown here**: even is so (our own rule)." in text
     assert "- **Opposite here**: down is so." in text  # which is no headline
+    asked = replace(shown, here=[told[1] | {"place": "our question"}, told[2]], headlines=["even"])
+    assert "down" not in fill("<!-- verdicts -->\n<!-- /verdicts -->\n", tmp_path / "page.md", asked)
 
 
 def test_the_page_says_how_long_trainings_took_and_which_are_not_at_rest(tmp_path: Path) -> None:
